@@ -1,0 +1,28 @@
+import { globSync } from "node:fs"
+import { basename, dirname } from "node:path"
+import { fileURLToPath } from "node:url"
+import { defineConfig } from "vitest/config"
+import { generate } from "./test/doctest/generate.ts"
+
+const src = (path: string): string => fileURLToPath(new URL(`./src/${path}`, import.meta.url))
+const folders = globSync(src("*/index.ts")).map((file) => basename(dirname(file)))
+
+// The examples in JSDoc, README and docs/ are tests of the same run.
+generate()
+
+export default defineConfig({
+  resolve: {
+    alias: [
+      { find: /^effect-resilient-llm$/, replacement: src("index.ts") },
+      { find: new RegExp(`^effect-resilient-llm/(${folders.join("|")})$`), replacement: src("$1/index.ts") },
+      { find: /^effect-resilient-llm\/(.+)$/, replacement: src("$1.ts") }
+    ]
+  },
+  test: {
+    include: ["test/**/*.test.ts", ".cache/doctest/**/*.test.ts"],
+    setupFiles: ["test/setup.ts"],
+    // Files share a worker (25 times faster): leave no global state behind.
+    isolate: false,
+    coverage: { provider: "v8", include: ["src/**/*.ts"], reportsDirectory: "coverage" }
+  }
+})
