@@ -1,0 +1,560 @@
+/**
+ * Every failure of the library, and the one table that says what a failure means.
+ *
+ * All errors are tagged, serialisable and carry the **ledger** of the call they ended: which targets were tried, what
+ * was waited for, what was skipped and why. Messages are our own sentences. A provider's own text can echo prompts and
+ * keys, so it is kept only as a clipped `Redacted` detail of {@link ProviderError}.
+ *
+ * @since 0.1.0
+ */
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
+import { type ErrorSummary, Ledger } from "./LlmEvent.ts"
+
+const ledger = Ledger.pipe(Schema.withConstructorDefault(Effect.succeed<Ledger>([])))
+const seconds = (duration: Duration.Duration): string => Duration.format(duration)
+const hint = (retryAfter: Duration.Duration | undefined): string =>
+  retryAfter === undefined ? "" : ` Try again in ${seconds(retryAfter)}.`
+
+/**
+ * One limit a provider told us about in its response headers.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const RateLimitFact = Schema.Struct({
+  /** The vendor's own name: `requests`, `tokens`, `input-tokens`, … */
+  dimension: Schema.String,
+  limit: Schema.optionalKey(Schema.Number),
+  remaining: Schema.optionalKey(Schema.Number),
+  /** Milliseconds until the limit is whole again. */
+  resetAfter: Schema.optionalKey(Schema.Number)
+})
+/** @category models @since 0.1.0 */
+export type RateLimitFact = typeof RateLimitFact.Type
+
+/**
+ * Why a provider's answer is a failure.
+ *
+ * | reason | meaning |
+ * | --- | --- |
+ * | `RateLimit` | too many requests or tokens; passes by itself |
+ * | `Quota` | money or a plan's limit; does not pass by itself |
+ * | `Overloaded` | the provider has no capacity (503, 529) |
+ * | `Server` | the provider broke (5xx) |
+ * | `Timeout` | the provider gave up waiting (408, 504) |
+ * | `Conflict` | 409 |
+ * | `Network` | no answer: refused, reset, unreachable. `sent: false` when the request provably never left |
+ * | `MalformedResponse` | an answer that breaks its protocol, is empty, or ends early |
+ * | `Authentication`, `Permission`, `NotFound` | key, rights, model |
+ * | `ContextLength`, `PayloadTooLarge` | too much input for this model or endpoint |
+ * | `ContentPolicy` | refused by the provider's policy |
+ * | `InvalidRequest` | the provider cannot read the request |
+ * | `ClientClosed` | 499 |
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const Reason = Schema.Union([
+  Schema.TaggedStruct("RateLimit", {}),
+  Schema.TaggedStruct("Quota", {}),
+  Schema.TaggedStruct("Overloaded", {}),
+  Schema.TaggedStruct("Server", {}),
+  Schema.TaggedStruct("Timeout", {}),
+  Schema.TaggedStruct("Conflict", {}),
+  Schema.TaggedStruct("Network", { sent: Schema.Boolean }),
+  Schema.TaggedStruct("MalformedResponse", { problem: Schema.String }),
+  Schema.TaggedStruct("Authentication", {}),
+  Schema.TaggedStruct("Permission", {}),
+  Schema.TaggedStruct("NotFound", {}),
+  Schema.TaggedStruct("ContextLength", {}),
+  Schema.TaggedStruct("PayloadTooLarge", {}),
+  Schema.TaggedStruct("ContentPolicy", {}),
+  Schema.TaggedStruct("InvalidRequest", {}),
+  Schema.TaggedStruct("ClientClosed", {})
+])
+/** @category models @since 0.1.0 */
+export type Reason = typeof Reason.Type
+
+const sentence: { readonly [K in Reason["_tag"]]: string } = {
+  RateLimit: "limits the rate of requests",
+  Quota: "says that the account's quota or credit is used up",
+  Overloaded: "is overloaded",
+  Server: "failed internally",
+  Timeout: "did not answer in its own time limit",
+  Conflict: "reports a conflict with another request",
+  Network: "could not be reached",
+  MalformedResponse: "sent an answer that cannot be used",
+  Authentication: "does not accept the API key",
+  Permission: "does not permit this request",
+  NotFound: "does not know the model or endpoint",
+  ContextLength: "cannot take a prompt of this length",
+  PayloadTooLarge: "cannot take a request of this size",
+  ContentPolicy: "refused the content by its policy",
+  InvalidRequest: "cannot read the request",
+  ClientClosed: "saw the connection closed by the client"
+}
+
+/**
+ * The `problem` of a `MalformedResponse` whose stream ended without its protocol's terminal event.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const TRUNCATED = "the stream ended before its terminal event"
+
+/**
+ * A provider, asked once, did not give a usable answer.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class ProviderError extends Schema.TaggedError<ProviderError>("effect-resilient-llm/ProviderError")(
+  "ProviderError",
+  {
+    /** The provider's identifier, such as `openai`. */
+    provider: Schema.String,
+    reason: Reason,
+    status: Schema.optionalKey(Schema.Number),
+    /** The vendor's error code or type. */
+    code: Schema.optionalKey(Schema.String),
+    requestId: Schema.optionalKey(Schema.String),
+    /** How long the provider asked to wait. */
+    retryAfter: Schema.optionalKey(Schema.Duration),
+    /** The provider's explicit `x-should-retry`; it overrides the table for *retry same target* only. */
+    shouldRetry: Schema.optionalKey(Schema.Boolean),
+    rateLimits: Schema.optionalKey(Schema.Array(RateLimitFact)),
+    /** The provider's own text, clipped. Redacted, because it can echo prompts and keys. */
+    detail: Schema.optionalKey(Schema.Redacted(Schema.String)),
+    /** True when the retry budget was empty and this failure was therefore final. */
+    budgetExhausted: Schema.optionalKey(Schema.Boolean),
+    ledger
+  }
+) {
+  override get message(): string {
+    const status = this.status === undefined ? "" : ` (HTTP ${this.status})`
+    const problem = this.reason._tag === "MalformedResponse" ? `: ${this.reason.problem}` : ""
+    return `${this.provider} ${sentence[this.reason._tag]}${status}${problem}.${hint(this.retryAfter)}`
+  }
+}
+
+/**
+ * The request was refused before any call: `path` names the field, `rule` what it must be, `kind` what it was.
+ * The value itself is never part of the error.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class InvalidRequest extends Schema.TaggedError<InvalidRequest>("effect-resilient-llm/InvalidRequest")(
+  "InvalidRequest",
+  { path: Schema.String, rule: Schema.String, kind: Schema.String, ledger }
+) {
+  override get message(): string {
+    return `Invalid request: "${this.path}" must be ${this.rule}, but is ${this.kind}.`
+  }
+}
+
+/**
+ * A stream broke after its first content part: the consumer has `partialParts` content parts of an answer that will
+ * not be finished. `truncated` = the stream ended without its protocol's terminal event, `reset` = the connection
+ * broke, `error` = the provider sent an error event, `idle` = no content within the idle limit.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class StreamInterrupted extends Schema.TaggedError<StreamInterrupted>("effect-resilient-llm/StreamInterrupted")(
+  "StreamInterrupted",
+  {
+    provider: Schema.String,
+    kind: Schema.Literals(["truncated", "reset", "error", "idle"]),
+    /** Content parts handed to the consumer before the break. */
+    partialParts: Schema.Number,
+    /** Tokens the provider reported before the break, when it did. */
+    usage: Schema.optionalKey(Schema.Struct({
+      inputTokens: Schema.optionalKey(Schema.Number),
+      outputTokens: Schema.optionalKey(Schema.Number)
+    })),
+    /** The provider's reason, when it gave one. */
+    reason: Schema.optionalKey(Reason),
+    ledger
+  }
+) {
+  override get message(): string {
+    return `The stream from ${this.provider} broke (${this.kind}) after ${this.partialParts} content parts.`
+  }
+}
+
+/**
+ * One attempt took longer than its timer allows. `attempt` bounds the whole attempt (for a stream: up to the first
+ * content part), `firstToken` the wait for the first content part, `idle` the silence between content parts.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class AttemptTimeout extends Schema.TaggedError<AttemptTimeout>("effect-resilient-llm/AttemptTimeout")(
+  "AttemptTimeout",
+  { kind: Schema.Literals(["attempt", "firstToken", "idle"]), after: Schema.Duration, ledger }
+) {
+  override get message(): string {
+    return `The attempt exceeded its ${this.kind} limit of ${seconds(this.after)}.`
+  }
+}
+
+/**
+ * The call as a whole took longer than its deadline.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class DeadlineExceeded extends Schema.TaggedError<DeadlineExceeded>("effect-resilient-llm/DeadlineExceeded")(
+  "DeadlineExceeded",
+  { after: Schema.Duration, ledger }
+) {
+  override get message(): string {
+    return `The call exceeded its deadline of ${seconds(this.after)}.`
+  }
+}
+
+/**
+ * The circuit breaker of `key` does not let calls through. `retryAfter` is absent while it probes.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class CircuitOpen extends Schema.TaggedError<CircuitOpen>("effect-resilient-llm/CircuitOpen")(
+  "CircuitOpen",
+  {
+    key: Schema.String,
+    state: Schema.Literals(["open", "half-open", "forced-open"]),
+    retryAfter: Schema.optionalKey(Schema.Duration),
+    ledger
+  }
+) {
+  override get message(): string {
+    return `The circuit breaker of "${this.key}" is ${this.state}.${hint(this.retryAfter)}`
+  }
+}
+
+/**
+ * Our own rate limiter would have to hold the call back for longer than allowed. Nothing was consumed.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class RateLimited extends Schema.TaggedError<RateLimited>("effect-resilient-llm/RateLimited")(
+  "RateLimited",
+  { dimension: Schema.String, retryAfter: Schema.Duration, ledger }
+) {
+  override get message(): string {
+    return `The local rate limit of "${this.dimension}" is reached.${hint(this.retryAfter)}`
+  }
+}
+
+/**
+ * Too many calls are in flight and the bulkhead's queue is full, or its wait was too long.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class BulkheadFull extends Schema.TaggedError<BulkheadFull>("effect-resilient-llm/BulkheadFull")(
+  "BulkheadFull",
+  { retryAfter: Schema.optionalKey(Schema.Duration), ledger }
+) {
+  override get message(): string {
+    return `Too many calls are in flight.${hint(this.retryAfter)}`
+  }
+}
+
+/**
+ * The idempotency key was used before with another request. `keyHash` is the first 16 hexadecimal digits of the
+ * key's SHA-256.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class IdempotencyConflict
+  extends Schema.TaggedError<IdempotencyConflict>("effect-resilient-llm/IdempotencyConflict")(
+    "IdempotencyConflict",
+    { keyHash: Schema.String, ledger }
+  )
+{
+  override get message(): string {
+    return `The idempotency key (hash ${this.keyHash}) was already used with another request.`
+  }
+}
+
+/**
+ * Another process is working on the same idempotency key and did not finish in time.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class IdempotencyInProgress
+  extends Schema.TaggedError<IdempotencyInProgress>("effect-resilient-llm/IdempotencyInProgress")(
+    "IdempotencyInProgress",
+    { retryAfter: Schema.Duration, ledger }
+  )
+{
+  override get message(): string {
+    return `Another process is working on the same idempotency key.${hint(this.retryAfter)}`
+  }
+}
+
+/**
+ * A failure of one target, as {@link AllProvidersFailed} lists it.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export type TargetError = ProviderError | AttemptTimeout | CircuitOpen | RateLimited | BulkheadFull
+
+/**
+ * Every target was tried or skipped, and none gave an answer. `errors[i]` belongs to `targets[i]`, in failover order.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class AllProvidersFailed
+  extends Schema.TaggedError<AllProvidersFailed>("effect-resilient-llm/AllProvidersFailed")(
+    "AllProvidersFailed",
+    {
+      targets: Schema.NonEmptyArray(Schema.String),
+      errors: Schema.NonEmptyArray(
+        Schema.Union([ProviderError, AttemptTimeout, CircuitOpen, RateLimited, BulkheadFull])
+      ),
+      ledger
+    }
+  )
+{
+  override get message(): string {
+    const each = this.errors.map((error, i) => `${this.targets[i]}: ${error.message}`)
+    return `All providers failed. ${each.join(" ")}`
+  }
+}
+
+/**
+ * Every target is unavailable (breaker open, cooling down, no permit), so none was called. `retryAfter` is the
+ * earliest moment one of them may be asked again, when known.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class AllProvidersUnavailable
+  extends Schema.TaggedError<AllProvidersUnavailable>("effect-resilient-llm/AllProvidersUnavailable")(
+    "AllProvidersUnavailable",
+    { retryAfter: Schema.optionalKey(Schema.Duration), ledger }
+  )
+{
+  override get message(): string {
+    return `All providers are unavailable.${hint(this.retryAfter)}`
+  }
+}
+
+/**
+ * An option is wrong; raised only while a client or a pattern is built.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export class LlmConfigError extends Schema.TaggedError<LlmConfigError>("effect-resilient-llm/LlmConfigError")(
+  "LlmConfigError",
+  { path: Schema.String, rule: Schema.String, kind: Schema.String }
+) {
+  override get message(): string {
+    return `Invalid configuration: "${this.path}" must be ${this.rule}, but is ${this.kind}.`
+  }
+}
+
+/**
+ * Everything a call through the full pipeline can fail with.
+ *
+ * @category errors
+ * @since 0.1.0
+ */
+export type LlmError =
+  | ProviderError
+  | InvalidRequest
+  | StreamInterrupted
+  | AttemptTimeout
+  | DeadlineExceeded
+  | CircuitOpen
+  | RateLimited
+  | BulkheadFull
+  | IdempotencyConflict
+  | IdempotencyInProgress
+  | AllProvidersFailed
+  | AllProvidersUnavailable
+
+// -----------------------------------------------------------------------------
+// classification
+// -----------------------------------------------------------------------------
+
+/**
+ * What a failure means for each pattern.
+ *
+ * @category classification
+ * @since 0.1.0
+ */
+export interface Verdict {
+  /** How the circuit breaker counts it. */
+  readonly outcome: "failure" | "ignored"
+  /** May the same target be asked again? */
+  readonly retry: boolean
+  /** May another target be asked? `larger`: only one that is not known to have a smaller window. */
+  readonly failover: boolean | "larger"
+  /** Should the target be left alone for a while (quota, keys)? */
+  readonly coolDown: boolean
+  /** May a stale cached answer stand in? */
+  readonly stale: boolean
+}
+
+const verdict = (
+  outcome: Verdict["outcome"],
+  retry: boolean,
+  failover: Verdict["failover"],
+  stale: boolean,
+  coolDown = false
+): Verdict => ({ outcome, retry, failover, coolDown, stale })
+
+const transient = verdict("failure", true, true, true)
+const transientIgnored = verdict("ignored", true, true, true)
+const refused = verdict("ignored", false, true, true) // a local refusal: not recorded anywhere
+const final = verdict("ignored", false, false, false)
+const finalFailure = verdict("failure", false, false, false)
+
+const byReason: { readonly [K in Reason["_tag"]]: Verdict } = {
+  RateLimit: transientIgnored,
+  Quota: verdict("ignored", false, true, true, true),
+  Overloaded: transient,
+  Server: transient,
+  Timeout: transient,
+  Conflict: transientIgnored,
+  Network: transient,
+  MalformedResponse: transient,
+  Authentication: verdict("ignored", false, true, false, true),
+  Permission: verdict("ignored", false, true, false, true),
+  NotFound: verdict("ignored", false, true, false),
+  ContextLength: verdict("ignored", false, "larger", false),
+  PayloadTooLarge: verdict("ignored", false, "larger", false),
+  ContentPolicy: final,
+  InvalidRequest: final,
+  ClientClosed: final
+}
+
+const byTag: { readonly [K in Exclude<LlmError["_tag"], "ProviderError">]: Verdict } = {
+  InvalidRequest: final,
+  StreamInterrupted: finalFailure,
+  AttemptTimeout: transient,
+  DeadlineExceeded: verdict("failure", false, false, true),
+  CircuitOpen: refused,
+  RateLimited: refused,
+  BulkheadFull: refused,
+  IdempotencyConflict: final,
+  IdempotencyInProgress: final,
+  AllProvidersFailed: verdict("ignored", false, false, true),
+  AllProvidersUnavailable: verdict("ignored", false, false, true)
+}
+
+/**
+ * The one table: what does this failure mean?
+ *
+ * **Details**
+ *
+ * - `x-should-retry` overrides the table for *retry* only. HTTP 501 is never retried and says nothing about health.
+ * - An error that is not ours (the patterns work on any Effect) counts as a transient failure.
+ * - {@link AllProvidersFailed} allows a stale answer when at least one of its errors does.
+ *
+ * @category classification
+ * @since 0.1.0
+ */
+export const classify = (error: unknown): Verdict => {
+  const tagged = error as { readonly _tag?: unknown }
+  if (typeof error !== "object" || error === null || typeof tagged._tag !== "string") return transient
+  if (isProviderError(error)) {
+    const found = error.status === 501 ? final : byReason[error.reason._tag]
+    return error.shouldRetry === undefined || error.shouldRetry === found.retry
+      ? found
+      : { ...found, retry: error.shouldRetry }
+  }
+  if (tagged._tag === "AllProvidersFailed") {
+    const errors = (error as AllProvidersFailed).errors
+    return { ...byTag.AllProvidersFailed, stale: errors.some((e) => classify(e).stale) }
+  }
+  return Object.hasOwn(byTag, tagged._tag) ? byTag[tagged._tag as keyof typeof byTag] : transient
+}
+
+const isProviderError = (u: object): u is ProviderError => u instanceof ProviderError
+
+/**
+ * Does this failure refuse the call locally, so that no provider was asked?
+ *
+ * @category classification
+ * @since 0.1.0
+ */
+export const isLocalRefusal = (error: unknown): error is CircuitOpen | RateLimited | BulkheadFull =>
+  error instanceof CircuitOpen || error instanceof RateLimited || error instanceof BulkheadFull
+
+/**
+ * How long the failure asks to wait, in milliseconds.
+ *
+ * @category classification
+ * @since 0.1.0
+ */
+export const retryAfterMillis = (error: unknown): number | undefined => {
+  if (typeof error !== "object" || error === null) return undefined
+  const { retryAfter } = error as { readonly retryAfter?: unknown }
+  return Duration.isDuration(retryAfter) ? Duration.toMillis(retryAfter) : undefined
+}
+
+/**
+ * Reduces an error to what may be published.
+ *
+ * @category classification
+ * @since 0.1.0
+ */
+export const summary = (error: unknown): ErrorSummary => {
+  const tag = typeof error === "object" && error !== null && "_tag" in error ? String(error._tag) : "UnknownError"
+  const retryAfter = retryAfterMillis(error)
+  return {
+    tag,
+    ...(error instanceof ProviderError
+      ? {
+        reason: error.reason._tag,
+        ...(error.status === undefined ? undefined : { status: error.status }),
+        ...(error.code === undefined ? undefined : { code: error.code }),
+        ...(error.requestId === undefined ? undefined : { requestId: error.requestId })
+      }
+      : error instanceof AttemptTimeout || error instanceof StreamInterrupted
+      ? { reason: error.kind }
+      : undefined),
+    ...(retryAfter === undefined ? undefined : { retryAfter })
+  }
+}
+
+/**
+ * The same error with the ledger of the call it ended. The original is left as it is: joined callers share one failure
+ * and each has a ledger of its own.
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const withLedger = <E extends LlmError>(error: E, ledger: Ledger): E =>
+  Object.create(Object.getPrototypeOf(error), {
+    ...Object.getOwnPropertyDescriptors(error),
+    ledger: { value: ledger, enumerable: true, configurable: true, writable: true }
+  })
+
+/**
+ * Marks a failure as final because the retry budget was empty. Failures that are not a provider's stay as they are.
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const withBudgetExhausted = <E>(error: E): E =>
+  error instanceof ProviderError
+    ? Object.create(Object.getPrototypeOf(error), {
+      ...Object.getOwnPropertyDescriptors(error),
+      budgetExhausted: { value: true, enumerable: true, configurable: true, writable: true }
+    })
+    : error

@@ -1,0 +1,357 @@
+/**
+ * What happened, as typed facts.
+ *
+ * One union serves two views. While a call runs, each fact is published to the client's bounded hub
+ * (`client.events`); when it ends, the facts of that call are its **ledger**, carried by the response and by every
+ * error alike. Metrics, logs and traces are views of the same facts, so they cannot disagree.
+ *
+ * No event holds prompt text, completion text, provider messages, keys or URLs: only identifiers, numbers and reasons.
+ *
+ * @since 0.1.0
+ */
+import * as Effect from "effect/Effect"
+import * as PubSub from "effect/PubSub"
+import * as Schema from "effect/Schema"
+import * as Stream from "effect/Stream"
+
+const base = {
+  /** Number of the call within its client, starting at 1. */
+  call: Schema.Number,
+  /** Milliseconds since the call began. */
+  at: Schema.Number
+}
+
+/**
+ * An error reduced to what is safe to publish: its tag, the provider's reason and identifiers.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const ErrorSummary = Schema.Struct({
+  tag: Schema.String,
+  reason: Schema.optionalKey(Schema.String),
+  status: Schema.optionalKey(Schema.Number),
+  code: Schema.optionalKey(Schema.String),
+  requestId: Schema.optionalKey(Schema.String),
+  /** Milliseconds the provider, or the pattern, asked to wait. */
+  retryAfter: Schema.optionalKey(Schema.Number)
+})
+/** @category models @since 0.1.0 */
+export type ErrorSummary = typeof ErrorSummary.Type
+
+/**
+ * The call began.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const CallStarted = Schema.TaggedStruct("CallStarted", {
+  ...base,
+  operation: Schema.Literals(["complete", "stream"]),
+  model: Schema.optionalKey(Schema.String)
+})
+
+/**
+ * The idempotency layer decided: a key was `generated`, the call `led` work others may join, `joined` work in flight,
+ * or was answered by a `replayed` stored answer. `unavailable` means that the store failed and the call went on.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const Idempotency = Schema.TaggedStruct("Idempotency", {
+  ...base,
+  result: Schema.Literals(["generated", "led", "joined", "replayed", "unavailable"]),
+  /** A generated key. A key of yours is never published. */
+  key: Schema.optionalKey(Schema.String)
+})
+
+/**
+ * An attempt is about to reach its provider: every permit is held.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const AttemptStarted = Schema.TaggedStruct("AttemptStarted", {
+  ...base,
+  target: Schema.String,
+  /** Number of the attempt within the call, starting at 1. */
+  attempt: Schema.Number,
+  model: Schema.optionalKey(Schema.String)
+})
+
+/**
+ * The first content part of a stream arrived: from here on neither retry nor failover can happen.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const AttemptCommitted = Schema.TaggedStruct("AttemptCommitted", {
+  ...base,
+  target: Schema.String,
+  attempt: Schema.Number,
+  /** Milliseconds from the start of the attempt to the first content part. */
+  duration: Schema.Number
+})
+
+/**
+ * An attempt ended well.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const AttemptSucceeded = Schema.TaggedStruct("AttemptSucceeded", {
+  ...base,
+  target: Schema.String,
+  attempt: Schema.Number,
+  duration: Schema.Number,
+  inputTokens: Schema.optionalKey(Schema.Number),
+  outputTokens: Schema.optionalKey(Schema.Number)
+})
+
+/**
+ * An attempt failed. `outcome` is how the circuit breaker counts it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const AttemptFailed = Schema.TaggedStruct("AttemptFailed", {
+  ...base,
+  target: Schema.String,
+  attempt: Schema.Number,
+  duration: Schema.Number,
+  error: ErrorSummary,
+  outcome: Schema.Literals(["failure", "ignored"]),
+  afterCommit: Schema.Boolean
+})
+
+/**
+ * An attempt was interrupted by the caller. It says nothing about the provider.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const AttemptInterrupted = Schema.TaggedStruct("AttemptInterrupted", {
+  ...base,
+  target: Schema.String,
+  attempt: Schema.Number,
+  duration: Schema.Number
+})
+
+/**
+ * The attempt waited for a permit or for tokens before it started.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const Waited = Schema.TaggedStruct("Waited", {
+  ...base,
+  target: Schema.String,
+  for: Schema.Literals(["bulkhead", "rate-limit"]),
+  duration: Schema.Number
+})
+
+/**
+ * The next attempt on the same target is scheduled. `delayedBy` tells whether our backoff or the provider's hint
+ * decided the delay.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const RetryScheduled = Schema.TaggedStruct("RetryScheduled", {
+  ...base,
+  target: Schema.String,
+  /** The attempt that failed. */
+  attempt: Schema.Number,
+  delay: Schema.Number,
+  delayedBy: Schema.Literals(["backoff", "retry-after"]),
+  error: ErrorSummary
+})
+
+/**
+ * A retryable failure that is not retried, and why.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const RetryDenied = Schema.TaggedStruct("RetryDenied", {
+  ...base,
+  target: Schema.String,
+  attempt: Schema.Number,
+  because: Schema.Literals(["attempts-exhausted", "budget", "deadline", "retry-after", "circuit-open", "refused"]),
+  error: ErrorSummary
+})
+
+/**
+ * A target was passed over without a call, and why.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const TargetSkipped = Schema.TaggedStruct("TargetSkipped", {
+  ...base,
+  target: Schema.String,
+  because: Schema.Literals([
+    "circuit-open",
+    "cooling-down",
+    "rate-limited",
+    "bulkhead-full",
+    "no-model",
+    "context-too-small",
+    "failover-off"
+  ]),
+  /** Milliseconds until the target may be asked again, when known. */
+  retryAfter: Schema.optionalKey(Schema.Number)
+})
+
+/**
+ * The call moved on to the next target.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const FailedOver = Schema.TaggedStruct("FailedOver", {
+  ...base,
+  from: Schema.String,
+  to: Schema.String
+})
+
+/**
+ * The request's model has no mapping at this target; its default model was asked instead.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const ModelSubstituted = Schema.TaggedStruct("ModelSubstituted", {
+  ...base,
+  target: Schema.String,
+  requested: Schema.String,
+  model: Schema.String
+})
+
+/**
+ * The response cache answered (`fresh`), stood in for a failure (`stale`), stored an answer, or refused to store one
+ * that is not whole (`rejected`).
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const Cache = Schema.TaggedStruct("Cache", {
+  ...base,
+  result: Schema.Literals(["fresh", "stale", "stored", "rejected", "unavailable"]),
+  /** Age of the answer in milliseconds. */
+  age: Schema.optionalKey(Schema.Number),
+  /** What failed, for a stale answer. */
+  error: Schema.optionalKey(ErrorSummary)
+})
+
+const CircuitState = Schema.Literals(["closed", "open", "half-open", "forced-open", "forced-closed", "metrics-only"])
+
+/**
+ * A circuit breaker changed its state. It belongs to a target, not to a call: `call` is 0 and `at` is the time since
+ * the client was built.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const CircuitChanged = Schema.TaggedStruct("CircuitChanged", {
+  ...base,
+  target: Schema.String,
+  from: CircuitState,
+  /** `would-open`: the breaker only measures, and would have opened. */
+  to: Schema.Union([CircuitState, Schema.Literal("would-open")])
+})
+
+/**
+ * The call ended; published exactly once per call.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const CallEnded = Schema.TaggedStruct("CallEnded", {
+  ...base,
+  operation: Schema.Literals(["complete", "stream"]),
+  outcome: Schema.Literals(["provider", "replay", "cache", "stale", "failure", "interrupted", "defect"]),
+  duration: Schema.Number,
+  target: Schema.optionalKey(Schema.String),
+  attempts: Schema.Number,
+  error: Schema.optionalKey(ErrorSummary)
+})
+
+/**
+ * Every fact the library reports.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const LlmEvent = Schema.Union([
+  CallStarted,
+  Idempotency,
+  AttemptStarted,
+  AttemptCommitted,
+  AttemptSucceeded,
+  AttemptFailed,
+  AttemptInterrupted,
+  Waited,
+  RetryScheduled,
+  RetryDenied,
+  TargetSkipped,
+  FailedOver,
+  ModelSubstituted,
+  Cache,
+  CircuitChanged,
+  CallEnded
+])
+/** @category models @since 0.1.0 */
+export type LlmEvent = typeof LlmEvent.Type
+
+/**
+ * Everything one call did, in order. `ledger.filter((e) => e._tag === "AttemptFailed")` answers most questions.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const Ledger = Schema.Array(LlmEvent)
+/** @category models @since 0.1.0 */
+export type Ledger = typeof Ledger.Type
+
+/**
+ * Where events go: bounded, and free while nobody listens. A slow listener loses the oldest events, never the caller's
+ * time.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Hub {
+  readonly publish: (event: LlmEvent) => void
+  readonly events: Stream.Stream<LlmEvent>
+}
+
+/**
+ * Creates a hub that keeps at most `capacity` events per listener (default 1024).
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const makeHub = (capacity = 1024): Effect.Effect<Hub> =>
+  Effect.map(PubSub.sliding<LlmEvent>(capacity), (pubsub) => {
+    let listeners = 0
+    return {
+      publish: (event) => {
+        if (listeners > 0) PubSub.publishUnsafe(pubsub, event)
+      },
+      events: Stream.unwrap(
+        Effect.as(
+          Effect.acquireRelease(
+            Effect.sync(() => {
+              listeners += 1
+            }),
+            () =>
+              Effect.sync(() => {
+                listeners -= 1
+              })
+          ),
+          Stream.fromPubSub(pubsub)
+        )
+      )
+    }
+  })

@@ -1,0 +1,93 @@
+/**
+ * The contract of a provider, and how to define one.
+ *
+ * @since 0.1.0
+ */
+import type * as Response from "effect/ai/Response"
+import * as Effect from "effect/Effect"
+import * as Stream from "effect/Stream"
+import type { ProviderError } from "./LlmError.ts"
+import type { LlmRequest } from "./LlmRequest.ts"
+import * as LlmResponse from "./LlmResponse.ts"
+
+/**
+ * Something that can answer: one attempt per invocation, no retries inside, no state that outlives it.
+ *
+ * **Details**
+ *
+ * - `generate` returns the parts of one whole answer; `stream` emits stream parts and must end with a `finish` part.
+ *   A stream that ends without one counts as truncated.
+ * - `response-metadata` parts carry the served model (`modelId`) and, as metadata, what
+ *   {@link LlmResponse.httpMetadata} builds: request id and rate-limit facts.
+ * - Both receive `request.model` already mapped to this provider's own name, or absent when nothing is known.
+ * - Interrupting either must stop the work and free its connection.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface LlmProvider {
+  /** Identifier for errors, ledgers and metrics, such as `openai`. */
+  readonly id: string
+  /** Asked when a request names no model, or one this provider has no mapping for. */
+  readonly defaultModel?: string | undefined
+  /** Logical model name → this provider's name. */
+  readonly models?: Readonly<Record<string, string>> | undefined
+  readonly generate: (request: LlmRequest) => Effect.Effect<ReadonlyArray<Response.PartEncoded>, ProviderError>
+  readonly stream: (request: LlmRequest) => Stream.Stream<Response.StreamPartEncoded, ProviderError>
+}
+
+/**
+ * What {@link make} needs.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options {
+  readonly id: string
+  readonly defaultModel?: string | undefined
+  readonly models?: Readonly<Record<string, string>> | undefined
+  /** A text, or the parts of an answer. */
+  readonly generate: (
+    request: LlmRequest
+  ) => Effect.Effect<string | ReadonlyArray<Response.PartEncoded>, ProviderError>
+  /** When absent, `stream` emits what `generate` returns. */
+  readonly stream?: ((request: LlmRequest) => Stream.Stream<Response.StreamPartEncoded, ProviderError>) | undefined
+}
+
+/**
+ * Defines a provider.
+ *
+ * **Example** (A provider of your own)
+ *
+ * ```ts import.meta.vitest
+ * import { Context, Effect, Layer } from "effect"
+ * import { LlmClient, LlmProvider } from "effect-resilient-llm"
+ *
+ * class Echo extends Context.Service<Echo, LlmProvider.LlmProvider>()("app/Echo") {
+ *   static readonly layer = Layer.succeed(Echo, LlmProvider.make({
+ *     id: "echo",
+ *     generate: (request) => Effect.succeed(`${request.prompt.length} message(s) received`)
+ *   }))
+ * }
+ * const program = Effect.gen(function*() {
+ *   const client = yield* LlmClient
+ *   return (yield* client.complete("What is AI?")).text
+ * })
+ * const live = Layer.provide(LlmClient.layer([Echo]), Echo.layer)
+ * await Effect.runPromise(Effect.provide(program, live)) // => "1 message(s) received"
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = (options: Options): LlmProvider => {
+  const generate: LlmProvider["generate"] = (request) => Effect.map(options.generate(request), LlmResponse.toParts)
+  return {
+    id: options.id,
+    defaultModel: options.defaultModel,
+    models: options.models,
+    generate,
+    stream: options.stream ??
+      ((request) => Stream.unwrap(Effect.map(generate(request), (parts) => Stream.fromIterable(LlmResponse.toStreamParts(parts)))))
+  }
+}

@@ -1,0 +1,254 @@
+/**
+ * What is asked: plain data in the vocabulary of `effect/ai`.
+ *
+ * @since 0.1.0
+ */
+import * as Prompt from "effect/ai/Prompt"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+import { firstIssue, kindOf } from "./internal/issue.ts"
+import { InvalidRequest } from "./LlmError.ts"
+
+/**
+ * A tool the model may call: a name and a JSON Schema of its parameters.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const ToolDefinition = Schema.Struct({
+  name: Schema.NonEmptyString,
+  description: Schema.optional(Schema.String),
+  /** JSON Schema of the parameters, as plain data. */
+  parameters: Schema.Record(Schema.String, Schema.Unknown),
+  /** Ask the provider to follow the schema exactly, where it can. */
+  strict: Schema.optional(Schema.Boolean)
+})
+/** @category models @since 0.1.0 */
+export type ToolDefinition = typeof ToolDefinition.Type
+
+/**
+ * May, must or must not the model call tools? `{ tool }` names the one it must call.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const ToolChoice = Schema.Union([
+  Schema.Literals(["auto", "none", "required"]),
+  Schema.Struct({ tool: Schema.NonEmptyString })
+])
+/** @category models @since 0.1.0 */
+export type ToolChoice = typeof ToolChoice.Type
+
+/**
+ * Text (default), any JSON object, or JSON that follows a schema.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const ResponseFormat = Schema.Union([
+  Schema.Struct({ type: Schema.Literal("text") }),
+  Schema.Struct({
+    type: Schema.Literal("json"),
+    /** Name of the schema, for providers that want one. */
+    name: Schema.optional(Schema.NonEmptyString),
+    /** JSON Schema, as plain data. */
+    schema: Schema.optional(Schema.Record(Schema.String, Schema.Unknown)),
+    strict: Schema.optional(Schema.Boolean)
+  })
+])
+/** @category models @since 0.1.0 */
+export type ResponseFormat = typeof ResponseFormat.Type
+
+const DurationInput = Schema.declare(
+  (u): u is Duration.Input => {
+    const duration = Duration.fromInput(u as Duration.Input)
+    return duration._tag === "Some" && Duration.toMillis(duration.value) >= 0
+  },
+  { expected: "a duration that is not negative" }
+)
+
+const positive = Schema.Int.check(Schema.isGreaterThan(0, { expected: "a whole number above zero" }))
+
+const fields = {
+  /** Logical model name; each target maps it to its own. */
+  model: Schema.optional(Schema.NonEmptyString),
+  /** Most tokens the answer may have. */
+  maxTokens: Schema.optional(positive),
+  temperature: Schema.optional(
+    Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 2 }, { expected: "a number from 0 to 2" }))
+  ),
+  topP: Schema.optional(
+    Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 1 }, { expected: "a number from 0 to 1" }))
+  ),
+  /** Texts at which the model stops. */
+  stop: Schema.optional(Schema.Array(Schema.NonEmptyString)),
+  seed: Schema.optional(Schema.Int),
+  tools: Schema.optional(Schema.Array(ToolDefinition)),
+  toolChoice: Schema.optional(ToolChoice),
+  responseFormat: Schema.optional(ResponseFormat),
+  /** Calls with the same key are one call: the second joins the first or gets its stored answer. */
+  idempotencyKey: Schema.optional(Schema.NonEmptyString),
+  /** Separates idempotency and cache entries of different customers. */
+  tenant: Schema.optional(Schema.NonEmptyString),
+  /**
+   * `auto`: a fresh cached answer may be used when the request is deterministic (`temperature: 0` or a `seed`);
+   * `always`: even when it is not; `never`: neither read nor stored.
+   */
+  cache: Schema.optional(Schema.Literals(["auto", "always", "never"])),
+  /** Free data for your own use; passed to providers, never sent by the built-in ones. */
+  metadata: Schema.optional(Schema.Record(Schema.String, Schema.String))
+}
+
+/**
+ * Everything but the prompt and the deadline, as a schema.
+ *
+ * @category schemas
+ * @since 0.1.0
+ */
+export const Options = Schema.Struct({ ...fields, deadline: Schema.optional(DurationInput) })
+
+type OptionFields = { readonly [K in keyof typeof fields]?: (typeof fields)[K]["Type"] }
+
+/**
+ * What users write. A plain string is short for `{ prompt: "…" }`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Input extends OptionFields {
+  /** Text, messages, or a `Prompt` of `effect/ai`. */
+  readonly prompt: Prompt.RawInput
+  /** Longest time the whole call may take; the client's `timeout.deadline` when absent. */
+  readonly deadline?: Duration.Input | undefined
+}
+
+/**
+ * A checked request, as patterns and providers see it: plain JSON, the prompt as encoded messages, no undefined fields.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type LlmRequest =
+  & { readonly [K in keyof OptionFields]?: Exclude<OptionFields[K], undefined> }
+  & {
+    readonly prompt: ReadonlyArray<Prompt.MessageEncoded>
+    readonly deadline?: Duration.Duration
+  }
+
+const decodeOptions = Schema.decodeUnknownResult(Options, { onExcessProperty: "error" })
+const Messages = Schema.Array(Prompt.Message)
+const decodeMessages = Schema.decodeUnknownResult(Messages)
+const encodeMessages = Schema.encodeSync(Messages)
+
+const invalid = (path: string, rule: string, value: unknown): InvalidRequest =>
+  new InvalidRequest({ path, rule, kind: kindOf(value) })
+
+/**
+ * Checks an input. Fails with {@link InvalidRequest} that names the field, the rule and the kind of the value, and
+ * never the value itself.
+ *
+ * **Example** (A prompt without messages)
+ *
+ * ```ts import.meta.vitest
+ * import { Effect } from "effect"
+ * import { LlmRequest } from "effect-resilient-llm"
+ *
+ * const error = Effect.runSync(Effect.flip(LlmRequest.make({ prompt: [] })))
+ * error.message // => 'Invalid request: "prompt" must be at least one message, but is an empty array.'
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = (input: string | Input): Effect.Effect<LlmRequest, InvalidRequest> => {
+  if (typeof input === "string") {
+    return input.length > 0
+      ? Effect.succeed({ prompt: userText(input) })
+      : Effect.fail(invalid("prompt", "a text or at least one message", input))
+  }
+  if (typeof input !== "object" || input === null) {
+    return Effect.fail(invalid("request", "a text or an object with a prompt", input))
+  }
+  const { prompt, ...rest } = input
+  const messages = readPrompt(prompt)
+  if (messages instanceof InvalidRequest) return Effect.fail(messages)
+  const options = decodeOptions(rest)
+  if (Result.isFailure(options)) {
+    const issue = firstIssue(options.failure.issue, rest)
+    return Effect.fail(new InvalidRequest(issue))
+  }
+  const request: Record<string, unknown> = { prompt: messages }
+  for (const [key, value] of Object.entries(options.success)) {
+    if (value !== undefined) request[key] = key === "deadline" ? Duration.fromInputUnsafe(value as Duration.Input) : value
+  }
+  return Effect.succeed(request as LlmRequest)
+}
+
+const userText = (text: string): ReadonlyArray<Prompt.MessageEncoded> => [
+  { role: "user", content: [{ type: "text", text }] }
+]
+
+const ROLES: ReadonlyArray<Prompt.MessageEncoded["role"]> = ["system", "user", "assistant", "tool"]
+
+const readPrompt = (prompt: unknown): ReadonlyArray<Prompt.MessageEncoded> | InvalidRequest => {
+  if (typeof prompt === "string") {
+    return prompt.length > 0 ? userText(prompt) : invalid("prompt", "a text or at least one message", prompt)
+  }
+  if (Prompt.isPrompt(prompt)) {
+    return prompt.content.length > 0
+      ? encodeMessages(prompt.content)
+      : invalid("prompt", "at least one message", prompt.content)
+  }
+  if (typeof prompt !== "object" || prompt === null || !(Symbol.iterator in prompt)) {
+    return invalid("prompt", "a text, messages or a Prompt", prompt)
+  }
+  const list = Array.from(prompt as Iterable<unknown>)
+  if (list.length === 0) return invalid("prompt", "at least one message", list)
+  for (const [i, message] of list.entries()) {
+    const role = typeof message === "object" && message !== null && "role" in message ? message.role : undefined
+    if (!ROLES.includes(role as Prompt.MessageEncoded["role"])) {
+      return invalid(`prompt[${i}].role`, `one of ${ROLES.join(", ")}`, role)
+    }
+  }
+  const decoded = decodeMessages(list)
+  if (Result.isFailure(decoded)) {
+    const issue = firstIssue(decoded.failure.issue, list)
+    return new InvalidRequest({ ...issue, path: `prompt${issue.path}` })
+  }
+  return encodeMessages(decoded.success)
+}
+
+/**
+ * The identity of a request: the fixed-order JSON of everything that affects the answer, plus the tenant. Two requests
+ * with the same identity ask the same question. Omitted fields are `null`; the leading number is the version of this
+ * format.
+ *
+ * @category accessors
+ * @since 0.1.0
+ */
+export const identity = (request: LlmRequest): string =>
+  JSON.stringify([
+    1,
+    request.tenant ?? null,
+    request.model ?? null,
+    request.prompt.map(canonical),
+    request.maxTokens ?? null,
+    request.temperature ?? null,
+    request.topP ?? null,
+    request.stop ?? null,
+    request.seed ?? null,
+    request.tools === undefined ? null : canonical(request.tools),
+    request.toolChoice ?? null,
+    request.responseFormat === undefined ? null : canonical(request.responseFormat)
+  ])
+
+// Objects with sorted keys, so that the order in which a caller wrote fields does not matter.
+const canonical = (value: unknown): unknown => {
+  if (typeof value !== "object" || value === null) return value
+  if (Array.isArray(value)) return value.map(canonical)
+  const sorted: Record<string, unknown> = {}
+  for (const key of Object.keys(value).sort()) sorted[key] = canonical((value as Record<string, unknown>)[key])
+  return sorted
+}

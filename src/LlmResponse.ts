@@ -1,0 +1,247 @@
+/**
+ * What came back: content, usage, where it came from, and the ledger of how.
+ *
+ * @since 0.1.0
+ */
+import type * as Response from "effect/ai/Response"
+import type { RateLimitFact } from "./LlmError.ts"
+import type { Ledger } from "./LlmEvent.ts"
+
+/** @category models @since 0.1.0 */
+export type Part = Response.PartEncoded
+/** @category models @since 0.1.0 */
+export type StreamPart = Response.StreamPartEncoded
+/** @category models @since 0.1.0 */
+export type Usage = Response.FinishPartEncoded["usage"]
+
+/**
+ * Where an answer came from: a `provider` asked by this call, a `replay` of another call with the same idempotency key
+ * (stored or joined), the fresh `cache`, or a `stale` cached answer that stands in for a failure.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Source = "provider" | "replay" | "cache" | "stale"
+
+/**
+ * A whole answer as a provider gave it, and as stores keep it: plain JSON, nothing about the call that fetched it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Answer {
+  /** Parts as they came: parts of a whole answer, or stream parts. */
+  readonly parts: ReadonlyArray<Part> | ReadonlyArray<StreamPart>
+  /** Failover target that answered. */
+  readonly target: string
+  readonly provider: string
+  /** The model that was asked, in the provider's own words. */
+  readonly model?: string | undefined
+  /** Were parts of a very long stream delivered but not kept here? */
+  readonly cut?: boolean | undefined
+}
+
+/**
+ * The response of a call.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface LlmResponse {
+  /** Text, reasoning, tool calls, files and sources, in order. */
+  readonly content: ReadonlyArray<Part>
+  /** All text of `content`. */
+  readonly text: string
+  readonly toolCalls: ReadonlyArray<Response.ToolCallPartEncoded>
+  readonly finishReason: Response.FinishReason
+  /** Total input includes cached tokens, total output includes reasoning; an unknown number is absent, not zero. */
+  readonly usage: Usage
+  readonly target: string
+  readonly provider: string
+  /** The model that answered, when known. */
+  readonly model?: string
+  readonly requestId?: string
+  readonly source: Source
+  /** Age of a stored answer in milliseconds; 0 for one fetched by this call. */
+  readonly age: number
+  readonly ledger: Ledger
+}
+
+/** The key of `response-metadata.metadata` under which the built-in providers keep HTTP facts. */
+const METADATA = "effect-resilient-llm"
+
+/**
+ * The `metadata` of a `response-metadata` part: request id and rate-limit facts of the HTTP response.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const httpMetadata = (facts: {
+  readonly requestId?: string | undefined
+  readonly rateLimits?: ReadonlyArray<RateLimitFact> | undefined
+}): Response.ProviderMetadata => ({
+  [METADATA]: {
+    ...(facts.requestId === undefined ? undefined : { requestId: facts.requestId }),
+    ...(facts.rateLimits === undefined || facts.rateLimits.length === 0
+      ? undefined
+      : { rateLimits: facts.rateLimits.map((fact) => ({ ...fact })) })
+  }
+})
+
+const requestIdOf = (part: Response.ResponseMetadataPartEncoded): string | undefined => {
+  const facts = part.metadata?.[METADATA]
+  if (typeof facts !== "object" || facts === null || !("requestId" in facts)) return undefined
+  return typeof facts.requestId === "string" ? facts.requestId : undefined
+}
+
+const noUsage: Usage = { inputTokens: {}, outputTokens: {} }
+
+/**
+ * Builds the response from an answer.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const fromAnswer = (answer: Answer, source: Source, age: number, ledger: Ledger): LlmResponse => {
+  const content: Array<Part> = []
+  const toolCalls: Array<Response.ToolCallPartEncoded> = []
+  const open = new Map<string, { type: "text" | "reasoning"; text: string; index: number }>()
+  let text = ""
+  let finishReason: Response.FinishReason = "unknown"
+  let usage = noUsage
+  let model = answer.model
+  let requestId: string | undefined
+  const append = (type: "text" | "reasoning", id: string, delta: string): void => {
+    let block = open.get(`${type}:${id}`)
+    if (block === undefined) {
+      block = { type, text: "", index: content.length }
+      open.set(`${type}:${id}`, block)
+      content.push({ type, text: "" })
+    }
+    block.text += delta
+    content[block.index] = { type, text: block.text }
+  }
+  for (const part of answer.parts) {
+    switch (part.type) {
+      case "text-delta":
+      case "reasoning-delta":
+        if ("delta" in part) append(part.type === "text-delta" ? "text" : "reasoning", part.id, part.delta)
+        break
+      case "text":
+      case "reasoning":
+      case "file":
+      case "source":
+      case "tool-result":
+      case "tool-approval-request":
+        content.push(part)
+        break
+      case "tool-call":
+        content.push(part)
+        toolCalls.push(part)
+        break
+      case "response-metadata":
+        model = part.modelId ?? model
+        requestId = requestIdOf(part) ?? requestId
+        break
+      case "finish":
+        finishReason = part.reason
+        usage = part.usage
+        break
+    }
+  }
+  for (const part of content) if (part.type === "text") text += part.text
+  return {
+    content,
+    text,
+    toolCalls,
+    finishReason,
+    usage,
+    target: answer.target,
+    provider: answer.provider,
+    ...(model === undefined ? undefined : { model }),
+    ...(requestId === undefined ? undefined : { requestId }),
+    source,
+    age,
+    ledger
+  }
+}
+
+/**
+ * Is this part content? Only content commits a stream and feeds its `firstToken` and `idle` timers: a non-empty text
+ * or reasoning delta, the start of a tool call, a tool call, a file, a source.
+ *
+ * @category guards
+ * @since 0.1.0
+ */
+export const isContent = (part: Part | StreamPart): boolean => {
+  switch (part.type) {
+    case "text":
+    case "reasoning":
+      return part.text.length > 0
+    case "text-delta":
+    case "reasoning-delta":
+      return "delta" in part && part.delta.length > 0
+    case "tool-params-start":
+    case "tool-call":
+    case "file":
+    case "source":
+      return true
+    default:
+      return false
+  }
+}
+
+/**
+ * May this answer be given again as a good one? Only if it is whole: it has content, it finished by itself, it is not
+ * a refusal, and its tool calls have parameters that parsed.
+ *
+ * @category guards
+ * @since 0.1.0
+ */
+export const isReplayable = (answer: Answer): boolean => {
+  if (answer.cut === true) return false
+  let content = false
+  let finished = false
+  for (const part of answer.parts) {
+    if (part.type === "finish") {
+      finished = (part.reason === "stop" || part.reason === "tool-calls") && part.metadata?.["refusal"] === undefined
+    } else if (part.type === "tool-call" && typeof part.params === "string") {
+      return false
+    } else if (isContent(part)) content = true
+  }
+  return content && finished
+}
+
+/**
+ * A text, or parts, as the parts of a whole answer.
+ *
+ * @category conversions
+ * @since 0.1.0
+ */
+export const toParts = (output: string | ReadonlyArray<Part>): ReadonlyArray<Part> =>
+  typeof output === "string"
+    ? [{ type: "text", text: output }, { type: "finish", reason: "stop", usage: noUsage }]
+    : output
+
+/**
+ * The parts of a whole answer as a stream would have brought them.
+ *
+ * @category conversions
+ * @since 0.1.0
+ */
+export const toStreamParts = (parts: ReadonlyArray<Part>): ReadonlyArray<StreamPart> =>
+  parts.flatMap((part, i): ReadonlyArray<StreamPart> => {
+    const id = String(i)
+    switch (part.type) {
+      case "text":
+        return [{ type: "text-start", id }, { type: "text-delta", id, delta: part.text }, { type: "text-end", id }]
+      case "reasoning":
+        return [
+          { type: "reasoning-start", id },
+          { type: "reasoning-delta", id, delta: part.text },
+          { type: "reasoning-end", id }
+        ]
+      default:
+        return [part]
+    }
+  })

@@ -1,0 +1,114 @@
+// Turns a value, or a schema's complaint about it, into words that never contain the value itself.
+import * as SchemaAST from "effect/SchemaAST"
+import type * as SchemaIssue from "effect/SchemaIssue"
+
+export interface Complaint {
+  readonly path: string
+  readonly rule: string
+  readonly kind: string
+}
+
+/** What a value is, without saying it. */
+export const kindOf = (value: unknown): string => {
+  if (value === undefined) return "missing"
+  if (value === null) return "null"
+  if (Array.isArray(value)) return value.length === 0 ? "an empty array" : "an array"
+  switch (typeof value) {
+    case "string":
+      return value.length === 0 ? "an empty text" : "a text"
+    case "number":
+      if (Number.isNaN(value)) return "not a number"
+      if (value < 0) return "a negative number"
+      if (value === 0) return "zero"
+      if (!Number.isFinite(value)) return "infinite"
+      return Number.isInteger(value) ? "a whole number" : "a fraction"
+    case "boolean":
+      return "a boolean"
+    case "function":
+      return "a function"
+    default:
+      return "an object"
+  }
+}
+
+/** Renders `["targets", 0, "id"]` as `targets[0].id`. */
+export const renderPath = (path: ReadonlyArray<PropertyKey>): string =>
+  path.reduce<string>(
+    (out, key) => typeof key === "number" ? `${out}[${key}]` : out === "" ? String(key) : `${out}.${String(key)}`,
+    ""
+  )
+
+const at = (input: unknown, path: ReadonlyArray<PropertyKey>): unknown =>
+  path.reduce<unknown>(
+    (value, key) => typeof value === "object" && value !== null ? (value as Record<PropertyKey, unknown>)[key] : undefined,
+    input
+  )
+
+interface Leaf {
+  readonly path: ReadonlyArray<PropertyKey>
+  readonly rule: string
+}
+
+const expected = (annotations: unknown): string | undefined => {
+  const text = (annotations as { readonly expected?: unknown } | undefined)?.expected
+  if (typeof text !== "string") return undefined
+  return text === "a valid Duration string" ? "a duration such as \"2 seconds\"" : text
+}
+
+const typeRule = (ast: SchemaAST.AST): string => {
+  const said = expected(ast.annotations)
+  if (said !== undefined) return said === "Duration" ? "a duration" : said
+  switch (ast._tag) {
+    case "String":
+      return "a text"
+    case "Number":
+      return "a number"
+    case "Boolean":
+      return "a boolean"
+    case "Arrays":
+      return "an array"
+    case "Objects":
+      return "an object"
+    case "Literal":
+      return JSON.stringify(ast.literal)
+    case "Union":
+      return [...new Set(ast.types.filter((type) => type._tag !== "Undefined").map(typeRule))].join(" or ")
+    default:
+      return "of another kind"
+  }
+}
+
+const leaves = (issue: SchemaIssue.Issue, path: ReadonlyArray<PropertyKey>): ReadonlyArray<Leaf> => {
+  switch (issue._tag) {
+    case "Filter":
+      return [{ path, rule: expected(issue.filter.annotations) ?? "valid" }]
+    case "Encoding":
+      return leaves(issue.issue, path)
+    case "Pointer":
+      return leaves(issue.issue, [...path, ...issue.path])
+    case "Composite":
+      return issue.issues.flatMap((inner) => leaves(inner, path))
+    case "AnyOf":
+      return issue.issues.length > 0
+        ? issue.issues.flatMap((inner) => leaves(inner, path))
+        : [{ path, rule: typeRule(issue.ast) }]
+    case "InvalidType":
+      return [{ path, rule: typeRule(issue.ast) }]
+    case "MissingKey":
+      return [{ path, rule: "given" }]
+    case "UnexpectedKey":
+      return [{ path, rule: "a known option" }]
+    default:
+      return [{ path, rule: expected((issue as { readonly annotations?: unknown }).annotations) ?? "valid" }]
+  }
+}
+
+/** The first and deepest complaint of a schema about `input`. */
+export const firstIssue = (issue: SchemaIssue.Issue, input: unknown): Complaint => {
+  const found = leaves(issue, [])
+  const deepest = found.reduce<Leaf | undefined>(
+    (best, leaf) => best === undefined || leaf.path.length > best.path.length ? leaf : best,
+    undefined
+  ) ?? { path: [], rule: "valid" }
+  return { path: renderPath(deepest.path), rule: deepest.rule, kind: kindOf(at(input, deepest.path)) }
+}

@@ -1,0 +1,337 @@
+/**
+ * A provider that plays a script: answers, failures, silence, streams that break. Works with `TestClock`, without a
+ * network.
+ *
+ * @since 0.1.0
+ */
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Stream from "effect/Stream"
+import { monotonicMillis } from "../internal/clock.ts"
+import { ProviderError, type Reason } from "../LlmError.ts"
+import type { LlmProvider } from "../LlmProvider.ts"
+import type { LlmRequest } from "../LlmRequest.ts"
+import { type Part, type StreamPart, toParts, toStreamParts } from "../LlmResponse.ts"
+
+// -----------------------------------------------------------------------------
+// steps
+// -----------------------------------------------------------------------------
+
+/**
+ * How a step behaves in time.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Timing {
+  /** Before anything happens. */
+  readonly delay?: Duration.Input | undefined
+  /** How long the step's own cleanup takes, whatever ends it. */
+  readonly cleanup?: Duration.Input | undefined
+  /** Ignore interruption, as a transport without cancellation does. */
+  readonly uninterruptible?: boolean | undefined
+}
+
+/**
+ * One element of a scripted stream: a text becomes a text delta, a part is emitted as it is, `wait` is silence, and
+ * `cut`, `stall` and `error` end the script of this stream.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Element =
+  | string
+  | StreamPart
+  | { readonly wait: Duration.Input }
+  | { readonly error: ProviderError }
+  | "cut"
+  | "stall"
+
+/**
+ * What one request meets.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Step =
+  | Timing & { readonly _tag: "Answer"; readonly output: string | ReadonlyArray<Part> }
+  | Timing & { readonly _tag: "Fail"; readonly reason: Reason; readonly details: FailDetails }
+  | Timing & { readonly _tag: "Hang" }
+  | Timing & { readonly _tag: "Die"; readonly defect: unknown }
+  | Timing & { readonly _tag: "Stream"; readonly elements: ReadonlyArray<Element> }
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface FailDetails extends Timing {
+  readonly status?: number | undefined
+  readonly retryAfter?: Duration.Input | undefined
+  readonly shouldRetry?: boolean | undefined
+}
+
+/**
+ * A whole answer. A stream brings it in one delta.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const answer = (output: string | ReadonlyArray<Part>, timing: Timing = {}): Step => ({
+  _tag: "Answer",
+  output,
+  ...timing
+})
+
+/**
+ * A failure with the given reason.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const fail = (reason: Reason, details: FailDetails = {}): Step => ({ _tag: "Fail", reason, details, ...details })
+
+/**
+ * 503, without a hint.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const overloaded: Step = fail({ _tag: "Overloaded" }, { status: 503 })
+
+/**
+ * 429 with a hint.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const rateLimited = (retryAfter: Duration.Input): Step =>
+  fail({ _tag: "RateLimit" }, { status: 429, retryAfter })
+
+/**
+ * No answer, ever.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const hang: Step = { _tag: "Hang" }
+
+/**
+ * A bug in the provider.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const die = (defect: unknown): Step => ({ _tag: "Die", defect })
+
+/**
+ * A stream, element by element. Unless it ends with `cut`, `stall` or an error, a `finish` part is added when the
+ * elements have none. For `complete` it stands for the answer that the elements add up to.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const stream = (...elements: ReadonlyArray<Element>): Step => ({ _tag: "Stream", elements })
+
+// -----------------------------------------------------------------------------
+// provider
+// -----------------------------------------------------------------------------
+
+/**
+ * One request that reached the provider.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Recorded {
+  /** Monotonic milliseconds since the provider was made. */
+  readonly at: number
+  readonly operation: "complete" | "stream"
+  readonly request: LlmRequest
+}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface ScriptedProvider extends LlmProvider {
+  /** Every request so far. */
+  readonly requests: Effect.Effect<ReadonlyArray<Recorded>>
+  /** Requests that are being served. */
+  readonly active: Effect.Effect<number>
+  /** Appends to the script. */
+  readonly play: (...steps: ReadonlyArray<Step>) => Effect.Effect<void>
+}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options {
+  /** Default `scripted`. */
+  readonly id?: string | undefined
+  readonly defaultModel?: string | undefined
+  readonly models?: Readonly<Record<string, string>> | undefined
+  /** What requests meet when the script is over. Default: an answer. */
+  readonly otherwise?: Step | undefined
+}
+
+const finish: StreamPart & Part = {
+  type: "finish",
+  reason: "stop",
+  usage: { inputTokens: { total: 10 }, outputTokens: { total: 5 } }
+}
+
+const isControl = (element: Element): element is { readonly wait: Duration.Input } | { readonly error: ProviderError } =>
+  typeof element === "object" && !("type" in element)
+
+const errorOf = (id: string, { details, reason }: { readonly details: FailDetails; readonly reason: Reason }) =>
+  new ProviderError({
+    provider: id,
+    reason,
+    ...(details.status === undefined ? undefined : { status: details.status }),
+    ...(details.shouldRetry === undefined ? undefined : { shouldRetry: details.shouldRetry }),
+    ...(details.retryAfter === undefined
+      ? undefined
+      : { retryAfter: Duration.fromInputUnsafe(details.retryAfter) })
+  })
+
+const partOf = (element: string | StreamPart): StreamPart =>
+  typeof element === "string" ? { type: "text-delta", id: "0", delta: element } : element
+
+const elementsStream = (id: string, elements: ReadonlyArray<Element>): Stream.Stream<StreamPart, ProviderError> => {
+  const streams = elements.map((element): Stream.Stream<StreamPart, ProviderError> => {
+    if (element === "cut") return Stream.empty
+    if (element === "stall") return Stream.never
+    if (isControl(element)) {
+      return "wait" in element
+        ? Stream.drain(Stream.fromEffect(Effect.sleep(element.wait)))
+        : Stream.fail(element.error)
+    }
+    return Stream.make(partOf(element))
+  })
+  const last = elements.at(-1)
+  const ends = last === "cut" || last === "stall" || (last !== undefined && isControl(last) && "error" in last)
+  const finished = elements.some((element) => typeof element === "object" && "type" in element && element.type === "finish")
+  const all = ends || finished ? streams : [...streams, Stream.make(finish)]
+  return all.reduce((before, next) => Stream.concat(before, next), Stream.make<Array<StreamPart>>({
+    type: "response-metadata",
+    id,
+    modelId: id
+  }) as Stream.Stream<StreamPart, ProviderError>)
+}
+
+/**
+ * Makes a provider that plays `script`, one step per request, in order.
+ *
+ * **Example** (A failure, then an answer)
+ *
+ * ```ts import.meta.vitest
+ * import { Effect } from "effect"
+ * import { ScriptedProvider } from "effect-resilient-llm/testing"
+ *
+ * const program = Effect.gen(function*() {
+ *   const provider = yield* ScriptedProvider.make([ScriptedProvider.overloaded, ScriptedProvider.answer("Hello.")])
+ *   const ask = provider.generate({ prompt: [{ role: "user", content: "Hi" }] })
+ *   return [(yield* Effect.flip(ask)).reason._tag, (yield* ask).length]
+ * })
+ * await Effect.runPromise(program) // => ["Overloaded", 2]
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = (script: ReadonlyArray<Step> = [], options: Options = {}): Effect.Effect<ScriptedProvider> =>
+  Effect.clockWith((clock) =>
+    Effect.sync(() => {
+      const id = options.id ?? "scripted"
+      const started = monotonicMillis(clock)
+      const steps = [...script]
+      const requests: Array<Recorded> = []
+      let active = 0
+
+      const next = (operation: Recorded["operation"], request: LlmRequest) =>
+        Effect.map(Clock.monotonicTimeNanos, (nanos): Step => {
+          requests.push({ at: Number(nanos) / 1e6 - started, operation, request })
+          return steps.shift() ?? options.otherwise ?? answer("A scripted answer.")
+        })
+      const entered = Effect.sync(() => {
+        active += 1
+      })
+      const left = (step: Step) =>
+        Effect.andThen(
+          step.cleanup === undefined ? Effect.void : Effect.sleep(step.cleanup),
+          Effect.sync(() => {
+            active -= 1
+          })
+        )
+      const delayed = <A, E>(step: Step, effect: Effect.Effect<A, E>): Effect.Effect<A, E> =>
+        step.delay === undefined ? effect : Effect.delay(effect, step.delay)
+
+      const generate = (step: Step): Effect.Effect<ReadonlyArray<Part>, ProviderError> => {
+        switch (step._tag) {
+          case "Answer":
+            return Effect.sync(() =>
+              typeof step.output === "string" ? [{ type: "text", text: step.output }, finish] : toParts(step.output)
+            )
+          case "Fail":
+            return Effect.suspend(() => Effect.fail(errorOf(id, step)))
+          case "Hang":
+            return Effect.never
+          case "Die":
+            return Effect.die(step.defect)
+          case "Stream":
+            return Effect.map(
+              Stream.runCollect(elementsStream(id, step.elements)),
+              (parts) => parts.map((part): Part => part.type === "text-delta" ? { type: "text", text: part.delta } : part as Part)
+            )
+        }
+      }
+      const open = (step: Step): Stream.Stream<StreamPart, ProviderError> =>
+        step._tag === "Stream"
+          ? elementsStream(id, step.elements)
+          : Stream.unwrap(Effect.map(generate(step), (parts) => Stream.fromIterable(toStreamParts(parts))))
+
+      return {
+        id,
+        defaultModel: options.defaultModel,
+        models: options.models,
+        generate: (request) =>
+          Effect.flatMap(next("complete", request), (step) => {
+            const served = Effect.acquireUseRelease(entered, () => delayed(step, generate(step)), () => left(step))
+            return step.uninterruptible === true ? Effect.uninterruptible(served) : served
+          }),
+        stream: (request) =>
+          Stream.unwrap(Effect.flatMap(next("stream", request), (step) => {
+            const opened = Effect.as(
+              Effect.andThen(Effect.acquireRelease(entered, () => left(step)), delayed(step, Effect.void)),
+              open(step)
+            )
+            return step.uninterruptible === true ? Effect.uninterruptible(opened) : opened
+          })),
+        requests: Effect.sync(() => [...requests]),
+        active: Effect.sync(() => active),
+        play: (...more) =>
+          Effect.sync(() => {
+            steps.push(...more)
+          })
+      }
+    })
+  )
+
+/**
+ * Defines a tag for a scripted provider:
+ * `class Primary extends ScriptedProvider.Service<Primary>()("app/Primary") {}`, then `Primary.layer([…])`.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export const Service = <Self>() => <const Id extends string>(id: Id) => {
+  const tag = Context.Service<Self, LlmProvider>()(id)
+  return Object.assign(tag, {
+    layer: (script: ReadonlyArray<Step> = [], options: Options = {}): Layer.Layer<Self> =>
+      Layer.effect(tag, make(script, { id, ...options }))
+  })
+}
