@@ -446,7 +446,8 @@ const byTag: { readonly [K in Exclude<LlmError["_tag"], "ProviderError">]: Verdi
   InvalidRequest: final,
   StreamInterrupted: finalFailure,
   AttemptTimeout: transient,
-  DeadlineExceeded: verdict("failure", false, false, true),
+  // The caller's time, not the provider's: a hang shows in the attempt's own timer.
+  DeadlineExceeded: verdict("ignored", false, false, true),
   CircuitOpen: refused,
   RateLimited: refused,
   BulkheadFull: refused,
@@ -532,18 +533,27 @@ export const summary = (error: unknown): ErrorSummary => {
   }
 }
 
+// A copy, because callers who share work share its failure and each has a ledger of its own. The stack is the
+// original's, and no other is captured.
+const copyWith = <E extends LlmError>(error: E, fields: object): E => {
+  const limit = Error.stackTraceLimit
+  Error.stackTraceLimit = 0
+  try {
+    const Self = error.constructor as new(fields: object, options: { readonly disableChecks: true }) => E
+    const copy = new Self({ ...error, ...fields }, { disableChecks: true })
+    return Object.defineProperty(copy, "stack", { configurable: true, get: () => error.stack })
+  } finally {
+    Error.stackTraceLimit = limit
+  }
+}
+
 /**
- * The same error with the ledger of the call it ended. The original is left as it is: joined callers share one failure
- * and each has a ledger of its own.
+ * The same error with the ledger of the call it ended.
  *
  * @category combinators
  * @since 0.1.0
  */
-export const withLedger = <E extends LlmError>(error: E, ledger: Ledger): E =>
-  Object.create(Object.getPrototypeOf(error), {
-    ...Object.getOwnPropertyDescriptors(error),
-    ledger: { value: ledger, enumerable: true, configurable: true, writable: true }
-  })
+export const withLedger = <E extends LlmError>(error: E, ledger: Ledger): E => copyWith(error, { ledger })
 
 /**
  * Marks a failure as final because the retry budget was empty. Failures that are not a provider's stay as they are.
@@ -552,9 +562,27 @@ export const withLedger = <E extends LlmError>(error: E, ledger: Ledger): E =>
  * @since 0.1.0
  */
 export const withBudgetExhausted = <E>(error: E): E =>
-  error instanceof ProviderError
-    ? Object.create(Object.getPrototypeOf(error), {
-      ...Object.getOwnPropertyDescriptors(error),
-      budgetExhausted: { value: true, enumerable: true, configurable: true, writable: true }
-    })
-    : error
+  error instanceof ProviderError ? copyWith(error, { budgetExhausted: true }) : error
+
+/**
+ * The same broken stream, for somebody who received `partialParts` of it.
+ *
+ * @internal
+ */
+export const withParts = (error: StreamInterrupted, partialParts: number): StreamInterrupted =>
+  copyWith(error, { partialParts })
+
+/**
+ * Builds an error that is expected in great numbers, such as the refusals of an open breaker, without a stack.
+ *
+ * @internal
+ */
+export const withoutStack = <E>(make: () => E): E => {
+  const limit = Error.stackTraceLimit
+  Error.stackTraceLimit = 0
+  try {
+    return make()
+  } finally {
+    Error.stackTraceLimit = limit
+  }
+}

@@ -10,8 +10,9 @@
  * @since 0.1.0
  */
 import * as Effect from "effect/Effect"
-import * as PubSub from "effect/PubSub"
+import * as Queue from "effect/Queue"
 import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 
 const base = {
@@ -125,7 +126,8 @@ export const AttemptFailed = Schema.TaggedStruct("AttemptFailed", {
 })
 
 /**
- * An attempt was interrupted by the caller. It says nothing about the provider.
+ * An attempt ended without a typed outcome: the caller interrupted it, or the provider has a bug (`defect`). It says
+ * nothing about the provider's health.
  *
  * @category models
  * @since 0.1.0
@@ -134,7 +136,8 @@ export const AttemptInterrupted = Schema.TaggedStruct("AttemptInterrupted", {
   ...base,
   target: Schema.String,
   attempt: Schema.Number,
-  duration: Schema.Number
+  duration: Schema.Number,
+  by: Schema.Literals(["caller", "defect"])
 })
 
 /**
@@ -196,8 +199,7 @@ export const TargetSkipped = Schema.TaggedStruct("TargetSkipped", {
     "rate-limited",
     "bulkhead-full",
     "no-model",
-    "context-too-small",
-    "failover-off"
+    "context-too-small"
   ]),
   /** Milliseconds until the target may be asked again, when known. */
   retryAfter: Schema.optionalKey(Schema.Number)
@@ -327,31 +329,29 @@ export interface Hub {
 }
 
 /**
- * Creates a hub that keeps at most `capacity` events per listener (default 1024).
+ * Creates a hub that keeps at most `capacity` events per listener (default 1024). It ends with the scope.
  *
  * @category constructors
  * @since 0.1.0
  */
-export const makeHub = (capacity = 1024): Effect.Effect<Hub> =>
-  Effect.map(PubSub.sliding<LlmEvent>(capacity), (pubsub) => {
-    let listeners = 0
+export const makeHub = (capacity = 1024): Effect.Effect<Hub, never, Scope.Scope> =>
+  Effect.gen(function*() {
+    const listeners = new Set<Queue.Queue<LlmEvent>>()
+    yield* Effect.addFinalizer(() => Effect.forEach(listeners, Queue.shutdown, { discard: true }))
+    const listen = Effect.acquireRelease(
+      Effect.map(Queue.sliding<LlmEvent>(capacity), (queue) => {
+        listeners.add(queue)
+        return queue
+      }),
+      (queue) => {
+        listeners.delete(queue)
+        return Queue.shutdown(queue)
+      }
+    )
     return {
       publish: (event) => {
-        if (listeners > 0) PubSub.publishUnsafe(pubsub, event)
+        for (const queue of listeners) Queue.offerUnsafe(queue, event)
       },
-      events: Stream.unwrap(
-        Effect.as(
-          Effect.acquireRelease(
-            Effect.sync(() => {
-              listeners += 1
-            }),
-            () =>
-              Effect.sync(() => {
-                listeners -= 1
-              })
-          ),
-          Stream.fromPubSub(pubsub)
-        )
-      )
+      events: Stream.unwrap(Effect.map(listen, Stream.fromQueue))
     }
   })

@@ -198,7 +198,7 @@ const readPrompt = (prompt: unknown): ReadonlyArray<Prompt.MessageEncoded> | Inv
   }
   if (Prompt.isPrompt(prompt)) {
     return prompt.content.length > 0
-      ? encodeMessages(prompt.content)
+      ? canonicalMessages(prompt.content)
       : invalid("prompt", "at least one message", prompt.content)
   }
   if (typeof prompt !== "object" || prompt === null || !(Symbol.iterator in prompt)) {
@@ -217,8 +217,12 @@ const readPrompt = (prompt: unknown): ReadonlyArray<Prompt.MessageEncoded> | Inv
     const issue = firstIssue(decoded.failure.issue, list)
     return new InvalidRequest({ ...issue, path: `prompt${issue.path}` })
   }
-  return encodeMessages(decoded.success)
+  return canonicalMessages(decoded.success)
 }
+
+// Fields in a fixed order, so that equal prompts are equal texts.
+const canonicalMessages = (messages: ReadonlyArray<Prompt.Message>): ReadonlyArray<Prompt.MessageEncoded> =>
+  canonical(encodeMessages(messages)) as ReadonlyArray<Prompt.MessageEncoded>
 
 /**
  * The identity of a request: the fixed-order JSON of everything that affects the answer, plus the tenant. Two requests
@@ -233,7 +237,7 @@ export const identity = (request: LlmRequest): string =>
     1,
     request.tenant ?? null,
     request.model ?? null,
-    request.prompt.map(canonical),
+    request.prompt,
     request.maxTokens ?? null,
     request.temperature ?? null,
     request.topP ?? null,

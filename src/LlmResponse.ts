@@ -61,6 +61,8 @@ export interface LlmResponse {
   /** The model that answered, when known. */
   readonly model?: string
   readonly requestId?: string
+  /** True when the stream was so long (over 100 000 parts) that `content` does not hold all of it. */
+  readonly cut?: boolean
   readonly source: Source
   /** Age of a stored answer in milliseconds; 0 for one fetched by this call. */
   readonly age: number
@@ -160,6 +162,7 @@ export const fromAnswer = (answer: Answer, source: Source, age: number, ledger: 
     provider: answer.provider,
     ...(model === undefined ? undefined : { model }),
     ...(requestId === undefined ? undefined : { requestId }),
+    ...(answer.cut === true ? { cut: true } : undefined),
     source,
     age,
     ledger

@@ -40,7 +40,7 @@ export class OptionsReader<O extends object> {
   millis<K extends keyof O & string>(key: K, fallback: Duration.Input, min = 0): number {
     const value: unknown = this.options[key] ?? fallback
     const duration = Duration.fromInput(value as Duration.Input)
-    if (duration._tag === "None") return this.fail(key, "a duration such as \"2 seconds\" or a number of milliseconds", value)
+    if (duration._tag === "None" || Number.isNaN(value)) return this.fail(key, "a duration such as \"2 seconds\" or a number of milliseconds", value)
     const millis = Duration.toMillis(duration.value)
     if (!(millis >= min)) return this.fail(key, min === 0 ? "a duration that is not negative" : `a duration of at least ${min} ms`, millis)
     return millis

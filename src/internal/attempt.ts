@@ -1,0 +1,490 @@
+// One attempt: breaker peek › bulkhead › client bucket › target limits › breaker admit › timer › provider › settle.
+//
+// An attempt opens something: for `complete` the whole answer, for `stream` a stream whose first content part has
+// arrived (the commit). `settle` runs exactly once, at the moment the outcome is known; the permits go back when the
+// provider's own cleanup is done, which may be later than the caller's release by a timer.
+import * as Cause from "effect/Cause"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Pull from "effect/Pull"
+import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import {
+  AttemptTimeout,
+  type BulkheadFull,
+  type CircuitOpen,
+  classify,
+  DeadlineExceeded,
+  type InvalidRequest,
+  ProviderError,
+  type RateLimited,
+  retryAfterMillis,
+  StreamInterrupted,
+  summary,
+  TRUNCATED
+} from "../LlmError.ts"
+import type { LlmProvider } from "../LlmProvider.ts"
+import type { LlmRequest } from "../LlmRequest.ts"
+import { type Answer, isContent, type Part, type StreamPart, type Usage } from "../LlmResponse.ts"
+import type { Bulkhead, Permit } from "../resilience/Bulkhead.ts"
+import type { CircuitBreaker, Permit as Slot } from "../resilience/CircuitBreaker.ts"
+import type { RateLimiter, Reservation } from "../resilience/RateLimiter.ts"
+import * as Timeout from "../resilience/Timeout.ts"
+import { type Call, emit, nowOf, type Rest, type Served, whole } from "./call.ts"
+
+/** Parts of a stream that are held back before its first content part; then it counts as committed. */
+const MAX_UNCOMMITTED_PARTS = 64
+/** Parts kept of one stream for its response and its stored answer. A longer stream is delivered, but not kept. */
+const MAX_KEPT_PARTS = 100_000
+
+/** What guards one target. An absent guard is switched off and costs nothing. */
+export interface Guards {
+  readonly target: string
+  readonly provider: LlmProvider
+  readonly breaker: CircuitBreaker | undefined
+  readonly bulkhead: Bulkhead | undefined
+  /** One bucket for all targets. */
+  readonly bucket: RateLimiter | undefined
+  /** Limits of this target alone. */
+  readonly limits: RateLimiter | undefined
+  readonly timeout: Timeout.Policy | undefined
+}
+
+export type AttemptError =
+  | ProviderError
+  | AttemptTimeout
+  | DeadlineExceeded
+  | CircuitOpen
+  | BulkheadFull
+  | RateLimited
+  | InvalidRequest
+
+type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+type Step = (attempt: Attempt, restore: Restore) => Effect.Effect<void, AttemptError>
+
+/** Composes the attempt of one target, once, when the client is built. */
+export const make = (guards: Guards): (call: Call, request: LlmRequest) => Effect.Effect<Served, AttemptError> => {
+  const { breaker } = guards
+  const steps: Array<Step> = []
+  if (guards.bulkhead !== undefined) steps.push(takePermit(guards.bulkhead))
+  if (guards.bucket !== undefined) steps.push(takeSharedTokens(guards.bucket))
+  if (guards.limits !== undefined) steps.push(takeTokens(guards.limits, estimate))
+  if (breaker !== undefined) steps.push(admit(breaker))
+  const acquire: Step = steps.reduceRight<Step | undefined>(
+    (then, step) =>
+      then === undefined ? step : (attempt, restore) => Effect.flatMap(step(attempt, restore), () => then(attempt, restore)),
+    undefined
+  ) ?? (() => Effect.void)
+
+  return (call, request) =>
+    Effect.uninterruptibleMask((restore) => {
+      if (breaker !== undefined) {
+        const now = nowOf(call)
+        if (breaker.isOpenUnsafe(now)) return Effect.fail(breaker.rejectionUnsafe(now))
+      }
+      const attempt = new Attempt(call, request, guards)
+      return Effect.flatMap(
+        Effect.onError(acquire(attempt, restore), () => attempt.close(Exit.void)),
+        () => attempt.start(restore)
+      )
+    })
+}
+
+// -----------------------------------------------------------------------------
+// what is acquired before the provider is asked
+// -----------------------------------------------------------------------------
+
+const timeLeft = (call: Call): number => Math.max(call.deadlineAt() - nowOf(call), 0)
+
+const takePermit = (bulkhead: Bulkhead): Step => (attempt, restore) =>
+  Effect.catchTag(
+    bulkhead.acquire({
+      maxWait: timeLeft(attempt.call),
+      restore,
+      onAcquired: (permit) => {
+        attempt.permit = permit
+        attempt.waited("bulkhead", permit.waited)
+      }
+    }),
+    "BulkheadFull",
+    (full) => Effect.fail(timeLeft(attempt.call) > 0 ? full : attempt.deadlineExceeded())
+  )
+
+const takeTokens =
+  (limiter: RateLimiter, cost: (request: LlmRequest) => number | Readonly<Record<string, number>>): Step =>
+  (attempt, restore) =>
+    limiter.acquire(cost(attempt.request), {
+      maxWait: timeLeft(attempt.call),
+      restore,
+      onAcquired: (reservation) => {
+        attempt.reservations.push(reservation)
+        attempt.waited("rate-limit", reservation.waited)
+      }
+    })
+
+/** Every target would meet the same bucket, so its refusal is remembered for the failover. */
+const takeSharedTokens = (bucket: RateLimiter): Step => {
+  const take = takeTokens(bucket, () => 1)
+  return (attempt, restore) =>
+    Effect.catch(take(attempt, restore), (error) => {
+      attempt.call.progress.sharedRefusal = error
+      return Effect.fail(error)
+    })
+}
+
+const admit = (breaker: CircuitBreaker): Step => (attempt) => {
+  const now = nowOf(attempt.call)
+  const slot = breaker.admitUnsafe(now)
+  if (slot === undefined) return Effect.fail(breaker.rejectionUnsafe(now))
+  attempt.slot = slot
+  return Effect.void
+}
+
+/** Input by length (four characters a token), output by `maxTokens`; settled with the real usage afterwards. */
+const estimate = (request: LlmRequest): Readonly<Record<string, number>> => {
+  const input = Math.ceil(JSON.stringify(request.prompt).length / 4)
+  const output = request.maxTokens ?? 1024
+  return { requests: 1, tokens: input + output, "input-tokens": input, "output-tokens": output }
+}
+
+// -----------------------------------------------------------------------------
+// the attempt
+// -----------------------------------------------------------------------------
+
+class Attempt {
+  readonly call: Call
+  readonly request: LlmRequest
+  readonly guards: Guards
+  /** What a stream's provider holds. */
+  readonly scope: Scope.Closeable | undefined
+  readonly reservations: Array<Reservation> = []
+  permit: Permit | undefined
+  slot: Slot | undefined
+  private number = 0
+  private startedAt = 0
+  private committedAt: number | undefined
+  private settled = false
+  private closed = false
+
+  constructor(call: Call, request: LlmRequest, guards: Guards) {
+    this.call = call
+    this.request = request
+    this.guards = guards
+    this.scope = call.scope === undefined ? undefined : Scope.makeUnsafe()
+  }
+
+  waited(forWhat: "bulkhead" | "rate-limit", duration: number): void {
+    if (duration > 0) emit(this.call, { _tag: "Waited", target: this.guards.target, for: forWhat, duration })
+  }
+
+  deadlineExceeded(): DeadlineExceeded {
+    return new DeadlineExceeded({ after: Duration.millis(this.call.deadline) })
+  }
+
+  /** Everything is held: ask the provider. Called, and returns, in an uninterruptible region. */
+  start(restore: Restore): Effect.Effect<Served, AttemptError> {
+    const { call, guards } = this
+    this.startedAt = nowOf(call)
+    if (this.startedAt >= call.deadlineAt()) {
+      return Effect.flatMap(this.close(Exit.void), () => Effect.fail(this.deadlineExceeded()))
+    }
+    this.number = ++call.progress.attempts
+    call.progress.target = guards.target
+    emit(call, {
+      _tag: "AttemptStarted",
+      target: guards.target,
+      attempt: this.number,
+      ...(this.request.model === undefined ? undefined : { model: this.request.model })
+    }, this.startedAt)
+    const open = this.scope === undefined ? this.generate() : this.openStream(this.scope)
+    const work = Effect.uninterruptibleMask((restoreWork) =>
+      Effect.onExit(restoreWork(open), (exit) => this.opened(exit))
+    )
+    const timers = guards.timeout
+    if (timers === undefined) return Effect.onExit(restore(open), (exit) => this.opened(exit))
+    const kind = call.operation === "stream" && timers.firstToken <= timers.attempt ? "firstToken" : "attempt"
+    const due = this.startedAt + timers[kind]
+    return Timeout.boundedIn(
+      restore,
+      work,
+      (now) => Math.min(due, call.deadlineAt()) - now,
+      (now) =>
+        this.failed(
+          due <= now ? new AttemptTimeout({ kind, after: Duration.millis(timers[kind]) }) : this.deadlineExceeded()
+        )
+    )
+  }
+
+  private opened(exit: Exit.Exit<Served, AttemptError>): Effect.Effect<void> {
+    if (Exit.isFailure(exit)) {
+      this.settleCause(exit.cause)
+      return this.close(exit)
+    }
+    if (exit.value.isWhole()) this.succeeded(exit.value.answer)
+    // An answer that nobody waits for any more (its timer fired) is closed like a whole one.
+    if (exit.value.rest === undefined || this.settled || this.call.scope === undefined) return this.close(exit)
+    // From here on the stream belongs to its consumer; one that leaves early closes it with the call's scope.
+    return Scope.addFinalizerExit(this.call.scope, (end) => this.close(end))
+  }
+
+  // --- outcomes, each counted once -------------------------------------------
+
+  private settle(outcome: "success" | "failure" | "ignored", now: number, retryAfter?: number): boolean {
+    if (this.settled) return false
+    this.settled = true
+    if (this.slot !== undefined) {
+      this.guards.breaker?.recordUnsafe(this.slot, outcome, now, {
+        duration: (this.committedAt ?? now) - this.startedAt,
+        ...(retryAfter === undefined ? undefined : { retryAfter })
+      })
+    }
+    return true
+  }
+
+  private fact(now: number) {
+    return { target: this.guards.target, attempt: this.number, duration: now - this.startedAt }
+  }
+
+  succeeded(answer: Answer): void {
+    const now = nowOf(this.call)
+    if (!this.settle("success", now)) return
+    const usage = usageOf(answer)
+    const input = usage?.inputTokens.total
+    const output = usage?.outputTokens.total
+    if (input !== undefined && output !== undefined) {
+      const actual = { requests: 1, tokens: input + output, "input-tokens": input, "output-tokens": output }
+      for (const reservation of this.reservations) reservation.settle(actual)
+    }
+    emit(this.call, {
+      _tag: "AttemptSucceeded",
+      ...this.fact(now),
+      ...(input === undefined ? undefined : { inputTokens: input }),
+      ...(output === undefined ? undefined : { outputTokens: output })
+    }, now)
+  }
+
+  failed<E extends AttemptError | StreamInterrupted>(error: E): E {
+    const now = nowOf(this.call)
+    const verdict = classify(error)
+    const retryAfter = retryAfterMillis(error)
+    if (!this.settle(verdict.outcome, now, retryAfter)) return error
+    if (error instanceof ProviderError) this.giveBackTokens(error, retryAfter, now)
+    emit(this.call, {
+      _tag: "AttemptFailed",
+      ...this.fact(now),
+      error: summary(error),
+      outcome: verdict.outcome,
+      afterCommit: this.committedAt !== undefined
+    }, now)
+    return error
+  }
+
+  /** Ended without a typed outcome. An attempt that never started leaves no trace and pays nothing. */
+  private left(by: "caller" | "defect"): void {
+    const now = nowOf(this.call)
+    if (!this.settle("ignored", now)) return
+    if (this.number > 0) emit(this.call, { _tag: "AttemptInterrupted", ...this.fact(now), by }, now)
+    else for (const reservation of this.reservations) reservation.refund("all")
+  }
+
+  private settleCause(cause: Cause.Cause<AttemptError>): void {
+    const found = Cause.findErrorOption(cause)
+    if (found._tag === "Some") this.failed(found.value)
+    else this.left(Cause.hasInterruptsOnly(cause) ? "caller" : "defect")
+  }
+
+  /** A request that was never sent costs nothing; one that was answered with a failure costs a request, no tokens. */
+  private giveBackTokens(error: ProviderError, retryAfter: number | undefined, now: number): void {
+    const { _tag } = error.reason
+    const unsent = error.reason._tag === "Network" && !error.reason.sent
+    for (const reservation of this.reservations) {
+      if (error.rateLimits !== undefined) reservation.observe(error.rateLimits)
+      if (unsent || _tag === "Quota") reservation.refund("all")
+      else if (_tag !== "MalformedResponse") reservation.refund("tokens")
+    }
+    if (_tag === "RateLimit" && retryAfter !== undefined) this.guards.limits?.blockUnsafe(retryAfter, now)
+  }
+
+  /** Ends the provider's work, then gives back what is still held. The first call does it, whoever calls again. */
+  close(exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
+    return Effect.suspend(() => {
+      if (this.closed) return Effect.void
+      this.closed = true
+      const release = Effect.sync(() => {
+        this.left("caller")
+        this.permit?.release()
+      })
+      return this.scope === undefined ? release : Effect.andThen(Scope.close(this.scope, exit), release)
+    })
+  }
+
+  // --- opening ----------------------------------------------------------------
+
+  private answer(parts: ReadonlyArray<Part> | ReadonlyArray<StreamPart>): Answer {
+    return {
+      parts,
+      target: this.guards.target,
+      provider: this.guards.provider.id,
+      model: this.request.model
+    }
+  }
+
+  private generate(): Effect.Effect<Served, ProviderError> {
+    return Effect.flatMap(this.guards.provider.generate(this.request), (parts) => {
+      const problem = unusable(parts)
+      return problem === undefined
+        ? Effect.succeed(whole(this.answer(parts), "provider", 0))
+        : Effect.fail(this.providerError(problem))
+    })
+  }
+
+  private openStream(scope: Scope.Closeable): Effect.Effect<Served, ProviderError> {
+    const parts: Array<StreamPart> = []
+    const pull = Scope.provide(Stream.toPull(this.guards.provider.stream(this.request)), scope)
+    const untilContent = (next: Pull.Pull<ReadonlyArray<StreamPart>, ProviderError>): Effect.Effect<Served, ProviderError> =>
+      Effect.flatMap(
+        Pull.catchDone(next, () => Effect.fail(this.providerError({ _tag: "MalformedResponse", problem: TRUNCATED }))),
+        (chunk) => {
+          let content = parts.length + chunk.length >= MAX_UNCOMMITTED_PARTS
+          let finished = false
+          for (const part of chunk) {
+            if (part.type === "error") return Effect.fail(this.errorPart(part.error))
+            parts.push(part)
+            content ||= isContent(part)
+            finished ||= part.type === "finish"
+          }
+          if (finished) {
+            const problem = unusable(parts)
+            return problem === undefined
+              ? Effect.succeed(whole(this.answer(parts), "provider", 0))
+              : Effect.fail(this.providerError(problem))
+          }
+          return content ? Effect.succeed(this.commit(next, parts)) : untilContent(next)
+        }
+      )
+    return Effect.flatMap(pull, untilContent)
+  }
+
+  // --- after the commit -------------------------------------------------------
+
+  private commit(pull: Pull.Pull<ReadonlyArray<StreamPart>, ProviderError>, parts: Array<StreamPart>): Served {
+    const { call, guards } = this
+    this.committedAt = nowOf(call)
+    emit(call, { _tag: "AttemptCommitted", ...this.fact(this.committedAt) }, this.committedAt)
+    const answer = { ...this.answer(parts), cut: false }
+    let delivered = parts.filter(isContent).length
+    let isWhole = false
+    let broken: ProviderError | undefined
+    const silence = new Timeout.IdleClock(guards.timeout?.idle ?? Infinity)
+
+    const interruption = (kind: StreamInterrupted["kind"], reason?: ProviderError["reason"]): StreamInterrupted =>
+      new StreamInterrupted({
+        provider: guards.provider.id,
+        kind,
+        partialParts: delivered,
+        ...(reason === undefined ? undefined : { reason })
+      })
+    const fromProvider = (error: ProviderError): StreamInterrupted => {
+      if (error.reason._tag === "Network") return interruption("reset", error.reason)
+      return error.reason._tag === "MalformedResponse" && error.reason.problem === TRUNCATED
+        ? interruption("truncated")
+        : interruption("error", error.reason)
+    }
+    const end = (error: StreamInterrupted | DeadlineExceeded) => {
+      this.failed(error)
+      return Effect.andThen(this.close(Exit.void), Effect.fail(error))
+    }
+    // Our own timers release the consumer at once; what the provider still has to clean up goes on by itself.
+    const endByTimer = (error: StreamInterrupted | DeadlineExceeded) => {
+      this.failed(error)
+      return Effect.andThen(Effect.forkDetach(this.close(Exit.void), { startImmediately: true }), Effect.fail(error))
+    }
+    const arrived = (chunk: ReadonlyArray<StreamPart>) => {
+      const good: Array<StreamPart> = []
+      let content = 0
+      for (const part of chunk) {
+        if (part.type === "error") {
+          broken = this.errorPart(part.error)
+          break
+        }
+        good.push(part)
+        if (isContent(part)) content += 1
+        if (part.type === "finish") {
+          isWhole = true
+          break
+        }
+      }
+      const now = nowOf(call)
+      silence.stop(now, content > 0)
+      if (content > 0 && this.slot !== undefined) guards.breaker?.renewUnsafe(this.slot, now)
+      delivered += content
+      for (const part of good) {
+        // The end of a very long stream is kept: it tells how the answer finished and what it cost.
+        if (parts.length < MAX_KEPT_PARTS || part.type === "finish") parts.push(part)
+        else answer.cut = true
+      }
+      if (isWhole) this.succeeded(answer)
+      const [first, ...others] = good
+      return first === undefined ? rest : Effect.succeed<readonly [StreamPart, ...Array<StreamPart>]>([first, ...others])
+    }
+    const bounded = guards.timeout === undefined ? pull : Timeout.bounded(
+      pull,
+      (now) => Math.min(silence.left(now), call.deadlineAt() - now),
+      (now) => this.failed(call.deadlineAt() <= now ? this.deadlineExceeded() : interruption("idle"))
+    )
+    const rest: Rest = Effect.suspend(() => {
+      if (isWhole) return Effect.andThen(this.close(Exit.void), Cause.done())
+      if (broken !== undefined) return end(fromProvider(broken))
+      const now = nowOf(call)
+      if (call.deadlineAt() <= now) return endByTimer(this.deadlineExceeded())
+      silence.start(now)
+      return Effect.matchCauseEffect(bounded, {
+        onSuccess: arrived,
+        onFailure: (cause) => {
+          if (Pull.isDoneCause(cause)) return end(interruption("truncated"))
+          const found = Cause.findErrorOption(cause)
+          if (found._tag === "None") {
+            this.left("defect")
+            return Effect.andThen(this.close(Exit.void), Effect.failCause(cause as Cause.Cause<never>))
+          }
+          const error = found.value
+          if (error instanceof ProviderError) return end(fromProvider(error))
+          return Cause.isDone(error) ? end(interruption("truncated")) : endByTimer(error)
+        }
+      })
+    })
+    return { source: "provider", age: 0, answer, rest, isWhole: () => isWhole }
+  }
+
+  // --- errors -----------------------------------------------------------------
+
+  private providerError(reason: ProviderError["reason"]): ProviderError {
+    return new ProviderError({ provider: this.guards.provider.id, reason })
+  }
+
+  private errorPart(error: unknown): ProviderError {
+    return error instanceof ProviderError ? error : this.providerError({ _tag: "Server" })
+  }
+}
+
+/** An answer without content is usable only if the model was cut off before it said anything. */
+const unusable = (parts: ReadonlyArray<Part | StreamPart>): ProviderError["reason"] | undefined => {
+  let reason: string | undefined
+  for (const part of parts) {
+    if (isContent(part)) return undefined
+    if (part.type === "finish") reason = part.reason
+  }
+  if (reason === "length" || reason === "pause") return undefined
+  return reason === "content-filter"
+    ? { _tag: "ContentPolicy" }
+    : { _tag: "MalformedResponse", problem: "the answer is empty" }
+}
+
+const usageOf = (answer: Answer): Usage | undefined => {
+  for (let i = answer.parts.length - 1; i >= 0; i--) {
+    const part = answer.parts[i]
+    if (part?.type === "finish") return part.usage
+  }
+  return undefined
+}

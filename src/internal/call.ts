@@ -1,0 +1,79 @@
+// What one call owns while it runs.
+import type { Clock } from "effect/Clock"
+import type * as Pull from "effect/Pull"
+import type * as Scope from "effect/Scope"
+import type { DeadlineExceeded, StreamInterrupted } from "../LlmError.ts"
+import type { Hub, LlmEvent } from "../LlmEvent.ts"
+import type { LlmRequest } from "../LlmRequest.ts"
+import type { Answer, Source, StreamPart } from "../LlmResponse.ts"
+import { monotonicMillis } from "./clock.ts"
+
+export type Operation = "complete" | "stream"
+
+/** An event before the call has stamped it. */
+export type Fact = LlmEvent extends infer E ? E extends LlmEvent ? Omit<E, "call" | "at"> : never : never
+
+export interface Call {
+  readonly id: number
+  readonly operation: Operation
+  readonly request: LlmRequest
+  readonly clock: Clock
+  readonly startedAt: number
+  /** Monotonic milliseconds; the longest of all callers that wait for this work. */
+  readonly deadlineAt: () => number
+  /** Length of the caller's own deadline in milliseconds. */
+  readonly deadline: number
+  /** What a stream opens hangs below this scope; a `complete` opens nothing that outlives its attempts. */
+  readonly scope: Scope.Closeable | undefined
+  /** What the request asks, apart from who asks; made when it is first needed. */
+  readonly identity: () => string
+  readonly hub: Hub
+  /** The ledger so far. */
+  readonly events: Array<LlmEvent>
+  readonly progress: {
+    attempts: number
+    /** The target asked last. */
+    target: string | undefined
+    /** Sent upstream with every attempt: the caller's own, or a generated one. */
+    idempotencyKey: string | undefined
+    /** The refusal of the bucket that all targets share, if it refused. */
+    sharedRefusal: unknown
+    ended: boolean
+  }
+}
+
+export const nowOf = (call: Call): number => monotonicMillis(call.clock)
+
+/** Stamps a fact (a fresh object, which becomes the event), adds it to the ledger and publishes it. */
+export const emit = (call: Call, fact: Fact, now = nowOf(call)): void => {
+  const event = Object.assign(fact, { call: call.id, at: now - call.startedAt }) as LlmEvent
+  call.events.push(event)
+  call.hub.publish(event)
+}
+
+export type Rest = Pull.Pull<
+  readonly [StreamPart, ...ReadonlyArray<StreamPart>],
+  StreamInterrupted | DeadlineExceeded
+>
+
+/** An answer on its way to the caller. */
+export interface Served {
+  readonly source: Source
+  /** Milliseconds since a stored answer was fetched. */
+  readonly age: number
+  /** `parts` grows while a stream is read; it is whole once {@link isWhole} says so. */
+  readonly answer: Answer
+  /** Brings the parts that are not in `answer` yet; absent when the answer came whole. */
+  readonly rest: Rest | undefined
+  readonly isWhole: () => boolean
+}
+
+const always = (): boolean => true
+
+export const whole = (answer: Answer, source: Source, age: number): Served => ({
+  source,
+  age,
+  answer,
+  rest: undefined,
+  isWhole: always
+})

@@ -1,0 +1,144 @@
+// A waiting line in front of something scarce: tokens, permits. First come, first served, nobody overtakes.
+//
+// The order is that of arrival, whatever the order in which fibres run. Whoever changes something serves the line on the
+// spot. How a wait ends is decided by the waiter's `outcome`, set once, in the step that grants or refuses; fibres only
+// carry it home. What becomes free by mere time needs a timekeeper: a one-permit semaphore is the gate to that post, and
+// its holder, one of the waiters, keeps the one timer. There is no background fibre.
+import type * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import * as Latch from "effect/Latch"
+import * as Semaphore from "effect/Semaphore"
+import { monotonicMillis } from "./clock.ts"
+
+/** Makes an effect as interruptible as the surroundings of an uninterruptible region. */
+export type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+
+/** Wakes a fibre through its own dispatcher, so that whoever rings is not kept busy with its work. */
+class Bell {
+  private readonly latch = Latch.makeUnsafe()
+  private readonly fiber: Fiber.Fiber<unknown, unknown>
+
+  constructor(fiber: Fiber.Fiber<unknown, unknown>) {
+    this.fiber = fiber
+  }
+
+  get heard(): Effect.Effect<void> {
+    return this.latch.await
+  }
+
+  ring(): void {
+    this.fiber.currentDispatcher.scheduleTask(() => this.latch.openUnsafe(), 0)
+  }
+}
+
+export class Waiter<W, A, E> {
+  /** What it waits for. */
+  readonly wants: W
+  readonly clock: Clock.Clock
+  readonly arrived: number
+  readonly bell: Bell
+  outcome: Exit.Exit<A, E> | undefined
+
+  constructor(wants: W, clock: Clock.Clock, arrived: number, fiber: Fiber.Fiber<unknown, unknown>) {
+    this.wants = wants
+    this.clock = clock
+    this.arrived = arrived
+    this.bell = new Bell(fiber)
+  }
+}
+
+export interface Rules<W, A, E> {
+  /** Looks at the first waiter: either {@link WaitingLine.end}s its wait, or says after how many milliseconds it can. */
+  readonly serve: (first: Waiter<W, A, E>, now: number) => number
+  /** A waiter gave up. */
+  readonly left?: () => void
+  /** Takes back what was granted to a waiter that was interrupted in the same moment. */
+  readonly undo: (granted: A) => void
+}
+
+export class WaitingLine<W, A, E> {
+  private readonly waiters = new Set<Waiter<W, A, E>>()
+  private readonly gate = Semaphore.makeUnsafe(1)
+  private readonly rules: Rules<W, A, E>
+  /** Wakes the timekeeper. */
+  private alarm: Bell | undefined
+
+  constructor(rules: Rules<W, A, E>) {
+    this.rules = rules
+  }
+
+  get size(): number {
+    return this.waiters.size
+  }
+
+  /** First to last. */
+  [Symbol.iterator](): Iterator<Waiter<W, A, E>> {
+    return this.waiters.values()
+  }
+
+  /** Ends a wait, now and for good. */
+  end(waiter: Waiter<W, A, E>, outcome: Exit.Exit<A, E>): void {
+    waiter.outcome = outcome
+    this.waiters.delete(waiter)
+    waiter.bell.ring()
+  }
+
+  /** Something became free or scarce: serves who can be served; the others' time may have changed. */
+  changed(): void {
+    this.serve()
+    this.alarm?.ring()
+  }
+
+  /**
+   * Waits until the wait is {@link end}ed, or `meanwhile` fails. Enter in an uninterruptible region; only the wait itself
+   * is run in `restore`.
+   */
+  join(waiter: Waiter<W, A, E>, restore: Restore, meanwhile: Effect.Effect<void, E>): Effect.Effect<A, E> {
+    this.waiters.add(waiter)
+    return Effect.flatMap(
+      Effect.exit(restore(Effect.raceFirst(meanwhile, waiter.bell.heard))),
+      (exit): Effect.Effect<A, E> => {
+        const outcome = waiter.outcome
+        if (outcome === undefined) this.leave(waiter)
+        else if (!Exit.hasInterrupts(exit)) return outcome
+        else if (Exit.isSuccess(outcome)) this.rules.undo(outcome.value)
+        // Only a wait that was ended can succeed.
+        return exit as Exit.Exit<never, E>
+      }
+    )
+  }
+
+  /** What a waiter does meanwhile when time frees: it keeps the timer, if nobody else does. */
+  keepTime(waiter: Waiter<W, A, E>): Effect.Effect<void> {
+    return this.gate.withPermit(this.untilEnd(waiter))
+  }
+
+  private leave(waiter: Waiter<W, A, E>): void {
+    const [first] = this.waiters
+    this.waiters.delete(waiter)
+    this.rules.left?.()
+    if (first === waiter) this.changed()
+  }
+
+  private untilEnd(waiter: Waiter<W, A, E>): Effect.Effect<void> {
+    return Effect.withFiber((fiber) => {
+      const millis = this.serve()
+      if (waiter.outcome !== undefined) return Effect.void
+      const alarm = this.alarm = new Bell(fiber)
+      const sleep = Effect.raceFirst(waiter.clock.sleep(Duration.millis(millis)), alarm.heard)
+      return Effect.flatMap(sleep, () => this.untilEnd(waiter))
+    })
+  }
+
+  /** Serves in order until somebody has to wait longer; says how long. */
+  private serve(): number {
+    for (const first of this.waiters) {
+      const millis = this.rules.serve(first, monotonicMillis(first.clock))
+      if (first.outcome === undefined) return millis
+    }
+    return Infinity
+  }
+}

@@ -1,0 +1,316 @@
+/**
+ * A bound on what is in flight, with a bounded waiting line that is first come, first served: weights never overtake.
+ *
+ * @since 0.1.0
+ */
+import * as Clock from "effect/Clock"
+import * as Config from "effect/Config"
+import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import { monotonicMillis } from "../internal/clock.ts"
+import { kindOf } from "../internal/issue.ts"
+import { type Restore, Waiter, WaitingLine } from "../internal/line.ts"
+import { attempt, OptionsReader } from "../internal/options.ts"
+import { BulkheadFull, LlmConfigError } from "../LlmError.ts"
+
+// -----------------------------------------------------------------------------
+// options
+// -----------------------------------------------------------------------------
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options {
+  /** Most weight in flight. Default 20. */
+  readonly maxConcurrent?: number | undefined
+  /** Most waiters. Default 100. */
+  readonly queue?: number | undefined
+  /** Longest wait. `0` never waits. Default 30 seconds. */
+  readonly maxWait?: Duration.Input | undefined
+}
+
+/**
+ * Checked options; milliseconds.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Policy {
+  readonly maxConcurrent: number
+  readonly queue: number
+  readonly maxWait: number
+}
+
+/**
+ * Checks options; throws `LlmConfigError`.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const policy = (options?: Options, path = "bulkhead"): Policy => {
+  const read = new OptionsReader(path, options, ["maxConcurrent", "queue", "maxWait"])
+  return {
+    maxConcurrent: read.integer("maxConcurrent", 20, 1),
+    queue: read.integer("queue", 100),
+    maxWait: read.millis("maxWait", "30 seconds")
+  }
+}
+
+// -----------------------------------------------------------------------------
+// service
+// -----------------------------------------------------------------------------
+
+/**
+ * A place inside. It is held until `release`, which counts once, may be called at any time, and lets the first waiter
+ * in.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Permit {
+  /** Milliseconds spent in the line. */
+  readonly waited: number
+  readonly release: () => void
+}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface AcquireOptions {
+  /** How many places it takes: a whole number of at least 1. Default 1. */
+  readonly weight?: number | undefined
+  /** Milliseconds; limits the wait further, such as the time left until a deadline. */
+  readonly maxWait?: number | undefined
+  /** Runs in the step that hands the permit over, before anything can interrupt. */
+  readonly onAcquired?: ((permit: Permit) => void) | undefined
+  /** What the wait runs in, when the caller is uninterruptible: the `restore` of its `Effect.uninterruptibleMask`. */
+  readonly restore?: Restore | undefined
+}
+
+/**
+ * The state at one moment.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Snapshot {
+  /** Weight inside. Above `maxConcurrent` only after a `resize` to less. */
+  readonly inUse: number
+  readonly maxConcurrent: number
+  /** Waiters in the line. */
+  readonly queued: number
+}
+
+/**
+ * A bulkhead: one value bounds one thing. Use one per target.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Bulkhead {
+  /**
+   * Takes a permit, after a wait if necessary.
+   *
+   * **Details**
+   *
+   * Fails with `BulkheadFull` when the line is full, when the wait was too long, or at once when the weight exceeds
+   * `maxConcurrent`.
+   *
+   * **Gotchas**
+   *
+   * Between the grant and the next step of an interruptible fibre, an interruption loses the permit. Use
+   * {@link Bulkhead.protect}, or acquire in an uninterruptible region (`restore`, `onAcquired`, `Effect.acquireRelease`).
+   * A weight that is not a whole number of at least 1 is a defect.
+   */
+  readonly acquire: (options?: AcquireOptions) => Effect.Effect<Permit, BulkheadFull>
+  /** Runs an effect inside: the permit is held until the effect and its finalizers have ended. */
+  readonly protect: <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | BulkheadFull, R>
+  /**
+   * Changes the bound. Permits are never revoked; waiters that are heavier than the new bound fail at once.
+   */
+  readonly resize: (maxConcurrent: number) => Effect.Effect<void, LlmConfigError>
+  readonly snapshot: Effect.Effect<Snapshot>
+}
+
+class Wall implements Bulkhead {
+  private maxConcurrent: number
+  private readonly maxWait: number
+  private readonly queue: number
+  private inUse = 0
+  /** Waiters want a weight. */
+  private readonly line: WaitingLine<number, Permit, BulkheadFull>
+
+  constructor(policy: Policy) {
+    this.maxConcurrent = policy.maxConcurrent
+    this.maxWait = policy.maxWait
+    this.queue = policy.queue
+    this.line = new WaitingLine({
+      serve: (first, now) => {
+        if (!this.fits(first.wants)) return Infinity
+        this.line.end(first, Exit.succeed(this.grant(first.wants, now - first.arrived)))
+        return 0
+      },
+      undo: (permit) => permit.release()
+    })
+  }
+
+  readonly acquire: Bulkhead["acquire"] = (options) =>
+    Effect.withFiber((fiber) => {
+      const weight = options?.weight ?? 1
+      if (!isCount(weight)) return Effect.die(new RangeError("The weight must be a whole number of at least 1."))
+      if (weight > this.maxConcurrent) return Effect.fail(new BulkheadFull({}))
+      if (this.isFree(weight)) return Effect.succeed(handOver(this.grant(weight, 0), options))
+      return Effect.uninterruptibleMask((restore) => this.lineUp(fiber, weight, options?.restore ?? restore, options))
+    })
+
+  readonly protect: Bulkhead["protect"] = (self) =>
+    Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(
+        this.acquire({ restore }),
+        (permit) => Effect.onExit(restore(self), () => Effect.sync(() => permit.release()))
+      )
+    )
+
+  readonly resize: Bulkhead["resize"] = (maxConcurrent) =>
+    Effect.suspend(() => {
+      if (!isCount(maxConcurrent)) {
+        const rule = "a whole number of at least 1"
+        return Effect.fail(new LlmConfigError({ path: "maxConcurrent", rule, kind: kindOf(maxConcurrent) }))
+      }
+      this.maxConcurrent = maxConcurrent
+      for (const waiter of [...this.line]) {
+        if (waiter.wants > maxConcurrent) this.line.end(waiter, Exit.fail(new BulkheadFull({})))
+      }
+      this.line.changed()
+      return Effect.void
+    })
+
+  readonly snapshot: Bulkhead["snapshot"] = Effect.sync(() => ({
+    inUse: this.inUse,
+    maxConcurrent: this.maxConcurrent,
+    queued: this.line.size
+  }))
+
+  private fits(weight: number): boolean {
+    return this.inUse + weight <= this.maxConcurrent
+  }
+
+  private isFree(weight: number): boolean {
+    return this.line.size === 0 && this.fits(weight)
+  }
+
+  private grant(weight: number, waited: number): Permit {
+    this.inUse += weight
+    return new Held(this, weight, waited)
+  }
+
+  private lineUp(
+    fiber: Fiber.Fiber<unknown, unknown>,
+    weight: number,
+    restore: Restore,
+    options: AcquireOptions | undefined
+  ): Effect.Effect<Permit, BulkheadFull> {
+    if (this.isFree(weight)) return Effect.succeed(handOver(this.grant(weight, 0), options))
+    const patience = Math.min(this.maxWait, options?.maxWait ?? Infinity)
+    if (!(patience > 0) || this.line.size >= this.queue) return Effect.fail(new BulkheadFull({}))
+    const clock = fiber.getRef(Clock.Clock)
+    const waiter = new Waiter<number, Permit, BulkheadFull>(weight, clock, monotonicMillis(clock), fiber)
+    const tired = Effect.flatMap(Effect.sleep(patience), () => Effect.fail(new BulkheadFull({})))
+    return Effect.map(this.line.join(waiter, restore, tired), (permit) => handOver(permit, options))
+  }
+
+  leave(weight: number): void {
+    this.inUse -= weight
+    this.line.changed()
+  }
+}
+
+const isCount = (value: unknown): value is number => typeof value === "number" && Number.isInteger(value) && value >= 1
+
+const handOver = (permit: Permit, options: AcquireOptions | undefined): Permit => {
+  options?.onAcquired?.(permit)
+  return permit
+}
+
+class Held implements Permit {
+  readonly waited: number
+  private readonly wall: Wall
+  private weight: number
+
+  constructor(wall: Wall, weight: number, waited: number) {
+    this.wall = wall
+    this.weight = weight
+    this.waited = waited
+  }
+
+  release(): void {
+    if (this.weight === 0) return
+    const weight = this.weight
+    this.weight = 0
+    this.wall.leave(weight)
+  }
+}
+
+/**
+ * The service tag of one bulkhead.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export const Bulkhead: Context.Service<Bulkhead, Bulkhead> = Context.Service("effect-resilient-llm/Bulkhead")
+
+/** @internal */
+export const fromPolicy = (policy: Policy): Bulkhead => new Wall(policy)
+
+/**
+ * Makes a bulkhead.
+ *
+ * **Example** (One at a time, one in the line)
+ *
+ * ```ts import.meta.vitest
+ * import { Effect } from "effect"
+ * import { Bulkhead } from "effect-resilient-llm/resilience"
+ *
+ * const program = Effect.gen(function*() {
+ *   const bulkhead = yield* Bulkhead.make({ maxConcurrent: 1, queue: 1 })
+ *   const call = Effect.sleep("10 millis").pipe(
+ *     Effect.as("ok"),
+ *     bulkhead.protect,
+ *     Effect.catchTag("BulkheadFull", (error) => Effect.succeed(error._tag))
+ *   )
+ *   return yield* Effect.all([call, call, call], { concurrency: "unbounded" })
+ * })
+ * await Effect.runPromise(program) // => ["ok", "ok", "BulkheadFull"]
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = (options?: Options): Effect.Effect<Bulkhead, LlmConfigError> =>
+  attempt(() => fromPolicy(policy(options)))
+
+/**
+ * Provides one bulkhead.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = (options?: Options): Layer.Layer<Bulkhead, LlmConfigError> =>
+  Layer.effect(Bulkhead, make(options))
+
+/**
+ * Provides one bulkhead whose options come from configuration.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerConfig = (
+  options: Config.Wrap<Options>
+): Layer.Layer<Bulkhead, LlmConfigError | Config.ConfigError> =>
+  Layer.effect(Bulkhead, Effect.flatMap(Config.unwrap(options), make))

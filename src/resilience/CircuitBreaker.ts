@@ -1,0 +1,743 @@
+/**
+ * Circuit breaker: stops calling what keeps failing, and probes carefully whether it has recovered.
+ *
+ * Closed counts outcomes and opens after too many failures; open rejects at once; half-open lets a few probes through
+ * and closes or reopens by what they find. The states are those of Nygard's "Release It!", the window of buckets is
+ * Hystrix's, fencing by generation and leased probe slots are answers to bugs that other breakers shipped.
+ *
+ * **Details**
+ *
+ * - There are no timers: what a state means is derived from the clock when somebody asks. A circuit stays `Open` in
+ *   its `Ref` after its time is over, until the first probe is admitted.
+ * - Every transition starts a new *generation*. An outcome from an older generation, or of a probe whose lease has
+ *   run out, changes nothing.
+ * - Place: innermost, per attempt, inside retry. A retry around the breaker sees `CircuitOpen` and must not retry it.
+ *
+ * @since 0.1.0
+ */
+import * as Config from "effect/Config"
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
+import * as Ref from "effect/Ref"
+import { monotonicMillis } from "../internal/clock.ts"
+import { attempt, OptionsReader } from "../internal/options.ts"
+import { CircuitOpen, classify, type LlmConfigError, retryAfterMillis, withoutStack } from "../LlmError.ts"
+
+// -----------------------------------------------------------------------------
+// policy
+// -----------------------------------------------------------------------------
+
+/**
+ * When the circuit opens, for how long, and what closes it again.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options {
+  /** Consecutive failures that open; a success, or a silence longer than `window`, ends the row. Default 5. */
+  readonly failureThreshold?: number | false | undefined
+  /** Share of failures in the window that opens, from 0.01 to 1. Default 0.5. */
+  readonly failureRate?: number | false | undefined
+  /** Calls the window must hold before a rate counts. Default 10. */
+  readonly minimumCalls?: number | undefined
+  /** Length of the window: ten buckets, the oldest of which leaves as a whole. Default 60 seconds. */
+  readonly window?: Duration.Input | undefined
+  /** First open time; doubles with each reopening. Default 30 seconds. */
+  readonly recoveryTimeout?: Duration.Input | undefined
+  /** Longest open time of our own. Default 5 minutes, or `recoveryTimeout` if that is longer. */
+  readonly maxRecoveryTimeout?: Duration.Input | undefined
+  /** Longest open time a server's hint on the tripping failure can ask for. Default 5 minutes. */
+  readonly maxRetryAfter?: Duration.Input | undefined
+  /** Probes in flight at once while half-open. Default 1. */
+  readonly halfOpenProbes?: number | undefined
+  /** Successful probes that close. Default 1. */
+  readonly successThreshold?: number | undefined
+  /** How long a probe holds its slot without a renewal: the attempt's timeout and some. Default 65 seconds. */
+  readonly probeLease?: Duration.Input | undefined
+  /** Counts calls longer than `duration`; a share of `rate` (0.8) opens. A slow probe reopens. Default off. */
+  readonly slowCall?:
+    | {
+      readonly duration: Duration.Input
+      readonly rate?: number | undefined
+    }
+    | false
+    | undefined
+}
+
+/**
+ * Checked options: milliseconds, `Infinity` for what is off.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Policy {
+  readonly failureThreshold: number
+  readonly failureRate: number
+  readonly minimumCalls: number
+  readonly window: number
+  readonly recoveryTimeout: number
+  readonly maxRecoveryTimeout: number
+  readonly maxRetryAfter: number
+  readonly halfOpenProbes: number
+  readonly successThreshold: number
+  readonly probeLease: number
+  readonly slowDuration: number
+  readonly slowRate: number
+}
+
+/**
+ * Checks options; throws `LlmConfigError`.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const policy = (options?: Options, path = "circuitBreaker"): Policy => {
+  const read = new OptionsReader(path, options, [
+    "failureThreshold",
+    "failureRate",
+    "minimumCalls",
+    "window",
+    "recoveryTimeout",
+    "maxRecoveryTimeout",
+    "maxRetryAfter",
+    "halfOpenProbes",
+    "successThreshold",
+    "probeLease",
+    "slowCall"
+  ])
+  const slowCall = read.value("slowCall") || undefined
+  const slow = new OptionsReader(read.at("slowCall"), slowCall, ["duration", "rate"])
+  if (slowCall !== undefined && slow.value("duration") === undefined) slow.fail("duration", "given", undefined)
+  const recoveryTimeout = read.millis("recoveryTimeout", "30 seconds")
+  const probeLease = read.millis("probeLease", "65 seconds", 1)
+  if (probeLease === Infinity) read.fail("probeLease", "a finite duration", probeLease)
+  return {
+    failureThreshold: read.value("failureThreshold") === false ? Infinity : read.integer("failureThreshold", 5, 1),
+    failureRate: read.value("failureRate") === false ? Infinity : read.number("failureRate", 0.5, 0.01, 1),
+    minimumCalls: read.integer("minimumCalls", 10, 1),
+    window: read.millis("window", "60 seconds", 1),
+    recoveryTimeout,
+    maxRecoveryTimeout: read.millis("maxRecoveryTimeout", Math.max(300_000, recoveryTimeout), recoveryTimeout),
+    maxRetryAfter: read.millis("maxRetryAfter", "5 minutes"),
+    halfOpenProbes: read.integer("halfOpenProbes", 1, 1),
+    successThreshold: read.integer("successThreshold", 1, 1),
+    probeLease,
+    slowDuration: slow.millis("duration", Infinity),
+    slowRate: slow.number("rate", 0.8, 0.01, 1)
+  }
+}
+
+// -----------------------------------------------------------------------------
+// core
+// -----------------------------------------------------------------------------
+
+/**
+ * Who decides: the circuit, or an operator. `metrics-only` counts and reports, but rejects nothing.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Mode = "auto" | "open" | "closed" | "metrics-only"
+
+/**
+ * Outcomes counted in one tenth of the window.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Bucket {
+  /** `floor(now / (window / 10))` */
+  readonly bucket: number
+  readonly calls: number
+  readonly failures: number
+  readonly slow: number
+}
+
+/**
+ * Calls pass and are counted. The youngest bucket is part of the state itself.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Closed extends Bucket {
+  readonly _tag: "Closed"
+  readonly mode: "auto" | "closed" | "metrics-only"
+  readonly generation: number
+  /** Failures in a row, and when the last outcome was recorded. */
+  readonly streak: number
+  readonly lastAt: number
+  /** At most nine older buckets that may still count, oldest first. */
+  readonly older: ReadonlyArray<Bucket>
+  /** Since when the circuit is closed, the number of openings before that, and how long the last one was. */
+  readonly since: number
+  readonly openings: number
+  readonly openFor: number
+}
+
+/**
+ * Calls are rejected until `until`; then the next one is a probe.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Open {
+  readonly _tag: "Open"
+  readonly mode: "auto" | "open"
+  readonly generation: number
+  readonly until: number
+  readonly openings: number
+  readonly openFor: number
+}
+
+/**
+ * A few probes decide.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface HalfOpen {
+  readonly _tag: "HalfOpen"
+  readonly mode: "auto"
+  readonly generation: number
+  readonly successes: number
+  /** Probes in flight. One that is not renewed before `expiresAt` has lost its slot. */
+  readonly slots: ReadonlyArray<{ readonly id: number; readonly expiresAt: number }>
+  readonly lastSlot: number
+  readonly openings: number
+  readonly openFor: number
+}
+
+/**
+ * What a breaker knows, as plain immutable data. All times are monotonic milliseconds.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type State = Closed | Open | HalfOpen
+
+/**
+ * The right to make one call, and the identity its outcome is fenced by. `slot` is 0 unless the call is a probe.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Permit {
+  readonly generation: number
+  readonly slot: number
+  /** Set once its outcome is recorded. */
+  readonly settled: boolean
+}
+
+/**
+ * How a call counts. `ignored` says nothing about health and only frees what was held.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Outcome = "success" | "failure" | "ignored"
+
+/**
+ * What else is known of a call, in milliseconds.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Details {
+  /** How long the failure asks to wait. */
+  readonly retryAfter?: number | undefined
+  /** How long the call took, for `slowCall`. */
+  readonly duration?: number | undefined
+}
+
+const closed = (
+  mode: Closed["mode"],
+  generation: number,
+  since: number,
+  openings: number,
+  openFor: number
+): Closed => ({
+  _tag: "Closed",
+  mode,
+  generation,
+  streak: 0,
+  lastAt: since,
+  bucket: 0,
+  calls: 0,
+  failures: 0,
+  slow: 0,
+  older: [],
+  since,
+  openings,
+  openFor
+})
+
+/**
+ * The state of a new breaker.
+ *
+ * @category core
+ * @since 0.1.0
+ */
+export const initial: State = closed("auto", 0, 0, 0, 0)
+
+const inFlight = (state: HalfOpen, now: number): number => {
+  let count = 0
+  for (const slot of state.slots) if (now < slot.expiresAt) count++
+  return count
+}
+
+/**
+ * Would a call be admitted now? Changes nothing.
+ *
+ * **Details**
+ *
+ * Half-open admits while probes in flight are fewer than `halfOpenProbes`, and together with the successes so far
+ * fewer than the larger of `halfOpenProbes` and `successThreshold`.
+ *
+ * @category core
+ * @since 0.1.0
+ */
+export const peek = (policy: Policy, state: State, now: number): boolean => {
+  if (state._tag === "Closed") return true
+  if (state._tag === "Open") return now >= state.until
+  const probes = inFlight(state, now)
+  return probes < policy.halfOpenProbes &&
+    probes + state.successes < Math.max(policy.halfOpenProbes, policy.successThreshold)
+}
+
+/**
+ * Admits one call: the state after it, or `undefined` when it is rejected. A closed circuit stays the same object.
+ *
+ * @category core
+ * @since 0.1.0
+ */
+export const admit = (policy: Policy, state: State, now: number): State | undefined => {
+  if (state._tag === "Closed") return state
+  if (!peek(policy, state, now)) return undefined
+  const fresh = state._tag === "Open"
+  const id = fresh ? 1 : state.lastSlot + 1
+  const slot = { id, expiresAt: now + policy.probeLease }
+  return {
+    _tag: "HalfOpen",
+    mode: "auto",
+    generation: fresh ? state.generation + 1 : state.generation,
+    successes: fresh ? 0 : state.successes,
+    slots: fresh ? [slot] : [...state.slots.filter((held) => now < held.expiresAt), slot],
+    lastSlot: id,
+    openings: state.openings,
+    openFor: state.openFor
+  }
+}
+
+/**
+ * The permit of the call that {@link admit} has just admitted.
+ *
+ * @category core
+ * @since 0.1.0
+ */
+export const permitOf = (state: State): Permit => ({
+  generation: state.generation,
+  slot: state._tag === "HalfOpen" ? state.lastSlot : 0,
+  settled: false
+})
+
+/**
+ * Counts the outcome of an admitted call. A late one, from an older generation or a lost slot, returns `state` itself.
+ *
+ * **Gotchas**
+ *
+ * A closed circuit does not remember its permits: record each of them once.
+ *
+ * @category core
+ * @since 0.1.0
+ */
+export const record = (
+  policy: Policy,
+  state: State,
+  permit: Permit,
+  outcome: Outcome,
+  now: number,
+  details?: Details
+): State => {
+  if (permit.generation !== state.generation || state._tag === "Open") return state
+  const generation = state.generation + 1
+  const slow = details?.duration !== undefined && details.duration > policy.slowDuration
+  const good = outcome === "success" && !slow
+  if (state._tag === "HalfOpen") {
+    const held = state.slots.find((slot) => slot.id === permit.slot)
+    if (held === undefined || now >= held.expiresAt) return state
+    if (outcome !== "ignored" && !good) return opened(policy, generation, now, state.openings + 1, details)
+    const successes = good ? state.successes + 1 : state.successes
+    return successes >= policy.successThreshold
+      ? closed("auto", generation, now, state.openings, state.openFor)
+      : { ...state, successes, slots: state.slots.filter((slot) => slot !== held) }
+  }
+  if (outcome === "ignored" || state.mode === "closed") return state
+  // Reporting only: what a real circuit would have rejected is not counted.
+  if (state.mode === "metrics-only" && now < state.since) return state
+  const next = count(policy, state, outcome === "failure", slow, now)
+  if (good || !trips(policy, next, now)) return next
+  const flapping = now - state.since < state.openFor
+  const open = opened(policy, generation, now, flapping ? state.openings + 1 : 1, details)
+  return state.mode === "auto" ? open : closed("metrics-only", generation, open.until, open.openings, open.openFor)
+}
+
+/**
+ * Extends the lease of a probe that is alive. A lost slot stays lost.
+ *
+ * @category core
+ * @since 0.1.0
+ */
+export const renew = (policy: Policy, state: State, permit: Permit, now: number): State =>
+  state._tag === "HalfOpen" && permit.generation === state.generation
+    ? {
+      ...state,
+      slots: state.slots.map((slot) =>
+        slot.id === permit.slot && now < slot.expiresAt ? { id: slot.id, expiresAt: now + policy.probeLease } : slot
+      )
+    }
+    : state
+
+/**
+ * Takes the decision away from the circuit, or gives it back. Leaving a mode always starts closed with an empty window.
+ *
+ * @category core
+ * @since 0.1.0
+ */
+export const force = (state: State, mode: Mode, now: number): State =>
+  mode === state.mode
+    ? state
+    : mode === "open"
+    ? { _tag: "Open", mode, generation: state.generation + 1, until: Infinity, openings: 0, openFor: Infinity }
+    : closed(mode, state.generation + 1, now, 0, 0)
+
+const bucketCount = 10
+
+const bucketOf = (policy: Policy, now: number): number => Math.floor(now / (policy.window / bucketCount))
+
+const count = (policy: Policy, state: Closed, failed: boolean, slow: boolean, now: number): Closed => {
+  const bucket = Math.max(state.bucket, bucketOf(policy, now))
+  const same = bucket === state.bucket
+  return {
+    _tag: "Closed",
+    mode: state.mode,
+    generation: state.generation,
+    streak: !failed ? 0 : now - state.lastAt > policy.window ? 1 : state.streak + 1,
+    lastAt: Math.max(state.lastAt, now),
+    bucket,
+    calls: (same ? state.calls : 0) + 1,
+    failures: (same ? state.failures : 0) + (failed ? 1 : 0),
+    slow: (same ? state.slow : 0) + (slow ? 1 : 0),
+    older: same ? state.older : rotate(state, bucket),
+    since: state.since,
+    openings: state.openings,
+    openFor: state.openFor
+  }
+}
+
+const rotate = (state: Closed, bucket: number): ReadonlyArray<Bucket> => {
+  const head = { bucket: state.bucket, calls: state.calls, failures: state.failures, slow: state.slow }
+  return [...state.older, head].filter((old) => old.calls > 0 && old.bucket > bucket - bucketCount)
+}
+
+const totals = (policy: Policy, state: Closed, now: number): Omit<Bucket, "bucket"> => {
+  const oldest = bucketOf(policy, now) - bucketCount
+  const sum = { calls: 0, failures: 0, slow: 0 }
+  for (const counted of [...state.older, state]) {
+    if (counted.bucket <= oldest) continue
+    sum.calls += counted.calls
+    sum.failures += counted.failures
+    sum.slow += counted.slow
+  }
+  return sum
+}
+
+const trips = (policy: Policy, state: Closed, now: number): boolean => {
+  if (state.streak >= policy.failureThreshold) return true
+  const { calls, failures, slow } = totals(policy, state, now)
+  return calls >= policy.minimumCalls && (failures / calls >= policy.failureRate || slow / calls >= policy.slowRate)
+}
+
+const opened = (policy: Policy, generation: number, now: number, openings: number, details?: Details): Open => {
+  // 2^1023 is the largest finite power (0 · Infinity is NaN), and a NaN in `until` would wedge the circuit.
+  const own = Math.min(policy.maxRecoveryTimeout, policy.recoveryTimeout * 2 ** Math.min(openings - 1, 1023))
+  const openFor = Math.max(own, Math.min(details?.retryAfter || 0, policy.maxRetryAfter))
+  return { _tag: "Open", mode: "auto", generation, until: now + openFor, openings, openFor }
+}
+
+// -----------------------------------------------------------------------------
+// service
+// -----------------------------------------------------------------------------
+
+/**
+ * The name of a state, forced ones included.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type StateName = "closed" | "open" | "half-open" | "forced-open" | "forced-closed" | "metrics-only"
+
+/**
+ * A change of state. `would-open`: the circuit is in mode `metrics-only` and would have opened.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Transition {
+  readonly from: StateName
+  readonly to: StateName | "would-open"
+  /** Monotonic milliseconds. */
+  readonly now: number
+}
+
+/**
+ * A breaker at a glance.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Status {
+  readonly state: StateName
+  /** Until the next probe; absent unless open. */
+  readonly retryAfter?: Duration.Duration
+  /** Outcomes in the window, while closed. */
+  readonly calls: number
+  readonly failures: number
+  /** Failures in a row, while closed. */
+  readonly streak: number
+  /** Probes in flight, while half-open. */
+  readonly probes: number
+}
+
+/**
+ * One circuit.
+ *
+ * **Details**
+ *
+ * The methods named `Unsafe` are synchronous and take the monotonic time of the caller, for code that must not pay for
+ * an Effect. They are also safe to call from inside a listener.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface CircuitBreaker {
+  readonly key: string
+  /** For reading. A write from outside is a transition nobody is told of. */
+  readonly state: Ref.Ref<State>
+  readonly status: Effect.Effect<Status>
+  /** Would a call be rejected now? Also true while half-open with every slot taken. */
+  readonly isOpenUnsafe: (now: number) => boolean
+  /** The error for a rejected call. */
+  readonly rejectionUnsafe: (now: number) => CircuitOpen
+  /** Admits a call, or rejects it with `undefined`. Every permit must be recorded, in the end. */
+  readonly admitUnsafe: (now: number) => Permit | undefined
+  /** Records an outcome. Only the first one of a permit counts; late ones change nothing. */
+  readonly recordUnsafe: (permit: Permit, outcome: Outcome, now: number, details?: Details) => void
+  /** Keeps a probe's slot: a stream renews with each content part. */
+  readonly renewUnsafe: (permit: Permit, now: number) => void
+  /**
+   * Runs an effect through the circuit. `LlmError.classify` says how a failure counts; interruption and defects are
+   * ignored. Of several failures at once the worst counts.
+   */
+  readonly protect: <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | CircuitOpen, R>
+  /** Switches the mode. `auto` gives the decision back to the circuit, closed and with an empty window. */
+  readonly force: (mode: Mode) => Effect.Effect<void>
+}
+
+/**
+ * The service tag for a circuit breaker.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export const CircuitBreaker: Context.Service<CircuitBreaker, CircuitBreaker> = Context.Service(
+  "effect-resilient-llm/CircuitBreaker"
+)
+
+/**
+ * Options of one breaker.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface MakeOptions extends Options {
+  /** Names the circuit in errors: a target, or a target and a model. */
+  readonly key: string
+  /** Called once per transition, after it. What it throws is dropped. */
+  readonly onTransition?: ((change: Transition) => void) | undefined
+}
+
+/**
+ * Creates a circuit breaker. Fails when the options are invalid.
+ *
+ * **Example** (Rejecting at once what keeps failing)
+ *
+ * ```ts import.meta.vitest
+ * import { Effect } from "effect"
+ * import { CircuitBreaker } from "effect-resilient-llm/resilience"
+ *
+ * const program = Effect.gen(function*() {
+ *   const breaker = yield* CircuitBreaker.make({ key: "openai", failureThreshold: 2 })
+ *   const call = Effect.fail("no answer").pipe(breaker.protect)
+ *   yield* Effect.ignore(call)
+ *   yield* Effect.ignore(call)
+ *   return yield* call.pipe(Effect.catchTag("CircuitOpen", (error) => Effect.succeed(error.message)))
+ * })
+ * await Effect.runPromise(program) // => `The circuit breaker of "openai" is open. Try again in 30s.`
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = ({ key, onTransition, ...options }: MakeOptions): Effect.Effect<CircuitBreaker, LlmConfigError> =>
+  attempt(() => fromPolicy(checkKey(key), policy(options), onTransition))
+
+/**
+ * Provides one circuit breaker.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = (options: MakeOptions): Layer.Layer<CircuitBreaker, LlmConfigError> =>
+  Layer.effect(CircuitBreaker, make(options))
+
+/**
+ * Provides one circuit breaker whose options come from configuration.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerConfig = (
+  options: Config.Wrap<MakeOptions>
+): Layer.Layer<CircuitBreaker, LlmConfigError | Config.ConfigError> =>
+  Layer.effect(CircuitBreaker, Effect.flatMap(Config.unwrap(options), make))
+
+const checkKey = (key: unknown): string =>
+  typeof key === "string" && key !== ""
+    ? key
+    : new OptionsReader("circuitBreaker", undefined, []).fail("key", "a text that is not empty", key)
+
+const names = {
+  Closed: { auto: "closed", closed: "forced-closed", "metrics-only": "metrics-only" },
+  Open: { auto: "open", open: "forced-open" }
+} as const
+
+const nameOf = (state: State): StateName =>
+  state._tag === "Closed"
+    ? names.Closed[state.mode]
+    : state._tag === "Open"
+    ? names.Open[state.mode]
+    : "half-open"
+
+const retryAfterOf = (state: State, now: number): { readonly retryAfter?: Duration.Duration } =>
+  state._tag === "Open" && Number.isFinite(state.until)
+    ? { retryAfter: Duration.millis(Math.max(0, Math.ceil(state.until - now))) }
+    : {}
+
+const statusOf = (policy: Policy, state: State, now: number): Status => {
+  const { calls, failures } = state._tag === "Closed" ? totals(policy, state, now) : { calls: 0, failures: 0 }
+  return {
+    state: nameOf(state),
+    ...retryAfterOf(state, now),
+    calls,
+    failures,
+    streak: state._tag === "Closed" ? state.streak : 0,
+    probes: state._tag === "HalfOpen" ? inFlight(state, now) : 0
+  }
+}
+
+/** @internal */
+export const fromPolicy = (
+  key: string,
+  policy: Policy,
+  onTransition?: (change: Transition) => void
+): CircuitBreaker => {
+  const state = Ref.makeUnsafe<State>(initial)
+  const cell = state.ref
+  const timesCalls = policy.slowDuration !== Infinity
+
+  // Generations change exactly with transitions.
+  const move = (next: State, now: number): void => {
+    const before = cell.current
+    cell.current = next
+    if (onTransition === undefined || next.generation === before.generation) return
+    const from = nameOf(before)
+    const to = nameOf(next)
+    try {
+      onTransition({ from, to: from === to ? "would-open" : to, now })
+    } catch {
+      // A listener must not break the circuit.
+    }
+  }
+
+  const admitUnsafe = (now: number): Permit | undefined => {
+    const next = admit(policy, cell.current, now)
+    if (next === undefined) return undefined
+    if (next !== cell.current) move(next, now)
+    return permitOf(next)
+  }
+
+  const recordUnsafe: CircuitBreaker["recordUnsafe"] = (permit, outcome, now, details) => {
+    if (permit.settled) return
+    ;(permit as { settled: boolean }).settled = true
+    move(record(policy, cell.current, permit, outcome, now, details), now)
+  }
+
+  const rejectionUnsafe = (now: number): CircuitOpen => {
+    const current = cell.current
+    const name = nameOf(current)
+    return withoutStack(() =>
+      new CircuitOpen({
+        key,
+        state: name === "half-open" || name === "forced-open" ? name : "open",
+        ...retryAfterOf(current, now)
+      })
+    )
+  }
+
+  const settle = (permit: Permit, start: number, exit: Exit.Exit<unknown, unknown>, now: number): void => {
+    const duration = timesCalls ? now - start : undefined
+    if (Exit.isSuccess(exit)) return recordUnsafe(permit, "success", now, timesCalls ? { duration } : undefined)
+    let outcome: Outcome = "ignored"
+    let retryAfter: number | undefined
+    for (const reason of exit.cause.reasons) {
+      if (reason._tag !== "Fail" || classify(reason.error).outcome !== "failure") continue
+      outcome = "failure"
+      retryAfter = Math.max(retryAfter ?? 0, retryAfterMillis(reason.error) ?? 0)
+    }
+    recordUnsafe(permit, outcome, now, { duration, retryAfter })
+  }
+
+  return {
+    key,
+    state,
+    status: Effect.clockWith((clock) => Effect.succeed(statusOf(policy, cell.current, monotonicMillis(clock)))),
+    isOpenUnsafe: (now) => !peek(policy, cell.current, now),
+    rejectionUnsafe,
+    admitUnsafe,
+    recordUnsafe,
+    renewUnsafe: (permit, now) => {
+      cell.current = renew(policy, cell.current, permit, now)
+    },
+    protect: <A, E, R>(self: Effect.Effect<A, E, R>) =>
+      Effect.uninterruptibleMask((restore) =>
+        Effect.clockWith<A, E | CircuitOpen, R>((clock) => {
+          const start = monotonicMillis(clock)
+          const permit = admitUnsafe(start)
+          if (permit === undefined) return Effect.fail(rejectionUnsafe(start))
+          return Effect.onExit(restore(self), (exit) => {
+            settle(permit, start, exit, monotonicMillis(clock))
+            return Effect.void
+          })
+        })
+      ),
+    force: (mode) =>
+      Effect.clockWith((clock) => {
+        const now = monotonicMillis(clock)
+        move(force(cell.current, mode, now), now)
+        return Effect.void
+      })
+  }
+}

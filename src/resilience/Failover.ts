@@ -1,0 +1,232 @@
+/**
+ * Failover: targets in order, each with its own retries, until one answers.
+ *
+ * A failure moves the call on only if another provider could do better: never for a request that is wrong, refused
+ * content, an interruption or a defect. A target whose quota or key failed is left alone for a while.
+ *
+ * @since 0.1.0
+ */
+import type * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import { monotonicMillis } from "../internal/clock.ts"
+import { attempt, OptionsReader } from "../internal/options.ts"
+import { classify, isLocalRefusal, LlmConfigError, retryAfterMillis, type Verdict } from "../LlmError.ts"
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options {
+  /** A hint longer than this moves the call on when another target is healthy. Default 5 seconds. */
+  readonly maxRetryAfter?: Duration.Input | undefined
+  /** How long a target is skipped after its quota or key failed. Default 10 minutes. */
+  readonly coolDown?: Duration.Input | undefined
+}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface Policy {
+  readonly maxRetryAfter: number
+  readonly coolDown: number
+}
+
+/**
+ * Checks options; throws `LlmConfigError`.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const policy = (options?: Options, path = "failover"): Policy => {
+  const read = new OptionsReader(path, options, ["maxRetryAfter", "coolDown"])
+  return {
+    maxRetryAfter: read.millis("maxRetryAfter", "5 seconds"),
+    coolDown: read.millis("coolDown", "10 minutes")
+  }
+}
+
+/**
+ * Why a target is passed over, until when, and the failure that stands for it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Skip<E> {
+  readonly because: "circuit-open" | "cooling-down" | "rate-limited" | "bulkhead-full" | "no-model" | "context-too-small"
+  readonly retryAfter?: number | undefined
+  /** Made only when it is needed. */
+  readonly error?: (() => E) | undefined
+}
+
+/**
+ * What one run needs.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Run<A, E, E2, R> {
+  /** Tries target number `index`, with its retries. `longestHint()` bounds the `Retry-After` it may wait for. */
+  readonly attempt: (index: number, longestHint: () => number) => Effect.Effect<A, E, R>
+  /** Is it known without a call that the target cannot serve? */
+  readonly skip?: ((index: number, now: number) => Skip<E> | undefined) | undefined
+  /** Is this target known to take less than another one, which found the request too large? Default: no. */
+  readonly isSmaller?: ((index: number, than: number) => boolean) | undefined
+  readonly classify?: ((error: E) => Verdict) | undefined
+  readonly onSkip?: ((index: number, skip: Skip<E>) => void) | undefined
+  readonly onFailover?: ((from: number, to: number) => void) | undefined
+  /** Every target failed or was skipped, and at least one was asked. */
+  readonly allFailed: (failures: ReadonlyArray<{ readonly index: number; readonly error: E }>) => E2
+  /** No target was asked. `retryAfter` is the shortest known wait. */
+  readonly allUnavailable: (retryAfter: number | undefined) => E2
+}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface Failover {
+  readonly policy: Policy
+  /** Why the target is skipped now, if it is cooling down. */
+  readonly coolingDown: (index: number, now: number) => { readonly until: number; readonly error: unknown } | undefined
+  readonly run: <A, E, E2, R>(options: Run<A, E, E2, R>) => Effect.Effect<A, E | E2, R>
+}
+
+/**
+ * Creates a failover over targets with the given identifiers. Fails when the list is empty or has duplicates.
+ *
+ * **Details**
+ *
+ * - A single target is never skipped: its own failure is the answer.
+ * - One target asked and none skipped gives its own failure. No target asked gives `allUnavailable`, otherwise
+ *   `allFailed` with the failures in order; a skipped target contributes the failure that stands for it.
+ * - A target that refuses locally (open breaker, no permit, no token) counts as skipped.
+ *
+ * **Example** (A primary and a secondary)
+ *
+ * ```ts import.meta.vitest
+ * import { Effect } from "effect"
+ * import { Failover } from "effect-resilient-llm/resilience"
+ *
+ * const backends = [Effect.fail("primary is down"), Effect.succeed("from the secondary")]
+ * const program = Effect.gen(function*() {
+ *   const failover = yield* Failover.make(["primary", "secondary"])
+ *   return yield* failover.run({
+ *     attempt: (i): Effect.Effect<string, string> => backends[i] ?? Effect.die("no such target"),
+ *     allFailed: (failures) => `all ${failures.length} failed`,
+ *     allUnavailable: () => "none available"
+ *   })
+ * })
+ * await Effect.runPromise(program) // => "from the secondary"
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = (ids: ReadonlyArray<string>, options?: Options): Effect.Effect<Failover, LlmConfigError> =>
+  attempt(() => fromPolicy(ids, policy(options)))
+
+/** @internal */
+export const fromPolicy = (ids: ReadonlyArray<string>, policy: Policy): Failover => {
+  checkIds(ids)
+  const cooling = new Map<number, { readonly until: number; readonly error: unknown }>()
+
+  const coolingDown: Failover["coolingDown"] = (index, now) => {
+    const entry = cooling.get(index)
+    return ids.length > 1 && entry !== undefined && entry.until > now ? entry : undefined
+  }
+
+  const run = <A, E, E2, R>(options: Run<A, E, E2, R>): Effect.Effect<A, E | E2, R> => {
+    const judge = options.classify ?? classify
+
+    const skipped = (index: number, now: number): Skip<E> | undefined => {
+      if (ids.length === 1) return undefined
+      const entry = coolingDown(index, now)
+      return entry === undefined ? options.skip?.(index, now) : {
+        because: "cooling-down",
+        retryAfter: Math.ceil(entry.until - now),
+        error: () => entry.error as E // cooled down by this very run's kind of failure
+      }
+    }
+
+    const from = (state: Progress<E>, index: number): Effect.Effect<A, E | E2, R> =>
+      Effect.clockWith((clock) => {
+        const now = monotonicMillis(clock)
+        let next = index
+        for (; next < ids.length; next++) {
+          if (state.tooLargeFor.some((other) => options.isSmaller?.(next, other))) {
+            options.onSkip?.(next, { because: "context-too-small" })
+            continue
+          }
+          const skip = skipped(next, now)
+          if (skip === undefined) break
+          options.onSkip?.(next, skip)
+          state.skips.push({ index: next, skip })
+        }
+        if (next >= ids.length) return Effect.fail(conclude(state))
+        if (state.last !== undefined) options.onFailover?.(state.last, next)
+        state.last = next
+        const target = next
+        // A hint is worth waiting for unless a later target could serve right now.
+        const longestHint = (): number => {
+          const moment = monotonicMillis(clock)
+          for (let later = target + 1; later < ids.length; later++) {
+            if (skipped(later, moment) === undefined) return policy.maxRetryAfter
+          }
+          return Infinity
+        }
+        return Effect.catch(options.attempt(target, longestHint), (error) => {
+          const verdict = judge(error)
+          if (verdict.coolDown) cooling.set(target, { until: monotonicMillis(clock) + policy.coolDown, error })
+          if (verdict.failover === false) return Effect.fail(error)
+          if (isLocalRefusal(error) && ids.length > 1) {
+            const skip: Skip<E> = { because: refusal[error._tag], retryAfter: retryAfterMillis(error), error: () => error }
+            options.onSkip?.(target, skip)
+            state.skips.push({ index: target, skip })
+          } else state.failures.push({ index: target, error })
+          if (verdict.failover === "larger") state.tooLargeFor.push(target)
+          return from(state, target + 1)
+        })
+      })
+
+    const conclude = (state: Progress<E>): E | E2 => {
+      const only = state.failures[0]
+      if (only === undefined) {
+        const waits = state.skips.flatMap(({ skip }) => skip.retryAfter === undefined ? [] : [skip.retryAfter])
+        return options.allUnavailable(waits.length === 0 ? undefined : Math.min(...waits))
+      }
+      if (state.failures.length === 1 && state.skips.length === 0) return only.error
+      const stand = state.skips.flatMap(({ index, skip }) =>
+        skip.error === undefined ? [] : [{ index, error: skip.error() }]
+      )
+      return options.allFailed([...state.failures, ...stand].sort((a, b) => a.index - b.index))
+    }
+
+    return Effect.suspend(() => from({ failures: [], skips: [], tooLargeFor: [], last: undefined }, 0))
+  }
+
+  return { policy, coolingDown, run }
+}
+
+interface Progress<E> {
+  readonly failures: Array<{ readonly index: number; readonly error: E }>
+  readonly skips: Array<{ readonly index: number; readonly skip: Skip<E> }>
+  readonly tooLargeFor: Array<number>
+  last: number | undefined
+}
+
+const refusal = { CircuitOpen: "circuit-open", RateLimited: "rate-limited", BulkheadFull: "bulkhead-full" } as const
+
+const checkIds = (ids: ReadonlyArray<string>): void => {
+  if (ids.length === 0) {
+    throw new LlmConfigError({ path: "targets", rule: "at least one target", kind: "an empty array" })
+  }
+  ids.forEach((id, i) => {
+    if (typeof id !== "string" || id === "") {
+      throw new LlmConfigError({ path: `targets[${i}].id`, rule: "a text that is not empty", kind: "missing" })
+    }
+    if (ids.indexOf(id) !== i) {
+      throw new LlmConfigError({ path: `targets[${i}].id`, rule: "unique", kind: "a duplicate" })
+    }
+  })
+}

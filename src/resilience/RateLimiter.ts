@@ -1,0 +1,671 @@
+/**
+ * A token bucket for one or several dimensions (requests, tokens, …), with a waiting line that is first come, first
+ * served.
+ *
+ * A bucket of size `burst` refills continuously at `limit / per` (the leaky bucket as a meter, ITU-T I.371). An
+ * acquisition is granted when every dimension it costs holds its cost, or is full when the cost is larger than the
+ * bucket; then all are debited at once and may go negative. An arrival knows its exact grant time through the line: a
+ * wait that would be too long fails at once and consumes nothing.
+ *
+ * @since 0.1.0
+ */
+import * as Clock from "effect/Clock"
+import * as Config from "effect/Config"
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import { monotonicMillis } from "../internal/clock.ts"
+import { kindOf } from "../internal/issue.ts"
+import { type Restore, Waiter, WaitingLine } from "../internal/line.ts"
+import { attempt, OptionsReader } from "../internal/options.ts"
+import { InvalidRequest, LlmConfigError, RateLimited, type RateLimitFact } from "../LlmError.ts"
+
+// -----------------------------------------------------------------------------
+// options
+// -----------------------------------------------------------------------------
+
+/**
+ * At most `limit` of one dimension per `per`.
+ *
+ * **Gotchas**
+ *
+ * A full bucket can pass up to `burst + limit` in the first `per`, twice the limit by default. Where a provider
+ * counts fixed windows strictly, set `strict`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Limit {
+  /** A name such as `requests`, `tokens`, `input-tokens`; every limit has its own. */
+  readonly dimension: string
+  readonly limit: number
+  readonly per: Duration.Input
+  /** Size of the bucket. Default: `limit`. */
+  readonly burst?: number | undefined
+  /**
+   * A share `f` between 0 and 1: the bucket holds `f·limit` and refills at `(1 - f)·limit / per`, so that no window of
+   * length `per` sees more than `limit`. Instead of `burst`.
+   */
+  readonly strict?: number | undefined
+}
+
+/**
+ * `capacity` and `refillPerSecond` are the short form of one limit of the dimension `requests`; give them or `limits`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options {
+  /** One bucket each. An acquisition is granted by all of them together or not at all. */
+  readonly limits?: ReadonlyArray<Limit> | undefined
+  /** Size of the bucket. Default 3500. */
+  readonly capacity?: number | undefined
+  /** Default 58.33. */
+  readonly refillPerSecond?: number | undefined
+  /** Longest wait; an arrival that would wait longer fails at once. `0` never waits. Default 30 seconds. */
+  readonly maxWait?: Duration.Input | undefined
+  /** Most waiters. Default 256. */
+  readonly queue?: number | undefined
+}
+
+/**
+ * Checked options: milliseconds, tokens per millisecond.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Policy {
+  readonly limits: ReadonlyArray<{
+    readonly dimension: string
+    readonly limit: number
+    readonly burst: number
+    readonly rate: number
+  }>
+  readonly maxWait: number
+  readonly queue: number
+}
+
+const isPositive = (value: unknown): value is number => typeof value === "number" && value > 0 && value < Infinity
+
+const positive = <O extends object>(read: OptionsReader<O>, key: keyof O & string, fallback?: number): number => {
+  const value = read.value(key) ?? fallback
+  return isPositive(value) ? value : read.fail(key, "a number above zero", value)
+}
+
+const limitPolicy = (limit: Limit, path: string): Policy["limits"][number] => {
+  const read = new OptionsReader(path, limit, ["dimension", "limit", "per", "burst", "strict"])
+  const name: unknown = read.value("dimension")
+  const dimension = typeof name === "string" && name !== "" ? name : read.fail("dimension", "the name of one", name)
+  const amount = positive(read, "limit")
+  const per = read.millis("per", 0)
+  if (!isPositive(per)) read.fail("per", "a finite duration above zero", read.value("per") === undefined ? undefined : per)
+  const strict = read.value("strict")
+  if (strict === undefined) {
+    return { dimension, limit: amount, burst: positive(read, "burst", amount), rate: amount / per }
+  }
+  if (!(strict > 0 && strict < 1)) read.fail("strict", "a number between 0 and 1", strict)
+  if (read.value("burst") !== undefined) read.fail("burst", "absent when \"strict\" is given", read.value("burst"))
+  return { dimension, limit: amount, burst: strict * amount, rate: (1 - strict) * amount / per }
+}
+
+/**
+ * Checks options; throws `LlmConfigError`.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const policy = (options?: Options, path = "rateLimit"): Policy => {
+  const read = new OptionsReader(path, options, ["limits", "capacity", "refillPerSecond", "maxWait", "queue"])
+  const waiting = { maxWait: read.millis("maxWait", "30 seconds"), queue: read.integer("queue", 256) }
+  const given = read.value("limits")
+  if (given === undefined) {
+    const capacity = positive(read, "capacity", 3500)
+    const rate = positive(read, "refillPerSecond", 58.33) / 1000
+    return { ...waiting, limits: [{ dimension: REQUESTS, limit: capacity, burst: capacity, rate }] }
+  }
+  for (const short of ["capacity", "refillPerSecond"] as const) {
+    if (read.value(short) !== undefined) read.fail(short, "absent when \"limits\" is given", read.value(short))
+  }
+  if (!Array.isArray(given) || given.length === 0) read.fail("limits", "a list of at least one limit", given)
+  const limits = given.map((limit, i) => limitPolicy(limit, read.at(`limits[${i}]`)))
+  for (const [i, { dimension }] of limits.entries()) {
+    if (limits.findIndex((other) => other.dimension === dimension) < i) {
+      read.fail(`limits[${i}].dimension`, "different from the dimensions before it", dimension)
+    }
+  }
+  return { ...waiting, limits }
+}
+
+// -----------------------------------------------------------------------------
+// core
+// -----------------------------------------------------------------------------
+
+const REQUESTS = "requests"
+/** Float drift that is forgiven, as a share of the bucket's size. It is owed, not given: the level goes below zero. */
+const DRIFT = 1e-9
+const MAX_BLOCK = 5 * 60_000
+
+/** One dimension. The level is rebased only where it jumps: on a debit, a credit, a changed limit. */
+interface Bucket {
+  burst: number
+  rate: number
+  level: number
+  at: number
+  blockedUntil: number
+}
+
+/** Costs or levels, one per bucket. */
+type Vector = ReadonlyArray<number>
+
+const levelAt = (bucket: Bucket, now: number): number =>
+  now <= bucket.at ? bucket.level : Math.min(bucket.burst, bucket.level + (now - bucket.at) * bucket.rate)
+
+/** Adds to the level, or takes from it, at `now`. */
+const move = (bucket: Bucket, amount: number, now: number): void => {
+  bucket.level = Math.min(bucket.burst, levelAt(bucket, now) + amount)
+  bucket.at = now
+}
+
+/** What the level lacks for `cost`. A cost above the bucket's size needs a full bucket. */
+const missing = (bucket: Bucket, level: number, cost: number): number =>
+  Math.min(cost, bucket.burst) - level - DRIFT * bucket.burst
+
+const isAffordable = (buckets: ReadonlyArray<Bucket>, costs: Vector, now: number): boolean =>
+  buckets.every((bucket, i) => {
+    const cost = costs[i]!
+    return cost === 0 || (bucket.blockedUntil <= now && missing(bucket, levelAt(bucket, now), cost) <= 0)
+  })
+
+/** A moment, the levels at it, and the index of the dimension that made it so late. */
+interface Moment {
+  readonly at: number
+  readonly levels: Vector
+  readonly binding: number
+}
+
+const presentMoment = (buckets: ReadonlyArray<Bucket>, now: number): Moment => ({
+  at: now,
+  levels: buckets.map((bucket) => levelAt(bucket, now)),
+  binding: 0
+})
+
+/** The moment after granting `costs` as early as possible, but not before `from`. Waits are whole milliseconds. */
+const momentAfter = (buckets: ReadonlyArray<Bucket>, from: Moment, costs: Vector): Moment => {
+  let wait = 0
+  let binding = from.binding
+  for (const [i, bucket] of buckets.entries()) {
+    if (costs[i] === 0) continue
+    const own = Math.ceil(
+      Math.max(missing(bucket, from.levels[i]!, costs[i]!) / bucket.rate, bucket.blockedUntil - from.at)
+    )
+    if (own > wait) {
+      wait = own
+      binding = i
+    }
+  }
+  return {
+    at: from.at + wait,
+    levels: from.levels.map((level, i) => Math.min(buckets[i]!.burst, level + wait * buckets[i]!.rate) - costs[i]!),
+    binding
+  }
+}
+
+// -----------------------------------------------------------------------------
+// service
+// -----------------------------------------------------------------------------
+
+/**
+ * What an acquisition costs: a number (of `requests`, or of the first limit when there is no such dimension), or a
+ * number per dimension. In a record, a dimension that is not named costs 1 if it is `requests`, else 0; names without
+ * a limit are ignored.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Cost = number | Readonly<Record<string, number>>
+
+/**
+ * What was taken from the buckets for one acquisition. It is kept unless one of `settle` and `refund` gives something
+ * back; the first of them counts, later ones do nothing. Both may be called at any time.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Reservation {
+  /** Milliseconds spent in the line. */
+  readonly waited: number
+  /**
+   * Replaces the estimate by what was really used: the difference goes back, or is taken in addition. Dimensions that
+   * are not named, and values that are not a finite number of at least zero, keep what was reserved.
+   */
+  readonly settle: (actual: Cost) => void
+  /** Gives back everything, because nothing was sent, or everything but `requests`. */
+  readonly refund: (which: "all" | "tokens") => void
+  /**
+   * Applies what the response to this acquisition says about the provider's own limits: `remaining` may only lower a
+   * level, `resetAfter` blocks (5 minutes at most) only when nothing remains. Facts older than the last applied ones
+   * are ignored.
+   */
+  readonly observe: (facts: ReadonlyArray<RateLimitFact>) => void
+}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface AcquireOptions {
+  /** Milliseconds; limits the wait further, such as the time left until a deadline. */
+  readonly maxWait?: number | undefined
+  /** Runs in the step that hands the reservation over, before anything can interrupt. */
+  readonly onAcquired?: ((reservation: Reservation) => void) | undefined
+  /** What the wait runs in, when the caller is uninterruptible: the `restore` of its `Effect.uninterruptibleMask`. */
+  readonly restore?: Restore | undefined
+}
+
+/**
+ * The state at one moment.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Snapshot {
+  /** What is in each bucket; negative after a grant that was larger than the bucket. */
+  readonly levels: Readonly<Record<string, number>>
+  /** Waiters in the line. */
+  readonly queued: number
+  /** Milliseconds until no dimension is blocked. */
+  readonly blockedFor: number
+}
+
+/**
+ * A rate limiter: one value limits one thing. Use one limiter per key, model or tenant.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface RateLimiter {
+  /**
+   * Takes `cost`, after a wait if necessary. A cost of zero is granted at once.
+   *
+   * **Details**
+   *
+   * Fails with `RateLimited` when the wait would exceed `maxWait`, when the line is full, or as soon as a block, a lower
+   * limit or an expensive settlement makes a wait too long; with `InvalidRequest` when the cost is not a number of at
+   * least zero. Neither consumes anything, nor does an interrupted wait.
+   *
+   * **Gotchas**
+   *
+   * Between the grant and the next step of an interruptible fibre, an interruption loses the reservation, and its cost
+   * stays taken. Use {@link RateLimiter.take}, or acquire in an uninterruptible region (`restore`, `onAcquired`).
+   */
+  readonly acquire: (
+    cost: Cost,
+    options?: AcquireOptions
+  ) => Effect.Effect<Reservation, RateLimited | InvalidRequest>
+  /**
+   * Takes `cost` before an effect. It stays taken whatever the effect does, unless an interruption comes first.
+   */
+  readonly take: (
+    cost: Cost,
+    options?: Pick<AcquireOptions, "maxWait">
+  ) => <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | RateLimited | InvalidRequest, R>
+  /**
+   * Grants nothing for a while, because a server said so. Never shortens an earlier block; 5 minutes at most. A
+   * dimension without a limit here blocks all.
+   */
+  readonly block: (duration: Duration.Input, dimension?: string) => Effect.Effect<void>
+  /** {@link RateLimiter.block} at a known moment: `millis` after the monotonic time `now`. */
+  readonly blockUnsafe: (millis: number, now: number, dimension?: string) => void
+  /** Changes a limit; its bucket's size and refill change in proportion. Nothing is added to what is in it. */
+  readonly setLimit: (dimension: string, limit: number) => Effect.Effect<void, LlmConfigError>
+  readonly snapshot: Effect.Effect<Snapshot>
+}
+
+interface Wish {
+  readonly costs: Vector
+  /** Monotonic milliseconds after which it is too late. */
+  readonly latest: number
+}
+
+class Limiter implements RateLimiter {
+  private readonly limits: Policy["limits"]
+  private readonly maxWait: number
+  private readonly queue: number
+  private readonly buckets: ReadonlyArray<Bucket>
+  /** Index of the dimension that a plain number is the cost of. */
+  private readonly main: number
+  private readonly line: WaitingLine<Wish, Held, RateLimited>
+  /** The moment after the last waiter's grant; forgotten when something changes it. */
+  private tail: Moment | undefined
+  private grants = 0
+  /** Per dimension, the last grant whose response was observed. */
+  private readonly observed: Array<number>
+
+  constructor(policy: Policy) {
+    this.limits = policy.limits
+    this.maxWait = policy.maxWait
+    this.queue = policy.queue
+    this.buckets = policy.limits.map(({ burst, rate }) => ({ burst, rate, level: burst, at: 0, blockedUntil: 0 }))
+    this.main = Math.max(policy.limits.findIndex(({ dimension }) => dimension === REQUESTS), 0)
+    this.observed = policy.limits.map(() => 0)
+    this.line = new WaitingLine({
+      serve: (first, now) => this.serve(first, now),
+      left: () => {
+        this.tail = undefined
+      },
+      undo: (held) => held.refund("all")
+    })
+  }
+
+  readonly acquire: RateLimiter["acquire"] = (cost, options) =>
+    Effect.withFiber((fiber): Effect.Effect<Reservation, RateLimited | InvalidRequest> => {
+      const costs = this.costs(cost)
+      if (costs instanceof InvalidRequest) return Effect.fail(costs)
+      const clock = fiber.getRef(Clock.Clock)
+      const now = monotonicMillis(clock)
+      if (this.isFree(costs, now)) return Effect.succeed(handOver(this.grant(costs, clock, now, now), options))
+      return Effect.uninterruptibleMask((restore) => this.lineUp(fiber, costs, options?.restore ?? restore, options))
+    })
+
+  readonly take: RateLimiter["take"] = (cost, options) => (self) =>
+    Effect.uninterruptibleMask((restore) =>
+      Effect.flatMap(this.acquire(cost, { maxWait: options?.maxWait, restore }), (reservation) => {
+        let started = false
+        const work = Effect.suspend(() => {
+          started = true
+          return self
+        })
+        return Effect.onExit(restore(work), () => started ? Effect.void : Effect.sync(() => reservation.refund("all")))
+      })
+    )
+
+  readonly block: RateLimiter["block"] = (duration, dimension) =>
+    Effect.clockWith((clock) =>
+      Effect.sync(() =>
+        this.blockUnsafe(Duration.toMillis(Duration.fromInputUnsafe(duration)), monotonicMillis(clock), dimension)
+      )
+    )
+
+  readonly blockUnsafe: RateLimiter["blockUnsafe"] = (millis, now, dimension) => {
+    if (!(millis > 0)) return
+    const until = now + Math.min(millis, MAX_BLOCK)
+    const index = this.limits.findIndex((limit) => limit.dimension === dimension)
+    for (const [i, bucket] of this.buckets.entries()) {
+      if (index < 0 || index === i) bucket.blockedUntil = Math.max(bucket.blockedUntil, until)
+    }
+    this.changed(now, true)
+  }
+
+  readonly setLimit: RateLimiter["setLimit"] = (dimension, limit) =>
+    Effect.clockWith((clock) => {
+      const i = this.limits.findIndex((known) => known.dimension === dimension)
+      const known = this.limits[i]
+      if (known === undefined) return Effect.fail(new LlmConfigError({ path: "dimension", ...UNKNOWN_DIMENSION }))
+      if (!isPositive(limit)) {
+        return Effect.fail(new LlmConfigError({ path: "limit", rule: "a number above zero", kind: kindOf(limit) }))
+      }
+      const bucket = this.buckets[i]!
+      const now = monotonicMillis(clock)
+      const level = levelAt(bucket, now)
+      const isLower = known.rate * limit / known.limit < bucket.rate
+      bucket.burst = known.burst * limit / known.limit
+      bucket.rate = known.rate * limit / known.limit
+      bucket.level = Math.min(level, bucket.burst)
+      bucket.at = now
+      this.changed(now, isLower)
+      return Effect.void
+    })
+
+  readonly snapshot: RateLimiter["snapshot"] = Effect.clockWith((clock) => {
+    const now = monotonicMillis(clock)
+    return Effect.succeed({
+      levels: Object.fromEntries(this.limits.map(({ dimension }, i) => [dimension, levelAt(this.buckets[i]!, now)])),
+      queued: this.line.size,
+      blockedFor: Math.max(0, ...this.buckets.map((bucket) => bucket.blockedUntil - now))
+    })
+  })
+
+  // --- costs ------------------------------------------------------------------
+
+  private costs(cost: Cost): Vector | InvalidRequest {
+    const costs: Array<number> = []
+    for (let i = 0; i < this.limits.length; i++) {
+      const value = this.named(cost, i)
+      if (value !== undefined && !isCost(value)) {
+        const path = typeof cost === "number" ? "cost" : `cost.${this.limits[i]!.dimension}`
+        return new InvalidRequest({ path, rule: "a finite number of at least zero", kind: kindOf(value) })
+      }
+      costs.push(value ?? (typeof cost !== "number" && this.limits[i]!.dimension === REQUESTS ? 1 : 0))
+    }
+    return costs
+  }
+
+  /** The part of a cost that is about one dimension. */
+  private named(cost: Cost, i: number): unknown {
+    if (typeof cost === "number") return i === this.main ? cost : undefined
+    const { dimension } = this.limits[i]!
+    return Object.hasOwn(cost, dimension) ? cost[dimension] : undefined
+  }
+
+  /** What goes back when `actual` was used of `reserved`. */
+  difference(reserved: Vector, actual: Cost): Vector {
+    return reserved.map((cost, i) => {
+      const used = this.named(actual, i)
+      return isCost(used) ? cost - used : 0
+    })
+  }
+
+  withoutRequests(costs: Vector): Vector {
+    return costs.map((cost, i) => this.limits[i]!.dimension === REQUESTS ? 0 : cost)
+  }
+
+  // --- grants -----------------------------------------------------------------
+
+  /** May it go at once? What costs nothing has nothing to wait for. */
+  private isFree(costs: Vector, now: number): boolean {
+    return (this.line.size === 0 && isAffordable(this.buckets, costs, now)) || costs.every((cost) => cost === 0)
+  }
+
+  private grant(costs: Vector, clock: Clock.Clock, arrived: number, now: number): Held {
+    for (const [i, bucket] of this.buckets.entries()) if (costs[i] !== 0) move(bucket, -costs[i]!, now)
+    this.grants += 1
+    return new Held(this, costs, clock, this.grants, now - arrived)
+  }
+
+  private lineUp(
+    fiber: Fiber.Fiber<unknown, unknown>,
+    costs: Vector,
+    restore: Restore,
+    options: AcquireOptions | undefined
+  ): Effect.Effect<Reservation, RateLimited> {
+    const clock = fiber.getRef(Clock.Clock)
+    const now = monotonicMillis(clock)
+    if (this.isFree(costs, now)) return Effect.succeed(handOver(this.grant(costs, clock, now, now), options))
+    const after = momentAfter(this.buckets, this.lineEnd(now), costs)
+    const longest = Math.min(this.maxWait, options?.maxWait ?? Infinity)
+    if (!(after.at - now <= longest) || this.line.size >= this.queue) return Effect.fail(this.refusal(after, now))
+    this.tail = after
+    const waiter = new Waiter<Wish, Held, RateLimited>({ costs, latest: now + longest }, clock, now, fiber)
+    return Effect.map(this.line.join(waiter, restore, this.line.keepTime(waiter)), (held) => handOver(held, options))
+  }
+
+  /** Looks at the first waiter: grants, or says how long it takes. */
+  private serve(first: Waiter<Wish, Held, RateLimited>, now: number): number {
+    const { costs } = first.wants
+    if (!isAffordable(this.buckets, costs, now)) {
+      return momentAfter(this.buckets, presentMoment(this.buckets, now), costs).at - now
+    }
+    this.line.end(first, Exit.succeed(this.grant(costs, first.clock, first.arrived, now)))
+    return 0
+  }
+
+  private refusal(after: Moment, now: number): RateLimited {
+    return new RateLimited({
+      dimension: this.limits[after.binding]!.dimension,
+      retryAfter: Duration.millis(Math.max(Math.ceil(after.at - now), 1))
+    })
+  }
+
+  // --- the plan ---------------------------------------------------------------
+
+  /** The moment from which an arrival is planned. */
+  private lineEnd(now: number): Moment {
+    const present = presentMoment(this.buckets, now)
+    if (this.line.size === 0) return present
+    const tail = this.tail ?? this.plan(present, false)
+    if (tail.at >= now) return tail
+    const late = now - tail.at
+    return {
+      ...tail,
+      at: now,
+      levels: tail.levels.map((level, i) => Math.min(this.buckets[i]!.burst, level + late * this.buckets[i]!.rate))
+    }
+  }
+
+  /** Walks the line; `refuse` ends the waits that have become too long. */
+  private plan(present: Moment, refuse: boolean): Moment {
+    let moment = present
+    for (const waiter of [...this.line]) {
+      const after = momentAfter(this.buckets, moment, waiter.wants.costs)
+      if (refuse && after.at > waiter.wants.latest) {
+        this.line.end(waiter, Exit.fail(this.refusal(after, present.at)))
+      } else moment = after
+    }
+    return moment
+  }
+
+  /** Something moved a grant: earlier, or later (`worse`). */
+  private changed(now: number, worse: boolean): void {
+    if (this.line.size === 0) return
+    this.tail = worse ? this.plan(presentMoment(this.buckets, now), true) : undefined
+    this.line.changed()
+  }
+
+  // --- what reservations do ---------------------------------------------------
+
+  credit(amounts: Vector, now: number): void {
+    for (const [i, bucket] of this.buckets.entries()) if (amounts[i] !== 0) move(bucket, amounts[i]!, now)
+    this.changed(now, amounts.some((amount) => amount < 0))
+  }
+
+  observe(facts: ReadonlyArray<RateLimitFact>, grant: number, now: number): void {
+    for (const { dimension, remaining, resetAfter } of facts) {
+      const i = this.limits.findIndex((limit) => limit.dimension === dimension)
+      const bucket = this.buckets[i]
+      if (bucket === undefined || grant < this.observed[i]! || !isCost(remaining)) continue
+      this.observed[i] = grant
+      if (remaining < levelAt(bucket, now)) {
+        move(bucket, remaining - levelAt(bucket, now), now)
+        this.changed(now, true)
+      }
+      if (remaining === 0 && resetAfter !== undefined) this.blockUnsafe(resetAfter, now, dimension)
+    }
+  }
+}
+
+const UNKNOWN_DIMENSION = { rule: "a dimension that has a limit", kind: "another text" }
+
+const isCost = (value: unknown): value is number => typeof value === "number" && value >= 0 && value < Infinity
+
+const handOver = (reservation: Reservation, options: AcquireOptions | undefined): Reservation => {
+  options?.onAcquired?.(reservation)
+  return reservation
+}
+
+class Held implements Reservation {
+  readonly waited: number
+  private readonly limiter: Limiter
+  private readonly costs: Vector
+  private readonly clock: Clock.Clock
+  private readonly grant: number
+  private isDone = false
+
+  constructor(limiter: Limiter, costs: Vector, clock: Clock.Clock, grant: number, waited: number) {
+    this.limiter = limiter
+    this.costs = costs
+    this.clock = clock
+    this.grant = grant
+    this.waited = waited
+  }
+
+  settle(actual: Cost): void {
+    this.giveBack(() => this.limiter.difference(this.costs, actual))
+  }
+
+  refund(which: "all" | "tokens"): void {
+    this.giveBack(() => which === "all" ? this.costs : this.limiter.withoutRequests(this.costs))
+  }
+
+  observe(facts: ReadonlyArray<RateLimitFact>): void {
+    this.limiter.observe(facts, this.grant, monotonicMillis(this.clock))
+  }
+
+  private giveBack(amounts: () => Vector): void {
+    if (this.isDone) return
+    this.isDone = true
+    this.limiter.credit(amounts(), monotonicMillis(this.clock))
+  }
+}
+
+/**
+ * The service tag of one rate limiter.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export const RateLimiter: Context.Service<RateLimiter, RateLimiter> = Context.Service(
+  "effect-resilient-llm/RateLimiter"
+)
+
+/** @internal */
+export const fromPolicy = (policy: Policy): RateLimiter => new Limiter(policy)
+
+/**
+ * Makes a rate limiter.
+ *
+ * **Example** (Ten calls, then one per second)
+ *
+ * ```ts import.meta.vitest
+ * import { Effect } from "effect"
+ * import { RateLimiter } from "effect-resilient-llm/resilience"
+ *
+ * const program = Effect.gen(function*() {
+ *   const limiter = yield* RateLimiter.make({ capacity: 10, refillPerSecond: 1, maxWait: 0 })
+ *   const call = Effect.succeed("ok").pipe(
+ *     limiter.take(1),
+ *     Effect.catchTag("RateLimited", (error) => Effect.succeed(`too many ${error.dimension}`))
+ *   )
+ *   return yield* Effect.all(Array.from({ length: 11 }, () => call))
+ * })
+ * const answers = await Effect.runPromise(program)
+ * answers.slice(-2) // => ["ok", "too many requests"]
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = (options?: Options): Effect.Effect<RateLimiter, LlmConfigError> =>
+  attempt(() => fromPolicy(policy(options)))
+
+/**
+ * Provides one rate limiter.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = (options?: Options): Layer.Layer<RateLimiter, LlmConfigError> =>
+  Layer.effect(RateLimiter, make(options))
+
+/**
+ * Provides one rate limiter whose options come from configuration.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerConfig = (
+  options: Config.Wrap<Options>
+): Layer.Layer<RateLimiter, LlmConfigError | Config.ConfigError> =>
+  Layer.effect(RateLimiter, Effect.flatMap(Config.unwrap(options), make))

@@ -1,0 +1,346 @@
+/**
+ * Retry with exponential backoff, by the one owner of all retries.
+ *
+ * Delays follow equal jitter (Brooker, "Exponential Backoff And Jitter"): attempt `k` waits
+ * `c/2 + u·c/2` with `c = min(maxDelay, baseDelay·factor^(k-1))`. A server's `Retry-After` (RFC 9110 §10.2.3) is a
+ * floor with jitter only above it, and a hint that is too long is not slept: the failure is final at once.
+ *
+ * @since 0.1.0
+ */
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Pull from "effect/Pull"
+import * as Random from "effect/Random"
+import * as Schedule from "effect/Schedule"
+import { monotonicMillis } from "../internal/clock.ts"
+import { OptionsReader } from "../internal/options.ts"
+import { classify, isLocalRefusal, retryAfterMillis, withBudgetExhausted } from "../LlmError.ts"
+
+// -----------------------------------------------------------------------------
+// core
+// -----------------------------------------------------------------------------
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options {
+  /** Attempts after the first one, per target. Default 3. */
+  readonly maxRetries?: number | undefined
+  /** Delay before the first retry, before jitter. Default 1 second. */
+  readonly baseDelay?: Duration.Input | undefined
+  /** Growth per retry. Default 2. */
+  readonly factor?: number | undefined
+  /** Longest delay of our own. Default 60 seconds. */
+  readonly maxDelay?: Duration.Input | undefined
+  /** `equal`: half fixed, half random; `full`: all random; `none`. Default `equal`. */
+  readonly jitter?: "equal" | "full" | "none" | undefined
+  /** Longest `Retry-After` that is waited for. Default 60 seconds. */
+  readonly maxRetryAfter?: Duration.Input | undefined
+  /** Delays by a schedule of your own instead of the backoff above; `maxRetries` still bounds it. */
+  readonly schedule?: Schedule.Schedule<unknown, unknown> | undefined
+}
+
+/**
+ * Checked options; durations in milliseconds.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Policy {
+  readonly maxRetries: number
+  readonly baseDelay: number
+  readonly factor: number
+  readonly maxDelay: number
+  readonly jitter: "equal" | "full" | "none"
+  readonly maxRetryAfter: number
+  readonly schedule: Schedule.Schedule<unknown, unknown> | undefined
+}
+
+/**
+ * Checks options; throws `LlmConfigError`.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const policy = (options?: Options, path = "retry"): Policy => {
+  const read = new OptionsReader(path, options, [
+    "maxRetries",
+    "baseDelay",
+    "factor",
+    "maxDelay",
+    "jitter",
+    "maxRetryAfter",
+    "schedule"
+  ])
+  const schedule = read.value("schedule")
+  if (schedule !== undefined && !Schedule.isSchedule(schedule)) read.fail("schedule", "a Schedule", schedule)
+  return {
+    maxRetries: read.integer("maxRetries", 3),
+    baseDelay: read.millis("baseDelay", "1 second"),
+    factor: read.number("factor", 2, 1),
+    maxDelay: read.millis("maxDelay", "60 seconds"),
+    jitter: read.oneOf("jitter", ["equal", "full", "none"], "equal"),
+    maxRetryAfter: read.millis("maxRetryAfter", "60 seconds"),
+    schedule
+  }
+}
+
+/**
+ * The delay in whole milliseconds before retry `k` (1, 2, …), for a random draw `u` in [0, 1).
+ *
+ * @category core
+ * @since 0.1.0
+ */
+export const backoffMillis = (policy: Policy, k: number, u: number): number => {
+  const ceiling = Math.min(policy.maxDelay, policy.baseDelay * policy.factor ** Math.min(k - 1, 60))
+  const delay = policy.jitter === "none" ? ceiling : policy.jitter === "full" ? u * ceiling : ceiling / 2 + u * ceiling / 2
+  return Math.ceil(delay)
+}
+
+/**
+ * The least delay that respects a server's hint: jitter goes only above it, at most a tenth or one second.
+ *
+ * @category core
+ * @since 0.1.0
+ */
+export const hintMillis = (retryAfter: number, u: number): number =>
+  Math.ceil(retryAfter + u * Math.min(1000, retryAfter / 10))
+
+/**
+ * Why a retryable failure is final.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Denial = "attempts-exhausted" | "budget" | "deadline" | "retry-after" | "circuit-open" | "refused"
+
+/**
+ * What surrounds one run: everything is optional, so that the pattern works alone.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Hooks<E> {
+  /** May this failure be retried? Default: the table of `LlmError.classify`. */
+  readonly when?: ((error: E) => boolean) | undefined
+  /** Milliseconds the failure asks to wait. Default: its `retryAfter`. */
+  readonly retryAfter?: ((error: E) => number | undefined) | undefined
+  /** Was the attempt refused before it reached anybody? Such a refusal ends the retries with the failure before it. */
+  readonly isRefusal?: ((error: E) => boolean) | undefined
+  /** Monotonic milliseconds at which the call must be over. */
+  readonly deadlineAt?: (() => number) | undefined
+  /** Longest hint to wait for right now; asked per failure. */
+  readonly maxRetryAfter?: (() => number) | undefined
+  /** Is it known already that the next attempt would be refused? */
+  readonly isBlocked?: ((now: number) => boolean) | undefined
+  /** Pays for one retry; `undefined` denies it. Refunded when the retry never reaches anybody. */
+  readonly withdraw?: ((now: number) => Payment | undefined) | undefined
+  /** How many attempts have reached somebody; without it, an attempt counts when its delay is over. */
+  readonly launches?: (() => number) | undefined
+  readonly onScheduled?: ((error: E, delay: number, delayedBy: "backoff" | "retry-after") => void) | undefined
+  readonly onDenied?: ((error: E, because: Denial) => void) | undefined
+}
+
+/**
+ * What a retry was paid with.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Payment {
+  readonly refund: () => void
+}
+
+type Step = (now: number, input: unknown) => Pull.Pull<[unknown, Duration.Duration], never, unknown>
+
+/**
+ * Runs an effect until it succeeds or its failure is final. The failure is the last one, never an aggregate.
+ *
+ * **Details**
+ *
+ * A retry starts only if, in this order: attempts are left, the failure is retryable, nothing is known to refuse it,
+ * the hint is not too long, the next start lies before the deadline, and the budget pays. Otherwise the failure is
+ * final at once: nothing is slept in vain. Interruption during the delay is an interruption, not the last failure.
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const run = <A, E, R>(
+  self: Effect.Effect<A, E, R>,
+  policy: Policy,
+  hooks: Hooks<E> = {}
+): Effect.Effect<A, E, R> =>
+  Effect.catch(self, (first) => {
+    const run = new Run(self, policy, hooks, first)
+    return Effect.onInterrupt(run.failed(first), () => Effect.sync(() => run.refund()))
+  })
+
+/** One run after its first failure; a run without failures costs nothing but the `catch`. */
+class Run<A, E, R> {
+  private readonly self: Effect.Effect<A, E, R>
+  private readonly policy: Policy
+  private readonly hooks: Hooks<E>
+  /** Attempts that have failed. */
+  private k = 0
+  private last: E
+  private step: Step | undefined
+  private payment: Payment | undefined
+  private launches = 0
+
+  constructor(self: Effect.Effect<A, E, R>, policy: Policy, hooks: Hooks<E>, first: E) {
+    this.self = self
+    this.policy = policy
+    this.hooks = hooks
+    this.last = first
+  }
+
+  readonly failed = (error: E): Effect.Effect<A, E, R> => {
+    const { hooks, policy } = this
+    if (this.k > 0 && (hooks.isRefusal ?? isLocalRefusal)(error)) {
+      this.refund()
+      return this.deny(this.last, "refused")
+    }
+    this.k += 1
+    this.last = error
+    this.payment = undefined
+    if (!(hooks.when ?? retryable)(error)) return Effect.fail(error)
+    if (this.k > policy.maxRetries) {
+      return policy.maxRetries === 0 ? Effect.fail(error) : this.deny(error, "attempts-exhausted")
+    }
+    return Effect.flatMap(this.pause(error), () => {
+      if (hooks.launches === undefined) this.payment = undefined
+      return Effect.catch(this.self, this.failed)
+    })
+  }
+
+  /** Gives the payment back, unless the retry it paid for has reached somebody. */
+  refund(): void {
+    if (this.payment !== undefined && (this.hooks.launches?.() ?? 0) === this.launches) this.payment.refund()
+    this.payment = undefined
+  }
+
+  private deny(error: E, because: Denial): Effect.Effect<never, E> {
+    this.hooks.onDenied?.(error, because)
+    return Effect.fail(because === "budget" ? withBudgetExhausted(error) : error)
+  }
+
+  private pause(error: E): Effect.Effect<void, E> {
+    return Effect.withFiber((fiber) => {
+      const { hooks, policy } = this
+      const now = monotonicMillis(fiber.getRef(Clock.Clock))
+      if (hooks.isBlocked?.(now) === true) return this.deny(error, "circuit-open")
+      const hint = (hooks.retryAfter ?? retryAfterMillis)(error)
+      if (hint !== undefined && hint > Math.min(policy.maxRetryAfter, hooks.maxRetryAfter?.() ?? Infinity)) {
+        return this.deny(error, "retry-after")
+      }
+      const u = fiber.getRef(Random.Random).nextDoubleUnsafe()
+      return policy.schedule === undefined
+        ? this.sleep(error, now, backoffMillis(policy, this.k, u), hint, u)
+        : this.scheduled(policy.schedule, error, now, hint, u)
+    })
+  }
+
+  private sleep(error: E, now: number, backoff: number, hint: number | undefined, u: number): Effect.Effect<void, E> {
+    const { hooks } = this
+    const floor = hint === undefined ? 0 : hintMillis(hint, u)
+    const delay = Math.max(backoff, floor)
+    if (now + delay >= (hooks.deadlineAt?.() ?? Infinity)) return this.deny(error, "deadline")
+    if (hooks.withdraw !== undefined) {
+      this.payment = hooks.withdraw(now)
+      if (this.payment === undefined) return this.deny(error, "budget")
+      this.launches = hooks.launches?.() ?? 0
+    }
+    hooks.onScheduled?.(error, delay, floor > backoff ? "retry-after" : "backoff")
+    return Effect.sleep(Duration.millis(delay))
+  }
+
+  private scheduled(
+    schedule: Schedule.Schedule<unknown, unknown>,
+    error: E,
+    now: number,
+    hint: number | undefined,
+    u: number
+  ): Effect.Effect<void, E> {
+    const step = this.step === undefined
+      ? Effect.map(Schedule.toStep(schedule), (made) => this.step = made)
+      : Effect.succeed(this.step)
+    return Effect.matchCauseEffect(Effect.flatMap(step, (next) => next(now, error)), {
+      onSuccess: ([, delay]) => this.sleep(error, now, Math.ceil(Duration.toMillis(delay)), hint, u),
+      onFailure: (cause) => Pull.isDoneCause(cause) ? this.deny(error, "attempts-exhausted") : Effect.die(Cause.squash(cause))
+    })
+  }
+}
+
+const retryable = (error: unknown): boolean => classify(error).retry
+
+// -----------------------------------------------------------------------------
+// combinator and schedule
+// -----------------------------------------------------------------------------
+
+/**
+ * Retries any effect: by options, or by a `Schedule` of your own.
+ *
+ * **Details**
+ *
+ * By default `LlmError.classify` decides what is retried: our own final failures are not, and a failure that is not
+ * ours counts as transient. `when` overrides that.
+ *
+ * **Gotchas**
+ *
+ * Throws `LlmConfigError` when the options are invalid.
+ *
+ * **Example** (Two failures, then an answer)
+ *
+ * ```ts import.meta.vitest
+ * import { Effect } from "effect"
+ * import { Retry } from "effect-resilient-llm/resilience"
+ *
+ * let calls = 0
+ * const flaky = Effect.suspend(() => ++calls < 3 ? Effect.fail("busy") : Effect.succeed("answer"))
+ * await Effect.runPromise(flaky.pipe(Retry.retry({ baseDelay: "1 milli" }))) // => "answer"
+ * calls // => 3
+ * ```
+ *
+ * @category combinators
+ * @since 0.1.0
+ */
+export const retry = <E = unknown>(
+  options: (Options & { readonly when?: ((error: E) => boolean) | undefined }) | Schedule.Schedule<unknown, E>
+) => {
+  const { when, ...rest } = Schedule.isSchedule(options)
+    ? { when: undefined, schedule: options as Schedule.Schedule<unknown, unknown>, maxRetries: Number.MAX_SAFE_INTEGER }
+    : options
+  const checked = policy(rest, "")
+  return <A, E1 extends E, R>(self: Effect.Effect<A, E1, R>): Effect.Effect<A, E1, R> => run(self, checked, { when })
+}
+
+/**
+ * The default backoff as a `Schedule`, for use with `Effect.retry` and everything else that takes one. Each step's
+ * output is its delay.
+ *
+ * **Details**
+ *
+ * A `retryAfter` of the failing error is respected as a floor; a hint above `maxRetryAfter` ends the schedule.
+ *
+ * @category schedules
+ * @since 0.1.0
+ */
+export const schedule = (options?: Options): Schedule.Schedule<Duration.Duration, unknown> => {
+  const checked = policy(options)
+  return Schedule.fromStep(Effect.sync(() => {
+    let k = 0
+    return (_now: number, input: unknown): Pull.Pull<[Duration.Duration, Duration.Duration], never, Duration.Duration> =>
+      Effect.flatMap(Random.next, (u) => {
+        k += 1
+        const hint = retryAfterMillis(input)
+        if (k > checked.maxRetries || (hint !== undefined && hint > checked.maxRetryAfter)) return Cause.done(Duration.zero)
+        const delay = Duration.millis(
+          Math.max(backoffMillis(checked, k, u), hint === undefined ? 0 : hintMillis(hint, u))
+        )
+        return Effect.succeed<[Duration.Duration, Duration.Duration]>([delay, delay])
+      })
+  }))
+}

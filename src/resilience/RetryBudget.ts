@@ -1,0 +1,249 @@
+/**
+ * Retry budget: one purse that every retry and every hedge of a target is paid from, so that an outage is not answered
+ * with a storm.
+ *
+ * Each first attempt puts a fraction of a token in, time trickles a little more in, and a retry takes a whole one out:
+ * `retries ≤ capacity + perAttempt · calls + perSecond · seconds`. The deposit is that of Finagle's `RetryBudget`, and so
+ * is the trickle: a purse that only successes fill (gRPC's) would starve an idle client whose every call fails.
+ *
+ * @since 0.1.0
+ */
+import * as Config from "effect/Config"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import { monotonicMillis } from "../internal/clock.ts"
+import { attempt, OptionsReader } from "../internal/options.ts"
+import { type LlmConfigError } from "../LlmError.ts"
+
+// -----------------------------------------------------------------------------
+// policy
+// -----------------------------------------------------------------------------
+
+/**
+ * In tokens, to three decimals; one token pays for one retry.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options {
+  /** What a new purse holds, and the most it can hold. Default 10. */
+  readonly capacity?: number | undefined
+  /** Put in by each first attempt. Default 0.2: one retry for five calls. */
+  readonly perAttempt?: number | undefined
+  /** Put in by time. Default 0.1. */
+  readonly perSecond?: number | undefined
+}
+
+/**
+ * Checked options in millionths of a token, so that every sum is exact.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Policy {
+  readonly capacity: number
+  readonly perAttempt: number
+  readonly perMillisecond: number
+}
+
+const token = 1_000_000
+
+/**
+ * Checks options; throws `LlmConfigError`.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const policy = (options?: Options, path = "retryBudget"): Policy => {
+  const read = new OptionsReader(path, options, ["capacity", "perAttempt", "perSecond"])
+  const thousandths = (key: keyof Options, fallback: number): number => {
+    const value = read.number(key, fallback, 0, 1_000_000)
+    const whole = Math.round(value * 1000)
+    return Math.abs(value * 1000 - whole) < 1e-6 ? whole : read.fail(key, "a multiple of 0.001", value)
+  }
+  return {
+    capacity: thousandths("capacity", 10) * 1000,
+    perAttempt: thousandths("perAttempt", 0.2) * 1000,
+    perMillisecond: thousandths("perSecond", 0.1) // a thousandth per second is a millionth per millisecond
+  }
+}
+
+// -----------------------------------------------------------------------------
+// core
+// -----------------------------------------------------------------------------
+
+/**
+ * The purse, in millionths of a token.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface State {
+  readonly balance: number
+  /** The whole monotonic millisecond up to which the trickle is in the balance. */
+  readonly at: number
+}
+
+/**
+ * The state of a new budget: full.
+ *
+ * @category core
+ * @since 0.1.0
+ */
+export const initial = (policy: Policy, now: number): State => ({ balance: policy.capacity, at: Math.floor(now) })
+
+const add = (policy: Policy, state: State, amount: number, now: number): State => {
+  const at = Math.max(state.at, Math.floor(now))
+  const trickled = Math.min(policy.capacity, state.balance + (at - state.at) * policy.perMillisecond)
+  return { balance: Math.min(policy.capacity, trickled + amount), at }
+}
+
+/**
+ * The purse at a later time.
+ *
+ * @category core
+ * @since 0.1.0
+ */
+export const advance = (policy: Policy, state: State, now: number): State => add(policy, state, 0, now)
+
+/**
+ * The purse after a first attempt.
+ *
+ * @category core
+ * @since 0.1.0
+ */
+export const deposit = (policy: Policy, state: State, now: number): State => add(policy, state, policy.perAttempt, now)
+
+/**
+ * The purse after paying for one retry, or `undefined` when it holds too little.
+ *
+ * @category core
+ * @since 0.1.0
+ */
+export const withdraw = (policy: Policy, state: State, now: number): State | undefined => {
+  const { at, balance } = advance(policy, state, now)
+  return balance >= token ? { balance: balance - token, at } : undefined
+}
+
+/**
+ * The purse after a payment was taken back.
+ *
+ * @category core
+ * @since 0.1.0
+ */
+export const refund = (policy: Policy, state: State): State => add(policy, state, token, state.at)
+
+// -----------------------------------------------------------------------------
+// service
+// -----------------------------------------------------------------------------
+
+/**
+ * One payment. Refund it when the retry it paid for is never started; a success is no reason.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Withdrawal {
+  /** Gives the token back, once. */
+  readonly refund: () => void
+}
+
+/**
+ * One purse. The methods named `Unsafe` are synchronous and take the monotonic milliseconds of the caller.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface RetryBudget {
+  /** Tokens in the purse now. */
+  readonly balance: Effect.Effect<number>
+  /** To be called for each first attempt on the target. */
+  readonly depositUnsafe: (now: number) => void
+  /** Pays for one retry or hedge, before it waits. `undefined`: there is not enough, do not retry. */
+  readonly withdrawUnsafe: (now: number) => Withdrawal | undefined
+}
+
+/**
+ * The service tag for a retry budget.
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export const RetryBudget: Context.Service<RetryBudget, RetryBudget> = Context.Service(
+  "effect-resilient-llm/RetryBudget"
+)
+
+/**
+ * Creates a retry budget. Fails when the options are invalid.
+ *
+ * **Example** (A purse with one token)
+ *
+ * ```ts import.meta.vitest
+ * import { Effect } from "effect"
+ * import { RetryBudget } from "effect-resilient-llm/resilience"
+ *
+ * const program = Effect.gen(function*() {
+ *   const budget = yield* RetryBudget.make({ capacity: 1, perSecond: 0 })
+ *   const first = budget.withdrawUnsafe(0)
+ *   const second = budget.withdrawUnsafe(0)
+ *   first?.refund()
+ *   return [second, yield* budget.balance]
+ * })
+ * await Effect.runPromise(program) // => [undefined, 1]
+ * ```
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = (options?: Options): Effect.Effect<RetryBudget, LlmConfigError> =>
+  Effect.flatMap(
+    attempt(() => policy(options)),
+    (policy) => Effect.clockWith((clock) => Effect.succeed(fromPolicy(policy, monotonicMillis(clock))))
+  )
+
+/**
+ * Provides one retry budget.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = (options?: Options): Layer.Layer<RetryBudget, LlmConfigError> =>
+  Layer.effect(RetryBudget, make(options))
+
+/**
+ * Provides one retry budget whose options come from configuration.
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layerConfig = (
+  options: Config.Wrap<Options>
+): Layer.Layer<RetryBudget, LlmConfigError | Config.ConfigError> =>
+  Layer.effect(RetryBudget, Effect.flatMap(Config.unwrap(options), make))
+
+/** @internal */
+export const fromPolicy = (policy: Policy, now: number): RetryBudget => {
+  let state = initial(policy, now)
+  return {
+    balance: Effect.clockWith((clock) =>
+      Effect.succeed(advance(policy, state, monotonicMillis(clock)).balance / token)
+    ),
+    depositUnsafe: (now) => {
+      state = deposit(policy, state, now)
+    },
+    withdrawUnsafe: (now) => {
+      const after = withdraw(policy, state, now)
+      if (after === undefined) return undefined
+      state = after
+      let refunded = false
+      return {
+        refund: () => {
+          if (refunded) return
+          refunded = true
+          state = refund(policy, state)
+        }
+      }
+    }
+  }
+}

@@ -1,0 +1,32 @@
+/**
+ * Every pattern by itself, usable on any Effect.
+ *
+ * @since 0.1.0
+ */
+
+/** Bounds how many calls are in flight. */
+export * as Bulkhead from "./Bulkhead.ts"
+
+/** Stops asking what keeps failing, and probes until it works again. */
+export * as CircuitBreaker from "./CircuitBreaker.ts"
+
+/** Tries targets in order. */
+export * as Failover from "./Failover.ts"
+
+/** One key, one call: joins what is in flight, replays what is stored. */
+export * as Idempotency from "./Idempotency.ts"
+
+/** Bounds how fast calls start. */
+export * as RateLimiter from "./RateLimiter.ts"
+
+/** Fresh answers instead of calls, stale ones instead of failures. */
+export * as ResponseCache from "./ResponseCache.ts"
+
+/** Backoff and retries. */
+export * as Retry from "./Retry.ts"
+
+/** Keeps retries from multiplying an outage. */
+export * as RetryBudget from "./RetryBudget.ts"
+
+/** Time limits with typed errors. */
+export * as Timeout from "./Timeout.ts"

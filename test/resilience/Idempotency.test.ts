@@ -1,0 +1,1205 @@
+import { assert, describe, it } from "@effect/vitest"
+import { ProviderError } from "effect-resilient-llm/LlmError"
+import * as Store from "effect-resilient-llm/persistence/Store"
+import * as Idempotency from "effect-resilient-llm/resilience/Idempotency"
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
+import * as Scheduler from "effect/Scheduler"
+import * as Schema from "effect/Schema"
+import * as TestClock from "effect/testing/TestClock"
+
+const F = new ProviderError({ provider: "stub", reason: { _tag: "Overloaded" }, status: 503 })
+const invalid = new ProviderError({ provider: "stub", reason: { _tag: "InvalidRequest" }, status: 400 })
+const finalWhenInvalid = { storeFailure: (error: ProviderError) => error.reason._tag === "InvalidRequest" }
+
+const make = (options?: Idempotency.Options<string, ProviderError>) => Idempotency.make<string, ProviderError>(options)
+
+const request: Idempotency.Request = { key: "k", fingerprint: "P" }
+
+/** Answers `S1`, `S2`, … after `duration`, or fails with `failWith`; records when it was called and interrupted. */
+const transport = (duration: number) => {
+  const stub = {
+    calls: [] as Array<number>,
+    interrupted: [] as Array<number>,
+    active: 0,
+    failWith: undefined as ProviderError | undefined,
+    work: (): Effect.Effect<Idempotency.Produced<string>, ProviderError> =>
+      Clock.clockWith((clock) => {
+        stub.calls.push(clock.currentTimeMillisUnsafe())
+        stub.active++
+        const value = `S${stub.calls.length}`
+        return Effect.sleep(duration).pipe(
+          Effect.andThen(Effect.suspend(() =>
+            stub.failWith === undefined ? Effect.succeed({ value, store: true }) : Effect.fail(stub.failWith)
+          )),
+          Effect.onInterrupt(() =>
+            Effect.sync(() => stub.interrupted.push(clock.currentTimeMillisUnsafe()))
+          ),
+          Effect.ensuring(Effect.sync(() => stub.active--))
+        )
+      })
+  }
+  return stub
+}
+
+/** Lets everything that is not waiting for time run. */
+const settle = TestClock.adjust(0)
+
+/** Forks a caller; its fibre yields its exit and the time of it. */
+const caller = <A, E, R>(effect: Effect.Effect<A, E, R>) =>
+  Effect.exit(effect).pipe(
+    Effect.flatMap((exit) => Effect.map(Clock.currentTimeMillis, (at) => ({ exit, at }))),
+    Effect.forkChild({ startImmediately: true })
+  )
+
+const valueOf = (result: { readonly exit: Exit.Exit<Idempotency.Answer<string>, unknown> }) =>
+  Exit.isSuccess(result.exit) ? result.exit.value.value : result.exit
+
+const interruptedAt = <A>(fiber: Fiber.Fiber<A>) =>
+  Effect.gen(function*() {
+    yield* Fiber.interrupt(fiber)
+    assert.isTrue(Exit.hasInterrupts(yield* Fiber.await(fiber)))
+    return yield* Clock.currentTimeMillis
+  })
+
+const nothingLeft = Effect.fnUntraced(function*(
+  idempotency: Idempotency.Idempotency<string, ProviderError>,
+  stub?: { readonly active: number }
+) {
+  assert.strictEqual(yield* idempotency.inFlight, 0)
+  assert.strictEqual(stub?.active ?? 0, 0)
+})
+
+describe("SEMANTICS I", () => {
+  it.effect("I1 100 concurrent equal requests: 1 call, 100 equal results at 1000", () =>
+    Effect.gen(function*() {
+      const idempotency = yield* make()
+      const stub = transport(1000)
+      const callers = yield* Effect.replicateEffect(caller(idempotency.run(request, stub.work)), 100)
+      yield* TestClock.adjust(1000)
+      const results = yield* Effect.forEach(callers, Fiber.join)
+      assert.deepStrictEqual(stub.calls, [0])
+      results.forEach(({ at, exit }, i) => {
+        const how = i === 0 ? "led" : "joined"
+        assert.deepStrictEqual(exit, Exit.succeed({ value: "S1", how, age: 0, storeFailed: false }))
+        assert.strictEqual(at, 1000)
+      })
+      yield* nothingLeft(idempotency, stub)
+    }))
+
+  it.effect("I2 undici#5711: the first caller is interrupted at 500, the others succeed at 1000 with 1 call", () =>
+    Effect.gen(function*() {
+      const idempotency = yield* make()
+      const stub = transport(1000)
+      const callers = yield* Effect.replicateEffect(caller(idempotency.run(request, stub.work)), 100)
+      yield* TestClock.adjust(500)
+      assert.strictEqual(yield* interruptedAt(callers[0]!), 500)
+      yield* TestClock.adjust(500)
+      for (const fiber of callers.slice(1)) {
+        const result = yield* Fiber.join(fiber)
+        assert.strictEqual(valueOf(result), "S1")
+        assert.strictEqual(result.at, 1000)
+      }
+      assert.deepStrictEqual([stub.calls, stub.interrupted], [[0], []])
+      yield* nothingLeft(idempotency, stub)
+    }))
+
+  it.effect("I3 all of 3 callers are interrupted at 500: so is the transport; nothing is stored", () =>
+    Effect.gen(function*() {
+      const idempotency = yield* make()
+      const stub = transport(1000)
+      const callers = yield* Effect.replicateEffect(caller(idempotency.run(request, stub.work)), 3)
+      yield* TestClock.adjust(500)
+      for (const [i, fiber] of callers.entries()) {
+        assert.deepStrictEqual(stub.interrupted, [])
+        assert.strictEqual(stub.active, 1, `after ${i} left`)
+        yield* interruptedAt(fiber)
+      }
+      assert.deepStrictEqual(stub.interrupted, [500])
+      yield* nothingLeft(idempotency, stub)
+      const next = yield* caller(idempotency.run(request, stub.work))
+      yield* TestClock.adjust(1000)
+      assert.strictEqual(valueOf(yield* Fiber.join(next)), "S2")
+      assert.deepStrictEqual(stub.calls, [0, 500])
+    }))
+
+  it.effect("I4 elizaOS PR#17604: the last waiter leaves and a new one comes: it gets a result, never the abort", () =>
+    Effect.gen(function*() {
+      const idempotency = yield* make()
+      const stub = transport(1000)
+      const last = yield* caller(idempotency.run(request, stub.work))
+      yield* TestClock.adjust(500)
+      const leaving = yield* caller(Fiber.interrupt(last))
+      const next = yield* caller(idempotency.run(request, stub.work))
+      yield* Fiber.join(leaving)
+      yield* TestClock.adjust(1000)
+      assert.strictEqual(valueOf(yield* Fiber.join(next)), "S2")
+      yield* nothingLeft(idempotency, stub)
+    }))
+
+  it.effect("I4 while the interrupted work takes 200 ms to clean up: the new one does not wait, the last one does", () =>
+    Effect.gen(function*() {
+      const idempotency = yield* make()
+      const stub = transport(1000)
+      const slowToClean = () => Effect.ensuring(stub.work(), Effect.sleep(200))
+      const last = yield* caller(idempotency.run(request, slowToClean))
+      yield* TestClock.adjust(500)
+      const leaving = yield* caller(Fiber.interrupt(last))
+      yield* TestClock.adjust(100)
+      assert.isUndefined(leaving.pollUnsafe())
+      const next = yield* caller(idempotency.run(request, stub.work))
+      assert.strictEqual(yield* idempotency.inFlight, 1)
+      yield* TestClock.adjust(100)
+      assert.strictEqual((yield* Fiber.join(leaving)).at, 700)
+      assert.strictEqual(yield* idempotency.inFlight, 1) // the late one frees nothing of the new one
+      yield* TestClock.adjust(900)
+      const result = yield* Fiber.join(next)
+      assert.strictEqual(valueOf(result), "S2")
+      assert.strictEqual(result.at, 1600)
+      assert.deepStrictEqual(stub.calls, [0, 600])
+      yield* nothingLeft(idempotency, stub)
+    }))
+
+  it.effect("I4 work that resists interruption and succeeds late neither answers nor overwrites the new one", () =>
+    Effect.gen(function*() {
+      const idempotency = yield* make()
+      const stub = transport(1000)
+      const last = yield* caller(idempotency.run(request, () => Effect.uninterruptible(stub.work())))
+      yield* TestClock.adjust(500)
+      const leaving = yield* caller(Fiber.interrupt(last))
+      const quick = { value: "new", store: true }
+      const next = yield* caller(idempotency.run(request, () => Effect.delay(Effect.succeed(quick), 200)))
+      yield* TestClock.adjust(200)
+      assert.strictEqual(valueOf(yield* Fiber.join(next)), "new")
+      const slow = yield* caller(idempotency.run({ ...request, key: "k2" }, stub.work))
+      yield* TestClock.adjust(300) // the old work ends
+      assert.strictEqual((yield* Fiber.join(leaving)).at, 1000)
+      assert.deepStrictEqual((yield* idempotency.run(request, stub.work)).value, "new")
+      yield* TestClock.adjust(700)
+      assert.strictEqual(valueOf(yield* Fiber.join(slow)), "S2")
+      yield* nothingLeft(idempotency, stub)
+    }))
+
+  it.effect("I5 caller B with deadline 300 joins A: B fails at 300, A succeeds at 1000", () =>
+    Effect.gen(function*() {
+      const idempotency = yield* make()
+      const stub = transport(1000)
+      const run = idempotency.run(request, stub.work)
+      const a = yield* caller(run)
+      const b = yield* caller(
+        run.pipe(Effect.timeoutOrElse({ duration: 300, orElse: () => Effect.fail("deadline" as const) }))
+      )
+      yield* TestClock.adjust(300)
+      assert.deepStrictEqual(yield* Fiber.join(b), { exit: Exit.fail("deadline" as const), at: 300 })
+      yield* TestClock.adjust(700)
+      const result = yield* Fiber.join(a)
+      assert.strictEqual(valueOf(result), "S1")
+      assert.strictEqual(result.at, 1000)
+      assert.deepStrictEqual([stub.calls, stub.interrupted], [[0], []])
+      yield* nothingLeft(idempotency, stub)
+    }))
+
+  it.effect("I6 undici#4817: the key is stored for P, then used with P′: conflict, 0 calls", () =>
+    Effect.gen(function*() {
+      const idempotency = yield* make()
+      const stub = transport(0)
+      yield* idempotency.run(request, stub.work)
+      const error = yield* Effect.flip(idempotency.run({ ...request, fingerprint: "P′" }, stub.work))
+      assert.strictEqual(error._tag, "IdempotencyConflict")
+      assert.strictEqual((error as { readonly keyHash?: string }).keyHash, "8254c329a92850f6") // SHA-256 of "k"
+      assert.strictEqual(stub.calls.length, 1)
+      assert.strictEqual((yield* idempotency.run(request, stub.work)).how, "replayed") // P is not harmed
+      yield* nothingLeft(idempotency, stub)
+    }))
+
+  it.effect("I6 the key is in flight for P, then used with P′: conflict at once, 0 calls", () =>
+    Effect.gen(function*() {
+      const idempotency = yield* make()
+      const stub = transport(1000)
+      const first = yield* caller(idempotency.run(request, stub.work))
+      const error = yield* Effect.flip(idempotency.run({ ...request, fingerprint: "P′" }, stub.work))
+      assert.strictEqual(error._tag, "IdempotencyConflict")
+      yield* TestClock.adjust(1000)
+      assert.strictEqual(valueOf(yield* Fiber.join(first)), "S1")
+      assert.deepStrictEqual(stub.calls, [0])
+      yield* nothingLeft(idempotency, stub)
+    }))
+
+  it.effect("I7 stored at 0: replayed at 86 399 999, executed at 86 400 000", () =>
+    Effect.gen(function*() {
+      const idempotency = yield* make()
+      const stub = transport(0)
+      yield* idempotency.run(request, stub.work)
+      yield* TestClock.adjust(86_399_999)
+      assert.deepStrictEqual(yield* idempotency.run(request, stub.work), {
+        value: "S1",
+        how: "replayed",
+        age: 86_399_999,
+        storeFailed: false
+      })
+      assert.strictEqual(stub.calls.length, 1)
+      yield* TestClock.adjust(1)
+      assert.strictEqual((yield* idempotency.run(request, stub.work)).how, "led")
+      assert.strictEqual(stub.calls.length, 2)
+    }))
+
+  it.effect("I8 first run 503: the repetition executes again", () =>
+    Effect.gen(function*() {
+      const idempotency = yield* make(finalWhenInvalid)
+      const stub = transport(0)
+      stub.failWith = F
+      assert.strictEqual(yield* Effect.flip(idempotency.run(request, stub.work)), F)
+      stub.failWith = undefined
+      assert.strictEqual((yield* idempotency.run(request, stub.work)).value, "S2")
+      yield* nothingLeft(idempotency, stub)
+    }))
+
+  it.effect("I9 first run 400 of class invalid-request: the same error again, 0 calls", () =>
+    Effect.gen(function*() {
+      const idempotency = yield* make(finalWhenInvalid)
+      const stub = transport(0)
+      stub.failWith = invalid
+      assert.strictEqual(yield* Effect.flip(idempotency.run(request, stub.work)), invalid)
+      stub.failWith = undefined
+      assert.strictEqual(yield* Effect.flip(idempotency.run(request, stub.work)), invalid)
+      assert.strictEqual(stub.calls.length, 1)
+      const other = yield* Effect.flip(idempotency.run({ ...request, fingerprint: "P′" }, stub.work))
+      assert.strictEqual(other._tag, "IdempotencyConflict")
+    }))
+
+  it.effect("I12 the store cannot be read: the call proceeds, one report", () =>
+    Effect.gen(function*() {
+      const reports: Array<string> = []
+      const memory = yield* Store.memory<Idempotency.Stored<string, ProviderError>>({ maxEntries: 10 })
+      const idempotency = yield* make({
+        store: { ...memory, get: () => Effect.fail(new Store.StoreError({ operation: "get" })) },
+        onStoreError: (operation) => reports.push(operation)
+      })
+      const stub = transport(1000)
+      const callers = yield* Effect.replicateEffect(caller(idempotency.run(request, stub.work)), 3)
+      yield* TestClock.adjust(1000)
+      for (const fiber of callers) {
+        const { exit } = yield* Fiber.join(fiber)
+        assert.isTrue(Exit.isSuccess(exit) && exit.value.value === "S1" && exit.value.storeFailed)
+      }
+      assert.deepStrictEqual(reports, ["get"])
+      yield* nothingLeft(idempotency, stub)
+    }))
+
+  it.effect("I12 the store cannot be written: the result is returned, one report", () =>
+    Effect.gen(function*() {
+      const reports: Array<string> = []
+      const memory = yield* Store.memory<Idempotency.Stored<string, ProviderError>>({ maxEntries: 10 })
+      const idempotency = yield* make({
+        store: { ...memory, set: () => Effect.fail(new Store.StoreError({ operation: "set" })) },
+        onStoreError: (operation) => {
+          reports.push(operation)
+          throw new Error("a listener's own trouble")
+        }
+      })
+      const stub = transport(0)
+      const first = yield* idempotency.run(request, stub.work)
+      assert.deepStrictEqual(first, { value: "S1", how: "led", age: 0, storeFailed: true })
+      assert.deepStrictEqual(reports, ["set"])
+      assert.strictEqual((yield* idempotency.run(request, stub.work)).value, "S2")
+      yield* nothingLeft(idempotency, stub)
+    }))
+
+  it.effect("I13 axios-cache-interceptor#1149: 100 followers of a leader that fails after 3 attempts share its 503", () =>
+    Effect.gen(function*() {
+      const idempotency = yield* make()
+      const stub = transport(100)
+      stub.failWith = F
+      const run = idempotency.run(request, () => Effect.retry(stub.work(), { times: 2 }))
+      const callers = yield* Effect.replicateEffect(caller(run), 101)
+      yield* TestClock.adjust(300)
+      for (const fiber of callers) assert.deepStrictEqual(yield* Fiber.join(fiber), { exit: Exit.fail(F), at: 300 })
+      assert.deepStrictEqual(stub.calls, [0, 100, 200])
+      yield* nothingLeft(idempotency, stub)
+    }))
+
+  it.effect("I14 undici PR#5673: follower B is interrupted at 200 and settles at 200, A is unaffected", () =>
+    Effect.gen(function*() {
+      const idempotency = yield* make()
+      const stub = transport(1000)
+      const slowToClean = () => Effect.ensuring(stub.work(), Effect.sleep(50))
+      const a = yield* caller(idempotency.run(request, slowToClean))
+      const b = yield* caller(idempotency.run(request, slowToClean))
+      yield* TestClock.adjust(200)
+      assert.strictEqual(yield* interruptedAt(b), 200)
+      yield* TestClock.adjust(850)
+      assert.strictEqual(valueOf(yield* Fiber.join(a)), "S1")
+      assert.deepStrictEqual([stub.calls, stub.interrupted], [[0], []])
+      yield* nothingLeft(idempotency, stub)
+    }))
+
+  it.effect("I14 a leader with a follower settles at once as well", () =>
+    Effect.gen(function*() {
+      const idempotency = yield* make()
+      const stub = transport(1000)
+      const slowToClean = () => Effect.ensuring(stub.work(), Effect.sleep(50))
+      const a = yield* caller(idempotency.run(request, slowToClean))
+      const b = yield* caller(idempotency.run(request, slowToClean))
+      yield* TestClock.adjust(200)
+      assert.strictEqual(yield* interruptedAt(a), 200)
+      yield* TestClock.adjust(850)
+      assert.strictEqual(valueOf(yield* Fiber.join(b)), "S1")
+      yield* nothingLeft(idempotency, stub)
+    }))
+})
+
+describe("bugs of other projects", () => {
+  it.effect("claude-code#87101 identical requests 13 ms apart are one call", () =>
+    Effect.gen(function*() {
+      const idempotency = yield* make()
+      const stub = transport(1000)
+      const a = yield* caller(idempotency.run(request, stub.work))
+      yield* TestClock.adjust(13)
+      const b = yield* caller(idempotency.run(request, stub.work))
+      yield* TestClock.adjust(987)
+      assert.strictEqual(valueOf(yield* Fiber.join(a)), "S1")
+      assert.strictEqual((yield* Fiber.join(b)).at, 1000)
+      assert.deepStrictEqual(stub.calls, [0])
+    }))
+
+  it.effect("elizaOS#17602 followers do not inherit the leader's deadline: the work sees the latest of its members", () =>
+    Effect.gen(function*() {
+      const idempotency = yield* make()
+      const stub = transport(1000)
+      let flight: Idempotency.Flight | undefined
+      const join = (deadlineAt: number | undefined) =>
+        caller(idempotency.run({ ...request, deadlineAt }, (seen) => {
+          flight = seen
+          return stub.work()
+        }))
+      const deadlineAt = () => flight!.deadlineAt
+      yield* join(300)
+      assert.strictEqual(deadlineAt(), 300)
+      const b = yield* join(900)
+      assert.strictEqual(deadlineAt(), 900)
+      const c = yield* join(900)
+      const d = yield* join(500)
+      const e = yield* join(undefined) // a caller without a deadline counts as well
+      assert.strictEqual(deadlineAt(), Infinity)
+      yield* Fiber.interrupt(e)
+      assert.strictEqual(deadlineAt(), 900)
+      yield* Fiber.interrupt(b)
+      assert.strictEqual(deadlineAt(), 900)
+      yield* Fiber.interrupt(c)
+      assert.strictEqual(deadlineAt(), 500)
+      yield* Fiber.interrupt(d)
+      assert.strictEqual(deadlineAt(), 300)
+      yield* TestClock.adjust(1000)
+      assert.deepStrictEqual([stub.calls, stub.interrupted], [[0], []])
+    }))
+
+  it.effect("SwiftMail PR#181 followers share a failure, but a failure of theirs they are free to retry", () =>
+    Effect.gen(function*() {
+      const idempotency = yield* make()
+      const stub = transport(100)
+      stub.failWith = F
+      const run = Effect.retry(idempotency.run(request, stub.work), { times: 1 })
+      const callers = yield* Effect.replicateEffect(caller(run), 10)
+      yield* TestClock.adjust(100)
+      stub.failWith = undefined
+      yield* TestClock.adjust(100)
+      for (const fiber of callers) assert.strictEqual(valueOf(yield* Fiber.join(fiber)), "S2")
+      assert.deepStrictEqual(stub.calls, [0, 100]) // no stampede on the second round either
+      yield* nothingLeft(idempotency, stub)
+    }))
+})
+
+describe("run", () => {
+  it.effect("an answer that may not be stored is shared, not replayed", () =>
+    Effect.gen(function*() {
+      const idempotency = yield* make()
+      const stub = transport(10)
+      const work = () => Effect.map(stub.work(), (produced) => ({ ...produced, store: false }))
+      const callers = yield* Effect.replicateEffect(caller(idempotency.run(request, work)), 2)
+      yield* TestClock.adjust(10)
+      for (const fiber of callers) assert.strictEqual(valueOf(yield* Fiber.join(fiber)), "S1")
+      const next = yield* caller(idempotency.run(request, work))
+      yield* TestClock.adjust(10)
+      assert.strictEqual(valueOf(yield* Fiber.join(next)), "S2")
+    }))
+
+  it.effect("tells how a call is answered as soon as that is decided", () =>
+    Effect.gen(function*() {
+      const idempotency = yield* make(finalWhenInvalid)
+      const stub = transport(10)
+      stub.failWith = invalid
+      const told: Array<string> = []
+      const run = idempotency.run({
+        ...request,
+        onDecided: (how, age) => {
+          told.push(`${how} ${age}`)
+          throw new Error("a listener's own trouble")
+        }
+      }, stub.work)
+      yield* caller(run)
+      yield* caller(run)
+      assert.deepStrictEqual(told, ["led 0", "joined 0"])
+      yield* TestClock.adjust(15)
+      assert.strictEqual(yield* Effect.flip(run), invalid)
+      assert.deepStrictEqual(told, ["led 0", "joined 0", "replayed 5"])
+    }))
+
+  it.effect("the work runs with the services of the caller that brought it", () =>
+    Effect.gen(function*() {
+      class Name extends Context.Service<Name, string>()("test/Name") {}
+      const idempotency = yield* make()
+      const run = idempotency.run(request, () =>
+        Effect.gen(function*() {
+          return { value: yield* Name, store: true }
+        }))
+      assert.strictEqual((yield* Effect.provideService(run, Name, "A")).value, "A")
+    }))
+
+  it.effect("a defect goes to every member and is not stored", () =>
+    Effect.gen(function*() {
+      const idempotency = yield* make({ storeFailure: () => true })
+      const die = () => Effect.andThen(Effect.sleep(10), Effect.die("bug"))
+      const callers = yield* Effect.replicateEffect(caller(idempotency.run(request, die)), 3)
+      yield* TestClock.adjust(10)
+      for (const fiber of callers) assert.deepStrictEqual((yield* Fiber.join(fiber)).exit, Exit.die("bug"))
+      const boom = (): Effect.Effect<never> => {
+        throw new Error("boom")
+      }
+      assert.isTrue(Cause.hasDies(yield* Effect.flip(Effect.sandbox(idempotency.run(request, boom)))))
+      yield* nothingLeft(idempotency)
+      const stub = transport(0)
+      assert.strictEqual((yield* idempotency.run(request, stub.work)).how, "led")
+    }))
+
+  it.effect("a failure next to a defect or an interruption is not recorded", () =>
+    Effect.gen(function*() {
+      const idempotency = yield* make({ storeFailure: () => true })
+      const stub = transport(0)
+      for (const other of [Cause.die("bug"), Cause.interrupt(1)]) {
+        const cause = Cause.combine(Cause.fail(F), other)
+        assert.isTrue(Exit.isFailure(yield* Effect.exit(idempotency.run(request, () => Effect.failCause(cause)))))
+        assert.strictEqual(yield* idempotency.inFlight, 0)
+      }
+      assert.strictEqual((yield* idempotency.run(request, stub.work)).how, "led")
+    }))
+
+  it.effect("work that interrupts itself interrupts only who brought it; the next one does its own", () =>
+    Effect.gen(function*() {
+      const idempotency = yield* make()
+      const stub = transport(10)
+      const a = yield* caller(idempotency.run(request, () => Effect.andThen(Effect.sleep(5), Effect.interrupt)))
+      const followers = yield* Effect.replicateEffect(caller(idempotency.run(request, stub.work)), 3)
+      yield* TestClock.adjust(15)
+      assert.isTrue(Exit.hasInterrupts((yield* Fiber.join(a)).exit))
+      for (const fiber of followers) assert.strictEqual(valueOf(yield* Fiber.join(fiber)), "S1")
+      assert.deepStrictEqual(stub.calls, [5])
+      yield* nothingLeft(idempotency, stub)
+    }))
+
+  it.effect("`storeFailure` that throws is a defect of the call, and nobody waits for ever", () =>
+    Effect.gen(function*() {
+      const idempotency = yield* make({
+        storeFailure: () => {
+          throw new Error("bug")
+        }
+      })
+      const stub = transport(0)
+      stub.failWith = F
+      assert.isTrue(Cause.hasDies(yield* Effect.flip(Effect.sandbox(idempotency.run(request, stub.work)))))
+      yield* nothingLeft(idempotency, stub)
+    }))
+
+  it.effect("work whose first step interrupts its caller: the caller leaves, the work cleans up", () =>
+    Effect.gen(function*() {
+      const idempotency = yield* make()
+      const stub = transport(1000)
+      const self = yield* Deferred.make<Fiber.Fiber<unknown, unknown>>()
+      const work = () =>
+        Effect.andThen(
+          Effect.flatMap(Deferred.await(self), (fiber) => Effect.sync(() => fiber.interruptUnsafe())),
+          stub.work()
+        )
+      const fiber = yield* Effect.forkChild(idempotency.run(request, work))
+      yield* Deferred.succeed(self, fiber)
+      yield* settle
+      assert.isTrue(Exit.hasInterrupts(fiber.pollUnsafe()!))
+      yield* nothingLeft(idempotency, stub)
+    }))
+
+  it.effect("keys are independent", () =>
+    Effect.gen(function*() {
+      const idempotency = yield* make()
+      const stub = transport(10)
+      yield* caller(idempotency.run(request, stub.work))
+      yield* caller(idempotency.run({ key: "k2", fingerprint: "P" }, stub.work))
+      assert.strictEqual(yield* idempotency.inFlight, 2)
+      yield* TestClock.adjust(10)
+      assert.deepStrictEqual(stub.calls, [0, 0])
+      yield* nothingLeft(idempotency, stub)
+    }))
+})
+
+describe("a slow store", () => {
+  const slow = Effect.fnUntraced(function*(millis: number) {
+    const memory = yield* Store.memory<Idempotency.Stored<string, ProviderError>>({ maxEntries: 10 })
+    const log: Array<string> = []
+    const store: Store.Store<Idempotency.Stored<string, ProviderError>> = {
+      ...memory,
+      get: (key) => {
+        log.push("get")
+        return Effect.delay(memory.get(key), millis)
+      },
+      set: (key, value, options) => {
+        log.push("set")
+        return Effect.delay(memory.set(key, value, options), millis)
+      }
+    }
+    return { idempotency: yield* make({ store, onStoreError: (operation) => log.push(`${operation} failed`) }), log }
+  })
+
+  it.effect("is read once for callers that come while it is being read, whether it knows the key or not", () =>
+    Effect.gen(function*() {
+      const { idempotency, log } = yield* slow(100)
+      const stub = transport(1000)
+      const first = yield* Effect.replicateEffect(caller(idempotency.run(request, stub.work)), 10)
+      yield* TestClock.adjust(1200)
+      for (const fiber of first) assert.strictEqual((yield* Fiber.join(fiber)).at, 1200)
+      assert.deepStrictEqual([stub.calls, log], [[100], ["get", "set"]])
+      const second = yield* Effect.replicateEffect(caller(idempotency.run(request, stub.work)), 10)
+      const other = yield* caller(idempotency.run({ ...request, fingerprint: "P′" }, stub.work))
+      yield* TestClock.adjust(100)
+      for (const fiber of second) {
+        const { exit } = yield* Fiber.join(fiber)
+        const expected = { value: "S1", how: "replayed", age: 100, storeFailed: false }
+        assert.deepStrictEqual(exit, Exit.succeed(expected as Idempotency.Answer<string>))
+      }
+      assert.isTrue(Exit.isFailure((yield* Fiber.join(other)).exit))
+      assert.deepStrictEqual([stub.calls, log], [[100], ["get", "set", "get"]])
+      yield* nothingLeft(idempotency, stub)
+    }))
+
+  it.effect("another fingerprint that comes while an unknown key is being read gets the conflict, not the work", () =>
+    Effect.gen(function*() {
+      const { idempotency } = yield* slow(100)
+      const stub = transport(1000)
+      const first = yield* caller(idempotency.run(request, stub.work))
+      const other = yield* caller(idempotency.run({ ...request, fingerprint: "P′" }, stub.work))
+      yield* TestClock.adjust(100)
+      const { exit } = yield* Fiber.join(other)
+      assert.isTrue(Exit.isFailure(exit) && Cause.pretty(exit.cause).includes("IdempotencyConflict"))
+      yield* TestClock.adjust(1100)
+      assert.strictEqual(valueOf(yield* Fiber.join(first)), "S1")
+    }))
+
+  it.effect("the reader leaves: one of those that came meanwhile reads, at once for itself", () =>
+    Effect.gen(function*() {
+      const { idempotency, log } = yield* slow(100)
+      const stub = transport(1000)
+      const reader = yield* caller(idempotency.run(request, stub.work))
+      const others = yield* Effect.replicateEffect(caller(idempotency.run(request, stub.work)), 3)
+      yield* TestClock.adjust(50)
+      assert.strictEqual(yield* interruptedAt(reader), 50)
+      yield* TestClock.adjust(1200)
+      for (const fiber of others) assert.strictEqual((yield* Fiber.join(fiber)).at, 1250)
+      assert.deepStrictEqual([stub.calls, log], [[150], ["get", "get", "set"]])
+      yield* nothingLeft(idempotency, stub)
+    }))
+
+  it.effect("one that waits for the reader leaves at once", () =>
+    Effect.gen(function*() {
+      const { idempotency } = yield* slow(100)
+      const stub = transport(0)
+      yield* caller(idempotency.run(request, stub.work))
+      const other = yield* caller(idempotency.run(request, stub.work))
+      yield* TestClock.adjust(50)
+      assert.strictEqual(yield* interruptedAt(other), 50)
+      yield* TestClock.adjust(150)
+      yield* nothingLeft(idempotency, stub)
+    }))
+
+  it.effect("a repetition never overtakes the record: callers that come while it is written join", () =>
+    Effect.gen(function*() {
+      const { idempotency } = yield* slow(100)
+      const stub = transport(1000)
+      const first = yield* caller(idempotency.run(request, stub.work))
+      yield* TestClock.adjust(1150)
+      const second = yield* caller(idempotency.run(request, stub.work))
+      yield* TestClock.adjust(50)
+      assert.strictEqual((yield* Fiber.join(first)).at, 1200)
+      assert.strictEqual((yield* Fiber.join(second)).at, 1200)
+      assert.deepStrictEqual(stub.calls, [100])
+    }))
+
+  it.effect("an answer that is being recorded is recorded, although everybody leaves; the last one waits for it", () =>
+    Effect.gen(function*() {
+      const { idempotency } = yield* slow(100)
+      const stub = transport(1000)
+      const first = yield* caller(idempotency.run(request, stub.work))
+      yield* TestClock.adjust(1150)
+      const leaving = yield* caller(Fiber.interrupt(first))
+      yield* TestClock.adjust(50)
+      assert.strictEqual((yield* Fiber.join(leaving)).at, 1200)
+      yield* nothingLeft(idempotency, stub)
+      const next = yield* caller(idempotency.run(request, stub.work))
+      yield* TestClock.adjust(100)
+      assert.strictEqual(valueOf(yield* Fiber.join(next)), "S1")
+      assert.deepStrictEqual(stub.calls, [100])
+    }))
+
+  it.effect("everybody left while the answer is recorded: who comes then joins it", () =>
+    Effect.gen(function*() {
+      const { idempotency, log } = yield* slow(100)
+      const stub = transport(1000)
+      const first = yield* caller(idempotency.run(request, stub.work))
+      yield* TestClock.adjust(1150)
+      const leaving = yield* caller(Fiber.interrupt(first))
+      const next = yield* caller(idempotency.run(request, stub.work))
+      yield* TestClock.adjust(50)
+      assert.strictEqual((yield* Fiber.join(leaving)).at, 1200)
+      assert.deepStrictEqual(yield* Fiber.join(next), {
+        exit: Exit.succeed({ value: "S1", how: "joined", age: 0, storeFailed: false } as const),
+        at: 1200
+      })
+      assert.deepStrictEqual([stub.calls, log], [[100], ["get", "set"]])
+      yield* nothingLeft(idempotency, stub)
+    }))
+
+  it.effect("a ticket that is used twice at the same time records once", () =>
+    Effect.gen(function*() {
+      const { idempotency, log } = yield* slow(100)
+      const leader = yield* caller(Effect.gen(function*() {
+        const entered = yield* idempotency.enter(request)
+        if (entered._tag !== "Lead") return yield* Effect.die(entered)
+        const complete = (value: string) => entered.ticket.complete(Exit.succeed({ value, store: true }))
+        return yield* Effect.all([complete("first"), complete("second"), entered.ticket.abandon], { concurrency: 3 })
+      }))
+      yield* TestClock.adjust(200)
+      assert.isTrue(Exit.isSuccess((yield* Fiber.join(leader)).exit))
+      assert.deepStrictEqual(log, ["get", "set"])
+      const next = yield* caller(idempotency.enter(request))
+      yield* TestClock.adjust(100)
+      const { exit } = yield* Fiber.join(next)
+      assert.deepStrictEqual(exit, Exit.succeed({ _tag: "Replay", exit: Exit.succeed("first"), age: 100 } as const))
+    }))
+
+  it.effect("a store that interrupts itself is a store that failed", () =>
+    Effect.gen(function*() {
+      const interrupt = () => Effect.interrupt
+      const reports: Array<string> = []
+      const idempotency = yield* make({
+        store: { get: interrupt, set: interrupt, remove: interrupt },
+        onStoreError: (operation) => reports.push(operation)
+      })
+      const stub = transport(0)
+      assert.isTrue((yield* idempotency.run(request, stub.work)).storeFailed)
+      assert.deepStrictEqual(reports, ["get", "set"])
+      yield* nothingLeft(idempotency, stub)
+    }))
+
+  it.effect("a store that dies is a store that failed", () =>
+    Effect.gen(function*() {
+      const die = (): never => {
+        throw new Error("bug")
+      }
+      const reports: Array<string> = []
+      const idempotency = yield* make({
+        store: { get: die, set: die, remove: die },
+        onStoreError: (operation) => reports.push(operation)
+      })
+      const stub = transport(0)
+      assert.isTrue((yield* idempotency.run(request, stub.work)).storeFailed)
+      assert.deepStrictEqual(reports, ["get", "set"])
+      yield* nothingLeft(idempotency, stub)
+    }))
+})
+
+describe("enter", () => {
+  const produced = Exit.succeed({ value: "S", store: true })
+  const lead = (entered: Idempotency.Entered<string, ProviderError>) => {
+    assert.strictEqual(entered._tag, "Lead")
+    return (entered as Extract<typeof entered, { readonly _tag: "Lead" }>).ticket
+  }
+  const join = (entered: Idempotency.Entered<string, ProviderError>) => {
+    assert.strictEqual(entered._tag, "Join")
+    return (entered as Extract<typeof entered, { readonly _tag: "Join" }>).await
+  }
+
+  it.effect("lead, join, complete, replay", () =>
+    Effect.gen(function*() {
+      const idempotency = yield* make()
+      const ticket = lead(yield* idempotency.enter(request))
+      const follower = yield* caller(Effect.flatMap(idempotency.enter(request), join))
+      const running = yield* caller(idempotency.run(request, () => Effect.die("not asked")))
+      yield* TestClock.adjust(100)
+      assert.isFalse(yield* ticket.complete(produced))
+      const outcome = { exit: Exit.succeed("S"), storeFailed: false }
+      assert.deepStrictEqual((yield* Fiber.join(follower)).exit, Exit.succeed(outcome))
+      assert.strictEqual(valueOf(yield* Fiber.join(running)), "S")
+      yield* nothingLeft(idempotency)
+      yield* TestClock.adjust(7)
+      assert.deepStrictEqual(yield* idempotency.enter(request), { _tag: "Replay", exit: Exit.succeed("S"), age: 7 })
+      const error = yield* Effect.flip(idempotency.enter({ ...request, fingerprint: "P′" }))
+      assert.strictEqual(error._tag, "IdempotencyConflict")
+    }))
+
+  it.effect("a failure is shared; one that is final is replayed", () =>
+    Effect.gen(function*() {
+      const idempotency = yield* make(finalWhenInvalid)
+      const ticket = lead(yield* idempotency.enter(request))
+      const follower = yield* caller(Effect.flatMap(idempotency.enter(request), join))
+      yield* ticket.complete(Exit.fail(F))
+      const outcome = { exit: Exit.fail(F), storeFailed: false }
+      assert.deepStrictEqual((yield* Fiber.join(follower)).exit, Exit.succeed(outcome))
+      yield* lead(yield* idempotency.enter(request)).complete(Exit.fail(invalid))
+      assert.deepStrictEqual(yield* idempotency.enter(request), { _tag: "Replay", exit: Exit.fail(invalid), age: 0 })
+    }))
+
+  it.effect("the leader gives up: the first waiter makes its own call, the others join it", () =>
+    Effect.gen(function*() {
+      const idempotency = yield* make()
+      const ticket = lead(yield* idempotency.enter(request))
+      const led: Array<number> = []
+      const streamer = (id: number): Effect.Effect<string, unknown> =>
+        Effect.scoped(Effect.gen(function*() {
+          while (true) {
+            const entered = yield* idempotency.enter(request)
+            if (entered._tag === "Replay") return yield* entered.exit
+            if (entered._tag === "Lead") {
+              led.push(id)
+              yield* Effect.sleep(1000)
+              yield* entered.ticket.complete(Exit.succeed({ value: `by ${id}`, store: true }))
+              return `by ${id}`
+            }
+            const outcome = yield* entered.await
+            if (outcome !== "abandoned") return yield* outcome.exit
+          }
+        }))
+      const waiters = yield* Effect.forEach([1, 2, 3, 4], (id) => caller(streamer(id)))
+      yield* TestClock.adjust(500)
+      yield* ticket.abandon
+      yield* settle
+      assert.deepStrictEqual(led, [1])
+      yield* interruptedAt(waiters[0]!) // and so does the next one
+      yield* settle
+      assert.deepStrictEqual(led, [1, 2])
+      yield* TestClock.adjust(1000)
+      for (const fiber of waiters.slice(1)) {
+        assert.deepStrictEqual(yield* Fiber.join(fiber), { exit: Exit.succeed("by 2"), at: 1500 })
+      }
+      yield* nothingLeft(idempotency)
+    }))
+
+  it.effect("closing the scope gives up a ticket that was not used", () =>
+    Effect.gen(function*() {
+      const idempotency = yield* make()
+      const leader = yield* caller(Effect.scoped(Effect.andThen(idempotency.enter(request), Effect.never)))
+      const stub = transport(10)
+      const follower = yield* caller(idempotency.run(request, stub.work))
+      yield* interruptedAt(leader)
+      yield* TestClock.adjust(10)
+      assert.strictEqual(valueOf(yield* Fiber.join(follower)), "S1")
+      yield* nothingLeft(idempotency, stub)
+    }))
+
+  it.effect("a ticket counts once; a late one is fenced off", () =>
+    Effect.gen(function*() {
+      const idempotency = yield* make()
+      const first = lead(yield* idempotency.enter(request))
+      yield* first.abandon
+      yield* first.abandon
+      const second = lead(yield* idempotency.enter(request))
+      yield* first.complete(Exit.succeed({ value: "late", store: true }))
+      yield* first.abandon
+      assert.strictEqual(yield* idempotency.inFlight, 1)
+      yield* second.complete(produced)
+      yield* first.complete(Exit.succeed({ value: "later", store: true }))
+      yield* second.complete(Exit.succeed({ value: "twice", store: true }))
+      yield* second.abandon
+      assert.deepStrictEqual(yield* idempotency.enter(request), { _tag: "Replay", exit: Exit.succeed("S"), age: 0 })
+      yield* nothingLeft(idempotency)
+    }))
+
+  it.effect("a caller that joined but does not wait holds nothing, and learns the end when it asks late", () =>
+    Effect.gen(function*() {
+      const idempotency = yield* make()
+      const stub = transport(1000)
+      const leader = yield* caller(idempotency.run(request, stub.work))
+      const waiting = join(yield* idempotency.enter(request))
+      yield* interruptedAt(leader) // it was the only member
+      assert.deepStrictEqual(stub.interrupted, [0])
+      assert.strictEqual(yield* waiting, "abandoned")
+      const next = yield* caller(idempotency.run(request, stub.work))
+      const late = join(yield* idempotency.enter(request))
+      yield* TestClock.adjust(1000)
+      assert.strictEqual(valueOf(yield* Fiber.join(next)), "S2")
+      assert.deepStrictEqual(yield* late, { exit: Exit.succeed("S2"), storeFailed: false })
+    }))
+
+  it.effect("a member that entered keeps shared work alive", () =>
+    Effect.gen(function*() {
+      const idempotency = yield* make()
+      const stub = transport(1000)
+      const leader = yield* caller(idempotency.run(request, stub.work))
+      const member = yield* caller(Effect.flatMap(idempotency.enter(request), join))
+      yield* interruptedAt(leader)
+      yield* TestClock.adjust(1000)
+      assert.deepStrictEqual(
+        (yield* Fiber.join(member)).exit,
+        Exit.succeed({ exit: Exit.succeed("S1"), storeFailed: false })
+      )
+      yield* nothingLeft(idempotency, stub)
+    }))
+
+  it.effect("an interruption handed in as the result is nobody else's", () =>
+    Effect.gen(function*() {
+      const idempotency = yield* make()
+      const ticket = lead(yield* idempotency.enter(request))
+      const early = yield* caller(Effect.flatMap(idempotency.enter(request), join))
+      const late = join(yield* idempotency.enter(request))
+      yield* ticket.complete(Exit.interrupt(1))
+      assert.deepStrictEqual((yield* Fiber.join(early)).exit, Exit.succeed("abandoned"))
+      assert.strictEqual(yield* late, "abandoned")
+    }))
+
+  it.effect("says when the answer could not be recorded", () =>
+    Effect.gen(function*() {
+      const memory = yield* Store.memory<Idempotency.Stored<string, ProviderError>>({ maxEntries: 10 })
+      const idempotency = yield* make({ store: { ...memory, set: () => Effect.die("disk full") } })
+      assert.isTrue(yield* lead(yield* idempotency.enter(request)).complete(produced))
+      yield* nothingLeft(idempotency)
+    }))
+})
+
+describe("make", () => {
+  it.effect("keeps at most maxEntries answers and maxBytes bytes, fingerprints included", () =>
+    Effect.gen(function*() {
+      const stub = transport(0)
+      const how = (idempotency: Idempotency.Idempotency<string, ProviderError>, key: string, size = 0) =>
+        Effect.map(
+          idempotency.run(
+            { key, fingerprint: "1234567890" },
+            () => Effect.map(stub.work(), (produced) => ({ ...produced, size }))
+          ),
+          (answer) => answer.how
+        )
+      const few = yield* make({ maxEntries: 2 })
+      for (const key of ["a", "b", "c"]) yield* how(few, key)
+      assert.strictEqual(yield* how(few, "c"), "replayed")
+      assert.strictEqual(yield* how(few, "a"), "led")
+      const small = yield* make({ maxBytes: 100 })
+      yield* how(small, "a", 78) // 78 + 2 + 20
+      assert.strictEqual(yield* how(small, "a"), "replayed")
+      yield* how(small, "b", 79)
+      assert.strictEqual(yield* how(small, "b"), "led")
+    }))
+
+  it.effect("a ttl of zero only joins", () =>
+    Effect.gen(function*() {
+      const idempotency = yield* make({ ttl: 0 })
+      const stub = transport(0)
+      yield* idempotency.run(request, stub.work)
+      assert.strictEqual((yield* idempotency.run(request, stub.work)).value, "S2")
+    }))
+
+  it.effect.each([
+    { options: { ttl: -1 }, path: "idempotency.ttl" },
+    { options: { maxEntries: 0 }, path: "idempotency.maxEntries" },
+    { options: { maxBytes: -1 }, path: "idempotency.maxBytes" },
+    { options: { tll: 1 } as Idempotency.Options<string, ProviderError>, path: "idempotency.tll" }
+  ])("refuses $options", ({ options, path }) =>
+    Effect.gen(function*() {
+      const error = yield* Effect.flip(make(options))
+      assert.strictEqual(error._tag, "LlmConfigError")
+      assert.strictEqual(error.path, path)
+    }))
+})
+
+// -----------------------------------------------------------------------------
+// sweeps: an interruption at every step, for every length of a step
+// -----------------------------------------------------------------------------
+
+/** Runs one task at a time, so that a test can act between any two of them. */
+class Stepper implements Scheduler.Scheduler {
+  readonly executionMode = "async"
+  readonly tasks: Array<() => void> = []
+  shouldYield(fiber: Fiber.Fiber<unknown, unknown>) {
+    return fiber.currentOpCount >= fiber.cache.maxOpsBeforeYield
+  }
+  makeDispatcher() {
+    return {
+      scheduleTask: (task: () => void) => {
+        this.tasks.push(task)
+      },
+      flush: () => this.drain()
+    }
+  }
+  step(): boolean {
+    const task = this.tasks.shift()
+    task?.()
+    return task !== undefined
+  }
+  drain() {
+    let steps = 0
+    while (this.step()) assert.isBelow(++steps, 10_000, "it never comes to rest")
+  }
+}
+
+describe("interruption sweeps", () => {
+  const names = ["A", "B", "C"] as const
+  type Name = typeof names[number]
+
+  /** One world per run: three callers of one key, work and a store that yield and count what they hold. */
+  const world = (budget: number, verbs: Record<Name, "run" | "enter">) => {
+    const stepper = new Stepper()
+    const fork = <A, E>(effect: Effect.Effect<A, E>) =>
+      Effect.runForkWith(Context.make(Scheduler.MaxOpsBeforeYield, budget))(effect, { scheduler: stepper })
+    const held = { work: 0, store: 0 }
+    let calls = 0
+    const hold = <A>(what: "work" | "store", use: Effect.Effect<A>) =>
+      Effect.acquireUseRelease(
+        Effect.sync(() => held[what]++),
+        () => Effect.andThen(Effect.yieldNow, use),
+        () => Effect.sync(() => held[what]--)
+      )
+    const work = hold("work", Effect.sync(() => ({ value: `S${++calls}`, store: true })))
+    const memory = Effect.runSync(Store.memory<Idempotency.Stored<string, ProviderError>>({ maxEntries: 10 }))
+    const idempotency = Effect.runSync(make({
+      store: {
+        ...memory,
+        get: (key) => hold("store", Effect.orDie(memory.get(key))),
+        set: (key, value, options) => hold("store", Effect.orDie(memory.set(key, value, options)))
+      }
+    }))
+    const run = Effect.map(idempotency.run(request, () => work), (answer) => answer.value)
+    const enter = Effect.scoped(Effect.gen(function*() {
+      while (true) {
+        const entered = yield* idempotency.enter(request)
+        if (entered._tag === "Replay") return yield* entered.exit
+        if (entered._tag === "Lead") {
+          const produced = yield* work
+          yield* entered.ticket.complete(Exit.succeed(produced))
+          return produced.value
+        }
+        const outcome = yield* entered.await
+        if (outcome !== "abandoned") return yield* outcome.exit
+      }
+    }))
+    const start = () =>
+      new Map(names.map((name) => [name, fork<string, unknown>(verbs[name] === "run" ? run : enter)] as const))
+    return { stepper, fork, held, idempotency, run, start }
+  }
+
+  const sweep = (verbs: Record<Name, "run" | "enter">, victims: ReadonlyArray<Name>) => {
+    let interruptions = 0
+    let cut = 0
+    for (let budget = 3; budget <= 64; budget++) {
+      for (let at = 0, running = true; running; at++) {
+        const { fork, held, idempotency, run, start, stepper } = world(budget, verbs)
+        const callers = start()
+        for (let i = 0; i < at && running; i++) running = stepper.step()
+        for (const name of victims) {
+          callers.get(name)!.interruptUnsafe()
+          interruptions++
+        }
+        stepper.drain()
+        const where = `budget ${budget}, step ${at}`
+        const values = new Set<string>()
+        for (const [name, fiber] of callers) {
+          const exit = fiber.pollUnsafe()
+          if (exit === undefined) throw new Error(`${name} is stuck: ${where}`)
+          if (Exit.isSuccess(exit)) values.add(exit.value)
+          else {
+            assert.isTrue(victims.includes(name) && Cause.hasInterruptsOnly(exit.cause), `${name} failed: ${where}`)
+            cut++
+          }
+        }
+        assert.isAtMost(values.size, 1, where)
+        assert.deepStrictEqual(held, { work: 0, store: 0 }, where)
+        assert.strictEqual(Effect.runSync(idempotency.inFlight), 0, where)
+        // The key is usable, and whoever got an answer got the recorded one.
+        const after = fork(run)
+        stepper.drain()
+        const exit = after.pollUnsafe()
+        assert.isTrue(exit !== undefined && Exit.isSuccess(exit), where)
+        for (const value of values) assert.deepStrictEqual(exit, Exit.succeed(value), where)
+      }
+    }
+    // The sweep did what it says: many interruptions, some in time and some too late.
+    assert.isAbove(cut, 300)
+    assert.isAbove(interruptions, cut)
+  }
+
+  const run = { A: "run", B: "run", C: "run" } as const
+  const enter = { A: "enter", B: "enter", C: "enter" } as const
+  it("run: the leader", () => sweep(run, ["A"]))
+  it("run: a follower", () => sweep(run, ["B"]))
+  it("run: leader and follower", () => sweep(run, ["A", "B"]))
+  it("run: everybody, the leader first", () => sweep(run, ["A", "B", "C"]))
+  it("run: everybody, the leader last", () => sweep(run, ["C", "B", "A"]))
+  it("enter: the leader", () => sweep(enter, ["A"]))
+  it("enter: a follower", () => sweep(enter, ["B"]))
+  it("enter: everybody", () => sweep(enter, ["A", "B", "C"]))
+  it("a leader in place with followers that run", () => sweep({ ...run, A: "enter" }, ["A", "C"]))
+  it("a leader that runs with a member in place", () => sweep({ ...run, B: "enter" }, ["A", "C"]))
+})
+
+// -----------------------------------------------------------------------------
+// reference model
+// -----------------------------------------------------------------------------
+
+describe("reference model", () => {
+  const key = Schema.Literals(["x", "y"])
+  const Op = Schema.Union([
+    Schema.TaggedStruct("call", {
+      key,
+      fingerprint: Schema.Literals(["P", "P", "Q"]),
+      deadlineAt: Schema.Literals([1, 2, 3])
+    }),
+    Schema.TaggedStruct("call", {
+      key,
+      fingerprint: Schema.Literals(["P", "P", "Q"]),
+      deadlineAt: Schema.Literals([1, 2, 3])
+    }),
+    Schema.TaggedStruct("leave", { nth: Schema.Literals([0, 1, 2, 3, 4]) }),
+    Schema.TaggedStruct("complete", { key, store: Schema.Boolean }),
+    Schema.TaggedStruct("fail", { key, error: Schema.Literals([F, invalid].map((error) => error.reason._tag)) }),
+    Schema.TaggedStruct("advance", { ms: Schema.Literals([1, 20, 50]) })
+  ])
+  const ttl = 50
+
+  interface Call {
+    readonly id: number
+    readonly key: string
+    readonly deadlineAt: number
+    readonly fiber: Fiber.Fiber<Exit.Exit<Idempotency.Answer<string>, unknown>>
+    expected: Exit.Exit<Idempotency.Answer<string>, unknown> | "waiting" | "interrupted" | "conflict"
+  }
+
+  it.effect.prop(
+    "join, leave, complete, fail and advance refine a map of keys",
+    { ops: Schema.Array(Op).check(Schema.isMaxLength(60)) },
+    ({ ops }) =>
+      Effect.gen(function*() {
+        const idempotency = yield* make({ ttl, ...finalWhenInvalid })
+        const calls: Array<Call> = []
+        const stored = new Map<string, { fingerprint: string; exit: Exit.Exit<string, unknown>; at: number }>()
+        const flights = new Map<string, { fingerprint: string; leader: number; members: Array<Call> }>()
+        // The real side of the work: what is running, by key.
+        const works = new Map<
+          string,
+          { end: Deferred.Deferred<Idempotency.Produced<string>, ProviderError>; flight: Idempotency.Flight }
+        >()
+        let started = 0
+        let expectedStarts = 0
+        let now = 0
+
+        const end = (key: string, exit: Exit.Exit<string, unknown>) => {
+          const flight = flights.get(key)
+          flights.delete(key)
+          for (const call of flight?.members ?? []) {
+            const how = call.id === flight!.leader ? "led" : "joined"
+            call.expected = Exit.map(exit, (value) => ({ value, how, age: 0, storeFailed: false } as const))
+          }
+        }
+
+        for (const op of ops) {
+          switch (op._tag) {
+            case "advance":
+              yield* TestClock.adjust(op.ms)
+              now += op.ms
+              break
+            case "call": {
+              const id = calls.length
+              const { deadlineAt, fingerprint, key } = op
+              const fiber = yield* Effect.forkChild(
+                Effect.exit(idempotency.run({ key, fingerprint, deadlineAt }, (flight) =>
+                  Effect.suspend(() => {
+                    started++
+                    const end = Deferred.makeUnsafe<Idempotency.Produced<string>, ProviderError>()
+                    assert.isFalse(works.has(key))
+                    works.set(key, { end, flight })
+                    return Effect.ensuring(Deferred.await(end), Effect.sync(() => works.delete(key)))
+                  }))),
+                { startImmediately: true }
+              )
+              const call: Call = { id, key, deadlineAt, fiber, expected: "waiting" }
+              calls.push(call)
+              const record = stored.get(key)
+              const flight = flights.get(key)
+              if (flight !== undefined) {
+                if (flight.fingerprint === fingerprint) flight.members.push(call)
+                else call.expected = "conflict"
+              } else if (record !== undefined && now - record.at < ttl) {
+                call.expected = record.fingerprint !== fingerprint
+                  ? "conflict"
+                  : Exit.map(
+                    record.exit,
+                    (value) => ({ value, how: "replayed", age: now - record.at, storeFailed: false } as const)
+                  )
+              } else {
+                flights.set(key, { fingerprint, leader: id, members: [call] })
+                expectedStarts++
+              }
+              break
+            }
+            case "leave": {
+              const waiting = calls.filter((call) => call.expected === "waiting")
+              const call = waiting[op.nth % Math.max(1, waiting.length)]
+              if (call === undefined) break
+              yield* Fiber.interrupt(call.fiber)
+              call.expected = "interrupted"
+              const flight = flights.get(call.key)!
+              flight.members.splice(flight.members.indexOf(call), 1)
+              if (flight.members.length === 0) flights.delete(call.key)
+              break
+            }
+            case "complete": {
+              const work = works.get(op.key)
+              if (work === undefined) break
+              const value = `${op.key}${started}`
+              yield* Deferred.succeed(work.end, { value, store: op.store })
+              const fingerprint = flights.get(op.key)!.fingerprint
+              if (op.store) stored.set(op.key, { fingerprint, exit: Exit.succeed(value), at: now })
+              end(op.key, Exit.succeed(value))
+              break
+            }
+            case "fail": {
+              const work = works.get(op.key)
+              if (work === undefined) break
+              const error = op.error === "InvalidRequest" ? invalid : F
+              yield* Deferred.fail(work.end, error)
+              const fingerprint = flights.get(op.key)!.fingerprint
+              if (error === invalid) stored.set(op.key, { fingerprint, exit: Exit.fail(error), at: now })
+              end(op.key, Exit.fail(error))
+              break
+            }
+          }
+          yield* settle
+          for (const call of calls) {
+            if (call.expected === "waiting") assert.isUndefined(call.fiber.pollUnsafe(), `call ${call.id}`)
+            else if (call.expected === "conflict") {
+              const exit = yield* Fiber.join(call.fiber)
+              assert.isTrue(Exit.isFailure(exit) && Cause.pretty(exit.cause).includes("IdempotencyConflict"))
+            } else if (call.expected === "interrupted") {
+              assert.isTrue(Exit.hasInterrupts(call.fiber.pollUnsafe()!))
+            } else assert.deepStrictEqual(call.fiber.pollUnsafe(), Exit.succeed(call.expected))
+          }
+          assert.strictEqual(started, expectedStarts)
+          assert.strictEqual(yield* idempotency.inFlight, flights.size)
+          assert.deepStrictEqual([...works.keys()].toSorted(), [...flights.keys()].toSorted())
+          for (const [key, { members }] of flights) {
+            assert.strictEqual(works.get(key)!.flight.deadlineAt, Math.max(...members.map((m) => m.deadlineAt)))
+          }
+        }
+        for (const call of calls) yield* Fiber.interrupt(call.fiber)
+        assert.strictEqual(yield* idempotency.inFlight, 0)
+        assert.strictEqual(works.size, 0)
+      }).pipe(Effect.provide(TestClock.layer())),
+    { arbitrary: { runs: 300 } }
+  )
+})
