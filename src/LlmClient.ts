@@ -1,0 +1,415 @@
+/**
+ * The front door: a client that asks one or several providers through the resilient pipeline.
+ *
+ * @since 0.1.0
+ */
+import type * as Arr from "effect/Array"
+import * as Cause from "effect/Cause"
+import type * as Config from "effect/Config"
+import * as Context from "effect/Context"
+import * as Deferred from "effect/Deferred"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
+import * as Pull from "effect/Pull"
+import * as Scope from "effect/Scope"
+import * as Semaphore from "effect/Semaphore"
+import * as Stream from "effect/Stream"
+import type { Call, Served } from "./internal/call.ts"
+import { check, type Options } from "./LlmConfig.ts"
+import type {
+  AllProvidersFailed,
+  AllProvidersUnavailable,
+  AttemptTimeout,
+  BulkheadFull,
+  CircuitOpen,
+  DeadlineExceeded,
+  IdempotencyConflict,
+  IdempotencyInProgress,
+  InvalidRequest,
+  LlmError,
+  ProviderError,
+  RateLimited,
+  StreamInterrupted
+} from "./LlmError.ts"
+import { LlmConfigError } from "./LlmError.ts"
+import { type LlmEvent, makeHub } from "./LlmEvent.ts"
+import type { LlmProvider } from "./LlmProvider.ts"
+import * as LlmRequest from "./LlmRequest.ts"
+import { fromAnswer, type LlmResponse, type StreamPart } from "./LlmResponse.ts"
+import * as Pipeline from "./Pipeline.ts"
+
+// -----------------------------------------------------------------------------
+// errors follow the options
+// -----------------------------------------------------------------------------
+
+/** An error leaves the channel only where the option's static type is exactly `false`. */
+type Unless<O, K extends PropertyKey, E> = K extends keyof O ? [O[K]] extends [false] ? never : E : E
+
+/**
+ * Everything `complete` can fail with under options of type `O`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type CompleteError<O> =
+  | InvalidRequest
+  | ProviderError
+  | Unless<O, "timeout", AttemptTimeout | DeadlineExceeded>
+  | Unless<O, "circuitBreaker", CircuitOpen>
+  | Unless<O, "rateLimit", RateLimited>
+  | Unless<O, "bulkhead", BulkheadFull>
+  | Unless<O, "idempotency", IdempotencyConflict | IdempotencyInProgress>
+  | Unless<O, "failover", AllProvidersFailed | AllProvidersUnavailable>
+
+/**
+ * Everything `stream` can fail with under options of type `O`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type StreamError<O> = CompleteError<O> | StreamInterrupted
+
+// -----------------------------------------------------------------------------
+// models
+// -----------------------------------------------------------------------------
+
+/**
+ * An open stream: its first content part has arrived.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface LlmStream<E> {
+  /** The parts, first to last. A second consumer goes on where the first one stopped. */
+  readonly parts: Stream.Stream<StreamPart, E>
+  /**
+   * The whole response with ledger and usage. Reads what no consumer of `parts` has read; while one is reading, it
+   * waits for it.
+   */
+  readonly response: Effect.Effect<LlmResponse, E>
+}
+
+/**
+ * What a client can do. `CE` and `SE` are the failures of `complete` and of streams.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Client<out CE, out SE = CE> {
+  /** Asks and waits for the whole answer. */
+  readonly complete: (input: string | LlmRequest.Input) => Effect.Effect<LlmResponse, CE>
+  /**
+   * Asks and streams the answer. Until the first content part, failures are retried and failed over like those of
+   * `complete`; after it they are final.
+   */
+  readonly stream: (input: string | LlmRequest.Input) => Stream.Stream<StreamPart, SE>
+  /** A stream together with its response. Closing the scope ends the stream. */
+  readonly open: (input: string | LlmRequest.Input) => Effect.Effect<LlmStream<SE>, SE, Scope.Scope>
+  /** What happens, as it happens. Bounded: a listener that is too slow misses the oldest events. */
+  readonly events: Stream.Stream<LlmEvent>
+  /** How the targets are doing. */
+  readonly status: Effect.Effect<ReadonlyArray<Pipeline.TargetStatus>>
+}
+
+/**
+ * A provider's tag with settings of its own, made by {@link LlmClient.target}.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Target<out I> extends Pipeline.TargetOptions {
+  readonly provider: Context.Key<I, LlmProvider>
+}
+
+/**
+ * One entry of the failover order: a provider's tag, or a target.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type TargetInput = Context.Key<unknown, LlmProvider> | Target<unknown>
+
+/**
+ * One entry of a failover order that is known only at run time.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type DynamicTarget = LlmProvider | Pipeline.TargetOptions & { readonly provider: LlmProvider }
+
+/** The services that a list of targets needs. */
+type Needs<T extends ReadonlyArray<TargetInput>> = T[number] extends infer One
+  ? One extends Target<infer I> ? I : One extends Context.Key<infer I, LlmProvider> ? I : never
+  : never
+
+type Targets = readonly [TargetInput, ...ReadonlyArray<TargetInput>]
+
+/** Refuses option names that do not exist, also in a value whose type was inferred. */
+type Known<O> = O & { readonly [K in Exclude<keyof O, keyof Options>]: never }
+
+// -----------------------------------------------------------------------------
+// construction
+// -----------------------------------------------------------------------------
+
+const isTarget = (input: TargetInput): input is Target<unknown> => !Context.isKey(input)
+
+const resolve = (inputs: Targets): Effect.Effect<ReadonlyArray<Pipeline.TargetConfig>, never, unknown> =>
+  Effect.forEach(inputs, (input) => {
+    const { provider: tag, ...settings } = isTarget(input) ? input : { provider: input, id: undefined }
+    return Effect.map(tag, (provider) => ({ ...settings, id: settings.id ?? tag.key, provider }))
+  })
+
+const fromTargets = (
+  targets: ReadonlyArray<Pipeline.TargetConfig>,
+  options: Options
+): Effect.Effect<Client<LlmError>, LlmConfigError, Scope.Scope> =>
+  Effect.gen(function*() {
+    const hub = yield* makeHub()
+    const pipeline = yield* Pipeline.make(targets, yield* check(options), hub)
+
+    const complete = (input: string | LlmRequest.Input): Effect.Effect<LlmResponse, LlmError> =>
+      Effect.flatMap(LlmRequest.make(input), (request) =>
+        Effect.withFiber((fiber) => {
+          const call = pipeline.begin(fiber, "complete", request, undefined)
+          return Effect.onExit(
+            Effect.mapBoth(pipeline.run(call), {
+              onSuccess: (served) => respond(call, served),
+              onFailure: (error) => Pipeline.failed(call, error)
+            }),
+            (exit) => Exit.isSuccess(exit) ? Effect.void : Effect.sync(() => closed(call, exit))
+          )
+        }))
+
+    const open = (input: string | LlmRequest.Input): Effect.Effect<LlmStream<LlmError>, LlmError, Scope.Scope> =>
+      Effect.flatMap(LlmRequest.make(input), (request) =>
+        Effect.uninterruptibleMask((restore) =>
+          Effect.withFiber((fiber) => {
+            // Closed when the stream has ended, else with the scope it was opened in.
+            const outer = Context.get(fiber.context as Context.Context<Scope.Scope>, Scope.Scope)
+            const scope = Scope.forkUnsafe(outer)
+            const call = pipeline.begin(fiber, "stream", request, scope)
+            const opened = Effect.mapBoth(restore(pipeline.run(call)), {
+              onSuccess: (served) => new OpenStream(call, served, scope),
+              onFailure: (error) => Pipeline.failed(call, error)
+            }).pipe(Effect.tap(({ abandoned }) => Scope.addFinalizer(scope, abandoned)))
+            return Effect.andThen(
+              Scope.addFinalizerExit(scope, (exit) => Effect.sync(() => closed(call, exit))),
+              Effect.onExit(opened, (exit) => Exit.isSuccess(exit) ? Effect.void : Scope.close(scope, exit))
+            )
+          })
+        ))
+
+    return {
+      complete,
+      open,
+      stream: (input) => Stream.unwrap(Effect.map(open(input), ({ parts }) => parts)),
+      events: hub.events,
+      status: pipeline.status
+    }
+  })
+
+const respond = (call: Call, served: Served): LlmResponse => {
+  Pipeline.ended(call, served.source)
+  return fromAnswer(served.answer, served.source, served.age, [...call.events])
+}
+
+/** Closes the books of a call, if nothing else did. */
+const closed = (call: Call, exit: Exit.Exit<unknown, unknown>): void =>
+  Pipeline.ended(call, Exit.hasDies(exit) ? "defect" : "interrupted")
+
+class OpenStream implements LlmStream<LlmError> {
+  readonly parts: Stream.Stream<StreamPart, LlmError>
+  readonly response: Effect.Effect<LlmResponse, LlmError>
+  /** Nobody will read the rest: the scope is closed. */
+  readonly abandoned: Effect.Effect<unknown>
+
+  constructor(call: Call, served: Served, scope: Scope.Closeable) {
+    const response = Deferred.makeUnsafe<LlmResponse, LlmError>()
+    const whole = (): void => {
+      if (served.isWhole()) Deferred.doneUnsafe(response, Exit.succeed(respond(call, served)))
+    }
+    const head = served.answer.parts as ReadonlyArray<StreamPart>
+    const [first, ...others] = head
+    let next: Pull.Pull<Arr.NonEmptyReadonlyArray<StreamPart>, LlmError> = served.rest === undefined
+      ? Effect.suspend(() => Effect.andThen(Scope.close(scope, Exit.void), Cause.done()))
+      : Effect.tap(Effect.mapError(served.rest, (error) => Cause.isDone(error) ? error : Pipeline.failed(call, error)), () =>
+        Effect.sync(whole))
+    if (first !== undefined) {
+      const rest = next
+      const opening: Arr.NonEmptyReadonlyArray<StreamPart> = [first, ...others]
+      next = Effect.sync(() => {
+        next = rest
+        if (served.rest === undefined) whole()
+        return opening
+      })
+    }
+    const pull = Effect.onExit(Effect.suspend(() => next), (exit) => {
+      if (Exit.isSuccess(exit) || Cause.hasInterruptsOnly(exit.cause)) return Effect.void
+      next = exit
+      if (!Pull.isDoneCause(exit.cause)) Deferred.doneUnsafe(response, exit as Exit.Exit<never, LlmError>)
+      return Scope.close(scope, exit)
+    })
+    // One reader at a time: `response` reads what `parts` left over.
+    const reader = Semaphore.makeUnsafe(1)
+    this.parts = Stream.unwrap(Effect.as(
+      Effect.acquireRelease(reader.take(1), () => reader.release(1)),
+      Stream.fromPull(Effect.succeed(pull))
+    ))
+    const drain = Effect.ignore(Effect.forever(pull))
+    this.response = Effect.andThen(
+      reader.withPermits(1)(Effect.suspend(() => Deferred.isDoneUnsafe(response) ? Effect.void : drain)),
+      Deferred.await(response)
+    )
+    this.abandoned = Effect.sync(() => Deferred.doneUnsafe(response, Exit.interrupt()))
+  }
+}
+
+const ID = "effect-resilient-llm/LlmClient"
+
+const service = <Self>() =>
+<const Id extends string, const T extends Targets, const O extends Options = {}>(
+  id: Id,
+  targets: T,
+  options?: Known<O>
+): ServiceClass<Self, Id, T, O> => {
+  const tag = Context.Service<Self, Client<CompleteError<O>, StreamError<O>>>()(id)
+  return Object.assign(tag, { layer: Layer.effect(tag, LlmClient.make<T, O>(targets, options)) })
+}
+
+/**
+ * The tag of {@link LlmClient}, with the way to make others like it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ClientClass extends Context.Key<LlmClient, Client<LlmError>> {
+  new(_: never): Context.ServiceClass.Shape<typeof ID, Client<LlmError>>
+  readonly key: typeof ID
+  readonly of: (self: Client<LlmError>) => Client<LlmError>
+  readonly context: (self: Client<LlmError>) => Context.Context<LlmClient>
+  /**
+   * A client tag of your own, with exactly the failures that its options leave.
+   *
+   * **Example** (A chat service without a circuit breaker)
+   *
+   * ```ts import.meta.vitest
+   * import { Effect, Layer } from "effect"
+   * import { LlmClient } from "effect-resilient-llm"
+   * import { ScriptedProvider } from "effect-resilient-llm/testing"
+   *
+   * class Vendor extends ScriptedProvider.Service<Vendor>()("app/Vendor") {}
+   * class Chat extends LlmClient.Service<Chat>()("app/Chat", [Vendor], { circuitBreaker: false }) {}
+   *
+   * const live = Layer.provide(Chat.layer, Vendor.layer([ScriptedProvider.answer("Hello.")]))
+   * const program = Effect.flatMap(Chat, (chat) => chat.complete("Hi"))
+   * const response = await Effect.runPromise(Effect.provide(program, live))
+   * response.text // => "Hello."
+   * ```
+   */
+  readonly Service:
+    & Client<LlmError> // a phantom of every tag: the type of its service
+    & typeof service
+}
+
+const Base = Object.assign(Context.Service<LlmClient, Client<LlmError>>()(ID), { Service: service }) as unknown as ClientClass
+
+/**
+ * The client as a service. As one tag serves every configuration, its failures are all of `LlmError`; use
+ * {@link LlmClient.Service} or {@link LlmClient.make} for exactly the failures your options leave.
+ *
+ * **Example** (Two providers)
+ *
+ * ```ts import.meta.vitest
+ * import { Effect, Layer } from "effect"
+ * import { LlmClient } from "effect-resilient-llm"
+ * import { ScriptedProvider } from "effect-resilient-llm/testing"
+ *
+ * class Primary extends ScriptedProvider.Service<Primary>()("app/Primary") {}
+ * class Secondary extends ScriptedProvider.Service<Secondary>()("app/Secondary") {}
+ *
+ * const live = LlmClient.layer([Primary, Secondary], { retry: false }).pipe(
+ *   Layer.provide(Primary.layer([ScriptedProvider.fail({ _tag: "Overloaded" })])),
+ *   Layer.provide(Secondary.layer([ScriptedProvider.answer("Artificial intelligence.")]))
+ * )
+ * const program = Effect.gen(function*() {
+ *   const client = yield* LlmClient
+ *   const response = yield* client.complete("What is AI?")
+ *   return [response.text, response.target]
+ * })
+ * await Effect.runPromise(Effect.provide(program, live)) // => ["Artificial intelligence.", "app/Secondary"]
+ * ```
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export class LlmClient extends Base {
+  /**
+   * A client over the given targets, in failover order. Needs the providers you name.
+   *
+   * **Gotchas**
+   *
+   * Breakers, buckets and caches live in the layer. Bind it to a constant and provide it once; a layer built per call
+   * remembers nothing.
+   */
+  static layer<const T extends Targets, const O extends Options = {}>(
+    targets: T,
+    options?: Known<O>
+  ): Layer.Layer<LlmClient, LlmConfigError, Needs<T>> {
+    return Layer.effect(LlmClient, LlmClient.make<T, Options>(targets, options))
+  }
+
+  /**
+   * Like {@link LlmClient.layer}, with options from configuration: `LlmConfig.config`, or any other effect or `Config`
+   * that gives options.
+   */
+  static layerConfig<const T extends Targets, E = never, R = never>(
+    targets: T,
+    options: Effect.Effect<Options, E, R> | Config.Config<Options>
+  ): Layer.Layer<LlmClient, LlmConfigError | E, Needs<T> | R> {
+    return Layer.effect(
+      LlmClient,
+      Effect.flatMap(options as Effect.Effect<Options, E, R>, (read) => LlmClient.make(targets, read))
+    )
+  }
+
+  /** A client over provider values, for lists that are known only at run time. Ids default to the providers' own. */
+  static layerDynamic<const O extends Options = {}>(
+    targets: readonly [DynamicTarget, ...ReadonlyArray<DynamicTarget>],
+    options?: Known<O>
+  ): Layer.Layer<LlmClient, LlmConfigError> {
+    const configs = targets.map((target): Pipeline.TargetConfig =>
+      "provider" in target ? { ...target, id: target.id ?? target.provider.id } : { id: target.id, provider: target }
+    )
+    return Layer.effect(LlmClient, fromTargets(configs, (options ?? {}) as Options))
+  }
+
+  /** A provider's tag with settings of its own: id, models, limits, breaker. */
+  static target<I>(provider: Context.Key<I, LlmProvider>, settings: Pipeline.TargetOptions = {}): Target<I> {
+    return { ...settings, provider }
+  }
+
+  /** A client as a value, with exactly the failures that its options leave. Its state ends with the scope. */
+  static make<const T extends Targets, const O extends Options = {}>(
+    targets: T,
+    options?: Known<O>
+  ): Effect.Effect<Client<CompleteError<O>, StreamError<O>>, LlmConfigError, Needs<T> | Scope.Scope> {
+    const client = Effect.flatMap(resolve(targets), (configs) => fromTargets(configs, (options ?? {}) as Options))
+    // The one place where the value-level options become type-level failures; type tests hold it to its word.
+    return client as unknown as Effect.Effect<
+      Client<CompleteError<O>, StreamError<O>>,
+      LlmConfigError,
+      Needs<T> | Scope.Scope
+    >
+  }
+}
+
+/**
+ * What {@link LlmClient.Service} returns: a tag and its layer.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type ServiceClass<Self, Id extends string, T extends ReadonlyArray<TargetInput>, O> =
+  & Context.ServiceClass<Self, Id, Client<CompleteError<O>, StreamError<O>>>
+  & { readonly layer: Layer.Layer<Self, LlmConfigError, Needs<T>> }

@@ -1,0 +1,730 @@
+/**
+ * The composition of all patterns. Reading this file from top to bottom is reading the diagram:
+ *
+ * ```
+ * deadline › idempotency › fresh cache › stale fallback › failover › retry (budget) ›
+ *   [ breaker peek › bulkhead › client bucket › target limits › breaker admit › timer › provider › settle ]
+ * ```
+ *
+ * The deadline is not a wrapper but a moment that every wait below respects. The bracket is one attempt
+ * (`internal/attempt.ts`). A layer that is switched off is not in the composition. `complete` and `stream` run through
+ * the same layers: an attempt opens something, and only what it opens differs.
+ *
+ * @since 0.1.0
+ */
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import * as Pull from "effect/Pull"
+import * as Random from "effect/Random"
+import * as Scope from "effect/Scope"
+import * as Attempt from "./internal/attempt.ts"
+import { type Call, emit, nowOf, type Operation, type Rest, type Served, whole } from "./internal/call.ts"
+import { monotonicMillis } from "./internal/clock.ts"
+import { attempt as checked, OptionsReader } from "./internal/options.ts"
+import type { CacheOptions, IdempotencyOptions, Options } from "./LlmConfig.ts"
+import {
+  AllProvidersFailed,
+  AllProvidersUnavailable,
+  classify,
+  DeadlineExceeded,
+  InvalidRequest,
+  type LlmConfigError,
+  type LlmError,
+  ProviderError,
+  summary,
+  type TargetError,
+  withLedger,
+  withParts
+} from "./LlmError.ts"
+import type { Hub, LlmEvent } from "./LlmEvent.ts"
+import type { LlmProvider } from "./LlmProvider.ts"
+import { identity, type LlmRequest } from "./LlmRequest.ts"
+import { type Answer, isReplayable, type Source } from "./LlmResponse.ts"
+import * as Bulkhead from "./resilience/Bulkhead.ts"
+import * as CircuitBreaker from "./resilience/CircuitBreaker.ts"
+import * as Failover from "./resilience/Failover.ts"
+import * as Idempotency from "./resilience/Idempotency.ts"
+import * as RateLimiter from "./resilience/RateLimiter.ts"
+import * as ResponseCache from "./resilience/ResponseCache.ts"
+import * as Retry from "./resilience/Retry.ts"
+import * as RetryBudget from "./resilience/RetryBudget.ts"
+import * as Timeout from "./resilience/Timeout.ts"
+
+// -----------------------------------------------------------------------------
+// targets
+// -----------------------------------------------------------------------------
+
+/**
+ * What a target can have of its own; absent settings come from the client's options.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface TargetOptions {
+  /** Name in errors, ledgers and metrics. Default: the key of the provider's service. */
+  readonly id?: string | undefined
+  /** Logical model name → this target's name; looked up before the provider's own mapping. */
+  readonly models?: Readonly<Record<string, string>> | undefined
+  /** Asked when a request names no model, or one without a mapping. Default: the provider's. */
+  readonly defaultModel?: string | undefined
+  /** Tokens of context the target can take; decides where a prompt goes that was too long elsewhere. */
+  readonly contextWindow?: number | undefined
+  /** Limits of this target alone, such as a vendor's requests and tokens per minute. Default: none. */
+  readonly limits?: RateLimiter.Options["limits"] | undefined
+  readonly circuitBreaker?: CircuitBreaker.Options | false | undefined
+  readonly bulkhead?: Bulkhead.Options | false | undefined
+}
+
+/**
+ * A provider with its place in the failover order.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface TargetConfig extends TargetOptions {
+  readonly id: string
+  readonly provider: LlmProvider
+}
+
+/**
+ * How a target is doing.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface TargetStatus {
+  readonly id: string
+  readonly provider: string
+  readonly circuit: CircuitBreaker.Status | undefined
+  /** Left until the target is asked again after its quota or key failed. */
+  readonly coolingDown: Duration.Duration | undefined
+  /** Permits in use and calls waiting for one. */
+  readonly bulkhead: Bulkhead.Snapshot | undefined
+}
+
+interface Target {
+  readonly config: TargetConfig
+  readonly index: number
+  readonly breaker: CircuitBreaker.CircuitBreaker | undefined
+  readonly bulkhead: Bulkhead.Bulkhead | undefined
+  readonly budget: RetryBudget.RetryBudget | undefined
+  readonly attempt: (call: Call, request: LlmRequest) => Effect.Effect<Served, Attempt.AttemptError>
+}
+
+type CallError = Exclude<LlmError, { readonly _tag: "StreamInterrupted" }>
+type Layer = (call: Call) => Effect.Effect<Served, CallError>
+
+/**
+ * The composed pipeline.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Pipeline {
+  /** Starts the books of one call: its deadline runs from here, everything it opens hangs below `scope`. */
+  readonly begin: (
+    fiber: Fiber.Fiber<unknown, unknown>,
+    operation: Operation,
+    request: LlmRequest,
+    scope: Scope.Closeable | undefined
+  ) => Call
+  readonly run: (call: Call) => Effect.Effect<Served, CallError>
+  readonly status: Effect.Effect<ReadonlyArray<TargetStatus>>
+}
+
+// -----------------------------------------------------------------------------
+// composition
+// -----------------------------------------------------------------------------
+
+/**
+ * Builds every pattern and composes them, once. Fails when an option is wrong.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const make = (
+  configs: ReadonlyArray<TargetConfig>,
+  options: Options,
+  hub: Hub
+): Effect.Effect<Pipeline, LlmConfigError, Scope.Scope> =>
+  Effect.gen(function*() {
+    const { bulkhead, cache, circuitBreaker, failover, idempotency, rateLimit, retry, retryBudget, timeout } = options
+    const timers = timeout === false ? undefined : yield* checked(() => Timeout.policy(timeout))
+    const backoff = retry === false ? undefined : yield* checked(() => Retry.policy(retry))
+    const bucket = rateLimit === false ? undefined : yield* RateLimiter.make(rateLimit)
+    const order = yield* Failover.make(configs.map((config) => config.id), failover === false ? undefined : failover)
+    const builtAt = monotonicMillis(yield* Clock.Clock)
+
+    const targets = yield* Effect.forEach(configs, (config, index) =>
+      Effect.gen(function*() {
+        const breakerOptions = config.circuitBreaker ?? circuitBreaker
+        const breaker = breakerOptions === false ? undefined : yield* CircuitBreaker.make({
+          ...breakerOptions,
+          key: config.id,
+          onTransition: ({ from, now, to }) =>
+            hub.publish({ _tag: "CircuitChanged", call: 0, at: now - builtAt, target: config.id, from, to })
+        })
+        const room = config.bulkhead ?? bulkhead ?? false
+        const guards = {
+          target: config.id,
+          provider: config.provider,
+          timeout: timers,
+          bucket,
+          breaker,
+          bulkhead: room === false ? undefined : yield* Bulkhead.make(room),
+          limits: config.limits === undefined ? undefined : yield* RateLimiter.make({ limits: config.limits })
+        }
+        const budget = backoff === undefined || retryBudget === false ? undefined : yield* RetryBudget.make(retryBudget)
+        return { ...guards, config, index, budget, attempt: Attempt.make(guards) } satisfies Target
+      }))
+
+    // Innermost first.
+    const perTarget = backoff === undefined ? withoutRetry : withRetry(backoff)
+    const overTargets = failover === false ? onlyFirst(targets, perTarget) : withFailover(targets, order, perTarget)
+    let calls = 0
+    const begin: Pipeline["begin"] = (fiber, operation, request, scope) => {
+      const clock = fiber.getRef(Clock.Clock)
+      const startedAt = monotonicMillis(clock)
+      const deadline = request.deadline === undefined
+        ? timers?.deadline ?? Infinity
+        : Duration.toMillis(request.deadline)
+      const deadlineAt = startedAt + deadline
+      let question: string | undefined
+      const call: Call = {
+        id: ++calls,
+        operation,
+        request,
+        identity: () => question ??= identity(request),
+        clock,
+        startedAt,
+        deadline,
+        deadlineAt: () => deadlineAt,
+        scope,
+        hub,
+        events: [],
+        progress: {
+          attempts: 0,
+          target: undefined,
+          idempotencyKey: request.idempotencyKey,
+          sharedRefusal: undefined,
+          ended: false
+        }
+      }
+      const model = request.model === undefined ? undefined : { model: request.model }
+      emit(call, { _tag: "CallStarted", operation, ...model }, startedAt)
+      return call
+    }
+
+    const cached = cache === false ? undefined : yield* withCache(cache ?? {}, begin, overTargets)
+    const answers = cached?.layer ?? overTargets
+    const run = idempotency === false
+      ? answers
+      : yield* withIdempotency(idempotency ?? {}, cached?.orStale ?? noFallback, answers)
+
+    return {
+      begin,
+      run: (call) =>
+        timers === undefined && call.request.deadline !== undefined
+          ? Effect.fail(new InvalidRequest({ path: "deadline", rule: "absent while `timeout` is off", kind: "given" }))
+          : run(call),
+      status: Effect.forEach(targets, (target) => statusOf(target, order))
+    }
+  })
+
+// -----------------------------------------------------------------------------
+// idempotency: one key, one call
+// -----------------------------------------------------------------------------
+
+/** What callers with the same key share. */
+interface Shared {
+  readonly answer: Answer
+  readonly source: Source
+  readonly age: number
+  /** What the work did, for the ledgers of those who joined. */
+  readonly work: Work
+}
+
+interface Work {
+  readonly startedAt: number
+  readonly events: ReadonlyArray<LlmEvent>
+}
+
+/** What the work behind a shared failure did. */
+const failedWork = new WeakMap<CallError, Work>()
+
+type Flights = Idempotency.Idempotency<Shared, CallError>
+type Fallback = (call: Call, error: CallError) => Effect.Effect<Served, CallError>
+
+const noFallback: Fallback = (_, error) => Effect.fail(error)
+
+const withIdempotency = (
+  options: IdempotencyOptions,
+  orStale: Fallback,
+  next: Layer
+): Effect.Effect<Layer, LlmConfigError> =>
+  Effect.gen(function*() {
+    const { derive: _, ...memory } = options
+    const derive = yield* checked(() =>
+      new OptionsReader("idempotency", options, ["ttl", "maxEntries", "derive"]).oneOf(
+        "derive",
+        [false, "join", "replay"],
+        false
+      )
+    )
+    const derived = yield* Idempotency.make<Shared, CallError>(memory)
+    const given = yield* Idempotency.make<Shared, CallError>({
+      ...memory,
+      // A request the provider cannot read stays unreadable; every other failure may be tried again.
+      storeFailure: (error) => error instanceof ProviderError && error.reason._tag === "InvalidRequest"
+    })
+
+    return (call) => {
+      const { idempotencyKey: key, tenant } = call.request
+      if (key !== undefined) {
+        const scoped = JSON.stringify([call.operation, tenant ?? null, key])
+        return share(given, { key: scoped, name: key }, true, call, orStale, next)
+      }
+      return Effect.withFiber((fiber) => {
+        const generated = generateKey(fiber.getRef(Random.Random))
+        call.progress.idempotencyKey = generated
+        if (derive !== false) {
+          return share(derived, { key: `${call.operation}:${call.identity()}` }, derive === "replay", call, orStale, next)
+        }
+        emit(call, { _tag: "Idempotency", result: "generated", key: generated })
+        return next(call)
+      })
+    }
+  })
+
+/** 60 random bits, in a form that is cheap to make. */
+const generateKey = (random: { readonly nextDoubleUnsafe: () => number }): string => {
+  const digits = () => ((random.nextDoubleUnsafe() * 2 ** 30) | 0).toString(36)
+  return `llm-${digits()}-${digits()}`
+}
+
+const share = (
+  flights: Flights,
+  name: Pick<Idempotency.Request, "key" | "name">,
+  keep: boolean,
+  call: Call,
+  orStale: Fallback,
+  next: Layer
+): Effect.Effect<Served, CallError> => {
+  const request = { ...name, fingerprint: call.identity(), deadlineAt: call.deadlineAt() }
+  const served = call.operation === "complete"
+    ? shareAnswer(flights, request, keep, call, next)
+    : shareStream(flights, request, keep, call, next)
+  // Who waits for another's work waits no longer than its own deadline; then a stale answer may stand in.
+  return Effect.catch(served, (error) => error._tag === "DeadlineExceeded" ? orStale(call, error) : Effect.fail(error))
+}
+
+/** The work belongs to nobody in particular: it goes on while one of its callers is left. */
+const shareAnswer = (
+  flights: Flights,
+  request: Idempotency.Request,
+  keep: boolean,
+  call: Call,
+  next: Layer
+): Effect.Effect<Served, CallError> => {
+  let leads = false
+  const work = (flight: Idempotency.Flight) => {
+    leads = true
+    return Effect.mapBoth(next({ ...call, deadlineAt: () => flight.deadlineAt }), {
+      onSuccess: (served) => produced(served, keep, call),
+      onFailure: (error) => {
+        failedWork.set(error, { startedAt: call.startedAt, events: [...call.events] })
+        return error
+      }
+    })
+  }
+  const answered = flights.run({ ...request, onDecided: (how) => decided(call, how) }, work)
+  return untilDeadline(call, answered).pipe(
+    Effect.map(({ age, storeFailed, value }) => {
+      if (storeFailed) emit(call, { _tag: "Idempotency", result: "unavailable" })
+      return leads ? whole(value.answer, value.source, value.age) : joined(call, value, age)
+    }),
+    Effect.mapError((error) => leads ? error : alsoFailed(call, error))
+  )
+}
+
+/** A stream is read by its first caller; the others wait for its recorded end. */
+const shareStream = (
+  flights: Flights,
+  request: Idempotency.Request,
+  keep: boolean,
+  call: Call,
+  next: Layer
+): Effect.Effect<Served, CallError> =>
+  Effect.flatMap(
+    Scope.provide(flights.enter(request), call.scope!),
+    (entered): Effect.Effect<Served, CallError> => {
+      switch (entered._tag) {
+        case "Replay":
+          decided(call, "replayed")
+          return Effect.map(entered.exit, (shared) => joined(call, shared, entered.age))
+        case "Join":
+          decided(call, "joined")
+          return Effect.flatMap(untilDeadline(call, entered.await), (outcome) =>
+            outcome === "abandoned"
+              // Callers that are interrupted together with the leader are gone after a step.
+              ? Effect.andThen(Effect.yieldNow, shareStream(flights, request, keep, call, next))
+              : Effect.mapBoth(outcome.exit, {
+                onSuccess: (shared) => joined(call, shared, 0),
+                onFailure: (error) => alsoFailed(call, error)
+              }))
+        case "Lead": {
+          decided(call, "led")
+          const { abandon, complete } = entered.ticket
+          const failed = (cause: Cause.Cause<LlmError>) => {
+            const found = Cause.findErrorOption(cause)
+            if (found._tag === "None") return abandon
+            const error = found.value
+            // The leader's own time is up: another caller may have more of it.
+            if (error._tag === "DeadlineExceeded") return abandon
+            // Those who waited have received nothing of the broken stream.
+            const shared = (error._tag === "StreamInterrupted" ? withParts(error, 0) : error) as CallError
+            failedWork.set(shared, { startedAt: call.startedAt, events: [...call.events] })
+            return Effect.asVoid(complete(Exit.fail(shared)))
+          }
+          return Effect.flatMap(
+            Effect.tapCause(next(call), failed),
+            (served) =>
+              whenEnded(served, () => Effect.asVoid(complete(Exit.succeed(produced(served, keep, call)))), failed)
+          )
+        }
+      }
+    }
+  )
+
+const decided = (call: Call, result: "led" | "joined" | "replayed"): void => {
+  const generated = result === "led" && call.request.idempotencyKey === undefined
+  const key = call.progress.idempotencyKey
+  emit(call, { _tag: "Idempotency", result, ...(generated && key !== undefined ? { key } : undefined) })
+}
+
+const produced = ({ age, answer, source }: Served, keep: boolean, call: Call): Idempotency.Produced<Shared> => ({
+  value: { answer, source, age, work: { startedAt: call.startedAt, events: [...call.events] } },
+  store: keep && source === "provider" && isReplayable(answer),
+  size: sizeOf(answer)
+})
+
+/** The answer of another call: its attempts belong into this ledger too, unless it is a stored one. */
+const joined = (call: Call, { age, answer, source, work }: Shared, storedFor: number): Served => {
+  if (storedFor === 0) adopt(call, work)
+  return whole(answer, source === "stale" ? "stale" : "replay", age + storedFor)
+}
+
+const alsoFailed = (call: Call, error: CallError): CallError => {
+  const work = failedWork.get(error)
+  if (work !== undefined) adopt(call, work)
+  return error
+}
+
+const adopt = (call: Call, { events, startedAt }: Work): void => {
+  const shift = startedAt - call.startedAt
+  for (const event of events) {
+    if (event._tag !== "CallStarted" && event._tag !== "CallEnded" && event._tag !== "Idempotency") {
+      call.events.push({ ...event, at: event.at + shift })
+    }
+  }
+}
+
+const untilDeadline = <A, E>(call: Call, self: Effect.Effect<A, E>): Effect.Effect<A, E | DeadlineExceeded> =>
+  Number.isFinite(call.deadline)
+    ? Timeout.bounded(
+      self,
+      (now) => call.deadlineAt() - now,
+      () => new DeadlineExceeded({ after: Duration.millis(call.deadline) })
+    )
+    : self
+
+// -----------------------------------------------------------------------------
+// cache: a fresh answer instead of a call, a stale one instead of a failure
+// -----------------------------------------------------------------------------
+
+const withCache = (
+  options: CacheOptions,
+  begin: Pipeline["begin"],
+  next: Layer
+): Effect.Effect<{ readonly layer: Layer; readonly orStale: Fallback }, LlmConfigError, Scope.Scope> =>
+  Effect.gen(function*() {
+    const { readThrough: _, ...store } = options
+    const readThrough = yield* checked(() =>
+      new OptionsReader("cache", options, ["ttl", "swr", "staleIfError", "maxEntries", "maxBytes", "readThrough"])
+        .boolean("readThrough", false)
+    )
+    const cache = yield* ResponseCache.make<Answer>(store)
+    const keyOf = (call: Call): string => `${call.operation}:${call.identity()}`
+
+    const live: Layer = (call) =>
+      Effect.flatMap(next(call), (served) =>
+        whenEnded(served, () => {
+          if (!isReplayable(served.answer)) {
+            emit(call, { _tag: "Cache", result: "rejected" })
+            return Effect.void
+          }
+          return Effect.map(cache.store(keyOf(call), served.answer, sizeOf(served.answer)), (stored) =>
+            emit(call, { _tag: "Cache", result: stored ? "stored" : "unavailable" }))
+        }))
+
+    /** The same question asked again in the background, by a call of its own. */
+    const refresh = ({ identity, operation, request }: Call): Effect.Effect<void, CallError> =>
+      Effect.withFiber((fiber) => {
+        const scope = Scope.makeUnsafe()
+        const call = { ...begin(fiber, operation, request, operation === "stream" ? scope : undefined), identity }
+        return Effect.onExit(
+          Effect.flatMap(live(call), (served) => Effect.map(drain(served), () => ended(call, served.source))),
+          (exit) => {
+            const error = Exit.isFailure(exit) ? Cause.findErrorOption(exit.cause) : undefined
+            if (error?._tag === "Some") ended(call, "failure", error.value)
+            return Effect.andThen(Scope.close(scope, exit), Effect.sync(() => ended(call, "interrupted")))
+          }
+        )
+      })
+
+    const stale = (call: Call, hit: ResponseCache.Hit<Answer>, error: CallError): Effect.Effect<Served, CallError> => {
+      if (!classify(error).stale) return Effect.fail(error)
+      emit(call, { _tag: "Cache", result: "stale", age: hit.age, error: summary(error) })
+      return Effect.succeed(whole(hit.value, "stale", hit.age))
+    }
+
+    const layer: Layer = (call) => {
+      const { cache: wish, seed, temperature } = call.request
+      if (wish === "never") return next(call)
+      const mayReuse = readThrough && (wish === "always" || temperature === 0 || seed !== undefined)
+      return Effect.flatMap(cache.lookup(keyOf(call)), (hit) => {
+        if (hit === undefined) return live(call)
+        if (mayReuse && hit.state !== "stale") {
+          emit(call, { _tag: "Cache", result: "fresh", age: hit.age })
+          const served = whole(hit.value, "cache", hit.age)
+          return hit.state === "fresh"
+            ? Effect.succeed(served)
+            : Effect.as(cache.revalidate(keyOf(call), refresh(call)), served)
+        }
+        return Effect.catch(live(call), (error) => stale(call, hit, error))
+      })
+    }
+
+    const orStale: Fallback = (call, error) =>
+      call.request.cache === "never"
+        ? Effect.fail(error)
+        : Effect.flatMap(
+          cache.lookup(keyOf(call)),
+          (hit) => hit === undefined ? Effect.fail(error) : stale(call, hit, error)
+        )
+
+    return { layer, orStale }
+  })
+
+// -----------------------------------------------------------------------------
+// failover: the next target, when another provider could do better
+// -----------------------------------------------------------------------------
+
+type PerTarget = (
+  call: Call,
+  target: Target,
+  longestHint: () => number
+) => Effect.Effect<Served, Attempt.AttemptError>
+
+const withFailover = (targets: ReadonlyArray<Target>, failover: Failover.Failover, perTarget: PerTarget): Layer => {
+  const at = (index: number): Target => targets[index]!
+  const windowOf = (index: number): number | undefined => at(index).config.contextWindow
+  return (call) =>
+    failover.run<Served, Attempt.AttemptError, AllProvidersFailed | AllProvidersUnavailable, never>({
+      attempt: (index, longestHint) => perTarget(call, at(index), longestHint),
+      skip: (index, now) => {
+        const target = at(index)
+        if (call.request.model !== undefined && modelFor(target, call.request.model) === undefined) {
+          return { because: "no-model" }
+        }
+        const { breaker } = target
+        return breaker?.isOpenUnsafe(now) === true
+          ? { because: "circuit-open", retryAfter: openFor(breaker, now), error: () => breaker.rejectionUnsafe(now) }
+          : undefined
+      },
+      isSmaller: (index, than) => (windowOf(index) ?? Infinity) < (windowOf(than) ?? 0),
+      // The client's own bucket is the same for every target.
+      classify: (error) =>
+        error === call.progress.sharedRefusal ? { ...classify(error), failover: false } : classify(error),
+      onSkip: (index, { because, retryAfter }) =>
+        emit(call, {
+          _tag: "TargetSkipped",
+          target: at(index).config.id,
+          because,
+          ...(retryAfter === undefined ? undefined : { retryAfter })
+        }),
+      onFailover: (from, to) => emit(call, { _tag: "FailedOver", from: at(from).config.id, to: at(to).config.id }),
+      allFailed: (failures) => {
+        const [first, ...others] = failures.map(({ error, index }) => [at(index).config.id, error as TargetError] as const)
+        return new AllProvidersFailed({
+          targets: [first![0], ...others.map(([id]) => id)],
+          errors: [first![1], ...others.map(([, error]) => error)]
+        })
+      },
+      allUnavailable: (retryAfter) =>
+        new AllProvidersUnavailable(retryAfter === undefined ? {} : { retryAfter: Duration.millis(retryAfter) })
+    })
+}
+
+const onlyFirst = (targets: ReadonlyArray<Target>, perTarget: PerTarget): Layer => (call) =>
+  perTarget(call, targets[0]!, () => Infinity)
+
+const openFor = (breaker: CircuitBreaker.CircuitBreaker, now: number): number | undefined => {
+  const state = breaker.state.ref.current
+  return state._tag === "Open" && Number.isFinite(state.until) ? Math.ceil(state.until - now) : undefined
+}
+
+// -----------------------------------------------------------------------------
+// retry: the one owner of all retries, per target, paid from the target's budget
+// -----------------------------------------------------------------------------
+
+const withRetry = (policy: Retry.Policy): PerTarget => (call, target, longestHint) => {
+  const { breaker, budget, config } = target
+  budget?.depositUnsafe(nowOf(call))
+  return Retry.run(target.attempt(call, requestFor(call, target)), policy, {
+    deadlineAt: call.deadlineAt,
+    maxRetryAfter: longestHint,
+    isBlocked: breaker?.isOpenUnsafe,
+    withdraw: budget?.withdrawUnsafe,
+    launches: () => call.progress.attempts,
+    onScheduled: (error, delay, delayedBy) =>
+      emit(call, {
+        _tag: "RetryScheduled",
+        target: config.id,
+        attempt: call.progress.attempts,
+        delay,
+        delayedBy,
+        error: summary(error)
+      }),
+    onDenied: (error, because) =>
+      emit(call, {
+        _tag: "RetryDenied",
+        target: config.id,
+        attempt: call.progress.attempts,
+        because,
+        error: summary(error)
+      })
+  })
+}
+
+const withoutRetry: PerTarget = (call, target) => target.attempt(call, requestFor(call, target))
+
+// -----------------------------------------------------------------------------
+// models
+// -----------------------------------------------------------------------------
+
+/** A logical model in the target's words. Unmapped, the first target gets it verbatim, a later one its default. */
+const modelFor = ({ config, index }: Target, logical: string): string | undefined => {
+  const { defaultModel, models, provider } = config
+  if (models !== undefined && Object.hasOwn(models, logical)) return models[logical]
+  if (provider.models !== undefined && Object.hasOwn(provider.models, logical)) return provider.models[logical]
+  return index === 0 ? logical : defaultModel ?? provider.defaultModel
+}
+
+/** The request as this target's provider gets it. */
+const requestFor = (call: Call, target: Target): LlmRequest => {
+  const { config, index } = target
+  const { idempotencyKey } = call.progress
+  const logical = call.request.model
+  const model = logical === undefined ? config.defaultModel ?? config.provider.defaultModel : modelFor(target, logical)
+  if (logical !== undefined && model !== undefined && index > 0) {
+    const mapped = Object.hasOwn(config.models ?? {}, logical) || Object.hasOwn(config.provider.models ?? {}, logical)
+    if (!mapped) emit(call, { _tag: "ModelSubstituted", target: config.id, requested: logical, model })
+  }
+  return {
+    ...call.request,
+    ...(model === undefined ? undefined : { model }),
+    ...(idempotencyKey === undefined ? undefined : { idempotencyKey })
+  }
+}
+
+// -----------------------------------------------------------------------------
+// helpers
+// -----------------------------------------------------------------------------
+
+/** Tells a layer when the answer it passes on is whole, or will never be. */
+const whenEnded = (
+  served: Served,
+  onWhole: () => Effect.Effect<void>,
+  onFailed: (cause: Cause.Cause<LlmError>) => Effect.Effect<void> = () => Effect.void
+): Effect.Effect<Served> => {
+  if (served.rest === undefined) return Effect.as(onWhole(), served)
+  let told = false
+  const rest: Rest = Effect.matchCauseEffect(served.rest, {
+    onSuccess: (chunk) => {
+      if (told || !served.isWhole()) return Effect.succeed(chunk)
+      told = true
+      return Effect.as(onWhole(), chunk)
+    },
+    onFailure: (cause) => {
+      if (told || Pull.isDoneCause(cause)) return Effect.failCause(cause)
+      told = true
+      return Effect.andThen(onFailed(cause as Cause.Cause<LlmError>), Effect.failCause(cause))
+    }
+  })
+  return Effect.succeed({ ...served, rest })
+}
+
+/** Reads a stream to its end. */
+const drain = ({ rest }: Served): Effect.Effect<void, CallError> =>
+  rest === undefined ? Effect.void : Pull.catchDone(Effect.forever(rest), () => Effect.void) as Effect.Effect<void, CallError>
+
+/** Roughly the bytes an answer takes. */
+const sizeOf = (answer: Answer): number => {
+  let size = 0
+  for (const part of answer.parts) {
+    size += 64
+    if ("delta" in part) size += part.delta.length
+    else if ("text" in part) size += part.text.length
+    else if ("data" in part) size += part.data.length
+    else if (part.type === "tool-call") size += 256
+  }
+  return size * 2
+}
+
+const statusOf = (target: Target, failover: Failover.Failover): Effect.Effect<TargetStatus> =>
+  Effect.gen(function*() {
+    const now = monotonicMillis(yield* Clock.Clock)
+    const cooling = failover.coolingDown(target.index, now)
+    return {
+      id: target.config.id,
+      provider: target.config.provider.id,
+      circuit: target.breaker === undefined ? undefined : yield* target.breaker.status,
+      coolingDown: cooling === undefined ? undefined : Duration.millis(Math.ceil(cooling.until - now)),
+      bulkhead: target.bulkhead === undefined ? undefined : yield* target.bulkhead.snapshot
+    }
+  })
+
+/**
+ * Ends the books of a call that failed: its last event, and the ledger on its error.
+ *
+ * @internal
+ */
+export const failed = <E extends LlmError>(call: Call, error: E): E => {
+  ended(call, "failure", error)
+  return withLedger(error, [...call.events])
+}
+
+/**
+ * Publishes the end of a call, once.
+ *
+ * @internal
+ */
+export const ended = (call: Call, outcome: Source | "failure" | "interrupted" | "defect", error?: LlmError): void => {
+  if (call.progress.ended) return
+  call.progress.ended = true
+  const { attempts, target } = call.progress
+  emit(call, {
+    _tag: "CallEnded",
+    operation: call.operation,
+    outcome,
+    duration: nowOf(call) - call.startedAt,
+    attempts,
+    ...(target === undefined ? undefined : { target }),
+    ...(error === undefined ? undefined : { error: summary(error) })
+  })
+}

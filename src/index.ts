@@ -1,0 +1,41 @@
+/**
+ * One typed, resilient pipeline around LLM calls.
+ *
+ * `LlmClient` is the front door. Providers are in `effect-resilient-llm/providers`, single patterns in
+ * `effect-resilient-llm/resilience`, test tools in `effect-resilient-llm/testing`.
+ *
+ * @since 0.1.0
+ */
+
+/** The client: `layer`, `layerConfig`, `layerDynamic`, `make`, `target`, `Service`. */
+export { LlmClient } from "./LlmClient.ts"
+export type {
+  Client,
+  CompleteError,
+  DynamicTarget,
+  LlmStream,
+  StreamError,
+  Target,
+  TargetInput
+} from "./LlmClient.ts"
+
+/** The options of the pipeline. */
+export * as LlmConfig from "./LlmConfig.ts"
+
+/** Every failure, and what it means. */
+export * as LlmError from "./LlmError.ts"
+
+/** What happened, as typed facts. */
+export * as LlmEvent from "./LlmEvent.ts"
+
+/** The contract of a provider. */
+export * as LlmProvider from "./LlmProvider.ts"
+
+/** What is asked. */
+export * as LlmRequest from "./LlmRequest.ts"
+
+/** What came back. */
+export * as LlmResponse from "./LlmResponse.ts"
+
+/** The composition, and the status of its targets. */
+export * as Pipeline from "./Pipeline.ts"

@@ -1,0 +1,308 @@
+import { assert, describe, it } from "@effect/vitest"
+import { ConfigProvider, Effect, Layer, Redacted } from "effect"
+import { LlmClient, LlmConfig, LlmError, type LlmEvent, LlmProvider, LlmRequest } from "effect-resilient-llm"
+import { ScriptedProvider } from "effect-resilient-llm/testing"
+import { ask, chance, kinds, rig, timed, vector } from "./support.ts"
+
+class A extends ScriptedProvider.Service<A>()("app/A") {}
+class B extends ScriptedProvider.Service<B>()("app/B") {}
+const live = Layer.mergeAll(A.layer(), B.layer())
+
+/** What building the client complains about. */
+const refusal = (layer: Layer.Layer<LlmClient, LlmError.LlmConfigError>) =>
+  Effect.map(Effect.flip(Effect.scoped(Layer.build(layer))), ({ kind, path, rule }) => ({ path, rule, kind }))
+
+// Options as JavaScript callers could pass them.
+const untyped = (options: unknown) => LlmClient.layerDynamic([provider], options as LlmConfig.Options)
+const provider = LlmProvider.make({ id: "x", generate: () => Effect.succeed("Hello.") })
+
+describe("building a client refuses", () => {
+  const rows: ReadonlyArray<readonly [string, unknown, { path: string; rule: string; kind: string }]> = [
+    ["a negative duration", { retry: { baseDelay: -1 } }, {
+      path: "retry.baseDelay",
+      rule: "a duration that is not negative",
+      kind: "a negative number"
+    }],
+    ["a duration that is none", { timeout: { attempt: "soon" } }, {
+      path: "timeout.attempt",
+      rule: "a duration such as \"2 seconds\" or a number of milliseconds",
+      kind: "a text"
+    }],
+    ["an unknown pattern", { retries: 3 }, {
+      path: "retries",
+      rule:
+        "one of idempotency, rateLimit, circuitBreaker, timeout, retry, retryBudget, failover, cache, bulkhead",
+      kind: "an unknown option"
+    }],
+    ["an unknown option of a pattern", { timeout: { total: 3 } }, {
+      path: "timeout.total",
+      rule: "one of attempt, firstToken, idle, deadline",
+      kind: "an unknown option"
+    }],
+    ["true instead of options", { cache: true }, {
+      path: "cache",
+      rule: "an object of options, or false",
+      kind: "a boolean"
+    }],
+    ["a fraction of a retry", { retry: { maxRetries: 1.5 } }, {
+      path: "retry.maxRetries",
+      rule: "a whole number of at least 0",
+      kind: "a fraction"
+    }],
+    ["a wrong derive", { idempotency: { derive: "always" } }, {
+      path: "idempotency.derive",
+      rule: "one of false, join, replay",
+      kind: "a text"
+    }]
+  ]
+  it.effect.each(rows)("%s", ([, options, expected]) =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual(yield* refusal(untyped(options)), expected)
+    }))
+
+  it.effect("an empty target list", () =>
+    Effect.gen(function*() {
+      const layer = LlmClient.layerDynamic([] as unknown as readonly [LlmProvider.LlmProvider])
+      assert.deepStrictEqual(yield* refusal(layer), { path: "targets", rule: "at least one target", kind: "an empty array" })
+    }))
+
+  it.effect("a duplicate target", () =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual(yield* refusal(LlmClient.layerDynamic([provider, provider])), {
+        path: "targets[1].id",
+        rule: "unique",
+        kind: "a duplicate"
+      })
+      const twice = LlmClient.layer([A, LlmClient.target(A)]).pipe(Layer.provide(live))
+      assert.strictEqual((yield* refusal(twice)).path, "targets[1].id")
+    }))
+
+  it.effect("the same vendor twice is fine under two names", () =>
+    Effect.gen(function*() {
+      const layer = LlmClient.layer([A, LlmClient.target(A, { id: "second" })]).pipe(Layer.provide(live))
+      const status = yield* Effect.flatMap(LlmClient, (client) => client.status).pipe(Effect.provide(layer))
+      assert.deepStrictEqual(status.map(({ id }) => id), ["app/A", "second"])
+    }))
+})
+
+describe("options from configuration", () => {
+  const read = (provider: ConfigProvider.ConfigProvider) =>
+    Effect.provide(LlmConfig.config, ConfigProvider.layer(provider))
+  const env = (record: Record<string, string>) =>
+    read(ConfigProvider.constantCase(ConfigProvider.fromEnvRecord(record)))
+
+  it.effect("nothing set means all defaults", () =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual(yield* env({ PATH: "/bin" }), {})
+      assert.deepStrictEqual(yield* read(ConfigProvider.fromUnknown({})), {})
+    }))
+
+  it.effect("environment variables reach the layer", () =>
+    Effect.gen(function*() {
+      const options = yield* env({ LLM_RETRY_MAX_RETRIES: "0", LLM_CIRCUIT_BREAKER: "false", LLM_TIMEOUT_IDLE: "2 seconds" })
+      assert.deepStrictEqual(Object.keys(options).sort(), ["circuitBreaker", "retry", "timeout"])
+      const layer = LlmClient.layerConfig([A], LlmConfig.config).pipe(
+        Layer.provide(A.layer([ScriptedProvider.overloaded])),
+        Layer.provide(
+          ConfigProvider.layer(
+            ConfigProvider.constantCase(ConfigProvider.fromEnvRecord({ LLM_RETRY_MAX_RETRIES: "0" }))
+          )
+        )
+      )
+      const error = yield* Effect.flatMap(LlmClient, (client) => client.complete("Hi")).pipe(
+        Effect.flip,
+        Effect.provide(layer)
+      )
+      assert.strictEqual(error._tag, "ProviderError")
+    }))
+
+  it.effect("a wrong value is a typed error, not a default", () =>
+    Effect.gen(function*() {
+      const error = yield* Effect.flip(env({ LLM_RETRY_MAX_RETRIES: "many" }))
+      assert.strictEqual(error._tag, "ConfigError")
+    }))
+
+  it.effect.each([
+    [{ LLM: { retry: { retries: 3 } } }, "LLM.retry.retries"],
+    [{ LLM: { caching: true } }, "LLM.caching"]
+  ] as const)("an unknown option in a JSON document %#", ([json, path]) =>
+    Effect.gen(function*() {
+      const error = yield* Effect.flip(read(ConfigProvider.fromUnknown(json)))
+      assert.strictEqual(error._tag, "LlmConfigError")
+      assert.strictEqual((error as LlmError.LlmConfigError).path, path)
+      const direct = yield* Effect.flip(LlmConfig.fromJson(json.LLM))
+      assert.strictEqual(`LLM.${direct.path}`, path)
+    }))
+
+  it.effect("an unknown environment variable", () =>
+    Effect.gen(function*() {
+      const error = yield* Effect.flip(env({ LLM_RETRY_TIMES: "3" }))
+      assert.strictEqual((error as LlmError.LlmConfigError).path, "LLM.retry.TIMES")
+    }))
+})
+
+describe("requests are checked before anything is called", () => {
+  const rows: ReadonlyArray<readonly [string, unknown, { path: string; rule: string; kind: string }]> = [
+    ["an empty text", "", { path: "prompt", rule: "a text or at least one message", kind: "an empty text" }],
+    ["no messages", { prompt: [] }, { path: "prompt", rule: "at least one message", kind: "an empty array" }],
+    ["no prompt", {}, { path: "prompt", rule: "a text, messages or a Prompt", kind: "missing" }],
+    ["a negative deadline", { prompt: "Hi", deadline: -5 }, {
+      path: "deadline",
+      rule: "a duration that is not negative",
+      kind: "a negative number"
+    }],
+    ["temperature out of range", { prompt: "Hi", temperature: 3 }, {
+      path: "temperature",
+      rule: "a number from 0 to 2",
+      kind: "a whole number"
+    }],
+    ["an unknown field", { prompt: "Hi", max_tokens: 3 }, {
+      path: "max_tokens",
+      rule: "a known option",
+      kind: "a whole number"
+    }],
+    ["a message with a wrong role", { prompt: [{ role: "robot", content: "Hi" }] }, {
+      path: "prompt[0].role",
+      rule: "one of system, user, assistant, tool",
+      kind: "a text"
+    }]
+  ]
+  it.effect.each(rows)("%s", ([, input, expected]) =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([[]])
+      const error = yield* Effect.flip(r.client.complete(input as LlmRequest.Input))
+      assert.strictEqual(error._tag, "InvalidRequest")
+      const { kind, path, rule } = error as LlmError.InvalidRequest
+      assert.deepStrictEqual({ path, rule, kind }, expected)
+      assert.deepStrictEqual(yield* r.calls(), [])
+    })))
+
+  it.effect("a deadline while timeouts are off", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([[]])
+      const error = yield* Effect.flip(r.client.complete({ prompt: "Hi", deadline: "1 second" }))
+      assert.strictEqual(error.message, "Invalid request: \"deadline\" must be absent while `timeout` is off, but is given.")
+    })))
+})
+
+describe.each(kinds)("no prompt, key or completion leaks: %s", (kind) => {
+  const MARK = "MARKER-7731"
+  it.effect("errors, events and ledgers", () =>
+    vector(Effect.gen(function*() {
+      const leaky = new LlmError.ProviderError({
+        provider: "p",
+        reason: { _tag: "Server" },
+        detail: Redacted.make(`You said ${MARK}`)
+      })
+      const steps = [
+        ScriptedProvider.answer(MARK),
+        ScriptedProvider.overloaded,
+        ScriptedProvider.stream(MARK, "cut"),
+        ScriptedProvider.stream({ error: leaky }),
+        ScriptedProvider.fail({ _tag: "InvalidRequest" }),
+        ScriptedProvider.hang
+      ]
+      const r = yield* rig([{ script: steps, always: ScriptedProvider.overloaded }], {
+        retry: { maxRetries: 1, baseDelay: 10 },
+        retryBudget: {},
+        timeout: { attempt: 100, firstToken: 100, deadline: 1000 },
+        circuitBreaker: { failureThreshold: 3 },
+        rateLimit: { capacity: 8, refillPerSecond: 0.001, maxWait: 0 },
+        idempotency: {},
+        cache: {}
+      })
+      const printed: Array<string> = []
+      const print = (value: unknown) => {
+        printed.push(JSON.stringify(value), String(value), value instanceof Error ? `${value.message}\n${value.stack}` : "")
+      }
+      for (let i = 0; i < 8; i++) {
+        const input = { prompt: `${MARK} ${i}`, idempotencyKey: `${MARK}-key`, tenant: MARK, metadata: { note: MARK } }
+        const one = i === 0 ? input : { ...input, idempotencyKey: `${MARK}-${Math.min(i, 4)}` }
+        const result = yield* timed(Effect.exit(ask(kind, r.client, one)), 2000)
+        if (result.exit._tag === "Success" && result.exit.value._tag === "Failure") {
+          for (const reason of result.exit.value.cause.reasons) {
+            if (reason._tag === "Fail") print(reason.error)
+          }
+        } else if (result.exit._tag === "Success" && result.exit.value._tag === "Success") {
+          print(result.exit.value.value.ledger)
+        }
+      }
+      assert.isAbove(printed.length, 10)
+      assert.isFalse(printed.some((text) => text.includes(MARK)), printed.find((text) => text.includes(MARK)))
+      const conflict = yield* Effect.flip(
+        ask(kind, r.client, { prompt: "other", idempotencyKey: `${MARK}-key`, tenant: MARK })
+      )
+      print(conflict)
+      assert.isFalse(printed.some((text) => text.includes(MARK)))
+    })))
+})
+
+describe("events", () => {
+  it.effect("a listener sees every call end once; nobody listening costs nothing", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const { Stream, Fiber } = yield* Effect.promise(() => import("effect"))
+      const r = yield* rig([{ script: [ScriptedProvider.answer("1")], always: ScriptedProvider.overloaded }], {
+        retry: false,
+        circuitBreaker: { failureThreshold: 2 }
+      })
+      const seen: Array<LlmEvent.LlmEvent> = []
+      const listener = yield* Effect.forkChild(
+        Stream.runForEach(r.client.events, (event) => Effect.sync(() => seen.push(event))),
+        { startImmediately: true }
+      )
+      yield* Effect.yieldNow
+      for (let i = 0; i < 4; i++) yield* Effect.exit(r.client.complete("Hi"))
+      yield* Effect.yieldNow
+      yield* Fiber.interrupt(listener)
+      const ends = seen.filter((event) => event._tag === "CallEnded")
+      assert.deepStrictEqual(ends.map(({ call, outcome }) => [call, outcome]), [
+        [1, "provider"],
+        [2, "failure"],
+        [3, "failure"],
+        [4, "failure"]
+      ])
+      assert.deepStrictEqual(
+        seen.filter((event) => event._tag === "CircuitChanged").map(({ from, to }) => [from, to]),
+        [["closed", "open"]]
+      )
+    }).pipe(chance(0.5))))
+})
+
+it("requests are plain JSON", () => {
+  const request = Effect.runSync(LlmRequest.make({
+    prompt: [
+      { role: "system", content: "Be brief." },
+      { role: "user", content: [{ type: "file", mediaType: "image/png", data: new Uint8Array([1, 2]) }] }
+    ],
+    model: "fast",
+    temperature: undefined
+  }))
+  assert.deepStrictEqual(JSON.parse(JSON.stringify(request)), request)
+  assert.isFalse("temperature" in request)
+})
+
+it("identity: field order does not matter, everything that affects the answer does", () => {
+  const id = (input: LlmRequest.Input) => LlmRequest.identity(Effect.runSync(LlmRequest.make(input)))
+  const base: LlmRequest.Input = { prompt: "Hi", temperature: 0.7 }
+  const schema = { type: "object", properties: { a: {}, b: {} } }
+  const swapped = { properties: { b: {}, a: {} }, type: "object" }
+  const tool = (parameters: Record<string, unknown>): LlmRequest.Input => ({ ...base, tools: [{ name: "t", parameters }] })
+  assert.strictEqual(id(tool(schema)), id(tool(swapped)))
+  assert.strictEqual(id({ temperature: 0.70, prompt: "Hi" }), id(base))
+  const others: ReadonlyArray<Partial<LlmRequest.Input>> = [
+    { prompt: "Ho" },
+    { temperature: 0 },
+    { temperature: undefined },
+    { tenant: "t" },
+    { model: "m" },
+    { maxTokens: 5 },
+    { topP: 0.5 },
+    { stop: ["x"] },
+    { seed: 1 },
+    { toolChoice: "none" },
+    { responseFormat: { type: "json" } }
+  ]
+  const ids = others.map((other) => id({ ...base, ...other } as LlmRequest.Input))
+  assert.strictEqual(new Set([id(base), ...ids]).size, others.length + 1)
+  assert.strictEqual(id({ ...base, metadata: { a: "1" }, deadline: 5, idempotencyKey: "k" }), id(base))
+})

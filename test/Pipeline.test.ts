@@ -1,0 +1,171 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Stream } from "effect"
+import { ScriptedProvider } from "effect-resilient-llm/testing"
+import { ask, failure, kinds, nothingHeld, rig, success, timed, vector } from "./support.ts"
+
+const { answer, fail, hang, overloaded, rateLimited, stream } = ScriptedProvider
+const always = (step: ScriptedProvider.Step) => ({ always: step })
+
+describe.each(kinds)("%s", (kind) => {
+  it.effect("answers at once, with everything off", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([[answer("Hello.")]], { retry: false, failover: false })
+      const { at, exit } = yield* timed(ask(kind, r.client))
+      const response = success(exit)
+      assert.strictEqual(at, 0)
+      assert.strictEqual(response.text, "Hello.")
+      assert.deepStrictEqual(yield* r.calls(), [0])
+      assert.deepStrictEqual(response.ledger.map((e) => e._tag), [
+        "CallStarted",
+        "AttemptStarted",
+        ...(kind === "stream" ? [] : []),
+        "AttemptSucceeded",
+        "CallEnded"
+      ])
+      yield* nothingHeld(r)
+    })))
+
+  it.effect("answers at once, with every default", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([[answer("Hello.")]], {
+        retry: {},
+        retryBudget: {},
+        timeout: {},
+        circuitBreaker: {},
+        rateLimit: {},
+        idempotency: {},
+        cache: {},
+        failover: {}
+      })
+      const { at, exit } = yield* timed(ask(kind, r.client))
+      assert.strictEqual(at, 0)
+      assert.strictEqual(success(exit).text, "Hello.")
+      yield* nothingHeld(r)
+    })))
+
+  it.effect("retries, then answers", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([[overloaded, overloaded, answer("Hello.")]])
+      const { at, exit } = yield* timed(ask(kind, r.client))
+      assert.strictEqual(at, 1125)
+      assert.strictEqual(success(exit).text, "Hello.")
+      assert.deepStrictEqual(yield* r.calls(), [0, 375, 1125])
+      yield* nothingHeld(r)
+    })))
+
+  it.effect("fails with the last failure and the ledger", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([always(overloaded)])
+      const { at, exit } = yield* timed(ask(kind, r.client))
+      const error = failure(exit)
+      assert.strictEqual(at, 1125)
+      assert.strictEqual(error._tag, "ProviderError")
+      assert.deepStrictEqual(error.ledger.map((e) => e._tag), [
+        "CallStarted",
+        "AttemptStarted",
+        "AttemptFailed",
+        "RetryScheduled",
+        "AttemptStarted",
+        "AttemptFailed",
+        "RetryScheduled",
+        "AttemptStarted",
+        "AttemptFailed",
+        "RetryDenied",
+        "CallEnded"
+      ])
+      yield* nothingHeld(r)
+    })))
+
+  it.effect("fails over in order", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([always(overloaded), always(answer("Hello."))])
+      const { at, exit } = yield* timed(ask(kind, r.client))
+      assert.strictEqual(at, 1125)
+      assert.strictEqual(success(exit).target, "s")
+      assert.deepStrictEqual(yield* r.calls(0), [0, 375, 1125])
+      assert.deepStrictEqual(yield* r.calls(1), [1125])
+      yield* nothingHeld(r)
+    })))
+
+  it.effect("does not fail over what is wrong by itself", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([always(fail({ _tag: "InvalidRequest" }, { status: 400 })), always(answer("Hello."))])
+      const { at, exit } = yield* timed(ask(kind, r.client))
+      assert.strictEqual(at, 0)
+      assert.strictEqual(failure(exit)._tag, "ProviderError")
+      assert.deepStrictEqual(yield* r.calls(1), [])
+    })))
+
+  it.effect("cuts a hang and fails over", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([always(hang), [answer("Hello.")]], {
+        timeout: { attempt: 1000, firstToken: 1000 },
+        retry: false
+      })
+      const { at, exit } = yield* timed(ask(kind, r.client))
+      assert.strictEqual(at, 1000)
+      assert.strictEqual(success(exit).target, "s")
+      yield* nothingHeld(r)
+    })))
+
+  it.effect("a hint longer than another target's patience fails over", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([always(rateLimited("30 seconds")), [answer("Hello.")]])
+      const { at, exit } = yield* timed(ask(kind, r.client))
+      assert.strictEqual(at, 0)
+      assert.strictEqual(success(exit).target, "s")
+    })))
+
+  it.effect("stale instead of a failure", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([{ script: [answer("Hello.")], always: overloaded }], { cache: {} })
+      yield* timed(ask(kind, r.client), 10_000)
+      const { exit } = yield* timed(ask(kind, r.client), 10_000)
+      const response = success(exit)
+      assert.strictEqual(response.source, "stale")
+      assert.strictEqual(response.text, "Hello.")
+      yield* nothingHeld(r)
+    })))
+
+  it.effect("the same key is answered once", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([[answer("Hello.", { delay: 1000 })]], { idempotency: {} })
+      const request = { prompt: "Hi", idempotencyKey: "k" }
+      const { at, exit } = yield* timed(
+        Effect.all(Array.from({ length: 5 }, () => ask(kind, r.client, request)), { concurrency: "unbounded" })
+      )
+      assert.strictEqual(at, 1000)
+      assert.deepStrictEqual(success(exit).map((x) => x.source).sort(), [
+        "provider",
+        "replay",
+        "replay",
+        "replay",
+        "replay"
+      ])
+      const again = yield* timed(ask(kind, r.client, request))
+      assert.strictEqual(success(again.exit).source, "replay")
+      assert.deepStrictEqual(yield* r.calls(), [0])
+      const conflict = yield* Effect.flip(ask(kind, r.client, { prompt: "Other", idempotencyKey: "k" }))
+      assert.strictEqual(conflict._tag, "IdempotencyConflict")
+      yield* nothingHeld(r)
+    })))
+})
+
+describe("after the commit", () => {
+  it.effect("R19 chunk, then reset", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([[stream("A", "cut")]])
+      const seen: Array<string> = []
+      const { exit } = yield* timed(
+        r.client.stream("Hi").pipe(Stream.runForEach((part) => Effect.sync(() => seen.push(part.type))))
+      )
+      const error = failure(exit)
+      assert.strictEqual(error._tag, "StreamInterrupted")
+      if (error._tag === "StreamInterrupted") {
+        assert.strictEqual(error.kind, "truncated")
+        assert.strictEqual(error.partialParts, 1)
+      }
+      assert.deepStrictEqual(yield* r.calls(), [0])
+      yield* nothingHeld(r)
+    })))
+})
