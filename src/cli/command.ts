@@ -1,0 +1,125 @@
+// The commands, their flags and their help.
+import * as Argument from "effect/cli/Argument"
+import * as CliConfig from "effect/cli/CliConfig"
+import * as CliOutput from "effect/cli/CliOutput"
+import * as Command from "effect/cli/Command"
+import * as Flag from "effect/cli/Flag"
+import * as GlobalFlag from "effect/cli/GlobalFlag"
+import * as TerminalCapabilities from "effect/cli/TerminalCapabilities"
+import * as Console from "effect/Console"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Ask from "./ask.ts"
+import { cases } from "./cases.ts"
+import * as Demo from "./demo.ts"
+import { vendorIds } from "./vendors.ts"
+
+const units: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, min: 60_000, h: 3_600_000 }
+
+/** `30s`, `500ms`, `2m`, or a duration as Effect writes it: `"30 seconds"`. */
+export const parseDuration = (text: string): Duration.Duration => {
+  const short = /^(\d+(?:\.\d+)?)\s*(ms|s|m|min|h)$/.exec(text.trim())
+  const duration = short === null
+    ? Duration.fromInput(text.trim() as Duration.Input)
+    : Option.some(Duration.millis(Number(short[1]) * (units[short[2]!] ?? 0)))
+  if (Option.isNone(duration) || !(Duration.toMillis(duration.value) > 0)) {
+    throw new Error("a duration, such as 30s, 500ms or \"2 minutes\"")
+  }
+  return duration.value
+}
+
+/** Help is not wrapped for us. */
+const lines = (...text: ReadonlyArray<string>): string => text.join("\n  ")
+
+const ask = Command.make(
+  "ask",
+  {
+    prompt: Argument.String("prompt").pipe(Argument.withDescription("The question; - reads it from standard input")),
+    model: Flag.String("model").pipe(
+      Flag.withAlias("m"),
+      Flag.withDescription("Model to ask; its maker is asked first"),
+      Flag.optional
+    ),
+    provider: Flag.Literals("provider", vendorIds).pipe(
+      Flag.withAlias("p"),
+      Flag.withDescription("Whom to ask"),
+      Flag.atLeast(0)
+    ),
+    stream: Flag.Boolean("stream").pipe(
+      Flag.withAlias("s"),
+      Flag.withDescription("Print the answer while it arrives"),
+      Flag.withDefault(false)
+    ),
+    system: Flag.String("system").pipe(Flag.withDescription("System message"), Flag.optional),
+    deadline: Flag.String("deadline").pipe(
+      Flag.withMetavar("<duration>"),
+      Flag.mapTryCatch(parseDuration, (error) => error instanceof Error ? error.message : String(error)),
+      Flag.withDescription("Longest time to wait, such as 30s (default 5m)"),
+      Flag.optional
+    ),
+    json: Flag.Boolean("json").pipe(
+      Flag.withDescription("Print answer or error with ledger as JSON"),
+      Flag.withDefault(false)
+    ),
+    verbose: Flag.Boolean("verbose").pipe(
+      Flag.withDescription("Show the ledger: all that the call did"),
+      Flag.withDefault(false)
+    )
+  },
+  ({ deadline, model, system, ...flags }) =>
+    Ask.ask({
+      ...flags,
+      model: Option.getOrUndefined(model),
+      system: Option.getOrUndefined(system),
+      deadline: Option.getOrUndefined(deadline)
+    })
+).pipe(
+  Command.withDescription(
+    lines(
+      "Ask a question. Providers whose keys are set are asked in turn until one",
+      "answers: OPENAI_API_KEY, ANTHROPIC_API_KEY, COHERE_API_KEY. Without any key,",
+      "local simulated providers answer. --provider, once or more often, asks only",
+      "these, in this order."
+    )
+  ),
+  Command.withShortDescription("Ask a question"),
+  Command.withExamples(({ commandPath }) => [
+    { command: `${commandPath.join(" ")} "What is AI?"` },
+    { command: `${commandPath.join(" ")} "What is AI?" -s -p anthropic -p openai` },
+    { command: `git diff | ${commandPath.join(" ")} - --system "Describe this change"` }
+  ])
+)
+
+const demo = Command.make("demo", {}, () => Demo.demo(cases)).pipe(
+  Command.withDescription(
+    lines(
+      "Start two local servers that fail on cue, send real requests through the full",
+      "pipeline, and show what each pattern did. Needs no keys and no network.",
+      "Ends with 0 only if every case behaved."
+    )
+  ),
+  Command.withShortDescription("Watch every pattern at work, locally")
+)
+
+const command = Command.make("resilient-llm").pipe(
+  Command.withDescription("Resilient calls to LLM providers"),
+  Command.withSubcommands([demo, ask])
+)
+
+export const run = (args: ReadonlyArray<string>, version: string) => Command.runWith(command, { version })(args)
+
+/** Only global flags that mean something here; and a wrong invocation leaves standard output empty. */
+export const layer: Layer.Layer<never> = Layer.mergeAll(
+  CliConfig.layer({ builtIns: [GlobalFlag.Help, GlobalFlag.Version] }),
+  CliOutput.layerPresenter({
+    present: (event) =>
+      event._tag !== "InvalidInvocation"
+        ? CliOutput.defaultPresenter.present(event)
+        : Effect.flatMap(TerminalCapabilities.TerminalCapabilities, ({ canColor }) => {
+          const format = CliOutput.defaultFormatter({ colors: canColor })
+          return Console.error(`${format.formatHelpDoc(event.helpDoc)}\n${format.formatErrors(event.errors)}`)
+        })
+  })
+)
