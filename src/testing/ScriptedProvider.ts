@@ -36,8 +36,8 @@ export interface Timing {
 }
 
 /**
- * One element of a scripted stream: a text becomes a text delta, a part is emitted as it is, `wait` is silence, and
- * `cut`, `stall` and `error` end the script of this stream.
+ * One element of a scripted stream: a text becomes a text delta, a part is emitted as it is, `wait` is silence, `error`
+ * breaks the stream. See {@link cut} and {@link stall} for the other ends.
  *
  * @category models
  * @since 0.1.0
@@ -47,8 +47,7 @@ export type Element =
   | StreamPart
   | { readonly wait: Duration.Input }
   | { readonly error: ProviderError }
-  | "cut"
-  | "stall"
+  | { readonly end: "cut" | "stall" }
 
 /**
  * What one request meets.
@@ -127,7 +126,23 @@ export const hang: Step = { _tag: "Hang" }
 export const die = (defect: unknown): Step => ({ _tag: "Die", defect })
 
 /**
- * A stream, element by element. Unless it ends with `cut`, `stall` or an error, a `finish` part is added when the
+ * The stream ends here, without its terminal part.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const cut: Element = { end: "cut" }
+
+/**
+ * The stream says nothing more, and does not end.
+ *
+ * @category constructors
+ * @since 0.1.0
+ */
+export const stall: Element = { end: "stall" }
+
+/**
+ * A stream, element by element. Unless it ends with {@link cut}, {@link stall} or an error, a `finish` part is added when the
  * elements have none. For `complete` it stands for the answer that the elements add up to.
  *
  * @category constructors
@@ -184,8 +199,9 @@ const finish: StreamPart & Part = {
   usage: { inputTokens: { total: 10 }, outputTokens: { total: 5 } }
 }
 
-const isControl = (element: Element): element is { readonly wait: Duration.Input } | { readonly error: ProviderError } =>
-  typeof element === "object" && !("type" in element)
+type Control = Exclude<Element, string | StreamPart>
+
+const isControl = (element: Element): element is Control => typeof element === "object" && !("type" in element)
 
 const errorOf = (id: string, { details, reason }: { readonly details: FailDetails; readonly reason: Reason }) =>
   new ProviderError({
@@ -203,24 +219,25 @@ const partOf = (element: string | StreamPart): StreamPart =>
 
 const elementsStream = (id: string, elements: ReadonlyArray<Element>): Stream.Stream<StreamPart, ProviderError> => {
   const streams = elements.map((element): Stream.Stream<StreamPart, ProviderError> => {
-    if (element === "cut") return Stream.empty
-    if (element === "stall") return Stream.never
-    if (isControl(element)) {
-      return "wait" in element
-        ? Stream.drain(Stream.fromEffect(Effect.sleep(element.wait)))
-        : Stream.fail(element.error)
-    }
-    return Stream.make(partOf(element))
+    if (!isControl(element)) return Stream.make(partOf(element))
+    if ("wait" in element) return Stream.drain(Stream.fromEffect(Effect.sleep(element.wait)))
+    if ("error" in element) return Stream.fail(element.error)
+    return element.end === "cut" ? Stream.empty : Stream.never
   })
   const last = elements.at(-1)
-  const ends = last === "cut" || last === "stall" || (last !== undefined && isControl(last) && "error" in last)
-  const finished = elements.some((element) => typeof element === "object" && "type" in element && element.type === "finish")
+  const ends = last !== undefined && isControl(last) && !("wait" in last)
+  const finished = elements.some((element) =>
+    typeof element === "object" && "type" in element && element.type === "finish"
+  )
   const all = ends || finished ? streams : [...streams, Stream.make(finish)]
-  return all.reduce((before, next) => Stream.concat(before, next), Stream.make<Array<StreamPart>>({
-    type: "response-metadata",
-    id,
-    modelId: id
-  }) as Stream.Stream<StreamPart, ProviderError>)
+  return all.reduce(
+    (before, next) => Stream.concat(before, next),
+    Stream.make<Array<StreamPart>>({
+      type: "response-metadata",
+      id,
+      modelId: id
+    }) as Stream.Stream<StreamPart, ProviderError>
+  )
 }
 
 /**
@@ -285,7 +302,10 @@ export const make = (script: ReadonlyArray<Step> = [], options: Options = {}): E
           case "Stream":
             return Effect.map(
               Stream.runCollect(elementsStream(id, step.elements)),
-              (parts) => parts.map((part): Part => part.type === "text-delta" ? { type: "text", text: part.delta } : part as Part)
+              (parts) =>
+                parts.map((part): Part =>
+                  part.type === "text-delta" ? { type: "text", text: part.delta } : part as Part
+                )
             )
         }
       }

@@ -1,0 +1,14 @@
+/**
+ * The tools this library is tested with, for your tests too.
+ *
+ * @since 0.1.0
+ */
+
+/** A clock that counts its sleeps. */
+export * as CountingClock from "./CountingClock.ts"
+
+/** A real HTTP server on loopback that plays fault scripts in the wire formats of the providers. */
+export * as FaultServer from "./FaultServer.ts"
+
+/** A provider that plays a script. */
+export * as ScriptedProvider from "./ScriptedProvider.ts"
