@@ -1,0 +1,19 @@
+import { NodeHttpClient } from "@effect/platform-node"
+import { Effect, Layer } from "effect"
+import { LlmClient } from "effect-resilient-llm"
+import { Anthropic, OpenAi } from "effect-resilient-llm/providers"
+
+// Keys come from OPENAI_API_KEY and ANTHROPIC_API_KEY. OpenAI is asked first, Anthropic when it cannot answer.
+const live = LlmClient.layer([OpenAi, Anthropic]).pipe(
+  Layer.provide([OpenAi.layerConfig(), Anthropic.layerConfig()]),
+  Layer.provide(NodeHttpClient.layerUndici)
+)
+
+const program = Effect.gen(function*() {
+  const client = yield* LlmClient
+  const response = yield* client.complete("What is AI?")
+  console.log(response.text)
+  console.log(`(${response.target}, ${response.ledger.length} facts in the ledger)`)
+})
+
+await Effect.runPromise(Effect.provide(program, live))

@@ -1,0 +1,71 @@
+// The programs in docs/examples run, and print what they promise.
+import { afterAll, assert, beforeAll, describe, it, vi } from "@effect/vitest"
+import { Effect, Exit, Scope } from "effect"
+import { FaultServer } from "effect-resilient-llm/testing"
+import { readdirSync, readFileSync } from "node:fs"
+
+const folder = new URL("../../docs/examples/", import.meta.url)
+const read = (path: string | URL): string => readFileSync(path, "utf8")
+
+const expected: Readonly<Record<string, ReadonlyArray<string | RegExp>>> = {
+  "abort.ts": ["A simulated answer.", "aborted: the socket is closed, every permit is back"],
+  "configuration.ts": [
+    "vendor-eu A scripted answer.",
+    "app/Vendor A scripted answer.",
+    /^Invalid configuration: "LLM\.retry\.retries" must be one of/
+  ],
+  "errors.ts": ["Busy; come back in 2m.", "app/Vendor does not accept the API key (HTTP 401). (5 facts)"],
+  "own-provider.ts": ["An answer from the model in our own basement."],
+  "patterns.ts": ["answer of call 3"],
+  "quickstart.ts": ["A simulated answer.", /^\(effect-resilient-llm\/OpenAi, \d+ facts in the ledger\)$/],
+  "streaming.ts": [
+    /^\(app\/Secondary: CallStarted, /,
+    "The stream from app/Primary broke (truncated) after 2 content parts."
+  ],
+  "testing.ts": [/^ {6}0 CallStarted$/, /AttemptFailed/, /FailedOver/, "Here I am."]
+}
+
+describe("docs/examples", () => {
+  const scope = Scope.makeUnsafe()
+  beforeAll(async () => {
+    const server = await Effect.runPromise(
+      Scope.provide(FaultServer.make({ reply: () => "A simulated answer." }), scope)
+    )
+    vi.stubEnv("OPENAI_API_KEY", "key")
+    vi.stubEnv("OPENAI_BASE_URL", server.openai)
+    vi.stubEnv("ANTHROPIC_API_KEY", "key")
+    vi.stubEnv("ANTHROPIC_BASE_URL", server.anthropic)
+  })
+  afterAll(async () => {
+    vi.unstubAllEnvs()
+    await Effect.runPromise(Scope.close(scope, Exit.void))
+  })
+
+  it("are all expected here", () => {
+    assert.deepStrictEqual(readdirSync(folder).filter((file) => file.endsWith(".ts")), Object.keys(expected))
+  })
+
+  it.each(Object.entries(expected))("%s", async (file, lines) => {
+    const printed: Array<string> = []
+    const log = vi.spyOn(console, "log").mockImplementation((...args) => {
+      printed.push(args.join(" ").trim() === "" ? "" : args.join(" ").replace(/^\n/, ""))
+    })
+    const write = vi.spyOn(process.stdout, "write").mockImplementation(() => true)
+    try {
+      await import(new URL(file, folder).href)
+    } finally {
+      log.mockRestore()
+      write.mockRestore()
+    }
+    for (const line of lines) {
+      assert.isTrue(
+        printed.some((text) => typeof line === "string" ? text === line : line.test(text)),
+        `${file} did not print ${String(line)}, but:\n${printed.join("\n")}`
+      )
+    }
+  })
+
+  it("the README's quick start is quickstart.ts", () => {
+    assert.include(read(new URL("../../README.md", import.meta.url)), read(new URL("quickstart.ts", folder)))
+  })
+})
