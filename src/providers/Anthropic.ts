@@ -1,0 +1,119 @@
+/**
+ * Anthropic, through the messages API.
+ *
+ * @since 0.1.0
+ */
+import * as Config from "effect/Config"
+import * as Effect from "effect/Effect"
+import type { HttpClient } from "effect/http/HttpClient"
+import type * as Redacted from "effect/Redacted"
+import { attempt, OptionsReader } from "../internal/options.ts"
+import type { LlmConfigError } from "../LlmError.ts"
+import type { LlmProvider } from "../LlmProvider.ts"
+import * as Http from "./internal/http.ts"
+import { protocol } from "./internal/messages.ts"
+import {
+  commonNames,
+  commonOf,
+  type CommonOptions,
+  endpointUrl,
+  optionalVariable,
+  provider,
+  secretOf,
+  textOption
+} from "./internal/vendor.ts"
+
+/**
+ * Model asked when neither the request nor the options name one.
+ *
+ * @category defaults
+ * @since 0.1.0
+ */
+export const defaultModel = "claude-haiku-4-5"
+
+/**
+ * Options of {@link Anthropic}.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options extends CommonOptions {
+  readonly apiKey: Redacted.Redacted
+  /** Sent as `max_tokens` when the request has no `maxTokens`, because the API requires one. Default 8192. */
+  readonly maxTokens?: number | undefined
+  /** Sent as `anthropic-version`. Default `2023-06-01`. */
+  readonly version?: string | undefined
+  /** Features sent as `anthropic-beta`. */
+  readonly beta?: ReadonlyArray<string> | undefined
+}
+
+const make = (options: Options): Effect.Effect<LlmProvider, LlmConfigError, HttpClient> =>
+  Effect.flatMap(
+    attempt((): Http.Endpoint => {
+      const reader = new OptionsReader<Options>("anthropic", options, [
+        ...commonNames,
+        "apiKey",
+        "maxTokens",
+        "version",
+        "beta"
+      ])
+      const common = commonOf(reader, "anthropic", defaultModel)
+      const beta = reader.value("beta") ?? []
+      if (!Array.isArray(beta) || !beta.every((name) => /^[\w.-]+$/.test(name))) {
+        return reader.fail("beta", "a list of feature names", beta)
+      }
+      return {
+        ...common,
+        url: endpointUrl(reader, "https://api.anthropic.com", "/v1/messages"),
+        headers: {
+          ...common.headers,
+          "x-api-key": secretOf(reader, "apiKey"),
+          "anthropic-version": textOption(reader, "version") ?? "2023-06-01",
+          ...(beta.length === 0 ? undefined : { "anthropic-beta": beta.join(",") })
+        },
+        secretHeaders: [...common.secretHeaders, "anthropic-organization-id"],
+        protocol: protocol(common.id, reader.integer("maxTokens", 8192, 1))
+      }
+    }),
+    Http.make
+  )
+
+const config: Config.Config<Options> = Config.all({
+  apiKey: Config.Redacted("ANTHROPIC_API_KEY"),
+  baseUrl: optionalVariable("ANTHROPIC_BASE_URL")
+})
+
+/**
+ * Anthropic as a provider.
+ *
+ * **Details**
+ *
+ * - `Anthropic.layer(options)` needs an `HttpClient`; `Anthropic.layerConfig()` reads `ANTHROPIC_API_KEY` and, when
+ *   set, `ANTHROPIC_BASE_URL`, an address without `/v1`; `Anthropic.make(options)` gives the provider as a value.
+ * - System messages go to `system`, tool results into user turns, and neighbours of one role become one turn.
+ * - Files: images and PDF, by bytes or address. Any other file fails with reason `InvalidRequest` before it is sent.
+ * - `seed`, a JSON format without a schema and the name of a schema have no place and are left out. A `temperature`
+ *   above 1 is sent as 1, the most there is.
+ * - `options: { anthropic: { cacheControl: { type: "ephemeral" } } }` of a part or message marks a cached prefix.
+ *   Reasoning keeps its `signature` or `redactedData` as metadata under `anthropic`, and is sent back only with it.
+ * - Total input counts what was read from and written to the cache.
+ * - A stream is whole only with its `message_stop` event; without, it fails as truncated.
+ *
+ * **Example** (A provider as a value)
+ *
+ * ```ts import.meta.vitest
+ * import { Effect, Redacted } from "effect"
+ * import { FetchHttpClient } from "effect/http"
+ * import { Anthropic } from "effect-resilient-llm/providers/Anthropic"
+ *
+ * const program = Effect.gen(function*() {
+ *   const provider = yield* Anthropic.make({ apiKey: Redacted.make("your-key") })
+ *   return provider.defaultModel
+ * })
+ * await Effect.runPromise(Effect.provide(program, FetchHttpClient.layer)) // => "claude-haiku-4-5"
+ * ```
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export class Anthropic extends provider<Options>({ make, config })<Anthropic>()("effect-resilient-llm/Anthropic") {}

@@ -1,0 +1,128 @@
+/**
+ * OpenAI, through the chat completions API.
+ *
+ * @since 0.1.0
+ */
+import * as Config from "effect/Config"
+import * as Effect from "effect/Effect"
+import type { HttpClient } from "effect/http/HttpClient"
+import type * as Redacted from "effect/Redacted"
+import { attempt, OptionsReader } from "../internal/options.ts"
+import type { LlmConfigError } from "../LlmError.ts"
+import type { LlmProvider } from "../LlmProvider.ts"
+import { protocol } from "./internal/chat.ts"
+import * as Http from "./internal/http.ts"
+import {
+  commonNames,
+  commonOf,
+  type CommonOptions,
+  endpointUrl,
+  optionalVariable,
+  provider,
+  secretOf,
+  textOption
+} from "./internal/vendor.ts"
+
+/**
+ * Model asked when neither the request nor the options name one: small, and accepts every field a request can have.
+ *
+ * @category defaults
+ * @since 0.1.0
+ */
+export const defaultModel = "gpt-4.1-mini"
+
+/**
+ * Options of {@link OpenAi}.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options extends CommonOptions {
+  readonly apiKey: Redacted.Redacted
+  /** Sent as `OpenAI-Organization`. */
+  readonly organization?: string | undefined
+  /** Sent as `OpenAI-Project`. */
+  readonly project?: string | undefined
+}
+
+const make = (options: Options): Effect.Effect<LlmProvider, LlmConfigError, HttpClient> =>
+  Effect.flatMap(
+    attempt((): Http.Endpoint => {
+      const reader = new OptionsReader<Options>("openAi", options, [
+        ...commonNames,
+        "apiKey",
+        "organization",
+        "project"
+      ])
+      const common = commonOf(reader, "openai", defaultModel)
+      const organization = textOption(reader, "organization")
+      const project = textOption(reader, "project")
+      return {
+        ...common,
+        url: endpointUrl(reader, "https://api.openai.com/v1", "/chat/completions"),
+        headers: {
+          ...common.headers,
+          authorization: `Bearer ${secretOf(reader, "apiKey")}`,
+          ...(organization === undefined ? undefined : { "openai-organization": organization }),
+          ...(project === undefined ? undefined : { "openai-project": project })
+        },
+        secretHeaders: [...common.secretHeaders, "openai-organization", "openai-project"],
+        protocol: protocol({
+          provider: common.id,
+          maxTokensField: "max_completion_tokens",
+          streamOptions: true,
+          requireDone: true
+        })
+      }
+    }),
+    Http.make
+  )
+
+const config: Config.Config<Options> = Config.all({
+  apiKey: Config.Redacted("OPENAI_API_KEY"),
+  baseUrl: optionalVariable("OPENAI_BASE_URL"),
+  organization: optionalVariable("OPENAI_ORG_ID"),
+  project: optionalVariable("OPENAI_PROJECT_ID")
+})
+
+/**
+ * OpenAI as a provider.
+ *
+ * **Details**
+ *
+ * - `OpenAi.layer(options)` needs an `HttpClient`; `OpenAi.layerConfig()` reads `OPENAI_API_KEY` and, when set,
+ *   `OPENAI_BASE_URL`, `OPENAI_ORG_ID` and `OPENAI_PROJECT_ID`; `OpenAi.make(options)` gives the provider as a value.
+ * - Every field of a request has a place: `maxTokens` is sent as `max_completion_tokens`, `responseFormat` as
+ *   `response_format`. Reasoning in the prompt and calls of tools that ran at the provider are not sent back.
+ * - Images go as `image_url`, WAV and MP3 as `input_audio`, other files by their bytes as `file`. A file other than an
+ *   image that is given by its address cannot be sent: the request fails with reason `InvalidRequest`.
+ * - A stream is whole only with its `[DONE]` marker; without, it fails as truncated.
+ * - A refusal is kept as `refusal` in the metadata of the finish part.
+ *
+ * **Gotchas**
+ *
+ * Reasoning models refuse `temperature`, `topP` and `stop`; leave these out when you choose one.
+ *
+ * **Example** (A second account as its own target)
+ *
+ * ```ts import.meta.vitest
+ * import { Effect, Layer, Redacted } from "effect"
+ * import { FetchHttpClient } from "effect/http"
+ * import { OpenAi } from "effect-resilient-llm/providers/OpenAi"
+ *
+ * class OpenAiEu extends OpenAi.Service<OpenAiEu>()("app/OpenAiEu") {}
+ *
+ * const live = OpenAiEu.layer({
+ *   id: "openai-eu",
+ *   apiKey: Redacted.make("your-key"),
+ *   baseUrl: "https://eu.api.openai.com/v1"
+ * }).pipe(Layer.provide(FetchHttpClient.layer))
+ *
+ * const program = Effect.map(OpenAiEu, (provider) => provider.id)
+ * await Effect.runPromise(Effect.provide(program, live)) // => "openai-eu"
+ * ```
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export class OpenAi extends provider<Options>({ make, config })<OpenAi>()("effect-resilient-llm/OpenAi") {}

@@ -1,0 +1,214 @@
+// Cohere's chat protocol, version 2.
+import type * as Prompt from "effect/ai/Prompt"
+import type * as Response from "effect/ai/Response"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+import type { LlmRequest } from "../../LlmRequest.ts"
+import { functionTools, messagesOf } from "./chat.ts"
+import { type Exchange, malformed, ofEvent, unsupported, WRONG_SHAPE } from "./errors.ts"
+import type { Protocol, StreamDecoder } from "./http.ts"
+import { compact, countOf, type Fields, fieldsOf, isFields, listOf, textOf } from "./json.ts"
+import { type Assembler, callId, finishPart, metadataPart, type Tokens, toolCallPart } from "./parts.ts"
+import { fileOf, partsOf, urlOf, vendorOptions } from "./prompt.ts"
+
+const vendor = "cohere"
+
+// The plan before tool calls is reasoning; marked, because only a plan is sent back.
+const plan: Response.ProviderMetadata = { [vendor]: { toolPlan: true } }
+
+// -----------------------------------------------------------------------------
+// request
+// -----------------------------------------------------------------------------
+
+const userPart = (provider: string, part: Prompt.UserMessagePartEncoded): Fields => {
+  if (part.type === "text") return { type: "text", text: part.text }
+  const file = fileOf(part)
+  if (!file.mediaType.startsWith("image/")) throw unsupported(provider, "unsupported_media_type")
+  return { type: "image_url", image_url: { url: urlOf(file) } }
+}
+
+const assistantMessage = (
+  text: string,
+  calls: ReadonlyArray<Fields>,
+  message: Prompt.AssistantMessageEncoded
+): Fields => {
+  let toolPlan = ""
+  for (const part of partsOf(message.content)) {
+    if (part.type === "reasoning" && vendorOptions(part, vendor)["toolPlan"] === true) toolPlan += part.text
+  }
+  return compact({
+    role: "assistant",
+    content: text === "" && calls.length > 0 ? undefined : text,
+    tool_plan: calls.length === 0 || toolPlan === "" ? undefined : toolPlan,
+    tool_calls: calls.length === 0 ? undefined : calls
+  })
+}
+
+const encode = (provider: string, request: LlmRequest, model: string, stream: boolean): Fields => {
+  const choice = request.toolChoice
+  // One tool cannot be named: it is the only one offered instead.
+  const named = typeof choice === "object" ? choice.tool : undefined
+  const offered = named === undefined ? request.tools : request.tools?.filter((tool) => tool.name === named)
+  const tools = functionTools(offered, false)
+  const format = request.responseFormat
+  return compact({
+    model,
+    messages: messagesOf(request.prompt, (part) => userPart(provider, part), assistantMessage),
+    max_tokens: request.maxTokens,
+    temperature: request.temperature,
+    p: request.topP,
+    stop_sequences: request.stop === undefined || request.stop.length === 0 ? undefined : request.stop,
+    seed: request.seed,
+    tools,
+    tool_choice: tools === undefined || choice === undefined || choice === "auto"
+      ? undefined
+      : choice === "none"
+      ? "NONE"
+      : "REQUIRED",
+    strict_tools: tools !== undefined && offered?.every((tool) => tool.strict === true) === true ? true : undefined,
+    response_format: format?.type === "json" ? compact({ type: "json_object", json_schema: format.schema }) : undefined,
+    stream
+  })
+}
+
+// -----------------------------------------------------------------------------
+// shared by both kinds of answer
+// -----------------------------------------------------------------------------
+
+const finishReasons: Readonly<Record<string, Response.FinishReason>> = {
+  COMPLETE: "stop",
+  STOP_SEQUENCE: "stop",
+  MAX_TOKENS: "length",
+  TOOL_CALL: "tool-calls"
+}
+
+/** The reason to finish, unless it is a failure. */
+const finishReason = (exchange: Exchange, value: unknown, end: Fields): Response.FinishReason => {
+  const raw = textOf(value)
+  if (raw === "ERROR" || textOf(end["error"]) !== undefined) throw ofEvent(exchange, end)
+  if (raw === "TIMEOUT") throw ofEvent(exchange, end, "Timeout")
+  return raw === undefined ? "unknown" : finishReasons[raw] ?? "other"
+}
+
+/** `tokens` counts all that went through the model, `billed_units` what is paid for. */
+const tokensOf = (input: unknown): Tokens => {
+  const usage = fieldsOf(input)
+  const tokens = fieldsOf(usage["tokens"])
+  return {
+    input: countOf(tokens["input_tokens"]),
+    cacheRead: countOf(usage["cached_tokens"]),
+    output: countOf(tokens["output_tokens"]),
+    reasoning: countOf(tokens["reasoning_tokens"])
+  }
+}
+
+// -----------------------------------------------------------------------------
+// whole answer
+// -----------------------------------------------------------------------------
+
+const loose = Schema.optionalKey(Schema.Unknown)
+
+const Chat = Schema.Struct({
+  id: loose,
+  finish_reason: loose,
+  message: Schema.Struct({
+    content: Schema.optionalKey(Schema.NullOr(Schema.Union([Schema.String, Schema.Array(Schema.Unknown)]))),
+    tool_plan: loose,
+    tool_calls: loose
+  }),
+  usage: loose
+})
+const decodeChat = Schema.decodeUnknownResult(Chat)
+
+const decode = (body: unknown, exchange: Exchange): ReadonlyArray<Response.PartEncoded> => {
+  if (isFields(body) && typeof body["message"] === "string") throw ofEvent(exchange, body)
+  const decoded = decodeChat(body)
+  if (Result.isFailure(decoded)) throw malformed(exchange, WRONG_SHAPE)
+  const { finish_reason, id, message, usage } = decoded.success
+  const reason = finishReason(exchange, finish_reason, fieldsOf(body))
+  const parts: Array<Response.PartEncoded> = [metadataPart(exchange, id, undefined)]
+  const toolPlan = textOf(message.tool_plan)
+  if (toolPlan !== undefined) parts.push({ type: "reasoning", text: toolPlan, metadata: plan })
+  if (typeof message.content === "string" && message.content !== "") parts.push({ type: "text", text: message.content })
+  for (const item of listOf(message.content).map(fieldsOf)) {
+    const text = textOf(item["text"])
+    const thinking = textOf(item["thinking"])
+    if (thinking !== undefined) parts.push({ type: "reasoning", text: thinking })
+    else if (text !== undefined) parts.push({ type: "text", text })
+  }
+  listOf(message.tool_calls).map(fieldsOf).forEach((call, i) => {
+    const { arguments: args, name } = fieldsOf(call["function"])
+    if (typeof name !== "string" || name === "") return
+    const part = toolCallPart(textOf(call["id"]) ?? callId(id, i), name, args, reason)
+    if (part !== undefined) parts.push(part)
+  })
+  parts.push(finishPart(reason, tokensOf(usage)))
+  return parts
+}
+
+// -----------------------------------------------------------------------------
+// stream
+// -----------------------------------------------------------------------------
+
+const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
+  const takeArguments = (index: unknown, args: unknown): void => {
+    if (args !== undefined && args !== null) {
+      parts.toolDelta(index, typeof args === "string" ? args : JSON.stringify(args))
+    }
+  }
+  const takeContent = (content: Fields): void => {
+    parts.delta("reasoning", textOf(content["thinking"]) ?? "")
+    parts.delta("text", textOf(content["text"]) ?? "")
+  }
+
+  return {
+    event: (name, data) => {
+      if (!isFields(data)) throw malformed(exchange, WRONG_SHAPE)
+      const { index } = data
+      const end = fieldsOf(data["delta"])
+      const message = fieldsOf(end["message"])
+      switch (data["type"] ?? name) {
+        case "message-start":
+          parts.describe(data["id"])
+          break
+        case "content-start":
+          parts.close()
+          takeContent(fieldsOf(message["content"]))
+          break
+        case "content-delta":
+          takeContent(fieldsOf(message["content"]))
+          break
+        case "content-end":
+          parts.close()
+          break
+        case "tool-plan-delta":
+          parts.delta("reasoning", textOf(message["tool_plan"]) ?? "", plan)
+          break
+        case "tool-call-start": {
+          const call = fieldsOf(message["tool_calls"])
+          const { arguments: args, name: tool } = fieldsOf(call["function"])
+          parts.startTool(index, textOf(call["id"]), textOf(tool))
+          takeArguments(index, args)
+          break
+        }
+        case "tool-call-delta":
+          takeArguments(index, fieldsOf(fieldsOf(message["tool_calls"])["function"])["arguments"])
+          break
+        case "tool-call-end":
+          parts.endTool(index)
+          break
+        case "message-end":
+          parts.finish(finishReason(exchange, end["finish_reason"], end), tokensOf(end["usage"]))
+          break
+        case "error":
+          throw ofEvent(exchange, data)
+      }
+    }
+  }
+}
+
+export const protocol = (provider: string): Protocol => ({
+  encode: (request, model, stream) => encode(provider, request, model, stream),
+  decode,
+  stream: decodeStream
+})

@@ -1,0 +1,331 @@
+// The transport of all vendors: one POST, its bounded body, and the stream of its events. No retries in here.
+import type * as Response from "effect/ai/Response"
+import type { NonEmptyReadonlyArray } from "effect/Array"
+import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as HttpHeaders from "effect/http/Headers"
+import * as HttpBody from "effect/http/HttpBody"
+import * as HttpClient from "effect/http/HttpClient"
+import type { HttpClientError } from "effect/http/HttpClientError"
+import * as HttpClientRequest from "effect/http/HttpClientRequest"
+import type { HttpClientResponse } from "effect/http/HttpClientResponse"
+import * as Pull from "effect/Pull"
+import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import { ProviderError, TRUNCATED } from "../../LlmError.ts"
+import type { LlmProvider } from "../../LlmProvider.ts"
+import type { LlmRequest } from "../../LlmRequest.ts"
+import * as LlmResponse from "../../LlmResponse.ts"
+import {
+  EMPTY_BODY,
+  EVENT_NOT_JSON,
+  type Exchange,
+  malformed,
+  NOT_JSON,
+  ofBody,
+  ofResponse,
+  ofTransport,
+  type Statuses,
+  TOO_LARGE,
+  unsupported
+} from "./errors.ts"
+import { type Fields, parse } from "./json.ts"
+import { Assembler } from "./parts.ts"
+import * as Sse from "./Sse.ts"
+
+/** Reads the events of one answer into an {@link Assembler}. All of it may throw `ProviderError`. */
+export interface StreamDecoder {
+  /** An event whose data is JSON. */
+  readonly event: (name: string, data: unknown) => void
+  /** The `[DONE]` marker. */
+  readonly marker?: () => void
+  /** The body ended by itself: the last chance to find that the answer is whole. */
+  readonly end?: () => void
+}
+
+/** A wire protocol as plain functions. They throw `ProviderError`, and nothing else whatever the server sends. */
+export interface Protocol {
+  readonly encode: (request: LlmRequest, model: string, stream: boolean) => Fields
+  readonly decode: (body: unknown, exchange: Exchange) => ReadonlyArray<Response.PartEncoded>
+  readonly stream: (assembler: Assembler, exchange: Exchange) => StreamDecoder
+}
+
+export interface Endpoint {
+  readonly id: string
+  readonly defaultModel: string | undefined
+  readonly models: Readonly<Record<string, string>> | undefined
+  readonly url: string
+  readonly headers: Readonly<Record<string, string>>
+  /** Names of headers that hold secrets or identify the account. */
+  readonly secretHeaders: ReadonlyArray<string>
+  readonly maxBodyBytes: number
+  readonly statuses?: Statuses | undefined
+  readonly protocol: Protocol
+}
+
+const maxErrorBytes = 65_536
+const drainLimit = "100 millis"
+const visibleAscii = /^[\x21-\x7e]{1,255}$/
+
+/** Runs a decoder; a thrown `ProviderError` is a typed failure, anything else a defect. */
+const decoding = <A>(decode: () => A): Effect.Effect<A, ProviderError> =>
+  Effect.suspend(() => {
+    try {
+      return Effect.succeed(decode())
+    } catch (error) {
+      return error instanceof ProviderError ? Effect.fail(error) : Effect.die(error)
+    }
+  })
+
+export const make = (endpoint: Endpoint): Effect.Effect<LlmProvider, never, HttpClient.HttpClient> =>
+  Effect.map(HttpClient.HttpClient, (httpClient) => {
+    const { id, maxBodyBytes, protocol } = endpoint
+    // A scope owns the connection from the first byte on, so that an interruption between headers and body closes it.
+    // It is closed only when the body was not read to its end: to abort what is over costs a stack trace per call.
+    const client = HttpClient.withScope(httpClient)
+    const template = HttpClientRequest.post(endpoint.url, { headers: endpoint.headers })
+    // Vendors get no trace headers of ours, and their account headers show in no span.
+    const privately = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+      Effect.updateContext(effect, (context: Context.Context<R>) =>
+        Context.add(
+          Context.add(context, HttpClient.TracerPropagationEnabled, false),
+          HttpHeaders.CurrentRedactedNames,
+          [...Context.get(context, HttpHeaders.CurrentRedactedNames), ...endpoint.secretHeaders]
+        ))
+
+    const prepare = (request: LlmRequest, stream: boolean): HttpClientRequest.HttpClientRequest => {
+      const model = request.model ?? endpoint.defaultModel
+      if (model === undefined) throw unsupported(id, "missing_model")
+      const headers: Record<string, string> = { accept: stream ? "text/event-stream" : "application/json" }
+      const key = request.idempotencyKey
+      try {
+        if (key !== undefined) headers["idempotency-key"] = visibleAscii.test(key) ? key : encodeURIComponent(key)
+        const body = HttpBody.text(JSON.stringify(protocol.encode(request, model, stream)), "application/json")
+        return HttpClientRequest.setBody(HttpClientRequest.setHeaders(template, headers), body)
+      } catch (error) {
+        // Parameters and results of tools can hold what JSON cannot.
+        throw error instanceof ProviderError ? error : unsupported(id, "not_serialisable")
+      }
+    }
+
+    const open = (
+      request: LlmRequest,
+      stream: boolean
+    ): Effect.Effect<readonly [HttpClientResponse, Exchange], ProviderError, Scope.Scope> =>
+      decoding(() => prepare(request, stream)).pipe(
+        Effect.flatMap((prepared) => privately(client.execute(prepared))),
+        // A client of the user's may turn statuses into errors.
+        Effect.catch((error) =>
+          error instanceof ProviderError
+            ? Effect.fail(error)
+            : error.reason._tag === "StatusCodeError"
+            ? Effect.succeed(error.reason.response)
+            : Effect.fail(ofTransport(id, error))
+        ),
+        Effect.flatMap((response) =>
+          Clock.clockWith((clock) => {
+            const { status } = response
+            const exchange: Exchange = {
+              provider: id,
+              statuses: endpoint.statuses,
+              status,
+              headers: response.headers,
+              now: clock.currentTimeMillisUnsafe()
+            }
+            return status >= 200 && status <= 299
+              ? Effect.succeed([response, exchange] as const)
+              : Effect.flatMap(readPrefix(response), (body) => Effect.fail(ofResponse(exchange, body)))
+          })
+        )
+      )
+
+    const whole = (
+      [response, exchange]: readonly [HttpClientResponse, Exchange]
+    ): Effect.Effect<ReadonlyArray<Response.PartEncoded>, ProviderError> =>
+      Effect.flatMap(readWhole(response, exchange, maxBodyBytes), (text) =>
+        decoding(() => {
+          if (text.trim() === "") throw malformed(exchange, EMPTY_BODY)
+          const body = parse(text)
+          if (body === undefined) throw malformed(exchange, NOT_JSON)
+          return protocol.decode(body, exchange)
+        }))
+
+    return {
+      id,
+      defaultModel: endpoint.defaultModel,
+      models: endpoint.models,
+      generate: (request) =>
+        Effect.suspend(() => {
+          const scope = Scope.makeUnsafe()
+          return Effect.flatMap(open(request, false), whole).pipe(
+            Effect.provideService(Scope.Scope, scope),
+            Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause)))
+          )
+        }),
+      stream: (request) =>
+        Stream.unwrap(Effect.suspend(() => {
+          const scope = Scope.makeUnsafe()
+          const body = { over: false }
+          const opened = Effect.provideService(open(request, true), Scope.Scope, scope)
+          return Effect.andThen(
+            Effect.addFinalizer((exit) => body.over ? Effect.void : Scope.close(scope, exit)),
+            Effect.flatMap(opened, ([response, exchange]) =>
+              // Some servers ignore `stream: true`, and gateways answer with a JSON error under 200.
+              exchange.headers["content-type"]?.startsWith("application/json") === true
+                ? Effect.map(whole([response, exchange]), (parts) => {
+                  body.over = true
+                  return Stream.fromArray(LlmResponse.toStreamParts(parts))
+                })
+                : Effect.succeed(events(response, exchange, protocol, maxBodyBytes, body)))
+          )
+        }))
+    }
+  })
+
+// -----------------------------------------------------------------------------
+// bodies
+// -----------------------------------------------------------------------------
+
+/** Hands decoded text on, until `take` has enough. */
+const readText = (
+  response: HttpClientResponse,
+  take: (text: string, bytes: number) => boolean
+): Effect.Effect<void, HttpClientError | "enough"> =>
+  Effect.suspend(() => {
+    const decoder = new TextDecoder()
+    let bytes = 0
+    const read = Stream.runForEachArray(response.stream, (chunks) => {
+      for (const chunk of chunks) {
+        bytes += chunk.byteLength
+        if (!take(decoder.decode(chunk, { stream: true }), bytes)) return Effect.fail("enough" as const)
+      }
+      return Effect.void
+    })
+    return Effect.tap(read, () => Effect.sync(() => take(decoder.decode(), bytes)))
+  })
+
+const readWhole = (
+  response: HttpClientResponse,
+  exchange: Exchange,
+  maxBytes: number
+): Effect.Effect<string, ProviderError> =>
+  Effect.suspend(() => {
+    let body = ""
+    return readText(response, (text, bytes) => {
+      body += text
+      return bytes <= maxBytes
+    }).pipe(
+      Effect.map(() => body),
+      Effect.mapError((error) => error === "enough" ? malformed(exchange, TOO_LARGE) : ofBody(exchange, error))
+    )
+  })
+
+/** The start of an error body. Its status counts even if the rest is too long or never comes. */
+const readPrefix = (response: HttpClientResponse): Effect.Effect<string> =>
+  Effect.suspend(() => {
+    let body = ""
+    return readText(response, (text, bytes) => {
+      body += text
+      return bytes <= maxErrorBytes
+    }).pipe(
+      Effect.catch(() => Effect.void),
+      Effect.map(() => body)
+    )
+  })
+
+// -----------------------------------------------------------------------------
+// streams
+// -----------------------------------------------------------------------------
+
+type Parts = NonEmptyReadonlyArray<Response.StreamPartEncoded>
+
+/** One array of parts per network chunk that holds any. What arrived before a failure is emitted before it. */
+const events = (
+  response: HttpClientResponse,
+  exchange: Exchange,
+  protocol: Protocol,
+  maxLength: number,
+  body: { over: boolean }
+): Stream.Stream<Response.StreamPartEncoded, ProviderError> =>
+  Stream.transformPull(response.stream, (pull, scope) =>
+    Effect.suspend(() => {
+      const assembler = new Assembler(exchange, maxLength)
+      const decoder = protocol.stream(assembler, exchange)
+      const text = new TextDecoder()
+      let received = false
+      let ended = false
+      let failure: ProviderError | undefined
+
+      const sse = Sse.make((name, data) => {
+        if (assembler.finished || data === "") return
+        const json = parse(data)
+        if (json !== undefined) return decoder.event(name, json)
+        if (data.trim() === "[DONE]") return decoder.marker?.()
+        // An event without its blank line was cut: the end of the body says so better.
+        if (!ended) throw malformed(exchange, EVENT_NOT_JSON)
+      }, maxLength)
+
+      const guarded = (step: () => void): void => {
+        try {
+          step()
+        } catch (error) {
+          if (!(error instanceof ProviderError)) throw error
+          failure = error
+        }
+      }
+
+      const take = (): Effect.Effect<Parts, ProviderError> | undefined => {
+        if (assembler.out.length > 0) {
+          const parts = assembler.out
+          assembler.out = []
+          return Effect.succeed(parts as unknown as Parts)
+        }
+        return failure === undefined ? undefined : Effect.fail(failure)
+      }
+
+      const feed = (chunks: NonEmptyReadonlyArray<Uint8Array>): void => {
+        for (const chunk of chunks) {
+          received ||= chunk.byteLength > 0
+          if (!sse.feed(text.decode(chunk, { stream: true }))) throw malformed(exchange, TOO_LARGE)
+        }
+      }
+
+      const finish = (): void => {
+        ended = body.over = true
+        if (!sse.feed(text.decode())) throw malformed(exchange, TOO_LARGE)
+        sse.end()
+        if (!assembler.finished) decoder.end?.()
+        if (!assembler.finished) throw malformed(exchange, received ? TRUNCATED : EMPTY_BODY)
+      }
+
+      const next: Pull.Pull<Parts, ProviderError> = Effect.suspend(() => {
+        if (assembler.finished) return Cause.done()
+        if (failure !== undefined) return Effect.fail(failure)
+        return Pull.matchEffect(pull, {
+          onSuccess: (chunks): Pull.Pull<Parts, ProviderError> => {
+            guarded(() => feed(chunks))
+            return take() ?? next
+          },
+          onFailure: (cause) => Effect.failCause(Cause.map(cause, (error) => ofBody(exchange, error))),
+          onDone: (): Pull.Pull<Parts, ProviderError> => {
+            guarded(finish) // ends with the terminal event or a failure
+            return take() ?? next
+          }
+        })
+      })
+
+      // After the terminal event only the body's end is awaited, shortly, so that its connection can be used again.
+      const drained = Effect.catchCause(Effect.forever(pull), (cause) => {
+        body.over = Pull.isDoneCause(cause)
+        return Effect.void
+      })
+      const drain = Effect.suspend(() =>
+        assembler.finished && !body.over
+          ? Effect.timeoutOption(Effect.interruptible(drained), drainLimit)
+          : Effect.void
+      )
+      return Effect.as(Scope.addFinalizer(scope, drain), next)
+    }))

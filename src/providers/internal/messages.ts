@@ -1,0 +1,355 @@
+// Anthropic's messages protocol.
+import type * as Prompt from "effect/ai/Prompt"
+import type * as Response from "effect/ai/Response"
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+import type { LlmRequest } from "../../LlmRequest.ts"
+import { type Exchange, malformed, ofEvent, unsupported, WRONG_SHAPE } from "./errors.ts"
+import type { Protocol, StreamDecoder } from "./http.ts"
+import { compact, countOf, type Fields, fieldsOf, isFields, parse, textOf } from "./json.ts"
+import { asMetadata, type Assembler, callId, finishPart, metadataPart, type Tokens, toolCallPart } from "./parts.ts"
+import { fileOf, isOurs, partsOf, resultText, vendorOptions } from "./prompt.ts"
+
+const vendor = "anthropic"
+
+// -----------------------------------------------------------------------------
+// request
+// -----------------------------------------------------------------------------
+
+type Options = { readonly options?: Prompt.ProviderOptions | undefined }
+
+/** Adds `cache_control` where the caller marked the end of a cached prefix. Thinking takes no mark. */
+const cached = (block: Fields, from: Options): Fields => {
+  const control = vendorOptions(from, vendor)["cacheControl"]
+  return isFields(control) && !String(block["type"]).endsWith("thinking") ? { ...block, cache_control: control } : block
+}
+
+const fileBlock = (provider: string, part: Prompt.FilePartEncoded): Fields => {
+  const { data, mediaType, name } = fileOf(part)
+  const image = mediaType.startsWith("image/")
+  if (!image && mediaType !== "application/pdf") throw unsupported(provider, "unsupported_media_type")
+  return compact({
+    type: image ? "image" : "document",
+    source: data.url === undefined
+      ? { type: "base64", media_type: mediaType, data: data.base64 }
+      : { type: "url", url: data.url },
+    title: image ? undefined : name
+  })
+}
+
+const resultBlock = (provider: string, part: Prompt.ToolResultPartEncoded): Fields => ({
+  type: "tool_result",
+  tool_use_id: part.id,
+  content: part.modelOutput?.some((output) => output.type === "file") === true
+    ? part.modelOutput.map((output) =>
+      output.type === "file" ? fileBlock(provider, output) : { type: "text", text: output.text }
+    )
+    : resultText(part),
+  ...(part.isFailure ? { is_error: true } : undefined)
+})
+
+const inputOf = (params: unknown): Fields => fieldsOf(typeof params === "string" ? parse(params) : params)
+
+interface Turn {
+  readonly role: "user" | "assistant"
+  readonly content: Array<Fields>
+}
+
+const blockOf = (
+  provider: string,
+  part: Prompt.UserMessagePartEncoded | Prompt.AssistantMessagePartEncoded | Prompt.ToolMessagePartEncoded
+): Fields | undefined => {
+  switch (part.type) {
+    case "text":
+      return part.text === "" ? undefined : { type: "text", text: part.text }
+    case "file":
+      return fileBlock(provider, part)
+    case "reasoning": {
+      // Only what this vendor signed may be sent back; reasoning of others is left out.
+      const { redactedData, signature } = vendorOptions(part, vendor)
+      if (typeof redactedData === "string") return { type: "redacted_thinking", data: redactedData }
+      return typeof signature === "string" ? { type: "thinking", thinking: part.text, signature } : undefined
+    }
+    case "tool-call":
+      return isOurs(part) ? { type: "tool_use", id: part.id, name: part.name, input: inputOf(part.params) } : undefined
+    case "tool-result":
+      return isOurs(part) ? resultBlock(provider, part) : undefined
+    default:
+      return undefined
+  }
+}
+
+const blocksOf = (provider: string, message: Prompt.MessageEncoded): ReadonlyArray<Fields> => {
+  if (message.role === "system") return []
+  const blocks: Array<Fields> = []
+  for (const part of partsOf<Parameters<typeof blockOf>[1]>(message.content)) {
+    if (part.type === "file" && message.role === "assistant") continue
+    const block = blockOf(provider, part)
+    if (block !== undefined) blocks.push(cached(block, part))
+  }
+  const last = blocks.pop()
+  return last === undefined ? [] : [...blocks, cached(last, message)]
+}
+
+/** Tool results belong into a user turn, and turns alternate: neighbours of one role are one turn. */
+const turnsOf = (provider: string, prompt: LlmRequest["prompt"]): ReadonlyArray<Turn> => {
+  const turns: Array<Turn> = []
+  for (const message of prompt) {
+    const blocks = blocksOf(provider, message)
+    if (blocks.length === 0) continue
+    const role = message.role === "assistant" ? "assistant" : "user"
+    const turn = turns[turns.length - 1]
+    if (turn?.role === role) turn.content.push(...blocks)
+    else turns.push({ role, content: [...blocks] })
+  }
+  return turns
+}
+
+const systemOf = (prompt: LlmRequest["prompt"]): ReadonlyArray<Fields> | undefined => {
+  const blocks = prompt.flatMap((message) =>
+    message.role === "system" && message.content !== ""
+      ? [cached({ type: "text", text: message.content }, message)]
+      : []
+  )
+  return blocks.length === 0 ? undefined : blocks
+}
+
+const toolChoice = (choice: LlmRequest["toolChoice"]): Fields | undefined => {
+  if (choice === undefined) return undefined
+  if (typeof choice !== "string") return { type: "tool", name: choice.tool }
+  return { type: choice === "required" ? "any" : choice }
+}
+
+const encode = (provider: string, maxTokens: number, request: LlmRequest, model: string, stream: boolean): Fields => {
+  const format = request.responseFormat
+  const tools = request.tools === undefined || request.tools.length === 0 ? undefined : request.tools
+  return compact({
+    model,
+    max_tokens: request.maxTokens ?? maxTokens,
+    system: systemOf(request.prompt),
+    messages: turnsOf(provider, request.prompt),
+    temperature: request.temperature === undefined ? undefined : Math.min(1, request.temperature),
+    top_p: request.topP,
+    stop_sequences: request.stop === undefined || request.stop.length === 0 ? undefined : request.stop,
+    tools: tools?.map(({ description, name, parameters, strict }) =>
+      compact({ name, description, input_schema: parameters, strict })
+    ),
+    tool_choice: tools === undefined ? undefined : toolChoice(request.toolChoice),
+    output_config: format?.type === "json" && format.schema !== undefined
+      ? { format: { type: "json_schema", schema: format.schema } }
+      : undefined,
+    stream: stream ? true : undefined
+  })
+}
+
+// -----------------------------------------------------------------------------
+// shared by both kinds of answer
+// -----------------------------------------------------------------------------
+
+const finishReasons: Readonly<Record<string, Response.FinishReason>> = {
+  end_turn: "stop",
+  stop_sequence: "stop",
+  max_tokens: "length",
+  model_context_window_exceeded: "length",
+  tool_use: "tool-calls",
+  refusal: "content-filter",
+  pause_turn: "other"
+}
+
+const finishReason = (value: unknown): Response.FinishReason => {
+  const raw = textOf(value)
+  return raw === undefined ? "unknown" : finishReasons[raw] ?? "other"
+}
+
+const finishMetadata = (stopReason: unknown, details: unknown): Response.ProviderMetadata | undefined =>
+  stopReason === "refusal" ? { refusal: asMetadata(details) ?? {} } : undefined
+
+/** `input_tokens` leaves the cached ones out; a total needs it and takes an untold cache as none. */
+const tokensOf = (input: unknown): Tokens => {
+  const usage = fieldsOf(input)
+  const uncached = countOf(usage["input_tokens"])
+  const cacheRead = countOf(usage["cache_read_input_tokens"])
+  const cacheWrite = countOf(usage["cache_creation_input_tokens"])
+  return {
+    input: uncached === undefined ? undefined : uncached + (cacheRead ?? 0) + (cacheWrite ?? 0),
+    uncached,
+    cacheRead,
+    cacheWrite,
+    output: countOf(usage["output_tokens"]),
+    reasoning: countOf(fieldsOf(usage["output_tokens_details"])["thinking_tokens"])
+  }
+}
+
+const signed = (signature: unknown): Response.ProviderMetadata | undefined =>
+  typeof signature === "string" && signature !== "" ? { [vendor]: { signature } } : undefined
+
+const redacted = (data: unknown): Response.ProviderMetadata => ({ [vendor]: { redactedData: textOf(data) ?? "" } })
+
+// -----------------------------------------------------------------------------
+// whole answer
+// -----------------------------------------------------------------------------
+
+const loose = Schema.optionalKey(Schema.Unknown)
+
+const Message = Schema.Struct({
+  id: loose,
+  model: loose,
+  content: Schema.Array(Schema.Struct({
+    type: Schema.String,
+    id: loose,
+    name: loose,
+    text: loose,
+    thinking: loose,
+    signature: loose,
+    data: loose,
+    input: loose
+  })),
+  stop_reason: loose,
+  stop_details: loose,
+  usage: loose
+})
+const decodeMessage = Schema.decodeUnknownResult(Message)
+
+const decode = (body: unknown, exchange: Exchange): ReadonlyArray<Response.PartEncoded> => {
+  if (isFields(body) && (body["type"] === "error" || isFields(body["error"]))) throw ofEvent(exchange, body)
+  const decoded = decodeMessage(body)
+  if (Result.isFailure(decoded)) throw malformed(exchange, WRONG_SHAPE)
+  const message = decoded.success
+  const reason = finishReason(message.stop_reason)
+  const parts: Array<Response.PartEncoded> = [metadataPart(exchange, message.id, message.model)]
+  message.content.forEach((block, i) => {
+    switch (block.type) {
+      case "text": {
+        const text = textOf(block.text)
+        if (text !== undefined) parts.push({ type: "text", text })
+        break
+      }
+      case "thinking": {
+        const metadata = signed(block.signature)
+        parts.push({
+          type: "reasoning",
+          text: textOf(block.thinking) ?? "",
+          ...(metadata === undefined ? undefined : { metadata })
+        })
+        break
+      }
+      case "redacted_thinking":
+        parts.push({ type: "reasoning", text: "", metadata: redacted(block.data) })
+        break
+      case "tool_use": {
+        const name = textOf(block.name)
+        if (name === undefined) break
+        const call = toolCallPart(textOf(block.id) ?? callId(message.id, i), name, block.input, reason)
+        if (call !== undefined) parts.push(call)
+      }
+    }
+  })
+  parts.push(finishPart(reason, tokensOf(message.usage), finishMetadata(message.stop_reason, message.stop_details)))
+  return parts
+}
+
+// -----------------------------------------------------------------------------
+// stream
+// -----------------------------------------------------------------------------
+
+const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
+  const usage: Record<string, unknown> = {}
+  let stopReason: unknown
+  let stopDetails: unknown
+  let signature = ""
+  let textBlock: unknown // index of the open block of text or reasoning
+
+  // Counts are cumulative: later ones replace earlier ones, and those left out stay.
+  const takeUsage = (told: unknown): void => {
+    for (const [key, value] of Object.entries(fieldsOf(told))) if (value !== null) usage[key] = value
+  }
+
+  const start = (index: unknown, block: Fields): void => {
+    switch (block["type"]) {
+      case "text":
+        textBlock = index
+        parts.delta("text", textOf(block["text"]) ?? "")
+        break
+      case "thinking":
+        textBlock = index
+        signature = textOf(block["signature"]) ?? ""
+        parts.open("reasoning")
+        parts.delta("reasoning", textOf(block["thinking"]) ?? "")
+        break
+      case "redacted_thinking":
+        parts.open("reasoning", redacted(block["data"]))
+        parts.close()
+        break
+      case "tool_use": {
+        parts.startTool(index, textOf(block["id"]), textOf(block["name"]))
+        const { input } = block
+        if (isFields(input) && Object.keys(input).length > 0) parts.toolDelta(index, JSON.stringify(input))
+      }
+    }
+  }
+
+  const delta = (index: unknown, change: Fields): void => {
+    switch (change["type"]) {
+      case "text_delta":
+        parts.delta("text", textOf(change["text"]) ?? "")
+        break
+      case "thinking_delta":
+        parts.delta("reasoning", textOf(change["thinking"]) ?? "")
+        break
+      case "signature_delta": {
+        const more = textOf(change["signature"]) ?? ""
+        parts.spend(more.length)
+        signature += more
+        break
+      }
+      case "input_json_delta":
+        parts.toolDelta(index, textOf(change["partial_json"]) ?? "")
+    }
+  }
+
+  return {
+    event: (name, data) => {
+      if (!isFields(data)) throw malformed(exchange, WRONG_SHAPE)
+      const { index } = data
+      switch (data["type"] ?? name) {
+        case "message_start": {
+          const message = fieldsOf(data["message"])
+          parts.describe(message["id"], message["model"])
+          takeUsage(message["usage"])
+          break
+        }
+        case "content_block_start":
+          start(index, fieldsOf(data["content_block"]))
+          break
+        case "content_block_delta":
+          delta(index, fieldsOf(data["delta"]))
+          break
+        case "content_block_stop":
+          if (parts.hasTool(index)) parts.endTool(index)
+          else if (index === textBlock) {
+            parts.close(signed(signature))
+            signature = ""
+          }
+          break
+        case "message_delta": {
+          const change = fieldsOf(data["delta"])
+          stopReason = change["stop_reason"] ?? stopReason
+          stopDetails = change["stop_details"] ?? stopDetails
+          takeUsage(data["usage"])
+          break
+        }
+        case "message_stop":
+          parts.finish(finishReason(stopReason), tokensOf(usage), finishMetadata(stopReason, stopDetails))
+          break
+        case "error":
+          throw ofEvent(exchange, data)
+      }
+    }
+  }
+}
+
+export const protocol = (provider: string, maxTokens: number): Protocol => ({
+  encode: (request, model, stream) => encode(provider, maxTokens, request, model, stream),
+  decode,
+  stream: decodeStream
+})

@@ -1,0 +1,186 @@
+// What all vendor modules share: their options, and the class that is tag, constructor and layers in one.
+import * as Config from "effect/Config"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import type { HttpClient } from "effect/http/HttpClient"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Redacted from "effect/Redacted"
+import type { OptionsReader } from "../../internal/options.ts"
+import type { LlmConfigError } from "../../LlmError.ts"
+import type { LlmProvider } from "../../LlmProvider.ts"
+
+/** Options that every vendor has. */
+export interface CommonOptions {
+  /** Identifier in errors, ledgers and metrics; the vendor's name by default. */
+  readonly id?: string | undefined
+  /** Where the API lives; the vendor's public address by default. A query string is kept. */
+  readonly baseUrl?: string | undefined
+  /** Model asked when a request names none. */
+  readonly defaultModel?: string | undefined
+  /** Logical model name → the vendor's name. */
+  readonly models?: Readonly<Record<string, string>> | undefined
+  /** Further headers, for gateways. A `Redacted` value is kept out of traces. */
+  readonly headers?: Readonly<Record<string, string | Redacted.Redacted>> | undefined
+  /**
+   * Most bytes of a whole answer, and of one event or all tool arguments of a streamed one (default 16 MiB). More is a
+   * `MalformedResponse`.
+   */
+  readonly maxBodyBytes?: number | undefined
+}
+
+/** Names of {@link CommonOptions}. */
+export const commonNames = ["id", "baseUrl", "defaultModel", "models", "headers", "maxBodyBytes"] as const
+
+const headerName = /^[!#$%&'*+.^_`|~\w-]+$/
+const headerValue = /^[\x20-\x7e\x80-\xff]*$/
+const secretValue = /^[\x21-\x7e]+$/
+
+/** A key, without the blanks that files and shells leave around it. */
+export const secretOf = <O extends object>(reader: OptionsReader<O>, key: keyof O & string): string => {
+  const value: unknown = reader.value(key)
+  if (!Redacted.isRedacted(value)) return reader.fail(key, "a Redacted text", value)
+  const secret = Redacted.value(value)
+  const text = typeof secret === "string" ? secret.trim() : ""
+  return secretValue.test(text) ? text : reader.fail(key, "a key without blanks and line breaks", secret)
+}
+
+export const textOption = <O extends object>(reader: OptionsReader<O>, key: keyof O & string): string | undefined => {
+  const value: unknown = reader.value(key)
+  if (value === undefined) return undefined
+  return typeof value === "string" && value.trim() !== "" && headerValue.test(value)
+    ? value
+    : reader.fail(key, "a text without line breaks", value)
+}
+
+/** The address of one operation: `path` goes behind the path of the base, before its query. */
+export const endpointUrl = <O extends CommonOptions>(
+  reader: OptionsReader<O>,
+  fallback: string | undefined,
+  path: string
+): string => {
+  const value: unknown = reader.value("baseUrl") ?? fallback
+  if (typeof value === "string" && URL.canParse(value)) {
+    const url = new URL(value)
+    if (url.protocol === "https:" || url.protocol === "http:") {
+      url.pathname = url.pathname.replace(/\/+$/, "") + path
+      url.hash = ""
+      return url.href
+    }
+  }
+  return reader.fail("baseUrl", "an http or https URL", value)
+}
+
+const modelsOf = <O extends CommonOptions>(reader: OptionsReader<O>): Readonly<Record<string, string>> | undefined => {
+  const value: unknown = reader.value("models")
+  if (value === undefined) return undefined
+  if (typeof value !== "object" || value === null) return reader.fail("models", "a map of model names", value)
+  for (const [name, model] of Object.entries(value)) {
+    if (typeof model !== "string" || model === "") reader.fail(`models.${name}`, "a model name", model)
+  }
+  return value as Readonly<Record<string, string>>
+}
+
+export interface Common {
+  readonly id: string
+  readonly defaultModel: string | undefined
+  readonly models: Readonly<Record<string, string>> | undefined
+  readonly headers: Record<string, string>
+  readonly secretHeaders: Array<string>
+  readonly maxBodyBytes: number
+}
+
+/** Reads {@link CommonOptions}, except for the URL. Vendors add their own headers to `headers`. */
+export const commonOf = <O extends CommonOptions>(
+  reader: OptionsReader<O>,
+  id: string,
+  defaultModel: string | undefined
+): Common => {
+  const headers: Record<string, string> = {}
+  const secretHeaders: Array<string> = []
+  const given: unknown = reader.value("headers") ?? {}
+  if (typeof given !== "object" || given === null) return reader.fail("headers", "a map of headers", given)
+  for (const [name, value] of Object.entries(given)) {
+    const text: unknown = Redacted.isRedacted(value) ? Redacted.value(value) : value
+    if (!headerName.test(name)) reader.fail("headers", "a map with valid header names", name)
+    if (typeof text !== "string" || !headerValue.test(text)) {
+      return reader.fail(`headers.${name}`, "a header value", text)
+    }
+    headers[name.toLowerCase()] = text
+    if (Redacted.isRedacted(value)) secretHeaders.push(name.toLowerCase())
+  }
+  return {
+    id: textOption(reader, "id") ?? id,
+    defaultModel: textOption(reader, "defaultModel") ?? defaultModel,
+    models: modelsOf(reader),
+    headers,
+    secretHeaders,
+    maxBodyBytes: reader.integer("maxBodyBytes", 16 * 1024 * 1024, 1024)
+  }
+}
+
+// -----------------------------------------------------------------------------
+// configuration
+// -----------------------------------------------------------------------------
+
+/** A variable that may be missing or empty. */
+export const optionalVariable = (name: string): Config.Config<string | undefined> =>
+  Config.map(Config.option(Config.String(name)), (value) => {
+    const text = Option.getOrUndefined(value)
+    return text === "" ? undefined : text
+  })
+
+// -----------------------------------------------------------------------------
+// the class
+// -----------------------------------------------------------------------------
+
+/**
+ * A provider of one vendor: a Context tag whose service is the provider itself, with the ways to build it.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface ProviderClass<Self, Id extends string, Options> extends Context.Key<Self, LlmProvider> {
+  new(_: never): Context.ServiceClass.Shape<Id, LlmProvider>
+  readonly key: Id
+  readonly of: (self: LlmProvider) => LlmProvider
+  readonly context: (self: LlmProvider) => Context.Context<Self>
+  /** The provider as a value, for lists of providers that are known only at run time. */
+  readonly make: (options: Options) => Effect.Effect<LlmProvider, LlmConfigError, HttpClient>
+  /** Provides this tag. Layers are shared by reference: call it once and keep the result. */
+  readonly layer: (options: Options) => Layer.Layer<Self, LlmConfigError, HttpClient>
+  /** The same from configuration; without an argument, from the vendor's usual environment variables. */
+  readonly layerConfig: (
+    options?: Config.Wrap<Options>
+  ) => Layer.Layer<Self, LlmConfigError | Config.ConfigError, HttpClient>
+  /**
+   * Defines another tag of the same vendor, for a second account or region:
+   * `class OpenAiEu extends OpenAi.Service<OpenAiEu>()("app/OpenAiEu") {}`.
+   */
+  readonly Service:
+    & LlmProvider // a phantom of every tag: the type of its service
+    & (<Other>() => <const OtherId extends string>(id: OtherId) => ProviderClass<Other, OtherId, Options>)
+}
+
+export interface Vendor<Options> {
+  readonly make: (options: Options) => Effect.Effect<LlmProvider, LlmConfigError, HttpClient>
+  /** Reads the vendor's usual environment variables. */
+  readonly config: Config.Config<Options>
+}
+
+export const provider =
+  <Options>(vendor: Vendor<Options>) =>
+  <Self>() =>
+  <const Id extends string>(id: Id): ProviderClass<Self, Id, Options> => {
+    const tag = Context.Service<Self, LlmProvider>()(id)
+    return Object.assign(tag, {
+      make: vendor.make,
+      layer: (options: Options) => Layer.effect(tag, vendor.make(options)),
+      layerConfig: (options?: Config.Wrap<Options>) =>
+        Layer.effect(
+          tag,
+          Effect.flatMap(options === undefined ? vendor.config : Config.unwrap(options), vendor.make)
+        ),
+      Service: provider(vendor)
+    })
+  }

@@ -1,0 +1,161 @@
+// A scripted HTTP transport: no sockets, exact bytes, chunk boundaries of our choosing.
+import type { LlmConfigError, ProviderError } from "effect-resilient-llm/LlmError"
+import type { LlmProvider } from "effect-resilient-llm/LlmProvider"
+import type { LlmRequest } from "effect-resilient-llm/LlmRequest"
+import type * as ResponsePart from "effect/ai/Response"
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as HttpClient from "effect/http/HttpClient"
+import type { HttpClientError } from "effect/http/HttpClientError"
+import type { HttpClientRequest } from "effect/http/HttpClientRequest"
+import * as HttpClientResponse from "effect/http/HttpClientResponse"
+import * as Redacted from "effect/Redacted"
+import * as Stream from "effect/Stream"
+
+export const apiKey = Redacted.make("test-key")
+
+export const ask: LlmRequest = { prompt: [{ role: "user", content: [{ type: "text", text: "Hi" }] }] }
+
+/** A small seeded generator (mulberry32), so that a failing run can be repeated. */
+export const seeded = (seed: number) => (): number => {
+  seed = (seed + 0x6d2b79f5) | 0
+  let t = Math.imul(seed ^ (seed >>> 15), 1 | seed)
+  t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
+  return ((t ^ (t >>> 14)) >>> 0) / 4294967296
+}
+
+export const hash = (text: string): number => {
+  let h = 2166136261
+  for (let i = 0; i < text.length; i++) h = Math.imul(h ^ text.charCodeAt(i), 16777619)
+  return h
+}
+
+/** Cuts bytes at random places, also inside UTF-8 sequences and between CR and LF. */
+export const randomChunks = (bytes: Uint8Array, random: () => number): ReadonlyArray<Uint8Array<ArrayBuffer>> => {
+  const chunks: Array<Uint8Array<ArrayBuffer>> = []
+  const most = 1 + Math.floor(random() * (random() < 0.5 ? 8 : 400))
+  for (let at = 0; at < bytes.length;) {
+    const size = 1 + Math.floor(random() * most)
+    chunks.push(Uint8Array.from(bytes.subarray(at, at + size)))
+    at += size
+  }
+  return chunks
+}
+
+export interface Script {
+  readonly status?: number
+  readonly headers?: Readonly<Record<string, string>>
+  readonly body?: string | ReadonlyArray<string | Uint8Array<ArrayBuffer>>
+  /** What follows the body: its end (default), a broken connection, or nothing ever. */
+  readonly after?: "end" | "reset" | "hang"
+}
+
+export interface Transport {
+  readonly client: HttpClient.HttpClient
+  readonly sent: Array<{ readonly request: HttpClientRequest; readonly url: string; readonly json: any }>
+  /** Bodies that were cancelled or aborted before their end. */
+  cancelled: number
+  /** Requests whose signal fired, early or late. */
+  aborted: number
+}
+
+const encoder = new TextEncoder()
+
+const responseOf = (script: Script, transport: Transport, signal: AbortSignal): Response => {
+  const { body = "", headers = {}, status = 200 } = script
+  const chunks = (typeof body === "string" ? [body] : body).map((c) => typeof c === "string" ? encoder.encode(c) : c)
+  let at = 0
+  let over = false
+  const stop = (): void => {
+    if (!over) transport.cancelled++
+    over = true
+  }
+  signal.addEventListener("abort", () => {
+    transport.aborted++
+    stop()
+  }, { once: true })
+  return new Response(
+    new ReadableStream<Uint8Array<ArrayBuffer>>({
+      pull: (controller) => {
+        while (at < chunks.length && chunks[at]!.length === 0) at++
+        if (at < chunks.length) return controller.enqueue(chunks[at++]!)
+        if (script.after === "hang") return new Promise(() => {})
+        over = true
+        if (script.after === "reset") controller.error(Object.assign(new Error("aborted"), { code: "ECONNRESET" }))
+        else controller.close()
+      },
+      cancel: stop
+    }, { highWaterMark: 0 }),
+    { status, headers }
+  )
+}
+
+export const serve = (
+  script: Script | ((request: HttpClientRequest) => Effect.Effect<Script, HttpClientError>)
+): Transport => {
+  const transport: Transport = {
+    sent: [],
+    cancelled: 0,
+    aborted: 0,
+    client: HttpClient.make((request, url, signal) => {
+      const { body } = request
+      const json = body._tag === "Uint8Array" ? JSON.parse(new TextDecoder().decode(body.body)) : undefined
+      transport.sent.push({ request, url: url.href, json })
+      return Effect.map(
+        typeof script === "function" ? script(request) : Effect.succeed(script),
+        (script) => HttpClientResponse.fromWeb(request, responseOf(script, transport, signal))
+      )
+    })
+  }
+  return transport
+}
+
+export type Make = Effect.Effect<LlmProvider, LlmConfigError, HttpClient.HttpClient>
+
+export const connect = (make: Make, transport: Transport): Effect.Effect<LlmProvider, LlmConfigError> =>
+  Effect.provideService(make, HttpClient.HttpClient, transport.client)
+
+export interface Outcome {
+  readonly parts: ReadonlyArray<ResponsePart.PartEncoded | ResponsePart.StreamPartEncoded>
+  readonly error: ProviderError | undefined
+}
+
+/** Everything a call gives: the parts that came, then its typed error. A defect stays one. */
+export const run = (provider: LlmProvider, streaming: boolean, request: LlmRequest = ask): Effect.Effect<Outcome> =>
+  Effect.suspend(() => {
+    const parts: Array<ResponsePart.PartEncoded | ResponsePart.StreamPartEncoded> = []
+    const call: Effect.Effect<unknown, ProviderError> = streaming
+      ? Stream.runForEach(provider.stream(request), (part) => Effect.sync(() => parts.push(part)))
+      : Effect.tap(provider.generate(request), (all) => Effect.sync(() => parts.push(...all)))
+    return Effect.flatMap(Effect.exit(call), (exit): Effect.Effect<Outcome> => {
+      if (Exit.isSuccess(exit)) return Effect.succeed({ parts, error: undefined })
+      const fail = exit.cause.reasons.find(Cause.isFailReason)
+      return fail === undefined
+        ? Effect.failCause(exit.cause as Cause.Cause<never>)
+        : Effect.succeed({ parts, error: fail.error })
+    })
+  })
+
+export const play = (make: Make, script: Script, streaming: boolean, request?: LlmRequest) =>
+  Effect.flatMap(connect(make, serve(script)), (provider) => run(provider, streaming, request))
+
+/** The parts as a reader of the answer sees them. */
+export const digest = (outcome: Outcome) => {
+  let text = ""
+  let reasoning = ""
+  const toolCalls: Array<ResponsePart.ToolCallPartEncoded> = []
+  let finish: ResponsePart.FinishPartEncoded | undefined
+  let metadata: ResponsePart.ResponseMetadataPartEncoded | undefined
+  for (const part of outcome.parts) {
+    if (part.type === "text") text += part.text
+    else if (part.type === "text-delta") text += part.delta
+    else if (part.type === "reasoning") reasoning += part.text
+    else if (part.type === "reasoning-delta" && "delta" in part) reasoning += part.delta
+    else if (part.type === "tool-call") toolCalls.push(part)
+    else if (part.type === "finish") finish = part
+    else if (part.type === "response-metadata") metadata = part
+  }
+  const facts = metadata?.metadata?.["effect-resilient-llm"] as { readonly requestId?: string } | undefined
+  return { text, reasoning, toolCalls, finish, metadata, requestId: outcome.error?.requestId ?? facts?.requestId }
+}
