@@ -27,12 +27,12 @@ import type {
   IdempotencyConflict,
   IdempotencyInProgress,
   InvalidRequest,
+  LlmConfigError,
   LlmError,
   ProviderError,
   RateLimited,
   StreamInterrupted
 } from "./LlmError.ts"
-import { LlmConfigError } from "./LlmError.ts"
 import { type LlmEvent, makeHub } from "./LlmEvent.ts"
 import type { LlmProvider } from "./LlmProvider.ts"
 import * as LlmRequest from "./LlmRequest.ts"
@@ -190,7 +190,8 @@ const fromTargets = (
             const scope = Scope.forkUnsafe(outer)
             const call = pipeline.begin(fiber, "stream", request, scope)
             const opened = Effect.mapBoth(restore(pipeline.run(call)), {
-              onSuccess: (served) => new OpenStream(call, served, scope),
+              onSuccess: (served) =>
+                new OpenStream(call, served, scope),
               onFailure: (error) => Pipeline.failed(call, error)
             }).pipe(Effect.tap(({ abandoned }) => Scope.addFinalizer(scope, abandoned)))
             return Effect.andThen(
@@ -203,7 +204,8 @@ const fromTargets = (
     return {
       complete,
       open,
-      stream: (input) => Stream.unwrap(Effect.map(open(input), ({ parts }) => parts)),
+      stream: (input) =>
+        Stream.unwrap(Effect.map(open(input), ({ parts }) => parts)),
       events: hub.events,
       status: pipeline.status
     }
@@ -233,8 +235,10 @@ class OpenStream implements LlmStream<LlmError> {
     const [first, ...others] = head
     let next: Pull.Pull<Arr.NonEmptyReadonlyArray<StreamPart>, LlmError> = served.rest === undefined
       ? Effect.suspend(() => Effect.andThen(Scope.close(scope, Exit.void), Cause.done()))
-      : Effect.tap(Effect.mapError(served.rest, (error) => Cause.isDone(error) ? error : Pipeline.failed(call, error)), () =>
-        Effect.sync(whole))
+      : Effect.tap(
+        Effect.mapError(served.rest, (error) => Cause.isDone(error) ? error : Pipeline.failed(call, error)),
+        () => Effect.sync(whole)
+      )
     if (first !== undefined) {
       const rest = next
       const opening: Arr.NonEmptyReadonlyArray<StreamPart> = [first, ...others]
@@ -312,7 +316,9 @@ export interface ClientClass extends Context.Key<LlmClient, Client<LlmError>> {
     & typeof service
 }
 
-const Base = Object.assign(Context.Service<LlmClient, Client<LlmError>>()(ID), { Service: service }) as unknown as ClientClass
+const Base = Object.assign(Context.Service<LlmClient, Client<LlmError>>()(ID), {
+  Service: service
+}) as unknown as ClientClass
 
 /**
  * The client as a service. As one tag serves every configuration, its failures are all of `LlmError`; use

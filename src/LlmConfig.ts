@@ -130,7 +130,8 @@ export const check = (options: Options): Effect.Effect<Options, LlmConfigError> 
 /** `"2 seconds"`, or a number of milliseconds. */
 const DurationValue = Schema.Union([Schema.DurationFromMillis, Schema.DurationFromString])
 
-const off = <S extends Schema.Constraint>(schema: S) => Schema.optionalKey(Schema.Union([Schema.Literal(false), schema]))
+const off = <S extends Schema.Constraint>(schema: S) =>
+  Schema.optionalKey(Schema.Union([Schema.Literal(false), schema]))
 
 const millis = Schema.optionalKey(DurationValue)
 const number = Schema.optionalKey(Schema.Number)

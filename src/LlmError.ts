@@ -533,18 +533,31 @@ export const summary = (error: unknown): ErrorSummary => {
   }
 }
 
-// A copy, because callers who share work share its failure and each has a ledger of its own. The stack is the
-// original's, and no other is captured.
-const copyWith = <E extends LlmError>(error: E, fields: object): E => {
-  const limit = Error.stackTraceLimit
-  Error.stackTraceLimit = 0
+// V8's; elsewhere it has no effect.
+const stacks: ErrorConstructor & { stackTraceLimit?: number } = Error
+
+/**
+ * Builds an error that is expected in great numbers, such as the refusals of an open breaker, without a stack: it is
+ * most of an error's cost.
+ *
+ * @internal
+ */
+export const withoutStack = <E>(make: () => E): E => {
+  const limit = stacks.stackTraceLimit ?? 10
+  stacks.stackTraceLimit = 0
   try {
-    const Self = error.constructor as new(fields: object, options: { readonly disableChecks: true }) => E
-    const copy = new Self({ ...error, ...fields }, { disableChecks: true })
-    return Object.defineProperty(copy, "stack", { configurable: true, get: () => error.stack })
+    return make()
   } finally {
-    Error.stackTraceLimit = limit
+    stacks.stackTraceLimit = limit
   }
+}
+
+// A copy, because callers who share work share its failure and each has a ledger of its own. Its stack is the
+// original's.
+const copyWith = <E extends LlmError>(error: E, fields: object): E => {
+  const Self = error.constructor as new(fields: object, options: { readonly disableChecks: true }) => E
+  const copy = withoutStack(() => new Self(Object.assign({}, error, fields), { disableChecks: true }))
+  return Object.defineProperty(copy, "stack", { configurable: true, get: () => error.stack })
 }
 
 /**
@@ -571,18 +584,3 @@ export const withBudgetExhausted = <E>(error: E): E =>
  */
 export const withParts = (error: StreamInterrupted, partialParts: number): StreamInterrupted =>
   copyWith(error, { partialParts })
-
-/**
- * Builds an error that is expected in great numbers, such as the refusals of an open breaker, without a stack.
- *
- * @internal
- */
-export const withoutStack = <E>(make: () => E): E => {
-  const limit = Error.stackTraceLimit
-  Error.stackTraceLimit = 0
-  try {
-    return make()
-  } finally {
-    Error.stackTraceLimit = limit
-  }
-}

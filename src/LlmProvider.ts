@@ -88,6 +88,7 @@ export const make = (options: Options): LlmProvider => {
     models: options.models,
     generate,
     stream: options.stream ??
-      ((request) => Stream.unwrap(Effect.map(generate(request), (parts) => Stream.fromIterable(LlmResponse.toStreamParts(parts)))))
+      ((request) =>
+        Stream.unwrap(Effect.map(generate(request), (parts) => Stream.fromIterable(LlmResponse.toStreamParts(parts)))))
   }
 }

@@ -181,7 +181,11 @@ export const make = (input: string | Input): Effect.Effect<LlmRequest, InvalidRe
   }
   const request: Record<string, unknown> = { prompt: messages }
   for (const [key, value] of Object.entries(options.success)) {
-    if (value !== undefined) request[key] = key === "deadline" ? Duration.fromInputUnsafe(value as Duration.Input) : value
+    if (value !== undefined) {
+      request[key] = key === "deadline"
+        ? Duration.fromInputUnsafe(value as Duration.Input)
+        : value
+    }
   }
   return Effect.succeed(request as LlmRequest)
 }
@@ -253,6 +257,6 @@ const canonical = (value: unknown): unknown => {
   if (typeof value !== "object" || value === null) return value
   if (Array.isArray(value)) return value.map(canonical)
   const sorted: Record<string, unknown> = {}
-  for (const key of Object.keys(value).sort()) sorted[key] = canonical((value as Record<string, unknown>)[key])
+  for (const key of Object.keys(value).toSorted()) sorted[key] = canonical((value as Record<string, unknown>)[key])
   return sorted
 }

@@ -107,27 +107,38 @@ const noUsage: Usage = { inputTokens: {}, outputTokens: {} }
 export const fromAnswer = (answer: Answer, source: Source, age: number, ledger: Ledger): LlmResponse => {
   const content: Array<Part> = []
   const toolCalls: Array<Response.ToolCallPartEncoded> = []
-  const open = new Map<string, { type: "text" | "reasoning"; text: string; index: number }>()
+  /** Where in `content` the block of a stream is. */
+  const blocks = new Map<string, number>()
   let text = ""
   let finishReason: Response.FinishReason = "unknown"
   let usage = noUsage
   let model = answer.model
   let requestId: string | undefined
-  const append = (type: "text" | "reasoning", id: string, delta: string): void => {
-    let block = open.get(`${type}:${id}`)
-    if (block === undefined) {
-      block = { type, text: "", index: content.length }
-      open.set(`${type}:${id}`, block)
-      content.push({ type, text: "" })
-    }
-    block.text += delta
-    content[block.index] = { type, text: block.text }
+  // A block begins with its first delta; its start and end may bring metadata, such as a signature.
+  const block = (type: "text" | "reasoning", id: string, delta: string, metadata: Response.ProviderMetadata | undefined) => {
+    const key = `${type}:${id}`
+    const index = blocks.get(key) ?? content.length
+    blocks.set(key, index)
+    const before = content[index]
+    const old = before?.type === type ? before : { text: "", metadata: undefined }
+    const merged = metadata === undefined ? old.metadata : { ...old.metadata, ...metadata }
+    content[index] = { type, text: old.text + delta, ...(merged === undefined ? undefined : { metadata: merged }) }
   }
   for (const part of answer.parts) {
     switch (part.type) {
+      case "text-start":
+      case "text-end":
+        if (part.metadata !== undefined) block("text", part.id, "", part.metadata)
+        break
+      case "reasoning-start":
+      case "reasoning-end":
+        if (part.metadata !== undefined && "id" in part) block("reasoning", part.id, "", part.metadata)
+        break
       case "text-delta":
+        block("text", part.id, part.delta, part.metadata)
+        break
       case "reasoning-delta":
-        if ("delta" in part) append(part.type === "text-delta" ? "text" : "reasoning", part.id, part.delta)
+        if ("delta" in part) block("reasoning", part.id, part.delta, part.metadata)
         break
       case "text":
       case "reasoning":
@@ -235,14 +246,19 @@ export const toParts = (output: string | ReadonlyArray<Part>): ReadonlyArray<Par
 export const toStreamParts = (parts: ReadonlyArray<Part>): ReadonlyArray<StreamPart> =>
   parts.flatMap((part, i): ReadonlyArray<StreamPart> => {
     const id = String(i)
+    const metadata = "metadata" in part && part.metadata !== undefined ? { metadata: part.metadata } : undefined
     switch (part.type) {
       case "text":
-        return [{ type: "text-start", id }, { type: "text-delta", id, delta: part.text }, { type: "text-end", id }]
+        return [
+          { type: "text-start", id },
+          { type: "text-delta", id, delta: part.text },
+          { type: "text-end", id, ...metadata }
+        ]
       case "reasoning":
         return [
           { type: "reasoning-start", id },
           { type: "reasoning-delta", id, delta: part.text },
-          { type: "reasoning-end", id }
+          { type: "reasoning-end", id, ...metadata }
         ]
       default:
         return [part]

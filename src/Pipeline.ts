@@ -292,7 +292,14 @@ const withIdempotency = (
         const generated = generateKey(fiber.getRef(Random.Random))
         call.progress.idempotencyKey = generated
         if (derive !== false) {
-          return share(derived, { key: `${call.operation}:${call.identity()}` }, derive === "replay", call, orStale, next)
+          return share(
+            derived,
+            { key: `${call.operation}:${call.identity()}` },
+            derive === "replay",
+            call,
+            orStale,
+            next
+          )
         }
         emit(call, { _tag: "Idempotency", result: "generated", key: generated })
         return next(call)
@@ -381,7 +388,9 @@ const shareStream = (
           const { abandon, complete } = entered.ticket
           const failed = (cause: Cause.Cause<LlmError>) => {
             const found = Cause.findErrorOption(cause)
-            if (found._tag === "None") return abandon
+            if (found._tag === "None") {
+              return Cause.hasInterruptsOnly(cause) ? abandon : Effect.asVoid(complete(Exit.failCause(cause as Cause.Cause<never>)))
+            }
             const error = found.value
             // The leader's own time is up: another caller may have more of it.
             if (error._tag === "DeadlineExceeded") return abandon
@@ -467,8 +476,10 @@ const withCache = (
             emit(call, { _tag: "Cache", result: "rejected" })
             return Effect.void
           }
-          return Effect.map(cache.store(keyOf(call), served.answer, sizeOf(served.answer)), (stored) =>
-            emit(call, { _tag: "Cache", result: stored ? "stored" : "unavailable" }))
+          return Effect.map(
+            cache.store(keyOf(call), served.answer, sizeOf(served.answer)),
+            (stored) => emit(call, { _tag: "Cache", result: stored ? "stored" : "unavailable" })
+          )
         }))
 
     /** The same question asked again in the background, by a call of its own. */
@@ -559,7 +570,9 @@ const withFailover = (targets: ReadonlyArray<Target>, failover: Failover.Failove
         }),
       onFailover: (from, to) => emit(call, { _tag: "FailedOver", from: at(from).config.id, to: at(to).config.id }),
       allFailed: (failures) => {
-        const [first, ...others] = failures.map(({ error, index }) => [at(index).config.id, error as TargetError] as const)
+        const [first, ...others] = failures.map(({ error, index }) =>
+          [at(index).config.id, error as TargetError] as const
+        )
         return new AllProvidersFailed({
           targets: [first![0], ...others.map(([id]) => id)],
           errors: [first![1], ...others.map(([, error]) => error)]
@@ -671,7 +684,9 @@ const whenEnded = (
 
 /** Reads a stream to its end. */
 const drain = ({ rest }: Served): Effect.Effect<void, CallError> =>
-  rest === undefined ? Effect.void : Pull.catchDone(Effect.forever(rest), () => Effect.void) as Effect.Effect<void, CallError>
+  rest === undefined
+    ? Effect.void
+    : Pull.catchDone(Effect.forever(rest), () => Effect.void) as Effect.Effect<void, CallError>
 
 /** Roughly the bytes an answer takes. */
 const sizeOf = (answer: Answer): number => {

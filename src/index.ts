@@ -9,15 +9,7 @@
 
 /** The client: `layer`, `layerConfig`, `layerDynamic`, `make`, `target`, `Service`. */
 export { LlmClient } from "./LlmClient.ts"
-export type {
-  Client,
-  CompleteError,
-  DynamicTarget,
-  LlmStream,
-  StreamError,
-  Target,
-  TargetInput
-} from "./LlmClient.ts"
+export type { Client, CompleteError, DynamicTarget, LlmStream, StreamError, Target, TargetInput } from "./LlmClient.ts"
 
 /** The options of the pipeline. */
 export * as LlmConfig from "./LlmConfig.ts"

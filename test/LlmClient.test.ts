@@ -30,8 +30,7 @@ describe("building a client refuses", () => {
     }],
     ["an unknown pattern", { retries: 3 }, {
       path: "retries",
-      rule:
-        "one of idempotency, rateLimit, circuitBreaker, timeout, retry, retryBudget, failover, cache, bulkhead",
+      rule: "one of idempotency, rateLimit, circuitBreaker, timeout, retry, retryBudget, failover, cache, bulkhead",
       kind: "an unknown option"
     }],
     ["an unknown option of a pattern", { timeout: { total: 3 } }, {
@@ -63,7 +62,11 @@ describe("building a client refuses", () => {
   it.effect("an empty target list", () =>
     Effect.gen(function*() {
       const layer = LlmClient.layerDynamic([] as unknown as readonly [LlmProvider.LlmProvider])
-      assert.deepStrictEqual(yield* refusal(layer), { path: "targets", rule: "at least one target", kind: "an empty array" })
+      assert.deepStrictEqual(yield* refusal(layer), {
+        path: "targets",
+        rule: "at least one target",
+        kind: "an empty array"
+      })
     }))
 
   it.effect("a duplicate target", () =>
@@ -99,8 +102,12 @@ describe("options from configuration", () => {
 
   it.effect("environment variables reach the layer", () =>
     Effect.gen(function*() {
-      const options = yield* env({ LLM_RETRY_MAX_RETRIES: "0", LLM_CIRCUIT_BREAKER: "false", LLM_TIMEOUT_IDLE: "2 seconds" })
-      assert.deepStrictEqual(Object.keys(options).sort(), ["circuitBreaker", "retry", "timeout"])
+      const options = yield* env({
+        LLM_RETRY_MAX_RETRIES: "0",
+        LLM_CIRCUIT_BREAKER: "false",
+        LLM_TIMEOUT_IDLE: "2 seconds"
+      })
+      assert.deepStrictEqual(Object.keys(options).toSorted(), ["circuitBreaker", "retry", "timeout"])
       const layer = LlmClient.layerConfig([A], LlmConfig.config).pipe(
         Layer.provide(A.layer([ScriptedProvider.overloaded])),
         Layer.provide(
@@ -122,10 +129,12 @@ describe("options from configuration", () => {
       assert.strictEqual(error._tag, "ConfigError")
     }))
 
-  it.effect.each([
-    [{ LLM: { retry: { retries: 3 } } }, "LLM.retry.retries"],
-    [{ LLM: { caching: true } }, "LLM.caching"]
-  ] as const)("an unknown option in a JSON document %#", ([json, path]) =>
+  it.effect.each(
+    [
+      [{ LLM: { retry: { retries: 3 } } }, "LLM.retry.retries"],
+      [{ LLM: { caching: true } }, "LLM.caching"]
+    ] as const
+  )("an unknown option in a JSON document %#", ([json, path]) =>
     Effect.gen(function*() {
       const error = yield* Effect.flip(read(ConfigProvider.fromUnknown(json)))
       assert.strictEqual(error._tag, "LlmConfigError")
@@ -181,7 +190,10 @@ describe("requests are checked before anything is called", () => {
     vector(Effect.gen(function*() {
       const r = yield* rig([[]])
       const error = yield* Effect.flip(r.client.complete({ prompt: "Hi", deadline: "1 second" }))
-      assert.strictEqual(error.message, "Invalid request: \"deadline\" must be absent while `timeout` is off, but is given.")
+      assert.strictEqual(
+        error.message,
+        "Invalid request: \"deadline\" must be absent while `timeout` is off, but is given."
+      )
     })))
 })
 
@@ -197,7 +209,7 @@ describe.each(kinds)("no prompt, key or completion leaks: %s", (kind) => {
       const steps = [
         ScriptedProvider.answer(MARK),
         ScriptedProvider.overloaded,
-        ScriptedProvider.stream(MARK, "cut"),
+        ScriptedProvider.stream(MARK, ScriptedProvider.cut),
         ScriptedProvider.stream({ error: leaky }),
         ScriptedProvider.fail({ _tag: "InvalidRequest" }),
         ScriptedProvider.hang
@@ -213,7 +225,11 @@ describe.each(kinds)("no prompt, key or completion leaks: %s", (kind) => {
       })
       const printed: Array<string> = []
       const print = (value: unknown) => {
-        printed.push(JSON.stringify(value), String(value), value instanceof Error ? `${value.message}\n${value.stack}` : "")
+        printed.push(
+          JSON.stringify(value),
+          String(value),
+          value instanceof Error ? `${value.message}\n${value.stack}` : ""
+        )
       }
       for (let i = 0; i < 8; i++) {
         const input = { prompt: `${MARK} ${i}`, idempotencyKey: `${MARK}-key`, tenant: MARK, metadata: { note: MARK } }
@@ -239,33 +255,35 @@ describe.each(kinds)("no prompt, key or completion leaks: %s", (kind) => {
 
 describe("events", () => {
   it.effect("a listener sees every call end once; nobody listening costs nothing", () =>
-    Effect.scoped(Effect.gen(function*() {
-      const { Stream, Fiber } = yield* Effect.promise(() => import("effect"))
-      const r = yield* rig([{ script: [ScriptedProvider.answer("1")], always: ScriptedProvider.overloaded }], {
-        retry: false,
-        circuitBreaker: { failureThreshold: 2 }
-      })
-      const seen: Array<LlmEvent.LlmEvent> = []
-      const listener = yield* Effect.forkChild(
-        Stream.runForEach(r.client.events, (event) => Effect.sync(() => seen.push(event))),
-        { startImmediately: true }
-      )
-      yield* Effect.yieldNow
-      for (let i = 0; i < 4; i++) yield* Effect.exit(r.client.complete("Hi"))
-      yield* Effect.yieldNow
-      yield* Fiber.interrupt(listener)
-      const ends = seen.filter((event) => event._tag === "CallEnded")
-      assert.deepStrictEqual(ends.map(({ call, outcome }) => [call, outcome]), [
-        [1, "provider"],
-        [2, "failure"],
-        [3, "failure"],
-        [4, "failure"]
-      ])
-      assert.deepStrictEqual(
-        seen.filter((event) => event._tag === "CircuitChanged").map(({ from, to }) => [from, to]),
-        [["closed", "open"]]
-      )
-    }).pipe(chance(0.5))))
+    Effect.scoped(
+      Effect.gen(function*() {
+        const { Stream, Fiber } = yield* Effect.promise(() => import("effect"))
+        const r = yield* rig([{ script: [ScriptedProvider.answer("1")], always: ScriptedProvider.overloaded }], {
+          retry: false,
+          circuitBreaker: { failureThreshold: 2 }
+        })
+        const seen: Array<LlmEvent.LlmEvent> = []
+        const listener = yield* Effect.forkChild(
+          Stream.runForEach(r.client.events, (event) => Effect.sync(() => seen.push(event))),
+          { startImmediately: true }
+        )
+        yield* Effect.yieldNow
+        for (let i = 0; i < 4; i++) yield* Effect.exit(r.client.complete("Hi"))
+        yield* Effect.yieldNow
+        yield* Fiber.interrupt(listener)
+        const ends = seen.filter((event) => event._tag === "CallEnded")
+        assert.deepStrictEqual(ends.map(({ call, outcome }) => [call, outcome]), [
+          [1, "provider"],
+          [2, "failure"],
+          [3, "failure"],
+          [4, "failure"]
+        ])
+        assert.deepStrictEqual(
+          seen.filter((event) => event._tag === "CircuitChanged").map(({ from, to }) => [from, to]),
+          [["closed", "open"]]
+        )
+      }).pipe(chance(0.5))
+    ))
 })
 
 it("requests are plain JSON", () => {
@@ -286,7 +304,10 @@ it("identity: field order does not matter, everything that affects the answer do
   const base: LlmRequest.Input = { prompt: "Hi", temperature: 0.7 }
   const schema = { type: "object", properties: { a: {}, b: {} } }
   const swapped = { properties: { b: {}, a: {} }, type: "object" }
-  const tool = (parameters: Record<string, unknown>): LlmRequest.Input => ({ ...base, tools: [{ name: "t", parameters }] })
+  const tool = (parameters: Record<string, unknown>): LlmRequest.Input => ({
+    ...base,
+    tools: [{ name: "t", parameters }]
+  })
   assert.strictEqual(id(tool(schema)), id(tool(swapped)))
   assert.strictEqual(id({ temperature: 0.70, prompt: "Hi" }), id(base))
   const others: ReadonlyArray<Partial<LlmRequest.Input>> = [
@@ -302,7 +323,7 @@ it("identity: field order does not matter, everything that affects the answer do
     { toolChoice: "none" },
     { responseFormat: { type: "json" } }
   ]
-  const ids = others.map((other) => id({ ...base, ...other } as LlmRequest.Input))
+  const ids = others.map((other) => id({ ...base, ...other }))
   assert.strictEqual(new Set([id(base), ...ids]).size, others.length + 1)
   assert.strictEqual(id({ ...base, metadata: { a: "1" }, deadline: 5, idempotencyKey: "k" }), id(base))
 })

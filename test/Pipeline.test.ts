@@ -135,7 +135,7 @@ describe.each(kinds)("%s", (kind) => {
         Effect.all(Array.from({ length: 5 }, () => ask(kind, r.client, request)), { concurrency: "unbounded" })
       )
       assert.strictEqual(at, 1000)
-      assert.deepStrictEqual(success(exit).map((x) => x.source).sort(), [
+      assert.deepStrictEqual(success(exit).map((x) => x.source).toSorted(), [
         "provider",
         "replay",
         "replay",
@@ -154,7 +154,7 @@ describe.each(kinds)("%s", (kind) => {
 describe("after the commit", () => {
   it.effect("R19 chunk, then reset", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([[stream("A", "cut")]])
+      const r = yield* rig([[stream("A", ScriptedProvider.cut)]])
       const seen: Array<string> = []
       const { exit } = yield* timed(
         r.client.stream("Hi").pipe(Stream.runForEach((part) => Effect.sync(() => seen.push(part.type))))

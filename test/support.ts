@@ -1,8 +1,15 @@
 // What the tests of the whole pipeline share: both kinds of call behind one face, fixed chance, and the books of what
 // is held.
 import { assert } from "@effect/vitest"
-import { Clock, Context, Effect, Exit, Fiber, Layer, Random, Scope, Stream } from "effect"
-import { type Client, LlmClient, type LlmConfig, type LlmError, type LlmEvent, type LlmRequest } from "effect-resilient-llm"
+import { Clock, Context, Effect, Exit, type Fiber, Layer, Random, type Scope, Stream } from "effect"
+import {
+  type Client,
+  LlmClient,
+  type LlmConfig,
+  type LlmError,
+  type LlmEvent,
+  type LlmRequest
+} from "effect-resilient-llm"
 import { CountingClock, ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
 
@@ -88,13 +95,16 @@ export const timed = <A, E, R>(effect: Effect.Effect<A, E, R>, budget: number | 
     const begun = yield* now
     let ended = 0
     const fiber = yield* Effect.forkChild(
-      Effect.onExit(effect, () => Effect.map(now, (at) => { ended = at - begun })),
+      Effect.onExit(effect, () =>
+        Effect.map(now, (at) => {
+          ended = at - begun
+        })),
       { startImmediately: true }
     )
     yield* TestClock.adjust(budget as number)
     const exit = fiber.pollUnsafe()
     assert.isDefined(exit, "the call is still running")
-    return { exit: exit!, at: ended }
+    return { exit: exit, at: ended }
   })
 
 export const now = Effect.map(Clock.monotonicTimeNanos, (nanos) => Number(nanos) / 1e6)
@@ -103,7 +113,7 @@ export const failure = <A, E>(exit: Exit.Exit<A, E>): E => {
   if (Exit.isSuccess(exit)) throw new Error("expected a failure")
   const found = exit.cause.reasons.find((reason) => reason._tag === "Fail")
   if (found === undefined) throw new Error(`expected a typed failure, got ${String(exit.cause)}`)
-  return found.error as E
+  return found.error
 }
 
 export const success = <A, E>(exit: Exit.Exit<A, E>): A => {

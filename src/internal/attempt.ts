@@ -73,7 +73,9 @@ export const make = (guards: Guards): (call: Call, request: LlmRequest) => Effec
   if (breaker !== undefined) steps.push(admit(breaker))
   const acquire: Step = steps.reduceRight<Step | undefined>(
     (then, step) =>
-      then === undefined ? step : (attempt, restore) => Effect.flatMap(step(attempt, restore), () => then(attempt, restore)),
+      then === undefined
+        ? step
+        : (attempt, restore) => Effect.flatMap(step(attempt, restore), () => then(attempt, restore)),
     undefined
   ) ?? (() => Effect.void)
 
@@ -342,7 +344,9 @@ class Attempt {
   private openStream(scope: Scope.Closeable): Effect.Effect<Served, ProviderError> {
     const parts: Array<StreamPart> = []
     const pull = Scope.provide(Stream.toPull(this.guards.provider.stream(this.request)), scope)
-    const untilContent = (next: Pull.Pull<ReadonlyArray<StreamPart>, ProviderError>): Effect.Effect<Served, ProviderError> =>
+    const untilContent = (
+      next: Pull.Pull<ReadonlyArray<StreamPart>, ProviderError>
+    ): Effect.Effect<Served, ProviderError> =>
       Effect.flatMap(
         Pull.catchDone(next, () => Effect.fail(this.providerError({ _tag: "MalformedResponse", problem: TRUNCATED }))),
         (chunk) => {
@@ -426,7 +430,9 @@ class Attempt {
       }
       if (isWhole) this.succeeded(answer)
       const [first, ...others] = good
-      return first === undefined ? rest : Effect.succeed<readonly [StreamPart, ...Array<StreamPart>]>([first, ...others])
+      return first === undefined
+        ? rest
+        : Effect.succeed<readonly [StreamPart, ...Array<StreamPart>]>([first, ...others])
     }
     const bounded = guards.timeout === undefined ? pull : Timeout.bounded(
       pull,
@@ -473,7 +479,7 @@ const unusable = (parts: ReadonlyArray<Part | StreamPart>): ProviderError["reaso
   let reason: string | undefined
   for (const part of parts) {
     if (isContent(part)) return undefined
-    if (part.type === "finish") reason = part.reason
+    if (part.type === "finish") reason = part.metadata?.["refusal"] === undefined ? part.reason : "content-filter"
   }
   if (reason === "length" || reason === "pause") return undefined
   return reason === "content-filter"

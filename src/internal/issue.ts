@@ -1,5 +1,5 @@
 // Turns a value, or a schema's complaint about it, into words that never contain the value itself.
-import * as SchemaAST from "effect/SchemaAST"
+import type * as SchemaAST from "effect/SchemaAST"
 import type * as SchemaIssue from "effect/SchemaIssue"
 
 export interface Complaint {
@@ -40,7 +40,8 @@ export const renderPath = (path: ReadonlyArray<PropertyKey>): string =>
 
 const at = (input: unknown, path: ReadonlyArray<PropertyKey>): unknown =>
   path.reduce<unknown>(
-    (value, key) => typeof value === "object" && value !== null ? (value as Record<PropertyKey, unknown>)[key] : undefined,
+    (value, key) =>
+      typeof value === "object" && value !== null ? (value as Record<PropertyKey, unknown>)[key] : undefined,
     input
   )
 

@@ -40,9 +40,13 @@ export class OptionsReader<O extends object> {
   millis<K extends keyof O & string>(key: K, fallback: Duration.Input, min = 0): number {
     const value: unknown = this.options[key] ?? fallback
     const duration = Duration.fromInput(value as Duration.Input)
-    if (duration._tag === "None" || Number.isNaN(value)) return this.fail(key, "a duration such as \"2 seconds\" or a number of milliseconds", value)
+    if (duration._tag === "None" || Number.isNaN(value)) {
+      return this.fail(key, "a duration such as \"2 seconds\" or a number of milliseconds", value)
+    }
     const millis = Duration.toMillis(duration.value)
-    if (!(millis >= min)) return this.fail(key, min === 0 ? "a duration that is not negative" : `a duration of at least ${min} ms`, millis)
+    if (!(millis >= min)) {
+      return this.fail(key, min === 0 ? "a duration that is not negative" : `a duration of at least ${min} ms`, millis)
+    }
     return millis
   }
 
@@ -72,7 +76,11 @@ export class OptionsReader<O extends object> {
     return typeof value === "boolean" ? value : this.fail(key, "true or false", value)
   }
 
-  oneOf<K extends keyof O & string, const A extends string | boolean>(key: K, allowed: ReadonlyArray<A>, fallback: A): A {
+  oneOf<K extends keyof O & string, const A extends string | boolean>(
+    key: K,
+    allowed: ReadonlyArray<A>,
+    fallback: A
+  ): A {
     const value: unknown = this.options[key] ?? fallback
     const found = allowed.find((a) => a === value)
     return found === undefined ? this.fail(key, `one of ${allowed.join(", ")}`, value) : found

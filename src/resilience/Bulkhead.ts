@@ -184,6 +184,7 @@ class Wall implements Bulkhead {
         return Effect.fail(new LlmConfigError({ path: "maxConcurrent", rule, kind: kindOf(maxConcurrent) }))
       }
       this.maxConcurrent = maxConcurrent
+      // oxlint-disable-next-line unicorn/no-useless-spread -- ending a wait changes the line
       for (const waiter of [...this.line]) {
         if (waiter.wants > maxConcurrent) this.line.end(waiter, Exit.fail(new BulkheadFull({})))
       }
@@ -250,7 +251,6 @@ class Held implements Permit {
   }
 
   release(): void {
-    if (this.weight === 0) return
     const weight = this.weight
     this.weight = 0
     this.wall.leave(weight)
@@ -301,8 +301,7 @@ export const make = (options?: Options): Effect.Effect<Bulkhead, LlmConfigError>
  * @category layers
  * @since 0.1.0
  */
-export const layer = (options?: Options): Layer.Layer<Bulkhead, LlmConfigError> =>
-  Layer.effect(Bulkhead, make(options))
+export const layer = (options?: Options): Layer.Layer<Bulkhead, LlmConfigError> => Layer.effect(Bulkhead, make(options))
 
 /**
  * Provides one bulkhead whose options come from configuration.

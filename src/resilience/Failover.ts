@@ -53,7 +53,13 @@ export const policy = (options?: Options, path = "failover"): Policy => {
  * @since 0.1.0
  */
 export interface Skip<E> {
-  readonly because: "circuit-open" | "cooling-down" | "rate-limited" | "bulkhead-full" | "no-model" | "context-too-small"
+  readonly because:
+    | "circuit-open"
+    | "cooling-down"
+    | "rate-limited"
+    | "bulkhead-full"
+    | "no-model"
+    | "context-too-small"
   readonly retryAfter?: number | undefined
   /** Made only when it is needed. */
   readonly error?: (() => E) | undefined
@@ -180,7 +186,11 @@ export const fromPolicy = (ids: ReadonlyArray<string>, policy: Policy): Failover
           if (verdict.coolDown) cooling.set(target, { until: monotonicMillis(clock) + policy.coolDown, error })
           if (verdict.failover === false) return Effect.fail(error)
           if (isLocalRefusal(error) && ids.length > 1) {
-            const skip: Skip<E> = { because: refusal[error._tag], retryAfter: retryAfterMillis(error), error: () => error }
+            const skip: Skip<E> = {
+              because: refusal[error._tag],
+              retryAfter: retryAfterMillis(error),
+              error: () => error
+            }
             options.onSkip?.(target, skip)
             state.skips.push({ index: target, skip })
           } else state.failures.push({ index: target, error })
@@ -199,7 +209,7 @@ export const fromPolicy = (ids: ReadonlyArray<string>, policy: Policy): Failover
       const stand = state.skips.flatMap(({ index, skip }) =>
         skip.error === undefined ? [] : [{ index, error: skip.error() }]
       )
-      return options.allFailed([...state.failures, ...stand].sort((a, b) => a.index - b.index))
+      return options.allFailed([...state.failures, ...stand].toSorted((a, b) => a.index - b.index))
     }
 
     return Effect.suspend(() => from({ failures: [], skips: [], tooLargeFor: [], last: undefined }, 0))

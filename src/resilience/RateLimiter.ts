@@ -101,7 +101,9 @@ const limitPolicy = (limit: Limit, path: string): Policy["limits"][number] => {
   const dimension = typeof name === "string" && name !== "" ? name : read.fail("dimension", "the name of one", name)
   const amount = positive(read, "limit")
   const per = read.millis("per", 0)
-  if (!isPositive(per)) read.fail("per", "a finite duration above zero", read.value("per") === undefined ? undefined : per)
+  if (!isPositive(per)) {
+    read.fail("per", "a finite duration above zero", read.value("per") === undefined ? undefined : per)
+  }
   const strict = read.value("strict")
   if (strict === undefined) {
     return { dimension, limit: amount, burst: positive(read, "burst", amount), rate: amount / per }
@@ -239,7 +241,8 @@ export interface Reservation {
   readonly waited: number
   /**
    * Replaces the estimate by what was really used: the difference goes back, or is taken in addition. Dimensions that
-   * are not named, and values that are not a finite number of at least zero, keep what was reserved.
+   * are not named, and values that are not a finite number of at least zero, keep what was reserved. What comes back
+   * adds to what has been refilled meanwhile, up to a full bucket.
    */
   readonly settle: (actual: Cost) => void
   /** Gives back everything, because nothing was sent, or everything but `requests`. */
@@ -383,11 +386,10 @@ class Limiter implements RateLimiter {
     )
 
   readonly block: RateLimiter["block"] = (duration, dimension) =>
-    Effect.clockWith((clock) =>
-      Effect.sync(() =>
-        this.blockUnsafe(Duration.toMillis(Duration.fromInputUnsafe(duration)), monotonicMillis(clock), dimension)
-      )
-    )
+    Effect.clockWith((clock) => {
+      this.blockUnsafe(Duration.toMillis(Duration.fromInputUnsafe(duration)), monotonicMillis(clock), dimension)
+      return Effect.void
+    })
 
   readonly blockUnsafe: RateLimiter["blockUnsafe"] = (millis, now, dimension) => {
     if (!(millis > 0)) return
@@ -403,7 +405,10 @@ class Limiter implements RateLimiter {
     Effect.clockWith((clock) => {
       const i = this.limits.findIndex((known) => known.dimension === dimension)
       const known = this.limits[i]
-      if (known === undefined) return Effect.fail(new LlmConfigError({ path: "dimension", ...UNKNOWN_DIMENSION }))
+      if (known === undefined) {
+        const rule = "a dimension that has a limit"
+        return Effect.fail(new LlmConfigError({ path: "dimension", rule, kind: kindOf(dimension) }))
+      }
       if (!isPositive(limit)) {
         return Effect.fail(new LlmConfigError({ path: "limit", rule: "a number above zero", kind: kindOf(limit) }))
       }
@@ -514,20 +519,13 @@ class Limiter implements RateLimiter {
   /** The moment from which an arrival is planned. */
   private lineEnd(now: number): Moment {
     const present = presentMoment(this.buckets, now)
-    if (this.line.size === 0) return present
-    const tail = this.tail ?? this.plan(present, false)
-    if (tail.at >= now) return tail
-    const late = now - tail.at
-    return {
-      ...tail,
-      at: now,
-      levels: tail.levels.map((level, i) => Math.min(this.buckets[i]!.burst, level + late * this.buckets[i]!.rate))
-    }
+    return this.line.size === 0 ? present : this.tail ?? this.plan(present, false)
   }
 
   /** Walks the line; `refuse` ends the waits that have become too long. */
   private plan(present: Moment, refuse: boolean): Moment {
     let moment = present
+    // oxlint-disable-next-line unicorn/no-useless-spread -- ending a wait changes the line
     for (const waiter of [...this.line]) {
       const after = momentAfter(this.buckets, moment, waiter.wants.costs)
       if (refuse && after.at > waiter.wants.latest) {
@@ -565,8 +563,6 @@ class Limiter implements RateLimiter {
     }
   }
 }
-
-const UNKNOWN_DIMENSION = { rule: "a dimension that has a limit", kind: "another text" }
 
 const isCost = (value: unknown): value is number => typeof value === "number" && value >= 0 && value < Infinity
 

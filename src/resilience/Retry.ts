@@ -40,7 +40,7 @@ export interface Options {
   /** Longest `Retry-After` that is waited for. Default 60 seconds. */
   readonly maxRetryAfter?: Duration.Input | undefined
   /** Delays by a schedule of your own instead of the backoff above; `maxRetries` still bounds it. */
-  readonly schedule?: Schedule.Schedule<unknown, unknown> | undefined
+  readonly schedule?: Schedule.Schedule<unknown> | undefined
 }
 
 /**
@@ -56,7 +56,7 @@ export interface Policy {
   readonly maxDelay: number
   readonly jitter: "equal" | "full" | "none"
   readonly maxRetryAfter: number
-  readonly schedule: Schedule.Schedule<unknown, unknown> | undefined
+  readonly schedule: Schedule.Schedule<unknown> | undefined
 }
 
 /**
@@ -95,8 +95,13 @@ export const policy = (options?: Options, path = "retry"): Policy => {
  * @since 0.1.0
  */
 export const backoffMillis = (policy: Policy, k: number, u: number): number => {
-  const ceiling = Math.min(policy.maxDelay, policy.baseDelay * policy.factor ** Math.min(k - 1, 60))
-  const delay = policy.jitter === "none" ? ceiling : policy.jitter === "full" ? u * ceiling : ceiling / 2 + u * ceiling / 2
+  const growth = Math.min(policy.factor ** Math.min(k - 1, 60), Number.MAX_VALUE)
+  const ceiling = Math.min(policy.maxDelay, policy.baseDelay * growth)
+  const delay = policy.jitter === "none"
+    ? ceiling
+    : policy.jitter === "full"
+    ? u * ceiling
+    : ceiling / 2 + u * ceiling / 2
   return Math.ceil(delay)
 }
 
@@ -258,7 +263,7 @@ class Run<A, E, R> {
   }
 
   private scheduled(
-    schedule: Schedule.Schedule<unknown, unknown>,
+    schedule: Schedule.Schedule<unknown>,
     error: E,
     now: number,
     hint: number | undefined,
@@ -269,7 +274,8 @@ class Run<A, E, R> {
       : Effect.succeed(this.step)
     return Effect.matchCauseEffect(Effect.flatMap(step, (next) => next(now, error)), {
       onSuccess: ([, delay]) => this.sleep(error, now, Math.ceil(Duration.toMillis(delay)), hint, u),
-      onFailure: (cause) => Pull.isDoneCause(cause) ? this.deny(error, "attempts-exhausted") : Effect.die(Cause.squash(cause))
+      onFailure: (cause) =>
+        Pull.isDoneCause(cause) ? this.deny(error, "attempts-exhausted") : Effect.die(Cause.squash(cause))
     })
   }
 }
@@ -311,7 +317,7 @@ export const retry = <E = unknown>(
   options: (Options & { readonly when?: ((error: E) => boolean) | undefined }) | Schedule.Schedule<unknown, E>
 ) => {
   const { when, ...rest } = Schedule.isSchedule(options)
-    ? { when: undefined, schedule: options as Schedule.Schedule<unknown, unknown>, maxRetries: Number.MAX_SAFE_INTEGER }
+    ? { when: undefined, schedule: options as Schedule.Schedule<unknown>, maxRetries: Number.MAX_SAFE_INTEGER }
     : options
   const checked = policy(rest, "")
   return <A, E1 extends E, R>(self: Effect.Effect<A, E1, R>): Effect.Effect<A, E1, R> => run(self, checked, { when })
@@ -328,15 +334,20 @@ export const retry = <E = unknown>(
  * @category schedules
  * @since 0.1.0
  */
-export const schedule = (options?: Options): Schedule.Schedule<Duration.Duration, unknown> => {
+export const schedule = (options?: Options): Schedule.Schedule<Duration.Duration> => {
   const checked = policy(options)
   return Schedule.fromStep(Effect.sync(() => {
     let k = 0
-    return (_now: number, input: unknown): Pull.Pull<[Duration.Duration, Duration.Duration], never, Duration.Duration> =>
+    return (
+      _now: number,
+      input: unknown
+    ): Pull.Pull<[Duration.Duration, Duration.Duration], never, Duration.Duration> =>
       Effect.flatMap(Random.next, (u) => {
         k += 1
         const hint = retryAfterMillis(input)
-        if (k > checked.maxRetries || (hint !== undefined && hint > checked.maxRetryAfter)) return Cause.done(Duration.zero)
+        if (k > checked.maxRetries || (hint !== undefined && hint > checked.maxRetryAfter)) {
+          return Cause.done(Duration.zero)
+        }
         const delay = Duration.millis(
           Math.max(backoffMillis(checked, k, u), hint === undefined ? 0 : hintMillis(hint, u))
         )

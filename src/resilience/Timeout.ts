@@ -261,7 +261,9 @@ export const stream = <A>(options: {
       return Effect.succeed(Effect.suspend(() => {
         silence.start(monotonicMillis(clock))
         return Effect.map(
-          bounded(pull, (now) => silence.left(now), () => new AttemptTimeout({ kind, after: Duration.millis(silence.limit) })),
+          bounded(pull, (now) =>
+            silence.left(now), () =>
+            new AttemptTimeout({ kind, after: Duration.millis(silence.limit) })),
           (elements) => {
             const sawContent = elements.some(isContent)
             silence.stop(monotonicMillis(clock), sawContent)

@@ -72,18 +72,21 @@ describe.each(kinds)("%s", (kind) => {
       yield* nothingHeld(r)
     })))
 
-  it.effect.each([60_000, 89_999])("A2 read at %d: the old answer at once, one background call, fresh from then", (at) =>
-    vector(Effect.gen(function*() {
-      const r = yield* stored([{ ...young, delay: 1000 }])
-      yield* TestClock.adjust(at)
-      is(yield* read(r), "cache", "old", at)
-      yield* TestClock.adjust(1000)
-      assert.deepStrictEqual(yield* r.calls(), [0, at])
-      yield* TestClock.adjust(59_999)
-      is(yield* read(r), "cache", "new", 59_999)
-      assert.deepStrictEqual(yield* r.calls(), [0, at])
-      yield* nothingHeld(r)
-    })))
+  it.effect.each([60_000, 89_999])(
+    "A2 read at %d: the old answer at once, one background call, fresh from then",
+    (at) =>
+      vector(Effect.gen(function*() {
+        const r = yield* stored([{ ...young, delay: 1000 }])
+        yield* TestClock.adjust(at)
+        is(yield* read(r), "cache", "old", at)
+        yield* TestClock.adjust(1000)
+        assert.deepStrictEqual(yield* r.calls(), [0, at])
+        yield* TestClock.adjust(59_999)
+        is(yield* read(r), "cache", "new", 59_999)
+        assert.deepStrictEqual(yield* r.calls(), [0, at])
+        yield* nothingHeld(r)
+      }))
+  )
 
   it.effect("A3 fifty reads at 60 000: one background call", () =>
     vector(Effect.gen(function*() {
@@ -334,7 +337,7 @@ describe.each(kinds)("%s", (kind) => {
 describe("stream", () => {
   it.effect("A10 LightRAG PR#3446, OmniRoute PR#12885: a stream that breaks after its content is not stored", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([{ script: [stream("some", "cut")], always: F }], { retry: false, cache })
+      const r = yield* rig([{ script: [stream("some", ScriptedProvider.cut)], always: F }], { retry: false, cache })
       assert.strictEqual(word(yield* Effect.flip(ask("stream", r.client, question))), "StreamInterrupted truncated")
       assert.strictEqual(word(yield* Effect.flip(ask("stream", r.client, question))), "Overloaded")
     })))
@@ -366,15 +369,20 @@ describe("store", () => {
     remove: () => Effect.void
   })
 
-  it.effect.each(["get", "set"] as const)("A12 the store fails to %s: the live answer, one event", (operation) =>
-    Effect.scoped(Effect.gen(function*() {
-      const reports: Array<string> = []
-      let calls = 0
-      const cache = yield* ResponseCache.make<string>({ store: broken(operation), onStoreError: (which) => reports.push(which) })
-      const read = Effect.sync(() => `live ${++calls}`).pipe(ResponseCache.cached(cache, { key: "k", fresh: true }))
-      assert.deepInclude(yield* read, { source: "live", value: "live 1" })
-      assert.deepStrictEqual(reports, [operation])
-      assert.deepInclude(yield* read, { source: "live", value: "live 2" })
-    })))
+  it.effect.each(["get", "set"] as const)(
+    "A12 the store fails to %s: the live answer, one event",
+    (operation) =>
+      Effect.scoped(Effect.gen(function*() {
+        const reports: Array<string> = []
+        let calls = 0
+        const cache = yield* ResponseCache.make<string>({
+          store: broken(operation),
+          onStoreError: (which) => reports.push(which)
+        })
+        const read = Effect.sync(() => `live ${++calls}`).pipe(ResponseCache.cached(cache, { key: "k", fresh: true }))
+        assert.deepInclude(yield* read, { source: "live", value: "live 1" })
+        assert.deepStrictEqual(reports, [operation])
+        assert.deepInclude(yield* read, { source: "live", value: "live 2" })
+      }))
+  )
 })
-

@@ -33,7 +33,8 @@ const { answer, stream } = ScriptedProvider
 
 const gaps = (calls: ReadonlyArray<number>): ReadonlyArray<number> => calls.slice(1).map((at, i) => at - calls[i]!)
 
-const policy = (options: Retry.Options = {}) => Retry.policy({ maxRetries: 2, baseDelay: 500, maxDelay: 8000, ...options })
+const policy = (options: Retry.Options = {}) =>
+  Retry.policy({ maxRetries: 2, baseDelay: 500, maxDelay: 8000, ...options })
 
 describe.each(kinds)("%s", (kind) => {
   /** The vector of most rows: one target, one call; when it was asked, when and how the call ended. */
@@ -92,13 +93,16 @@ describe.each(kinds)("%s", (kind) => {
     ["422", answered(422), "InvalidRequest"],
     ["501", answered(501), "Server"],
     ["content policy", answered(400, {}, code("content_policy_violation")), "ContentPolicy"]
-  ])("R5 %s: one call, its own typed error at 0", ([, error, reason]) =>
-    vector(row(always(failing(error)), { calls: [0], at: 0, word: reason })))
+  ])(
+    "R5 %s: one call, its own typed error at 0",
+    ([, error, reason]) => vector(row(always(failing(error)), { calls: [0], at: 0, word: reason }))
+  )
 
   it.effect("R6 429 with a hint of 2 s", () =>
     vector(row([rateLimited("2 seconds"), S], { calls: [0, 2100], at: 2100, word: "Hello." })))
 
-  it.effect("R7 429 with a hint of 0", () => vector(row([rateLimited(0), S], { calls: [0, 375], at: 375, word: "Hello." })))
+  it.effect("R7 429 with a hint of 0", () =>
+    vector(row([rateLimited(0), S], { calls: [0, 375], at: 375, word: "Hello." })))
 
   it.effect("R8 503 with a hint of 30 s", () =>
     vector(
@@ -147,7 +151,10 @@ describe.each(kinds)("%s", (kind) => {
     ))
 
   it.effect("R12 the hint '1.5' is one and a half seconds (PROVIDERS §7: fractions are sent and read)", () =>
-    vector(row([failing(answered(429, { "retry-after": "1.5" })), S], { calls: [0, 1500], at: 1500, word: "Hello." }), 0))
+    vector(
+      row([failing(answered(429, { "retry-after": "1.5" })), S], { calls: [0, 1500], at: 1500, word: "Hello." }),
+      0
+    ))
 
   it.effect("R13 interrupted in backoff", () =>
     vector(Effect.gen(function*() {
@@ -176,11 +183,15 @@ describe.each(kinds)("%s", (kind) => {
   it.effect.each<[string, LlmError.ProviderError, string]>([
     ["429 with code insufficient_quota", answered(429, {}, code("insufficient_quota")), "Quota"],
     ["503 with x-should-retry: false", answered(503, { "x-should-retry": "false" }), "Overloaded"]
-  ])("R16 %s: one call (the class of a 503 is Overloaded here, PROVIDERS §6)", ([, error, reason]) =>
-    vector(row(always(failing(error)), { calls: [0], at: 0, word: reason })))
+  ])(
+    "R16 %s: one call (the class of a 503 is Overloaded here, PROVIDERS §6)",
+    ([, error, reason]) => vector(row(always(failing(error)), { calls: [0], at: 0, word: reason }))
+  )
 
   it.effect("R17 400 with x-should-retry: true, then S", () =>
-    vector(row([failing(answered(400, { "x-should-retry": "true" })), S], { calls: [0, 375], at: 375, word: "Hello." })))
+    vector(
+      row([failing(answered(400, { "x-should-retry": "true" })), S], { calls: [0, 375], at: 375, word: "Hello." })
+    ))
 
   it.effect("R20 the body of a failed attempt is closed before the next one", () =>
     vector(Effect.gen(function*() {
@@ -226,7 +237,7 @@ describe.each(kinds)("%s", (kind) => {
       yield* nothingHeld(r)
     })))
 
-  it.effect("R22 our adapters do not retry: three attempts are three HTTP requests", () =>
+  it.effect("R22 livekit PR#5335, code_puppy PR#317: three attempts are three HTTP requests, adapters do not retry", () =>
     vector(Effect.gen(function*() {
       let requests = 0
       const http = HttpClient.make((request) =>
@@ -253,9 +264,11 @@ describe.each(kinds)("%s", (kind) => {
     })))
 
   describe("bugs other projects shipped", () => {
-    it.effect("openai-node#2580 cockatiel vercel/ai#7656: an abort in backoff ends the call now, and nothing is asked again", () =>
+    it.effect("openai-node#2580, vercel/ai#7656, opensea-sdk#2003, cockatiel, smithy: an abort in backoff ends it now", () =>
       vector(Effect.gen(function*() {
-        const r = yield* rig([{ script: [F], always: S }], { retry: { maxRetries: 2, baseDelay: "1 hour", maxDelay: "1 hour" } })
+        const r = yield* rig([{ script: [F], always: S }], {
+          retry: { maxRetries: 2, baseDelay: "1 hour", maxDelay: "1 hour" }
+        })
         const call = yield* start(ask(kind, r.client))
         yield* TestClock.adjust(1)
         yield* interrupt(call)
@@ -279,7 +292,11 @@ describe.each(kinds)("%s", (kind) => {
     it.effect("pi#6911: a monthly quota's hint is not slept, with or without a deadline", () =>
       vector(Effect.gen(function*() {
         for (const timeout of [false, timers] as const) {
-          yield* row(always(failing(answered(429, { "retry-after": "277403" }))), { calls: [0], at: 0, word: "RateLimit" }, {
+          yield* row(always(failing(answered(429, { "retry-after": "277403" }))), {
+            calls: [0],
+            at: 0,
+            word: "RateLimit"
+          }, {
             timeout
           })
         }
@@ -292,7 +309,7 @@ describe.each(kinds)("%s", (kind) => {
         { timeout: { ...timers, attempt: 1000 } }
       )))
 
-    it.effect("Effect retryTransient, livekit PR#5335, code_puppy PR#317, openai-node#1108: failures of two kinds share one counter", () =>
+    it.effect("Effect retryTransient: failures of two kinds share one counter", () =>
       vector(row([F, network, F, network, S], { calls: [0, 375, 1125], at: 1125, word: "Overloaded" })))
 
     it.effect("Kevlar#506: no sleep past the deadline, also when the hint asks for it", () =>
@@ -318,18 +335,21 @@ describe.each(kinds)("%s", (kind) => {
 describe("stream", () => {
   it.effect.each<[string, ScriptedProvider.Step]>([
     ["an error", stream({ type: "text-start", id: "0" }, { error: answered(503) })],
-    ["a cut", stream({ type: "text-start", id: "0" }, "cut")],
+    ["a cut", stream({ type: "text-start", id: "0" }, ScriptedProvider.cut)],
     ["an error part", stream({ type: "text-start", id: "0" }, { type: "error", error: "broken" })]
-  ])("R18 %s before the first content: retried, and only the second stream is seen", ([, first]) =>
-    vector(Effect.gen(function*() {
-      const r = yield* rig([[first, stream("Hi")]])
-      const { at, exit } = yield* timed(Stream.runCollect(r.client.stream("Hello?")))
-      const parts = success(exit).map((part) => part.type === "text-delta" ? part.delta : part.type)
-      assert.deepStrictEqual(parts, ["response-metadata", "Hi", "finish"])
-      assert.strictEqual(at, 375)
-      assert.deepStrictEqual(yield* r.calls(), [0, 375])
-      yield* nothingHeld(r)
-    })))
+  ])(
+    "R18 %s before the first content: retried, and only the second stream is seen",
+    ([, first]) =>
+      vector(Effect.gen(function*() {
+        const r = yield* rig([[first, stream("Hi")]])
+        const { at, exit } = yield* timed(Stream.runCollect(r.client.stream("Hello?")))
+        const parts = success(exit).map((part) => part.type === "text-delta" ? part.delta : part.type)
+        assert.deepStrictEqual(parts, ["response-metadata", "Hi", "finish"])
+        assert.strictEqual(at, 375)
+        assert.deepStrictEqual(yield* r.calls(), [0, 375])
+        yield* nothingHeld(r)
+      }))
+  )
 
   it.effect("R19 content, then a reset: the content, then StreamInterrupted, one call", () =>
     vector(Effect.gen(function*() {
@@ -349,9 +369,12 @@ describe("stream", () => {
       yield* nothingHeld(r)
     })))
 
-  it.effect("openclaw PR#68543, litellm#29808: an error event after content is never followed by a second answer", () =>
+  it.effect("litellm#29808, OrcaRouter-Lite#115: an error after content is final, no second answer is spliced in", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([{ script: [stream("A", { type: "error", error: "overloaded" })], always: answer("B") }, always(S)])
+      const r = yield* rig([
+        { script: [stream("A", { type: "error", error: "overloaded" })], always: answer("B") },
+        always(S)
+      ])
       const { exit } = yield* timed(Stream.runCollect(r.client.stream("Hello?")))
       assert.strictEqual(word(failure(exit)), "StreamInterrupted error")
       assert.deepStrictEqual([yield* r.calls(0), yield* r.calls(1)], [[0], []])

@@ -55,7 +55,7 @@ describe.each(kinds)("%s", (kind) => {
       const calls = yield* crowd(12, kind, r)
       yield* open
       yield* TestClock.adjust("1 minute")
-      assert.deepStrictEqual(calls.map((call) => call.at()).sort(), [...Array(2).fill(0), ...Array(10).fill(375)])
+      assert.deepStrictEqual(calls.map((call) => call.at()).toSorted(), [...Array(2).fill(0), ...Array(10).fill(375)])
       assert.deepStrictEqual(yield* r.calls(), [...Array(12).fill(0), ...Array(10).fill(375)])
       for (const call of calls) {
         const error = failure(over(call))
@@ -65,28 +65,34 @@ describe.each(kinds)("%s", (kind) => {
       yield* nothingHeld(r)
     })))
 
-  it.effect.each([[9999, 1], [10_000, 2]] as const)("B2 an empty purse, a failure at %d: %d calls", ([at, calls]) =>
-    vector(Effect.gen(function*() {
-      const r = yield* emptied()
-      yield* TestClock.adjust(at)
-      assert.strictEqual(yield* cost(r), calls)
-      yield* nothingHeld(r)
-    })))
+  it.effect.each([[9999, 1], [10_000, 2]] as const)(
+    "B2 an empty purse, a failure at %d: %d calls",
+    ([at, calls]) =>
+      vector(Effect.gen(function*() {
+        const r = yield* emptied()
+        yield* TestClock.adjust(at)
+        assert.strictEqual(yield* cost(r), calls)
+        yield* nothingHeld(r)
+      }))
+  )
 
-  it.effect.each([[5, 2], [4, 1]] as const)("B3 an empty purse and %d first attempts pay for one retry at most", ([n, calls]) =>
-    vector(Effect.gen(function*() {
-      const { open, provider } = yield* gated(F)
-      // Twelve failures at once empty the purse exactly: the deposits come before the withdrawals, at the cap.
-      const r = yield* rigOf([provider], { retry: frozen(2), retryBudget: { ...budget, perSecond: 0 } })
-      yield* crowd(12, kind, r)
-      yield* open
-      yield* settle
-      assert.strictEqual((yield* r.calls()).length, 22)
-      yield* r.providers[0]!.play(...Array(n - 1).fill(S))
-      for (let i = 1; i < n; i++) assert.strictEqual(yield* cost(r), 1)
-      assert.strictEqual(yield* cost(r), calls)
-      assert.strictEqual(yield* cost(r), 3 - calls) // the fifth deposit pays, neither the fourth nor the sixth
-    })))
+  it.effect.each([[5, 2], [4, 1]] as const)(
+    "B3 an empty purse and %d first attempts pay for one retry at most",
+    ([n, calls]) =>
+      vector(Effect.gen(function*() {
+        const { open, provider } = yield* gated(F)
+        // Twelve failures at once empty the purse exactly: the deposits come before the withdrawals, at the cap.
+        const r = yield* rigOf([provider], { retry: frozen(2), retryBudget: { ...budget, perSecond: 0 } })
+        yield* crowd(12, kind, r)
+        yield* open
+        yield* settle
+        assert.strictEqual((yield* r.calls()).length, 22)
+        yield* r.providers[0]!.play(...Array(n - 1).fill(S))
+        for (let i = 1; i < n; i++) assert.strictEqual(yield* cost(r), 1)
+        assert.strictEqual(yield* cost(r), calls)
+        assert.strictEqual(yield* cost(r), 3 - calls) // the fifth deposit pays, neither the fourth nor the sixth
+      }))
+  )
 
   it.effect("B4 a thousand calls one after the other, time frozen: 209 retries", () =>
     vector(Effect.gen(function*() {
@@ -144,7 +150,10 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("B7 interrupted in the attempt it paid for: the token is spent", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([{ script: [F, { ...S, delay: 1000 }], always: F }], { retry: attempts(2), retryBudget: single })
+      const r = yield* rig([{ script: [F, { ...S, delay: 1000 }], always: F }], {
+        retry: attempts(2),
+        retryBudget: single
+      })
       const call = yield* start(ask(kind, r.client))
       yield* TestClock.adjust(400)
       yield* interrupt(call)
@@ -198,7 +207,10 @@ describe.each(kinds)("%s", (kind) => {
     it.effect("failsafe-go#141: an empty purse touches nobody but the retry it denies", () =>
       vector(Effect.gen(function*() {
         const slow = { ...S, delay: 1000 }
-        const r = yield* rig([{ script: [slow, F, slow], always: F }], { retry: attempts(2), retryBudget: { ...single, capacity: 0 } })
+        const r = yield* rig([{ script: [slow, F, slow], always: F }], {
+          retry: attempts(2),
+          retryBudget: { ...single, capacity: 0 }
+        })
         const calls = yield* crowd(3, kind, r)
         yield* TestClock.adjust("1 minute")
         assert.deepStrictEqual(calls.map((call) => call.at()), [1000, 0, 1000])

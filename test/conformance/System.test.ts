@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Exit, Layer, Scope, Stream } from "effect"
-import { LlmClient, type LlmConfig, type LlmEvent } from "effect-resilient-llm"
+import { LlmClient, type LlmConfig, LlmError, type LlmEvent } from "effect-resilient-llm"
 import { CountingClock, ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
 import { vi } from "vitest"
@@ -85,7 +85,7 @@ describe.each(kinds)("%s", (kind) => {
       yield* nothingHeld(r)
     })))
 
-  it.effect("E3 everything on, both always F, an answer stored at 0, a request at 100 000: stale, with its age and its story", () =>
+  it.effect("E3 everything on, both always F, an answer stored at 0: stale at 100 000, with its age and its story", () =>
     vector(Effect.gen(function*() {
       const r = yield* rig([{ script: [S], always: F }, always(F)], {
         retryBudget: budget,
@@ -114,7 +114,7 @@ describe.each(kinds)("%s", (kind) => {
       yield* nothingHeld(r)
     })))
 
-  it.effect("E4 everything on, nothing fails: one transport call at 0, the result at 0, no sleep, one token, one permit", () =>
+  it.effect("E4 everything on, nothing fails: one call at 0, the result at 0, no sleep, one token, one permit", () =>
     vector(Effect.gen(function*() {
       const r = yield* rig([always(S)], {
         retryBudget: budget,
@@ -136,7 +136,7 @@ describe.each(kinds)("%s", (kind) => {
       assert.strictEqual((yield* Effect.flip(ask(kind, r.client, another)))._tag, "RateLimited")
     })))
 
-  it.effect("E6 p always 429 with 1 s: calls [0, 1050, 2100], the cool-down adds no wait, the breaker counts nothing", () =>
+  it.effect("E6 p always 429 with 1 s: calls [0, 1050, 2100], the block adds no wait, the breaker counts nothing", () =>
     vector(Effect.gen(function*() {
       const r = yield* rig([always(rateLimited("1 second"))], { circuitBreaker: breaker }, [perTenSeconds(10)])
       const { at, exit } = yield* timed(ask(kind, r.client))
@@ -162,7 +162,7 @@ describe.each(kinds)("%s", (kind) => {
       assert.strictEqual((yield* r.calls()).length, 4)
     })))
 
-  it.effect("E7 a stream holds the only permit for 10 s; the next call's deadline is 5 s: it fails at 5000, unsent and unpaid", () =>
+  it.effect("E7 a stream holds the only permit for 10 s: who has 5 s fails at 5000, unsent and unpaid", () =>
     vector(Effect.gen(function*() {
       const r = yield* rig([[stream("a", { wait: 10_000 }, "b")]], {
         timeout: timers,
@@ -219,7 +219,7 @@ describe.each(kinds)("%s", (kind) => {
       yield* nothingHeld(r)
     })))
 
-  it.effect("E10 p hangs behind 20 permits, a thousand requests: p opens once at 1000 after 20 to 24 calls, all succeed via s", () =>
+  it.effect("E10 p hangs behind 20 permits, a thousand requests: p opens once at 1000, all succeed via s", () =>
     vector(Effect.gen(function*() {
       const r = yield* rig([always(hang), always(S)], {
         retryBudget: budget,
@@ -256,7 +256,9 @@ describe.each(kinds)("%s", (kind) => {
     const cleared = vi.spyOn(globalThis, "clearTimeout")
     /** Timers of a second and more that keep the process alive. */
     const alive = () => {
-      const handles = started.mock.results.filter((_, i) => (started.mock.calls[i]?.[1] ?? 0) >= 1000).map((r) => r.value)
+      const handles = started.mock.results.filter((_, i) => (started.mock.calls[i]?.[1] ?? 0) >= 1000).map((r) =>
+        r.value
+      )
       return handles.filter((handle) => !cleared.mock.calls.some(([other]) => other === handle)).length
     }
     const turn = () => new Promise<void>((done) => setImmediate(done))
@@ -309,7 +311,8 @@ describe.each(kinds)("%s", (kind) => {
       const request = { prompt: "Hi", idempotencyKey: "k" }
       yield* ask(kind, a, request) // `a` has stored and cached an answer
       const other = { prompt: "Hello?" }
-      assert.strictEqual(word(yield* Effect.flip(ask(kind, a, other))), "Overloaded") // its breaker is open, its purse empty
+      // Now the breaker of `a` is open and its purse empty.
+      assert.strictEqual(word(yield* Effect.flip(ask(kind, a, other))), "Overloaded")
       assert.strictEqual((yield* a.status)[0]?.circuit?.state, "open")
       assert.deepInclude((yield* b.status)[0]?.circuit, { state: "closed", calls: 0 })
       // `b` can retry, has nothing stored, and all its four tokens.
@@ -333,3 +336,49 @@ describe.each(kinds)("%s", (kind) => {
     })))
 })
 
+// Rows of the breaker and the bulkhead that only a pipeline can show.
+describe("stream", () => {
+  it.effect("C22 headers, three chunks, then a reset, five times: open, each counted at its end", () =>
+    vector(Effect.gen(function*() {
+      const lost = new LlmError.ProviderError({ provider: "p", reason: { _tag: "Network", sent: true } })
+      const r = yield* rig([always(stream("a", "b", { wait: 100 }, "c", { error: lost }))], { circuitBreaker: breaker })
+      for (let i = 0; i < 5; i++) {
+        const call = yield* start(ask("stream", r.client))
+        yield* TestClock.adjust(99)
+        assert.isUndefined(call.exit())
+        assert.strictEqual((yield* r.client.status)[0]?.circuit?.streak, i) // not counted yet
+        yield* TestClock.adjust(1)
+        assert.strictEqual(word(failure(over(call))), "StreamInterrupted reset")
+      }
+      assert.strictEqual((yield* r.client.status)[0]?.circuit?.state, "open")
+      yield* nothingHeld(r)
+    })))
+
+  it.effect("C23 a consumer that stops after the first chunk, ten times: closed, never a failure, no slot held", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([always(stream("a", { wait: 1000 }, "b"))], {
+        timeout: timers,
+        circuitBreaker: breaker,
+        bulkhead: { maxConcurrent: 1, queue: 0 }
+      })
+      for (let i = 0; i < 10; i++) {
+        const text = r.client.stream("Hi").pipe(Stream.filter((part) => part.type === "text-delta"), Stream.take(1))
+        assert.strictEqual((yield* Stream.runCollect(text)).length, 1)
+      }
+      assert.deepInclude((yield* r.client.status)[0]?.circuit, { state: "closed", failures: 0, streak: 0 })
+      yield* nothingHeld(r)
+    })))
+
+  it.effect("K9 a stream of 10 s holds its permit to the end, not to its first chunk", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([{ script: [stream({ wait: 100 }, "a", { wait: 9900 }, "b")], always: S }], {
+        bulkhead: { maxConcurrent: 1 }
+      })
+      const first = yield* start(ask("stream", r.client))
+      const second = yield* start(ask("complete", r.client))
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual([first.at(), second.at()], [10_000, 10_000])
+      assert.deepStrictEqual(yield* r.calls(), [0, 10_000])
+      yield* nothingHeld(r)
+    })))
+})

@@ -1,11 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Clock, Context, Duration, Effect, Exit, Queue, Stream } from "effect"
-import { LlmError, type LlmResponse } from "effect-resilient-llm"
-import { Retry, Timeout } from "effect-resilient-llm/resilience"
-import { CountingClock, ScriptedProvider } from "effect-resilient-llm/testing"
+import { Cause, Effect, Exit, Queue, Stream } from "effect"
+import { type LlmError, type LlmResponse } from "effect-resilient-llm"
+import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
-import { vi } from "vitest"
-import { ask, chance, failure, kinds, nothingHeld, now, rig, success, timed, vector } from "../support.ts"
+import { ask, failure, kinds, nothingHeld, now, rig, success, timed, vector } from "../support.ts"
 import {
   always,
   assertInterrupted,
@@ -198,7 +196,11 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("T14 a deadline that is spent already: no call", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(S), always(S)], { timeout: { ...timers, deadline: 1000 }, bulkhead: {}, circuitBreaker: breaker })
+      const r = yield* rig([always(S), always(S)], {
+        timeout: { ...timers, deadline: 1000 },
+        bulkhead: {},
+        circuitBreaker: breaker
+      })
       const { at, exit } = yield* timed(ask(kind, r.client, { prompt: "Hi", deadline: 0 }))
       assert.strictEqual(at, 0)
       assert.strictEqual(word(failure(exit)), "DeadlineExceeded")
@@ -239,10 +241,13 @@ describe.each(kinds)("%s", (kind) => {
         yield* nothingHeld(r)
       })))
 
-    it.effect("anthropic-sdk#867 #959 #998 #749, AutoGPT PR#14206: the limit covers the body, not only the headers", () =>
+    it.effect("anthropic-sdk#867 #959 #998 #749, AutoGPT PR#14206 #14293: the limit covers the body too", () =>
       vector(Effect.gen(function*() {
         // Headers at once, then nothing useful for an hour.
-        const r = yield* rig([always(stream(ping, wait(3_600_000), "late"))], { retry: false, timeout: { ...timers, attempt: 1000 } })
+        const r = yield* rig([always(stream(ping, wait(3_600_000), "late"))], {
+          retry: false,
+          timeout: { ...timers, attempt: 1000 }
+        })
         const { at, exit } = yield* timed(ask(kind, r.client))
         assert.strictEqual(word(failure(exit)), "AttemptTimeout attempt")
         assert.strictEqual(at, 1000)
@@ -251,7 +256,10 @@ describe.each(kinds)("%s", (kind) => {
 
     it.effect("ai-retry#50, litellm#34819: our limit fails over, the deadline does not", () =>
       vector(Effect.gen(function*() {
-        const r = yield* rig([always(hang), always(hang)], { retry: false, timeout: { ...timers, attempt: 1000, deadline: 1500 } })
+        const r = yield* rig([always(hang), always(hang)], {
+          retry: false,
+          timeout: { ...timers, attempt: 1000, deadline: 1500 }
+        })
         const { at, exit } = yield* timed(ask(kind, r.client))
         assert.strictEqual(word(failure(exit)), "DeadlineExceeded")
         assert.strictEqual(at, 1500)
@@ -265,18 +273,23 @@ describe.each(kinds)("%s", (kind) => {
 const watch = <E>(parts: Stream.Stream<LlmResponse.StreamPart, E>, consumer: Effect.Effect<unknown> = Effect.void) =>
   Effect.gen(function*() {
     const seen: Array<number> = []
-    const ended = yield* timed(Stream.runForEach(parts, (part) =>
-      part.type !== "text-delta" ? Effect.void : Effect.andThen(
-        Effect.map(now, (at) => void seen.push(at)),
-        consumer
-      )))
+    const ended = yield* timed(
+      Stream.runForEach(parts, (part) =>
+        part.type !== "text-delta" ? Effect.void : Effect.andThen(
+          Effect.map(now, (at) => void seen.push(at)),
+          consumer
+        ))
+    )
     return { ...ended, seen }
   })
 
 describe("stream", () => {
   it.effect("T5 content at 1500, 2400, 3300, then silence: three parts, kind idle at 4300, one call", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(stream(wait(1500), "a", wait(900), "b", wait(900), "c", "stall")), always(S)], {
+      const r = yield* rig([
+        always(stream(wait(1500), "a", wait(900), "b", wait(900), "c", ScriptedProvider.stall)),
+        always(S)
+      ], {
         timeout: { ...timers, firstToken: 2000, idle: 1000 }
       })
       const { at, exit, seen } = yield* watch(r.client.stream("Hi"))
@@ -293,7 +306,10 @@ describe("stream", () => {
 
   it.effect("T6 only pings: kind firstToken at 2000", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(stream(...pings))], { retry: false, timeout: { ...timers, firstToken: 2000, idle: 1000 } })
+      const r = yield* rig([always(stream(...pings))], {
+        retry: false,
+        timeout: { ...timers, firstToken: 2000, idle: 1000 }
+      })
       const { at, exit, seen } = yield* watch(r.client.stream("Hi"))
       assert.strictEqual(word(failure(exit)), "AttemptTimeout firstToken")
       assert.strictEqual(at, 2000)
@@ -311,9 +327,11 @@ describe("stream", () => {
       yield* nothingHeld(r)
     })))
 
-  it.effect("T7 content at 1500, pings at 2000, 2500, 3000: idle at 2500, not 4000 (ARCHITECTURE §5: only content feeds the idle timer)", () =>
+  it.effect("T7 content at 1500, pings at 2000, 2500, 3000: idle at 2500, not 4000 (ARCHITECTURE §5: content only)", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(stream(wait(1500), "a", wait(500), ping, wait(500), ping, wait(500), ping, "stall"))], {
+      const r = yield* rig([
+        always(stream(wait(1500), "a", wait(500), ping, wait(500), ping, wait(500), ping, ScriptedProvider.stall))
+      ], {
         timeout: { ...timers, firstToken: 2000, idle: 1000 }
       })
       const { at, exit, seen } = yield* watch(r.client.stream("Hi"))
@@ -365,7 +383,9 @@ describe("stream", () => {
 
   it.effect("the deadline bounds a stream after its commit", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(stream("a", wait(900), "b", wait(900), "c"))], { timeout: { ...timers, deadline: 1000 } })
+      const r = yield* rig([always(stream("a", wait(900), "b", wait(900), "c"))], {
+        timeout: { ...timers, deadline: 1000 }
+      })
       const { at, exit, seen } = yield* watch(r.client.stream("Hi"))
       assert.strictEqual(word(failure(exit)), "DeadlineExceeded")
       assert.strictEqual(at, 1000)
@@ -375,7 +395,7 @@ describe("stream", () => {
 
   it.effect("T3 after the commit too: the consumer is free when the idle timer fires, cleanup goes on", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always({ ...stream("a", "stall"), cleanup: "10 seconds" })], {
+      const r = yield* rig([always({ ...stream("a", ScriptedProvider.stall), cleanup: "10 seconds" })], {
         timeout: { ...timers, idle: 1000 },
         bulkhead: { maxConcurrent: 1 }
       })
@@ -392,7 +412,9 @@ describe("stream", () => {
     it.effect("opencode PR#29348: after the commit the attempt limit no longer counts", () =>
       vector(Effect.gen(function*() {
         const long = Array.from({ length: 20 }, () => [wait(900), "x"]).flat()
-        const r = yield* rig([always(stream(...long))], { timeout: { ...timers, attempt: 1000, firstToken: 1000, idle: 1000 } })
+        const r = yield* rig([always(stream(...long))], {
+          timeout: { ...timers, attempt: 1000, firstToken: 1000, idle: 1000 }
+        })
         const { at, exit } = yield* watch(r.client.stream("Hi"))
         success(exit)
         assert.strictEqual(at, 18_000)
@@ -401,15 +423,30 @@ describe("stream", () => {
 
     it.effect("jp PR#708, openfox PR#226: `idle: false` lets a model think for an hour", () =>
       vector(Effect.gen(function*() {
-        const r = yield* rig([always(stream("a", wait(3_000_000), "b"))], { timeout: { ...timers, idle: false, deadline: false } })
+        const r = yield* rig([always(stream("a", wait(3_000_000), "b"))], {
+          timeout: { ...timers, idle: false, deadline: false }
+        })
         const { at, exit } = yield* watch(r.client.stream("Hi"))
         success(exit)
         assert.strictEqual(at, 3_000_000)
       })))
 
-    it.effect("goose PR#8134, pipecat#5804 #5842: a stream that dribbles without content is not alive", () =>
+    it.effect("pipecat#5804 #5842: one that dribbles content without end is ended by the deadline", () =>
       vector(Effect.gen(function*() {
-        const dribble = Array.from({ length: 100 }, () => [wait(10), { type: "text-delta", id: "0", delta: "" } as const]).flat()
+        const dribble = Array.from({ length: 100 }, () => [wait(900), "."]).flat()
+        const r = yield* rig([always(stream(...dribble))], { timeout: { ...timers, idle: 1000, deadline: 10_000 } })
+        const { at, exit } = yield* watch(r.client.stream("Hi"))
+        assert.strictEqual(word(failure(exit)), "DeadlineExceeded")
+        assert.strictEqual(at, 10_000)
+        yield* nothingHeld(r)
+      })))
+
+    it.effect("goose PR#8134: a stream that dribbles without content is not alive", () =>
+      vector(Effect.gen(function*() {
+        const dribble = Array.from(
+          { length: 100 },
+          () => [wait(10), { type: "text-delta", id: "0", delta: "" } as const]
+        ).flat()
         const r = yield* rig([always(stream("a", ...dribble))], { timeout: { ...timers, idle: 500 } })
         const { at, exit } = yield* watch(r.client.stream("Hi"))
         assert.strictEqual(word(failure(exit)), "StreamInterrupted idle")
@@ -418,246 +455,3 @@ describe("stream", () => {
       })))
   })
 })
-
-// -----------------------------------------------------------------------------
-// the same rows on the standalone combinators, on both kinds of timer
-// -----------------------------------------------------------------------------
-
-/** A transport of its own, without any pipeline. */
-const transport = (work: Effect.Effect<string, LlmError.ProviderError>) => {
-  const calls: Array<number> = []
-  return { calls, call: Effect.andThen(Effect.map(now, (at) => void calls.push(at)), work) }
-}
-
-const backoff = Retry.retry({ maxRetries: 1, baseDelay: 500, maxDelay: 8000 })
-
-describe("standalone", () => {
-  const frame = <A, E>(effect: Effect.Effect<A, E, CountingClock.CountingClock>) => vector(effect)
-  const noSleeps = Effect.gen(function*() {
-    assert.strictEqual(yield* (yield* CountingClock.CountingClock).pending, 0)
-  })
-
-  it.effect("T1 retry around attempt", () =>
-    frame(Effect.gen(function*() {
-      const { call, calls } = transport(Effect.never)
-      const { at, exit } = yield* timed(call.pipe(Timeout.attempt(1000), backoff))
-      assert.strictEqual(word(failure(exit)), "AttemptTimeout attempt")
-      assert.strictEqual(at, 2375)
-      assert.deepStrictEqual(calls, [0, 1375])
-      yield* noSleeps
-    })))
-
-  it.effect("T2 deadline around retry around attempt", () =>
-    frame(Effect.gen(function*() {
-      const { call, calls } = transport(Effect.never)
-      const { at, exit } = yield* timed(call.pipe(Timeout.attempt(1000), backoff, Timeout.deadline(1500)))
-      const error = failure(exit)
-      assert.strictEqual(word(error), "DeadlineExceeded")
-      assert.strictEqual(after(error), 1500)
-      assert.strictEqual(at, 1500)
-      assert.deepStrictEqual(calls, [0, 1375])
-      yield* noSleeps
-    })))
-
-  it.effect("T3 cleanup of ten seconds: released at 1000, the cleanup ends at 11 000", () =>
-    frame(Effect.gen(function*() {
-      let cleaned: number | undefined
-      const cleanup = Effect.andThen(Effect.sleep("10 seconds"), Effect.map(now, (at) => { cleaned = at }))
-      const { at, exit } = yield* timed(Effect.never.pipe(Effect.onInterrupt(() => cleanup), Timeout.attempt(1000)))
-      assert.strictEqual(word(failure(exit)), "AttemptTimeout attempt")
-      assert.strictEqual(at, 1000)
-      assert.strictEqual(cleaned, 11_000)
-      yield* noSleeps
-    })))
-
-  it.effect("T4 an outer Effect.timeout interrupts", () =>
-    frame(Effect.gen(function*() {
-      let interrupted = false
-      const work = Effect.onInterrupt(Effect.never, () => Effect.sync(() => { interrupted = true }))
-      const { at, exit } = yield* timed(work.pipe(Timeout.attempt(1000), Effect.timeout(500)))
-      assert.isTrue(Cause.isTimeoutError(failure(exit)))
-      assert.strictEqual(at, 500)
-      assert.isTrue(interrupted)
-      yield* noSleeps
-    })))
-
-  type Part = "ping" | "content"
-  const script = (...elements: ReadonlyArray<readonly [number, Part]>) =>
-    Stream.concat(
-      Stream.mapEffect(Stream.fromIterable(elements), ([millis, part]) => Effect.as(Effect.sleep(millis), part)).pipe(
-        Stream.rechunk(1)
-      ),
-      Stream.never
-    )
-  const limits = { firstToken: 2000, idle: 1000, isContent: (part: Part) => part === "content" }
-
-  it.effect.each<[string, ReadonlyArray<readonly [number, Part]>, string, number, ReadonlyArray<number>]>([
-    ["T5", [[1500, "content"], [900, "content"], [900, "content"]], "AttemptTimeout idle", 4300, [1500, 2400, 3300]],
-    ["T6", Array.from({ length: 50 }, () => [500, "ping"] as const), "AttemptTimeout firstToken", 2000, []],
-    ["T7 (idle at 2500, ARCHITECTURE §5)", [[1500, "content"], [500, "ping"], [500, "ping"], [500, "ping"]], "AttemptTimeout idle", 2500, [1500]]
-  ])("%s", ([, elements, expected, at, contents]) =>
-    frame(Effect.gen(function*() {
-      const seen: Array<number> = []
-      const limited = script(...elements).pipe(Timeout.stream(limits))
-      const ended = yield* timed(Stream.runForEach(limited, (part) =>
-        part === "ping" ? Effect.void : Effect.map(now, (moment) => void seen.push(moment))))
-      assert.strictEqual(word(failure(ended.exit)), expected)
-      assert.strictEqual(ended.at, at)
-      assert.deepStrictEqual(seen, contents)
-      yield* noSleeps
-    })))
-
-  it.effect("T8 a slow consumer", () =>
-    frame(Effect.gen(function*() {
-      const seen: Array<number> = []
-      const limited = script([0, "content"], [100, "content"]).pipe(Stream.take(2), Timeout.stream({ idle: 1000 }))
-      const { exit } = yield* timed(Stream.runForEach(limited, () =>
-        Effect.andThen(Effect.map(now, (at) => void seen.push(at)), Effect.sleep(5000))))
-      success(exit)
-      assert.deepStrictEqual(seen, [0, 5100]) // this source only moves when it is pulled
-      yield* noSleeps
-    })))
-
-  it.effect.each([[999, 999], [1001, 1000]] as const)("T9 an answer at %d", ([delay, at]) =>
-    frame(Effect.gen(function*() {
-      const ended = yield* timed(Effect.delay(Effect.succeed("Hello."), delay).pipe(Timeout.attempt(1000)))
-      assert.strictEqual(ended.at, at)
-      assert.strictEqual(Exit.isSuccess(ended.exit), delay === 999)
-      yield* noSleeps
-    })))
-
-  it.effect("T10 work that cannot be interrupted", () =>
-    frame(Effect.gen(function*() {
-      let finished: number | undefined
-      const work = Effect.uninterruptible(Effect.andThen(Effect.sleep(1500), Effect.map(now, (at) => { finished = at })))
-      const { at, exit } = yield* timed(Timeout.attempt(1000)(work))
-      assert.strictEqual(word(failure(exit)), "AttemptTimeout attempt")
-      assert.deepStrictEqual([at, finished], [1000, 1500])
-      yield* noSleeps
-    })))
-
-  it.effect("T13 an infinite limit", () =>
-    frame(Effect.gen(function*() {
-      const { at, exit } = yield* timed(Effect.sleep("1 hour").pipe(Timeout.attempt(Duration.infinity), Timeout.deadline(Duration.infinity)))
-      success(exit)
-      assert.strictEqual(at, 3_600_000)
-      yield* noSleeps
-    })))
-
-  it.effect("T14 a limit of zero: nothing that waits gets through", () =>
-    frame(Effect.gen(function*() {
-      const { at, exit } = yield* timed(Effect.sleep(1).pipe(Timeout.deadline(0)))
-      assert.strictEqual(word(failure(exit)), "DeadlineExceeded")
-      assert.strictEqual(at, 0)
-      yield* noSleeps
-    })))
-})
-
-describe("which timer ran", () => {
-  const defaultClock = Context.get(Context.empty(), Clock.Clock)
-
-  /** Counts bare timers of these lengths, and sleeps of the default clock. */
-  const spying = async (waits: ReadonlyArray<number>, test: () => Promise<void>) => {
-    const timer = vi.spyOn(globalThis, "setTimeout")
-    const sleep = vi.spyOn(defaultClock, "sleep")
-    try {
-      await test()
-      return {
-        timers: timer.mock.calls.filter(([, wait]) => waits.includes(wait as number)).map(([, wait]) => wait),
-        sleeps: sleep.mock.calls.map(([duration]) => Duration.toMillis(duration))
-      }
-    } finally {
-      timer.mockRestore()
-      sleep.mockRestore()
-    }
-  }
-
-  /** The default clock of Effect, driven by hand: its timers and its monotonic time. */
-  const turning = async (test: (advance: (millis: number) => Promise<void>) => Promise<void>) => {
-    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] })
-    const begun = process.hrtime.bigint()
-    let turned = 0n
-    const hrtime = vi.spyOn(process.hrtime, "bigint").mockImplementation(() => begun + turned)
-    const advance = async (millis: number) => {
-      for (let i = 0; i < millis; i++) {
-        turned += 1_000_000n
-        await vi.advanceTimersByTimeAsync(1)
-      }
-    }
-    try {
-      await test(advance)
-      assert.strictEqual(vi.getTimerCount(), 0, "timers left behind")
-    } finally {
-      hrtime.mockRestore()
-      vi.useRealTimers()
-    }
-  }
-
-  const settled = <A>(promise: Promise<A>) => {
-    let result: { readonly value: A } | undefined
-    void promise.then((value) => { result = { value } })
-    return () => result?.value
-  }
-
-  it("T1 on the default clock: a bare setTimeout, and no sleep but that of the backoff", () =>
-    turning(async (advance) => {
-      let calls = 0
-      const call = Effect.andThen(Effect.sync(() => void calls++), Effect.never)
-      const used = await spying([1000], async () => {
-        const result = settled(Effect.runPromise(Effect.flip(call.pipe(Timeout.attempt(1000), backoff)).pipe(chance(0.5))))
-        await advance(1374)
-        assert.strictEqual(calls, 1)
-        await advance(1)
-        assert.strictEqual(calls, 2)
-        await advance(999)
-        assert.isUndefined(result())
-        await advance(1)
-        assert.strictEqual((result() as LlmError.AttemptTimeout | undefined)?._tag, "AttemptTimeout")
-      })
-      assert.deepStrictEqual(used, { timers: [1000, 1000], sleeps: [375] })
-    }))
-
-  it("T9 on the default clock: an answer at 999 and one at 1001", () =>
-    turning(async (advance) => {
-      const used = await spying([1000], async () => {
-        const at = (delay: number) =>
-          settled(Effect.runPromise(Effect.exit(Effect.delay(Effect.succeed("Hello."), delay).pipe(Timeout.attempt(1000)))))
-        const early = at(999)
-        const late = at(1001)
-        await advance(998)
-        assert.isUndefined(early())
-        await advance(1)
-        assert.deepStrictEqual(early(), Exit.succeed("Hello."))
-        assert.isUndefined(late())
-        await advance(1)
-        assert.strictEqual(word(failure(late()!)), "AttemptTimeout attempt")
-      })
-      assert.deepStrictEqual(used, { timers: [1000, 1000], sleeps: [999, 1001] })
-    }))
-
-  it.effect("T1 T9 under TestClock: a sleeping fibre, and no bare timer", () =>
-    vector(Effect.gen(function*() {
-      const clock = yield* CountingClock.CountingClock
-      const used = yield* Effect.promise(() =>
-        spying([12_345], async () => {})
-      )
-      assert.deepStrictEqual(used, { timers: [], sleeps: [] })
-      const timer = vi.spyOn(globalThis, "setTimeout")
-      try {
-        const { exit } = yield* timed(Effect.never.pipe(Timeout.attempt(12_345)))
-        assert.strictEqual(word(failure(exit)), "AttemptTimeout attempt")
-        assert.strictEqual(yield* clock.started, 1)
-        assert.deepStrictEqual(timer.mock.calls.filter(([, wait]) => wait === 12_345), [])
-      } finally {
-        timer.mockRestore()
-      }
-    })))
-
-  it.effect("work that ends at once starts no timer at all", () =>
-    vector(Effect.gen(function*() {
-      const clock = yield* CountingClock.CountingClock
-      assert.strictEqual(yield* Effect.succeed(1).pipe(Timeout.attempt(1000), Timeout.deadline(1000)), 1)
-      assert.strictEqual(yield* clock.started, 0)
-    })))
-})
-

@@ -23,8 +23,11 @@ const stepOf = (answer: Answer, kind: Kind): ScriptedProvider.Step => {
     case "hang":
       return ScriptedProvider.hang
     case "cut":
-      return kind === "stream" ? ScriptedProvider.stream("Hel", "cut") : failing(
-        new LlmError.ProviderError({ provider: "p", reason: { _tag: "MalformedResponse", problem: LlmError.TRUNCATED } })
+      return kind === "stream" ? ScriptedProvider.stream("Hel", ScriptedProvider.cut) : failing(
+        new LlmError.ProviderError({
+          provider: "p",
+          reason: { _tag: "MalformedResponse", problem: LlmError.TRUNCATED }
+        })
       )
   }
 }
@@ -44,7 +47,9 @@ const assertPaired = (ledger: LlmEvent.Ledger) => {
   const open = new Set<number>()
   for (const event of ledger) {
     if (event._tag === "AttemptStarted") open.add(event.attempt)
-    else if (event._tag === "AttemptSucceeded" || event._tag === "AttemptFailed" || event._tag === "AttemptInterrupted") {
+    else if (
+      event._tag === "AttemptSucceeded" || event._tag === "AttemptFailed" || event._tag === "AttemptInterrupted"
+    ) {
       assert.isTrue(open.delete(event.attempt), `attempt ${event.attempt} ended twice`)
     }
   }
@@ -66,8 +71,10 @@ const check = (enabled: Enabled, kind: Kind, scripts: readonly [ReadonlyArray<An
   const settled = (input: Parameters<typeof ask>[2]) => (client: Parameters<typeof ask>[1]) =>
     Effect.gen(function*() {
       const begun = TEN_MINUTES * (input === question ? 0 : 1)
-      const call: Running<{ readonly source: string; readonly target: string; readonly ledger: LlmEvent.Ledger }, LlmError.LlmError> =
-        yield* start(ask(kind, client, input))
+      const call: Running<
+        { readonly source: string; readonly target: string; readonly ledger: LlmEvent.Ledger },
+        LlmError.LlmError
+      > = yield* start(ask(kind, client, input))
       yield* TestClock.adjust(TEN_MINUTES)
       if (call.exit() === undefined) yield* interrupt(call)
       const exit = over(call)
@@ -110,17 +117,26 @@ const all = (
 describe.each(kinds)("%s", (kind) => {
   const outcomes: ReadonlyArray<Answer> = ["S", "F", "400", "429", "hang", "cut"]
 
-  it.effect.each(outcomes)("E5 all 256 subsets, primary %s, secondary S", (outcome) =>
-    all(subsets(toggles), kind, [outcome], ["S"]), 30_000)
+  it.effect.each(outcomes)(
+    "E5 all 256 subsets, primary %s, secondary S",
+    (outcome) => all(subsets(toggles), kind, [outcome], ["S"]),
+    30_000
+  )
 
   // A success and a 400 never reach the secondary.
-  it.effect.each(["F", "429", "hang", "cut"] as const)("E5 the 128 subsets with failover, both %s", (outcome) =>
-    all(subsets(toggles).filter((enabled) => enabled.has("failover")), kind, [outcome], [outcome]), 30_000)
+  it.effect.each(["F", "429", "hang", "cut"] as const)(
+    "E5 the 128 subsets with failover, both %s",
+    (outcome) => all(subsets(toggles).filter((enabled) => enabled.has("failover")), kind, [outcome], [outcome]),
+    30_000
+  )
 
   it.effect.each<[string, ReadonlyArray<Answer>]>([
     ["success", ["S"]],
     ["503-then-success", ["F", "S"]],
     ["400", ["400"]]
-  ])("all 128 subsets of the seven patterns of the mission, %s", ([, script]) =>
-    all(subsets(toggles.filter((toggle) => toggle !== "bulkhead")), kind, script, script), 30_000)
+  ])(
+    "all 128 subsets of the seven patterns of the mission, %s",
+    ([, script]) => all(subsets(toggles.filter((toggle) => toggle !== "bulkhead")), kind, script, script),
+    30_000
+  )
 })

@@ -1,6 +1,6 @@
-// What one call must do under any set of enabled patterns, as plain arithmetic: written from the tables of SEMANTICS.md
-// (§0.1 outcomes, §0.2 composition), without a look at the pipeline. It knows one call at a time, two targets, draws of
-// .5, and a transport that answers at once or never.
+// What one call must do under any set of enabled patterns, as plain arithmetic. Written from the tables of SEMANTICS.md
+// (§0.1 outcomes, §0.2 composition), not from the pipeline. It knows one call at a time, two targets, draws of .5, and
+// a transport that answers at once or never.
 import type { LlmConfig } from "effect-resilient-llm"
 import type { Kind } from "../support.ts"
 import { breaker, budget, timers } from "./support.ts"
@@ -106,7 +106,13 @@ export const expect = (
     tokensAt = now
   }
 
-  const deadlineExceeded: Failure = { word: "DeadlineExceeded", breaker: "failure", retry: false, failover: false, stale: true }
+  const deadlineExceeded: Failure = {
+    word: "DeadlineExceeded",
+    breaker: "failure",
+    retry: false,
+    failover: false,
+    stale: true
+  }
 
   const attempt = (target: 0 | 1): Failure | "success" | "interrupted" => {
     takeToken()

@@ -1,8 +1,15 @@
 // What the vectors share beyond test/support.ts: the parameters of SEMANTICS.md, one name per scripted failure, and
 // the two ways a vector ends that are not its own: interruption, and a crowd.
 import { assert } from "@effect/vitest"
-import { Cause, Context, Duration, Effect, Exit, Fiber, Layer, Latch, type Scope, Stream } from "effect"
-import { LlmClient, type LlmConfig, type LlmError, type LlmEvent, type LlmRequest, type LlmResponse } from "effect-resilient-llm"
+import { Cause, Context, Duration, Effect, Exit, type Fiber, Latch, Layer, type Scope, Stream } from "effect"
+import {
+  LlmClient,
+  type LlmConfig,
+  type LlmError,
+  type LlmEvent,
+  type LlmRequest,
+  type LlmResponse
+} from "effect-resilient-llm"
 import { ofResponse } from "effect-resilient-llm/providers/internal/errors"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
@@ -122,7 +129,10 @@ export interface Running<A, E> {
 export const start = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<Running<A, E>, never, R> =>
   Effect.suspend(() => {
     let at: number | undefined
-    const watched = Effect.onExit(effect, () => Effect.map(now, (moment) => { at = moment }))
+    const watched = Effect.onExit(effect, () =>
+      Effect.map(now, (moment) => {
+        at = moment
+      }))
     return Effect.map(fork(watched), (fiber) => ({ fiber, exit: () => fiber.pollUnsafe(), at: () => at }))
   })
 
@@ -133,7 +143,10 @@ export const interrupt = <A, E>(running: Running<A, E>): Effect.Effect<void> =>
 export const assertInterrupted = <A, E>(running: Running<A, E>, at: number): void => {
   const exit = running.exit()
   assert.isDefined(exit, "the interrupted call is still running")
-  assert.isTrue(Exit.isFailure(exit!) && Cause.hasInterruptsOnly(exit.cause), `expected an interruption, got ${String(exit)}`)
+  assert.isTrue(
+    Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause),
+    `expected an interruption, got ${String(exit)}`
+  )
   assert.strictEqual(running.at(), at)
 }
 
@@ -141,7 +154,7 @@ export const assertInterrupted = <A, E>(running: Running<A, E>, at: number): voi
 export const over = <A, E>(running: Running<A, E>): Exit.Exit<A, E> => {
   const exit = running.exit()
   assert.isDefined(exit, "the call is still running")
-  return exit!
+  return exit
 }
 
 /** `count` equal calls that start in the same moment. */

@@ -61,23 +61,27 @@ const scenario = (enter: Enter, victim: 0 | 1, budget: number, steps: number) =>
 
 describe("Bulkhead under interruption", () => {
   for (const [how, enter] of ways) {
-    it.effect(`K8 (Effect#6910 Effect#6638 Effect#8391) ${how}: a holder, a waiter, and one just granted, at every step`, () =>
-      countingSleeps((sleeps) =>
-        Effect.gen(function*() {
-          let early = 0
-          for (const budget of BUDGETS) {
-            for (const victim of [0, 1] as const) {
-              // Twice more after the place was taken: the victim is a holder, or still a waiter.
-              for (let steps = 0, more = 3; more > 0; steps++) {
-                if (yield* scenario(enter, victim, budget, steps)) more -= 1
-                else early += 1
+    it.effect(
+      `K8 (Effect#6910 Effect#6638 Effect#8391) ${how}: a holder, a waiter, and one just granted, at every step`,
+      () =>
+        countingSleeps((sleeps) =>
+          Effect.gen(function*() {
+            let early = 0
+            for (const budget of BUDGETS) {
+              for (const victim of [0, 1] as const) {
+                // Twice more after the place was taken: the victim is a holder, or still a waiter.
+                for (let steps = 0, more = 3; more > 0; steps++) {
+                  if (yield* scenario(enter, victim, budget, steps)) more -= 1
+                  else early += 1
+                }
               }
             }
-          }
-          assert.isAbove(early, 60)
-          assert.strictEqual(sleeps.pending, 0)
-        })
-      ), 120_000)
+            assert.isAbove(early, 60)
+            assert.strictEqual(sleeps.pending, 0)
+          })
+        ),
+      120_000
+    )
   }
 })
 

@@ -21,8 +21,7 @@ const journal = (bulkhead: Bulkhead.Bulkhead) => {
         }),
       onFailure: (error) => Effect.map(now, (at) => entries.push([name, at, error._tag]))
     }))
-  const release = (name: string) =>
-    Effect.andThen(Effect.sync(() => permits.get(name)!.release()), calm)
+  const release = (name: string) => Effect.andThen(Effect.sync(() => permits.get(name)!.release()), calm)
   return { entries, enter, release, held: (name: string) => permits.get(name)! }
 }
 
@@ -237,6 +236,14 @@ describe("Bulkhead", () => {
           ["short", 300, "BulkheadFull"],
           ["long", 1000, "BulkheadFull"]
         ])
+      }))
+
+    it.effect("maxWait 0 does not wait at all", () =>
+      Effect.gen(function*() {
+        const bulkhead = yield* make({ maxConcurrent: 1, maxWait: 0 })
+        yield* bulkhead.acquire()
+        const exit = Effect.runSyncExit(bulkhead.acquire())
+        assert.isTrue(Exit.isFailure(exit) && Cause.hasFails(exit.cause))
       }))
 
     it.effect("a permit says how long it was waited for", () =>

@@ -191,7 +191,10 @@ const play = (ops: ReadonlyArray<typeof Op.Type>) =>
             if (wait === undefined) break
             model.waits = model.waits.filter((other) => other !== wait)
             model.serve()
-            const exit = yield* Effect.andThen(Fiber.interrupt(fibers.get(wait.name)!), Fiber.await(fibers.get(wait.name)!))
+            const exit = yield* Effect.andThen(
+              Fiber.interrupt(fibers.get(wait.name)!),
+              Fiber.await(fibers.get(wait.name)!)
+            )
             assert.isTrue(Exit.hasInterrupts(exit))
             break
           }

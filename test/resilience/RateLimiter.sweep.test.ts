@@ -79,20 +79,24 @@ const scenario = (
 describe("RateLimiter under interruption", () => {
   for (const way of ways) {
     for (const trigger of triggers) {
-      it.effect(`L24 (cross-media-measurement#4444) ${way[0]}: a waiter that ${trigger[0]} grants is interrupted at every step`, () =>
-        countingSleeps((sleeps) =>
-          Effect.gen(function*() {
-            let interrupted = 0
-            for (const budget of BUDGETS) {
-              for (let steps = 0, late = false; !late; steps++) {
-                late = yield* scenario(way, trigger, budget, steps)
-                if (!late) interrupted += 1
+      it.effect(
+        `L24 (cross-media-measurement#4444) ${way[0]}: a waiter that ${trigger[0]} grants is interrupted at every step`,
+        () =>
+          countingSleeps((sleeps) =>
+            Effect.gen(function*() {
+              let interrupted = 0
+              for (const budget of BUDGETS) {
+                for (let steps = 0, late = false; !late; steps++) {
+                  late = yield* scenario(way, trigger, budget, steps)
+                  if (!late) interrupted += 1
+                }
               }
-            }
-            assert.isAbove(interrupted, 90)
-            assert.strictEqual(sleeps.pending, 0)
-          })
-        ), 120_000)
+              assert.isAbove(interrupted, 90)
+              assert.strictEqual(sleeps.pending, 0)
+            })
+          ),
+        120_000
+      )
     }
   }
 

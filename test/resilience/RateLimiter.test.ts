@@ -1,10 +1,12 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Config, ConfigProvider, Duration, Effect, Exit, Fiber, Layer } from "effect"
+import { Cause, Clock, Config, ConfigProvider, Duration, Effect, Exit, Fiber, Layer } from "effect"
 import * as RateLimiter from "effect-resilient-llm/resilience/RateLimiter"
 import { TestClock } from "effect/testing"
 import { calm, countingSleeps, now, start, steps } from "./waiting.ts"
 
-type Entry = readonly [name: string, at: number] | readonly [name: string, at: number, dimension: string, retryAfter: number]
+type Entry =
+  | readonly [name: string, at: number]
+  | readonly [name: string, at: number, dimension: string, retryAfter: number]
 
 const tenPerTenSeconds: RateLimiter.Options = { limits: [{ dimension: "requests", limit: 10, per: "10 seconds" }] }
 
@@ -183,6 +185,23 @@ describe("RateLimiter", () => {
         assert.deepStrictEqual((yield* limiter.snapshot).levels, { requests: 0, tokens: 800 })
       }))
 
+    it.effect("L8 a refusal names the dimension that binds, also one ahead in the line", () =>
+      Effect.gen(function*() {
+        const limiter = yield* make({ ...requestsAndTokens(60), maxWait: 1000 })
+        const { enter, entries } = journal(limiter)
+        yield* enter("A", { tokens: 1000 })
+        yield* enter("B", { tokens: 150 })
+        yield* enter("C", { tokens: 100 })
+        yield* enter("D", { requests: 1 }, { maxWait: 999 })
+        yield* enter("E", { requests: 60 })
+        assert.deepStrictEqual(entries, [
+          ["A", 0],
+          ["B", 0, "tokens", 1500],
+          ["D", 0, "tokens", 1000],
+          ["E", 0, "requests", 2000]
+        ])
+      }))
+
     it.effect("L10 a settlement below the estimate wakes the first waiter", () =>
       Effect.gen(function*() {
         const limiter = yield* make(requestsAndTokens(60))
@@ -258,26 +277,42 @@ describe("RateLimiter", () => {
         assert.deepStrictEqual(entries, [["next", empty + 999]])
       }))
 
-    it.effect("L15 (seastar#1723) a rate of a third of a token: no drift, one timer per grant", () =>
-      countingSleeps((sleeps) =>
-        Effect.gen(function*() {
-          const limiter = yield* make({
-            limits: [{ dimension: "requests", limit: 3, per: "10 seconds" }],
-            queue: 1000,
-            maxWait: Infinity
+    it.effect(
+      "L15 (seastar#1723) a rate of a third of a token: no drift, one timer per grant",
+      () =>
+        countingSleeps((sleeps) =>
+          Effect.gen(function*() {
+            const limiter = yield* make({
+              limits: [{ dimension: "requests", limit: 3, per: "10 seconds" }],
+              queue: 1000,
+              maxWait: Infinity
+            })
+            yield* full(limiter, 3)
+            const { enter, entries } = journal(limiter)
+            for (let k = 1; k <= 1000; k++) yield* enter(`${k}`)
+            yield* TestClock.adjust("1 hour")
+            assert.strictEqual(entries.length, 1000)
+            for (const [i, [name, at]] of entries.entries()) {
+              assert.strictEqual(name, `${i + 1}`)
+              assert.approximately(at, Math.ceil((i + 1) * 10_000 / 3), 1)
+            }
+            assert.isAtMost(sleeps.started, 1000)
           })
-          yield* full(limiter, 3)
-          const { enter, entries } = journal(limiter)
-          for (let k = 1; k <= 1000; k++) yield* enter(`${k}`)
-          yield* TestClock.adjust("1 hour")
-          assert.strictEqual(entries.length, 1000)
-          for (const [i, [name, at]] of entries.entries()) {
-            assert.strictEqual(name, `${i + 1}`)
-            assert.approximately(at, Math.ceil((i + 1) * 10_000 / 3), 1)
-          }
-          assert.isAtMost(sleeps.started, 1000)
-        })
-      ), 30_000)
+        ),
+      30_000
+    )
+
+    it.effect("L15 float drift costs no millisecond", () =>
+      Effect.gen(function*() {
+        const limiter = yield* make({ limits: [{ dimension: "tokens", limit: 1, per: 10 }] })
+        yield* full(limiter, 1)
+        yield* TestClock.adjust(5)
+        yield* full(limiter, 0.4)
+        const { enter, entries } = journal(limiter)
+        yield* enter("a", 0.2)
+        yield* TestClock.adjust(100)
+        assert.deepStrictEqual(entries, [["a", 6]])
+      }))
 
     it.effect("L16 (r4j#2489) a limit below the level", () =>
       Effect.gen(function*() {
@@ -392,14 +427,16 @@ describe("RateLimiter", () => {
     it.effect("L22 a cost that is not a finite number of at least zero is a typed error", () =>
       Effect.gen(function*() {
         const limiter = yield* make(requestsAndTokens(60))
-        for (const [cost, path, kind] of [
-          [-1, "cost", "a negative number"],
-          [NaN, "cost", "not a number"],
-          [Infinity, "cost", "infinite"],
-          [{ tokens: -1 }, "cost.tokens", "a negative number"],
-          [{ requests: NaN }, "cost.requests", "not a number"],
-          [{ tokens: "5" as unknown as number }, "cost.tokens", "a text"]
-        ] as const) {
+        for (
+          const [cost, path, kind] of [
+            [-1, "cost", "a negative number"],
+            [NaN, "cost", "not a number"],
+            [Infinity, "cost", "infinite"],
+            [{ tokens: -1 }, "cost.tokens", "a negative number"],
+            [{ requests: NaN }, "cost.requests", "not a number"],
+            [{ tokens: "5" as unknown as number }, "cost.tokens", "a text"]
+          ] as const
+        ) {
           const error = yield* Effect.flip(limiter.acquire(cost))
           assert.strictEqual(error._tag, "InvalidRequest")
           if (error._tag === "InvalidRequest") assert.deepStrictEqual([error.path, error.kind], [path, kind])
@@ -701,7 +738,11 @@ describe("RateLimiter", () => {
     it.effect("remaining only lowers", () =>
       Effect.gen(function*() {
         const { first, limiter, second } = yield* observed
-        first.observe([{ dimension: "requests", remaining: 100 }, { dimension: "tokens", remaining: 0, resetAfter: 1000 }])
+        first.observe([{ dimension: "requests", remaining: 100 }, {
+          dimension: "tokens",
+          remaining: 0,
+          resetAfter: 1000
+        }])
         assert.strictEqual(yield* level(limiter), 8)
         second.observe([{ dimension: "requests", remaining: 3, resetAfter: 10_000 }])
         assert.deepStrictEqual(yield* limiter.snapshot, { levels: { requests: 3 }, queued: 0, blockedFor: 0 })
@@ -766,6 +807,31 @@ describe("RateLimiter", () => {
         assert.strictEqual(refused._tag, "RateLimited")
         assert.strictEqual(ran, 0)
         yield* nobodyWaits(limiter)
+      }))
+
+    it.effect("gives the cost back when the interruption comes before the work", () =>
+      Effect.gen(function*() {
+        const limiter = yield* make(tenPerTenSeconds)
+        let ran = false
+        const work = Effect.sync(() => {
+          ran = true
+        })
+        // The interruption comes in the very step of the grant.
+        const fiber = yield* start(Effect.withFiber((self) =>
+          work.pipe(
+            limiter.take(4),
+            Effect.updateService(Clock.Clock, (clock) =>
+              Object.assign(Object.create(clock) as Clock.Clock, {
+                monotonicTimeNanosUnsafe: () => {
+                  self.interruptUnsafe()
+                  return clock.monotonicTimeNanosUnsafe()
+                }
+              }))
+          )
+        ))
+        assert.isTrue(Exit.hasInterrupts(yield* Fiber.await(fiber)))
+        assert.isFalse(ran)
+        assert.strictEqual(yield* level(limiter), 10)
       }))
 
     it.effect("leaves an uninterruptible caller uninterruptible", () =>

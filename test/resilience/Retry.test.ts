@@ -20,7 +20,8 @@ const scripted = (...script: ReadonlyArray<unknown>) => {
 }
 
 const times = (n: number) => Array.from({ length: n }, (_, i) => new Busy({ n: i + 1 }))
-const policy = (options: Retry.Options = {}) => Retry.policy({ maxRetries: 2, baseDelay: 500, maxDelay: 8000, ...options })
+const policy = (options: Retry.Options = {}) =>
+  Retry.policy({ maxRetries: 2, baseDelay: 500, maxDelay: 8000, ...options })
 const quick = { maxRetries: 2, baseDelay: 500, maxDelay: 8000 } as const
 
 const thrown = (run: () => unknown): LlmError.LlmConfigError => {
@@ -53,13 +54,19 @@ describe("options", () => {
     ["maxRetries", Infinity, "a whole number of at least 0", "infinite"],
     ["maxRetries", "3", "a whole number of at least 0", "a text"],
     ["baseDelay", "soon", "a duration such as \"2 seconds\" or a number of milliseconds", "a text"],
+    ["baseDelay", NaN, "a duration such as \"2 seconds\" or a number of milliseconds", "not a number"],
     ["maxDelay", true, "a duration such as \"2 seconds\" or a number of milliseconds", "a boolean"],
     ["maxRetryAfter", -5, "a duration that is not negative", "a negative number"],
     ["factor", 0.5, "a number of at least 1", "a fraction"],
     ["factor", NaN, "a number of at least 1", "not a number"],
     ["jitter", "half", "one of equal, full, none", "a text"],
     ["schedule", { spaced: 1 }, "a Schedule", "an object"],
-    ["retries", 3, "one of maxRetries, baseDelay, factor, maxDelay, jitter, maxRetryAfter, schedule", "an unknown option"]
+    [
+      "retries",
+      3,
+      "one of maxRetries, baseDelay, factor, maxDelay, jitter, maxRetryAfter, schedule",
+      "an unknown option"
+    ]
   ]
 
   it.each(wrong)("%s must not be %s", (path, value, rule, kind) => {
@@ -70,13 +77,16 @@ describe("options", () => {
     assert.deepInclude(thrown(() => Retry.schedule(options)), { path: `retry.${path}` })
   })
 
-  it.effect.each(wrong)("%s: %s is a typed failure of the layer", ([path, value, rule, kind]) =>
-    Effect.gen(function*() {
-      const provider = yield* ScriptedProvider.make()
-      const layer = LlmClient.layerDynamic([provider], { retry: { [path]: value } as Retry.Options })
-      const error = yield* Effect.flip(Effect.scoped(Effect.provide(LlmClient, layer)))
-      assert.deepInclude(error, { _tag: "LlmConfigError", path: `retry.${path}`, rule, kind })
-    }))
+  it.effect.each(wrong)(
+    "%s: %s is a typed failure of the layer",
+    ([path, value, rule, kind]) =>
+      Effect.gen(function*() {
+        const provider = yield* ScriptedProvider.make()
+        const layer = LlmClient.layerDynamic([provider], { retry: { [path]: value } })
+        const error = yield* Effect.flip(Effect.scoped(Effect.provide(LlmClient, layer)))
+        assert.deepInclude(error, { _tag: "LlmConfigError", path: `retry.${path}`, rule, kind })
+      })
+  )
 
   it("undefined is absent, an infinite duration is one", () => {
     assert.deepStrictEqual(Retry.policy({ maxRetries: undefined, maxDelay: undefined }), Retry.policy())
@@ -87,7 +97,8 @@ describe("options", () => {
 
 describe("backoffMillis", () => {
   it("equal: half fixed, half random; full: all random; none", () => {
-    const delays = (jitter: Retry.Policy["jitter"], u: number) => [1, 2, 3].map((k) => Retry.backoffMillis(policy({ jitter }), k, u))
+    const delays = (jitter: Retry.Policy["jitter"], u: number) =>
+      [1, 2, 3].map((k) => Retry.backoffMillis(policy({ jitter }), k, u))
     assert.deepStrictEqual(delays("equal", 0), [250, 500, 1000])
     assert.deepStrictEqual(delays("equal", 0.5), [375, 750, 1500])
     assert.deepStrictEqual(delays("full", 0), [0, 0, 0])
@@ -96,7 +107,11 @@ describe("backoffMillis", () => {
   })
 
   it("factor 1 is constant", () => {
-    assert.deepStrictEqual([1, 2, 50].map((k) => Retry.backoffMillis(policy({ factor: 1, jitter: "none" }), k, 0)), [500, 500, 500])
+    assert.deepStrictEqual([1, 2, 50].map((k) => Retry.backoffMillis(policy({ factor: 1, jitter: "none" }), k, 0)), [
+      500,
+      500,
+      500
+    ])
   })
 
   it("whole milliseconds, rounded up", () => {
@@ -105,7 +120,9 @@ describe("backoffMillis", () => {
   })
 
   it("no base delay is no delay, at any factor and any k", () => {
-    for (const k of [1, 2, 61, 1000]) assert.strictEqual(Retry.backoffMillis(policy({ baseDelay: 0, factor: 1e10 }), k, 0.5), 0)
+    for (const k of [1, 2, 61, 1000]) {
+      assert.strictEqual(Retry.backoffMillis(policy({ baseDelay: 0, factor: 1e10 }), k, 0.5), 0)
+    }
   })
 
   it("a base above the maximum is the maximum", () => {
@@ -166,11 +183,14 @@ describe("retry", () => {
   it.effect("`when` overrides the table, both ways", () =>
     Effect.gen(function*() {
       const denied = scripted(...times(3))
-      const few = Retry.retry<unknown>({ ...quick, when: (error) => error instanceof Busy && error.n < 2 })
+      const few = Retry.retry({ ...quick, when: (error) => error instanceof Busy && error.n < 2 })
       assert.deepInclude(failure((yield* timed(few(denied.run))).exit), { n: 2 })
       assert.strictEqual(denied.at.length, 2)
       const forced = scripted(new LlmError.InvalidRequest({ path: "a", rule: "b", kind: "c" }))
-      assert.strictEqual(success((yield* timed(forced.run.pipe(Retry.retry({ ...quick, when: () => true })))).exit), "answer")
+      assert.strictEqual(
+        success((yield* timed(forced.run.pipe(Retry.retry({ ...quick, when: () => true })))).exit),
+        "answer"
+      )
     }))
 
   it.effect("`when` sees the error's own type", () =>
@@ -295,7 +315,7 @@ describe("a Schedule of your own", () => {
 })
 
 describe("schedule", () => {
-  const drive = (schedule: Schedule.Schedule<Duration.Duration, unknown>, ...errors: ReadonlyArray<unknown>) =>
+  const drive = (schedule: Schedule.Schedule<Duration.Duration>, ...errors: ReadonlyArray<unknown>) =>
     Effect.gen(function*() {
       const { at, run } = scripted(...errors)
       const { exit } = yield* timed(Effect.retry(run, schedule))
@@ -403,7 +423,11 @@ describe("run", () => {
       const first = new Busy({ n: 7 })
       const open = new LlmError.CircuitOpen({ key: "p", state: "open" })
       const { at, exit, log } = yield* observe([first, open], {
-        withdraw: () => ({ refund: () => { refunds++ } }),
+        withdraw: () => ({
+          refund: () => {
+            refunds++
+          }
+        }),
         launches: () => 1
       })
       assert.strictEqual(failure(exit), first)
@@ -427,7 +451,13 @@ describe("run", () => {
         let runs = 0
         const work = Effect.suspend(() => runs++ === 0 ? Effect.fail(busy()) : Effect.never)
         const fiber = yield* Effect.forkChild(
-          Retry.run(work, policy(), { withdraw: () => ({ refund: () => { refunds++ } }) }),
+          Retry.run(work, policy(), {
+            withdraw: () => ({
+              refund: () => {
+                refunds++
+              }
+            })
+          }),
           { startImmediately: true }
         )
         yield* TestClock.adjust(at)

@@ -1,4 +1,4 @@
-import { Clock, Duration, Effect, type Fiber } from "effect"
+import { Clock, type Duration, Effect, type Fiber } from "effect"
 import { TestClock } from "effect/testing"
 
 /** The monotonic time of the test, in milliseconds. */

@@ -1,6 +1,6 @@
 // Checked by the compiler, never run: the failures of a client follow its options, its needs follow its targets.
 import { type Context, Effect, type Layer, type Scope } from "effect"
-import { type Client, LlmClient, type LlmConfig, type LlmError, type LlmProvider } from "effect-resilient-llm"
+import { type Client, LlmClient, type LlmConfig, type LlmError, type LlmProvider, type LlmResponse } from "effect-resilient-llm"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { expectTypeOf } from "vitest"
 
@@ -22,7 +22,7 @@ expectTypeOf(LlmClient.layer([LlmClient.target(A, { id: "eu" })])).toEqualTypeOf
 
 const program = Effect.flatMap(LlmClient, (client) => client.complete("Hi"))
 expectTypeOf(program).toEqualTypeOf<
-  Effect.Effect<import("effect-resilient-llm").LlmResponse.LlmResponse, LlmError.LlmError, LlmClient>
+  Effect.Effect<LlmResponse.LlmResponse, LlmError.LlmError, LlmClient>
 >()
 // @ts-expect-error a provider's layer is missing
 Effect.runPromise(Effect.provide(program, layer))

@@ -1,0 +1,85 @@
+import { assert, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { LlmResponse } from "effect-resilient-llm"
+import { ScriptedProvider } from "effect-resilient-llm/testing"
+import { ask, failure, kinds, rig, timed, vector } from "./support.ts"
+
+const usage = { inputTokens: { total: 1 }, outputTokens: { total: 2 } }
+const answer = (parts: LlmResponse.Answer["parts"]): LlmResponse.Answer => ({ parts, target: "t", provider: "p" })
+const respond = (parts: LlmResponse.Answer["parts"]) => LlmResponse.fromAnswer(answer(parts), "provider", 0, [])
+
+it("stream parts add up to the parts of a whole answer, signatures included", () => {
+  const response = respond([
+    { type: "response-metadata", modelId: "m-1", metadata: LlmResponse.httpMetadata({ requestId: "req-1" }) },
+    { type: "reasoning-start", id: "0" },
+    { type: "reasoning-delta", id: "0", delta: "Hm" },
+    { type: "reasoning-delta", id: "0", delta: "m." },
+    { type: "reasoning-end", id: "0", metadata: { anthropic: { signature: "s" } } },
+    { type: "text-start", id: "1" },
+    { type: "text-delta", id: "1", delta: "Hel" },
+    { type: "text-delta", id: "1", delta: "lo." },
+    { type: "text-end", id: "1" },
+    { type: "tool-call", id: "c", name: "t", params: {} },
+    { type: "finish", reason: "tool-calls", usage }
+  ])
+  assert.deepStrictEqual(response.content, [
+    { type: "reasoning", text: "Hmm.", metadata: { anthropic: { signature: "s" } } },
+    { type: "text", text: "Hello." },
+    { type: "tool-call", id: "c", name: "t", params: {} }
+  ])
+  assert.strictEqual(response.text, "Hello.")
+  assert.deepStrictEqual(
+    [response.model, response.requestId, response.finishReason, response.usage, response.toolCalls.length],
+    ["m-1", "req-1", "tool-calls", usage, 1]
+  )
+})
+
+it("a whole answer as a stream, and back", () => {
+  const parts: ReadonlyArray<LlmResponse.Part> = [
+    { type: "reasoning", text: "Hmm.", metadata: { anthropic: { signature: "s" } } },
+    { type: "text", text: "Hello." },
+    { type: "finish", reason: "stop", usage }
+  ]
+  assert.deepStrictEqual(respond(LlmResponse.toStreamParts(parts)), respond(parts))
+})
+
+it("only a whole answer may be replayed", () => {
+  const finish = (reason: "stop" | "length" | "content-filter" | "error" | "tool-calls") =>
+    ({ type: "finish", reason, usage }) as const
+  const text = { type: "text", text: "Hello." } as const
+  const good = [[text, finish("stop")], [{ type: "tool-call", id: "c", name: "t", params: {} }, finish("tool-calls")]] as const
+  for (const parts of good) assert.isTrue(LlmResponse.isReplayable(answer(parts)))
+  const bad: ReadonlyArray<LlmResponse.Answer["parts"]> = [
+    [],
+    [finish("stop")],
+    [text],
+    [{ type: "text", text: "" }, finish("stop")],
+    [text, finish("length")],
+    [text, finish("content-filter")],
+    [text, finish("error")],
+    [text, { ...finish("stop"), metadata: { refusal: "No." } }],
+    [{ type: "tool-call", id: "c", name: "t", params: "{\"broken" }, finish("tool-calls")]
+  ]
+  for (const parts of bad) assert.isFalse(LlmResponse.isReplayable(answer(parts)), JSON.stringify(parts))
+  assert.isFalse(LlmResponse.isReplayable({ ...answer(good[0]), cut: true }))
+})
+
+it.effect.each(kinds)("an answer without content: %s", (kind) =>
+  vector(Effect.gen(function*() {
+    const finish = (reason: "stop" | "length" | "content-filter", metadata?: { readonly refusal: string }) =>
+      ({ type: "finish", reason, usage, ...(metadata === undefined ? undefined : { metadata }) }) as const
+    const r = yield* rig([[
+      ScriptedProvider.answer([finish("stop")]),
+      ScriptedProvider.answer([finish("content-filter")]),
+      ScriptedProvider.answer([finish("stop", { refusal: "No." })]),
+      ScriptedProvider.answer([finish("length")])
+    ]], { retry: false })
+    const reasons: Array<string> = []
+    for (let i = 0; i < 3; i++) {
+      const error = failure((yield* timed(ask(kind, r.client))).exit)
+      assert.strictEqual(error._tag, "ProviderError")
+      if (error._tag === "ProviderError") reasons.push(error.reason._tag)
+    }
+    assert.deepStrictEqual(reasons, ["MalformedResponse", "ContentPolicy", "ContentPolicy"])
+    assert.strictEqual((yield* ask(kind, r.client)).text, "")
+  })))

@@ -1,0 +1,392 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Cause, Context, Deferred, Duration, Effect, Exit, Fiber, Option, Stream } from "effect"
+import { LlmClient, LlmError } from "effect-resilient-llm"
+import * as Timeout from "effect-resilient-llm/resilience/Timeout"
+import { CountingClock, ScriptedProvider } from "effect-resilient-llm/testing"
+import { TestClock } from "effect/testing"
+import { failure, fork, now, success, timed } from "../support.ts"
+
+const started = Effect.flatMap(CountingClock.CountingClock, (clock) => clock.started)
+const pending = Effect.flatMap(CountingClock.CountingClock, (clock) => clock.pending)
+
+const counted = <A, E>(effect: Effect.Effect<A, E, CountingClock.CountingClock>) =>
+  Effect.provide(
+    Effect.tap(effect, () => Effect.map(pending, (sleeps) => assert.strictEqual(sleeps, 0, "pending sleeps"))),
+    CountingClock.layer
+  )
+
+describe("policy", () => {
+  it("defaults: 60 s, 60 s, 60 s, 5 min", () => {
+    assert.deepStrictEqual(Timeout.policy(), { attempt: 60_000, firstToken: 60_000, idle: 60_000, deadline: 300_000 })
+  })
+
+  it("false and infinity are none", () => {
+    const options = { attempt: false, firstToken: Duration.infinity, idle: Infinity, deadline: false } as const
+    assert.deepStrictEqual(Timeout.policy(options), {
+      attempt: Infinity,
+      firstToken: Infinity,
+      idle: Infinity,
+      deadline: Infinity
+    })
+  })
+
+  const text = "a duration such as \"2 seconds\" or a number of milliseconds"
+  const wrong = [
+    ["attempt", 0, "a duration of at least 1 ms", "zero"],
+    ["firstToken", -1, "a duration of at least 1 ms", "a negative number"],
+    ["idle", "soon", text, "a text"],
+    ["deadline", true, text, "a boolean"],
+    ["total", 1, "one of attempt, firstToken, idle, deadline", "an unknown option"]
+  ] as const
+
+  it.effect.each(wrong)("%s must not be %s", ([path, value, rule, kind]) =>
+    Effect.gen(function*() {
+      const options = { [path]: value } as Timeout.Options
+      try {
+        Timeout.policy(options)
+        assert.fail("accepted")
+      } catch (error) {
+        assert.instanceOf(error, LlmError.LlmConfigError)
+        assert.deepInclude(error, { path: `timeout.${path}`, rule, kind })
+      }
+      const layer = LlmClient.layerDynamic([yield* ScriptedProvider.make()], { timeout: options })
+      const error = yield* Effect.flip(Effect.scoped(Effect.provide(LlmClient, layer)))
+      assert.deepInclude(error, { _tag: "LlmConfigError", path: `timeout.${path}`, rule, kind })
+    }))
+})
+
+type Limit = (duration: Duration.Input) => <A, E, R>(
+  self: Effect.Effect<A, E, R>
+) => Effect.Effect<A, E | LlmError.AttemptTimeout | LlmError.DeadlineExceeded, R>
+
+const limits: ReadonlyArray<readonly [name: string, limit: Limit, tag: string, message: string]> = [
+  ["attempt", Timeout.attempt, "AttemptTimeout", "The attempt exceeded its attempt limit of 1s."],
+  ["deadline", Timeout.deadline, "DeadlineExceeded", "The call exceeded its deadline of 1s."]
+]
+
+describe.each(limits)("%s", (_, limit, tag, message) => {
+  it.effect("fails with its own error, which says how long it was", () =>
+    counted(Effect.gen(function*() {
+      const { at, exit } = yield* timed(Effect.never.pipe(limit("1 second")))
+      const error = failure(exit)
+      assert.strictEqual(at, 1000)
+      assert.strictEqual(error._tag, tag)
+      assert.strictEqual(Duration.toMillis(error.after), 1000)
+      assert.strictEqual(error.message, message)
+    })))
+
+  it.effect("passes a success, a failure, a defect and an interruption through, and forgets its timer", () =>
+    counted(Effect.gen(function*() {
+      const after = <A, E>(effect: Effect.Effect<A, E>) => timed(Effect.delay(effect, 500).pipe(limit(1000)), 500)
+      assert.strictEqual(success((yield* after(Effect.succeed("answer"))).exit), "answer")
+      assert.strictEqual(failure((yield* after(Effect.fail("no"))).exit), "no")
+      assert.isTrue(Exit.hasDies((yield* after(Effect.die("bug"))).exit))
+      const { exit } = yield* after(Effect.interrupt)
+      assert.isTrue(Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause))
+      assert.strictEqual(yield* pending, 0)
+    })))
+
+  it.effect("starts no timer for what ends at once", () =>
+    counted(Effect.gen(function*() {
+      assert.strictEqual(yield* Effect.succeed(1).pipe(limit(1000)), 1)
+      assert.strictEqual(yield* Effect.flip(Effect.fail("no").pipe(limit(1000))), "no")
+      assert.strictEqual(yield* started, 0)
+    })))
+
+  it.effect("starts none for an infinite limit", () =>
+    counted(Effect.gen(function*() {
+      const fiber = yield* fork(Effect.never.pipe(limit(Duration.infinity)))
+      yield* TestClock.adjust("1000 days")
+      assert.isUndefined(fiber.pollUnsafe())
+      assert.strictEqual(yield* started, 0)
+      yield* Fiber.interrupt(fiber)
+    })))
+
+  it.effect("counts from the start of each run", () =>
+    counted(Effect.gen(function*() {
+      const limited = Effect.never.pipe(limit(1000))
+      assert.strictEqual((yield* timed(limited, 5000)).at, 1000)
+      assert.strictEqual((yield* timed(limited, 5000)).at, 1000)
+    })))
+
+  it.effect("releases the caller at once, cleanup goes on", () =>
+    counted(Effect.gen(function*() {
+      let cleaned: number | undefined
+      const work = Effect.onInterrupt(Effect.never, () =>
+        Effect.andThen(
+          Effect.sleep("1 hour"),
+          Effect.map(now, (at) => {
+            cleaned = at
+          })
+        ))
+      const { at } = yield* timed(work.pipe(limit(1000)), 5000)
+      assert.strictEqual(at, 1000)
+      assert.isUndefined(cleaned)
+      yield* TestClock.adjust("1 hour")
+      assert.strictEqual(cleaned, 3_601_000)
+    })))
+
+  it.effect("an interrupted caller waits for the cleanup", () =>
+    counted(Effect.gen(function*() {
+      const work = Effect.onInterrupt(Effect.never, () => Effect.sleep(300))
+      let ended: number | undefined
+      const fiber = yield* fork(
+        Effect.onExit(work.pipe(limit(1000)), () =>
+          Effect.map(now, (at) => {
+            ended = at
+          }))
+      )
+      yield* TestClock.adjust(500)
+      fiber.interruptUnsafe()
+      yield* TestClock.adjust(299)
+      assert.isUndefined(ended)
+      yield* TestClock.adjust(1)
+      assert.strictEqual(ended, 800)
+      const exit = fiber.pollUnsafe()!
+      assert.isTrue(Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause))
+    })))
+
+  it.effect("what cannot be interrupted is left behind, and its late result changes nothing", () =>
+    counted(Effect.gen(function*() {
+      const done = yield* Deferred.make<string>()
+      const work = Effect.uninterruptible(
+        Effect.tap(Effect.delay(Effect.succeed("late"), 1500), (late) => Deferred.succeed(done, late))
+      )
+      const { at, exit } = yield* timed(work.pipe(limit(1000)))
+      assert.strictEqual(failure(exit)._tag, tag)
+      assert.strictEqual(at, 1000)
+      assert.strictEqual(yield* Deferred.await(done), "late")
+    })))
+
+  it.effect("the work sees the caller's context", () =>
+    counted(Effect.gen(function*() {
+      class Name extends Context.Service<Name, string>()("test/Name") {}
+      const { exit } = yield* timed(Effect.delay(Name, 1).pipe(limit(1000), Effect.provideService(Name, "mine")))
+      assert.strictEqual(success(exit), "mine")
+    })))
+})
+
+describe("bounded", () => {
+  const expired = () => "expired" as const
+
+  it.effect("a timer is extended while it runs, as often as it is asked for", () =>
+    counted(Effect.gen(function*() {
+      let due = 1000
+      const fiber = yield* fork(Effect.flip(Timeout.bounded(Effect.never, (at) => due - at, expired)))
+      yield* TestClock.adjust(500)
+      due = 2000
+      yield* TestClock.adjust(1000)
+      due = 3000
+      yield* TestClock.adjust(1499)
+      assert.isUndefined(fiber.pollUnsafe())
+      yield* TestClock.adjust(1)
+      assert.deepStrictEqual(fiber.pollUnsafe(), Exit.succeed("expired"))
+      assert.strictEqual(yield* started, 3)
+    })))
+
+  it.effect("an extension to infinity is no timer any more", () =>
+    counted(Effect.gen(function*() {
+      let left = 1000
+      const fiber = yield* fork(Timeout.bounded(Effect.never, () => left, expired))
+      left = Infinity
+      yield* TestClock.adjust("1 day")
+      assert.isUndefined(fiber.pollUnsafe())
+      assert.strictEqual(yield* pending, 0)
+      yield* Fiber.interrupt(fiber)
+    })))
+
+  it.effect("a wait longer than a timer can be is taken in pieces", () =>
+    counted(Effect.gen(function*() {
+      const { at, exit } = yield* timed(
+        Effect.flip(
+          Effect.flatMap(now, (begun) => Timeout.bounded(Effect.never, (at) => begun + 30 * 86_400_000 - at, expired))
+        ),
+        "31 days"
+      )
+      assert.strictEqual(success(exit), "expired")
+      assert.strictEqual(at, 30 * 86_400_000)
+      assert.strictEqual(yield* started, 2)
+    })))
+
+  it.effect("a fraction of a millisecond is not cut short", () =>
+    counted(Effect.gen(function*() {
+      const { at } = yield* timed(Effect.flip(Timeout.bounded(Effect.never, (at) => 0.5 - at, expired)))
+      assert.strictEqual(at, 1)
+    })))
+
+  it.effect("the error is made before the loser is interrupted, and knows the time", () =>
+    counted(Effect.gen(function*() {
+      const log: Array<string> = []
+      const work = Effect.onInterrupt(Effect.never, () => Effect.sync(() => log.push("interrupted")))
+      yield* timed(Effect.flip(Timeout.bounded(work, (at) => 1000 - at, (at) => log.push(`expired ${at}`))))
+      assert.deepStrictEqual(log, ["expired 1000", "interrupted"])
+    })))
+
+  it.effect("a limit that has passed already expires at once, unless the work is done at once", () =>
+    counted(Effect.gen(function*() {
+      assert.strictEqual(yield* Timeout.bounded(Effect.succeed("done"), () => -1, expired), "done")
+      const { at, exit } = yield* timed(Effect.flip(Timeout.bounded(Effect.never, () => -1, expired)))
+      assert.deepStrictEqual([success(exit), at], ["expired", 0])
+    })))
+
+  it.effect("in an uninterruptible caller the work starts whatever happens, and can release what it was given", () =>
+    counted(Effect.gen(function*() {
+      let held = 0
+      const call = Effect.uninterruptibleMask((restore) => {
+        held += 1
+        const work = Effect.onExit(Effect.never, () =>
+          Effect.sync(() => {
+            held -= 1
+          }))
+        return Timeout.boundedIn(
+          restore,
+          Effect.uninterruptibleMask((inner) => inner(work)),
+          (at) => 1000 - at,
+          expired
+        )
+      })
+      const fiber = yield* fork(call)
+      assert.strictEqual(held, 1)
+      yield* Fiber.interrupt(fiber)
+      assert.strictEqual(held, 0)
+    })))
+
+  it.effect("nested limits: the shorter one wins", () =>
+    counted(Effect.gen(function*() {
+      const inner = yield* timed(Effect.never.pipe(Timeout.attempt(500), Timeout.deadline(1000)))
+      assert.strictEqual(failure(inner.exit)._tag, "AttemptTimeout")
+      const outer = yield* timed(Effect.never.pipe(Timeout.attempt(1000), Timeout.deadline(500)))
+      assert.strictEqual(failure(outer.exit)._tag, "DeadlineExceeded")
+      assert.strictEqual(outer.at, 500)
+    })))
+})
+
+describe("stream", () => {
+  /** Emits each text after its silence. */
+  const source = (...elements: ReadonlyArray<readonly [number, string]>) =>
+    Stream.fromIterable(elements).pipe(
+      Stream.rechunk(1),
+      Stream.mapEffect(([millis, text]) => Effect.as(Effect.sleep(millis), text))
+    )
+
+  const read = <E>(stream: Stream.Stream<string, E>) =>
+    Effect.gen(function*() {
+      const seen: Array<string> = []
+      const ended = yield* timed(
+        Stream.runForEach(stream, (text) => Effect.map(now, (at) => void seen.push(`${text} ${at}`)))
+      )
+      return { ...ended, seen }
+    })
+
+  it.effect("lets a stream in time through, and leaves no timer", () =>
+    counted(Effect.gen(function*() {
+      const { exit, seen } = yield* read(
+        source([1999, "a"], [999, "b"], [999, "c"]).pipe(Timeout.stream({ firstToken: 2000, idle: 1000 }))
+      )
+      success(exit)
+      assert.deepStrictEqual(seen, ["a 1999", "b 2998", "c 3997"])
+    })))
+
+  it.effect("firstToken, then idle; the error says which and how long", () =>
+    counted(Effect.gen(function*() {
+      const options = { firstToken: 2000, idle: 1000 }
+      const first = yield* read(source([2001, "a"]).pipe(Timeout.stream(options)))
+      assert.deepInclude(failure(first.exit), {
+        _tag: "AttemptTimeout",
+        kind: "firstToken",
+        after: Duration.millis(2000)
+      })
+      assert.strictEqual(first.at, 2000)
+      const idle = yield* read(source([0, "a"], [1001, "b"]).pipe(Timeout.stream(options)))
+      assert.deepInclude(failure(idle.exit), { _tag: "AttemptTimeout", kind: "idle", after: Duration.millis(1000) })
+      assert.strictEqual(idle.at, 1000)
+      assert.strictEqual(idle.seen.length, 1)
+    })))
+
+  it.effect("only what counts as content feeds it", () =>
+    counted(Effect.gen(function*() {
+      const isContent = (text: string) => text !== "."
+      const limits = Timeout.stream({ firstToken: 1000, idle: 1000, isContent })
+      const dots = source([400, "."], [400, "."], [400, "."]).pipe(limits)
+      assert.deepInclude(failure((yield* read(dots)).exit), { kind: "firstToken" })
+      const dribble = source([400, "a"], [400, "."], [400, "."], [400, "."]).pipe(limits)
+      const { at, exit } = yield* read(dribble)
+      assert.deepInclude(failure(exit), { kind: "idle" })
+      assert.strictEqual(at, 1400)
+    })))
+
+  it.effect("one limit alone, or none", () =>
+    counted(Effect.gen(function*() {
+      const slow = source([5000, "a"], [5000, "b"])
+      assert.strictEqual((yield* read(slow.pipe(Timeout.stream({})))).at, 10_000)
+      assert.deepInclude(failure((yield* read(slow.pipe(Timeout.stream({ idle: 1000 })))).exit), { kind: "idle" })
+      assert.deepInclude(failure((yield* read(slow.pipe(Timeout.stream({ firstToken: 1000 })))).exit), {
+        kind: "firstToken"
+      })
+    })))
+
+  it.effect("the time of a slow consumer does not count", () =>
+    counted(Effect.gen(function*() {
+      const limited = source([900, "a"], [900, "b"], [900, "c"]).pipe(Timeout.stream({ firstToken: 1000, idle: 1000 }))
+      const { at, exit } = yield* timed(Stream.runForEach(limited, () => Effect.sleep("1 minute")))
+      success(exit)
+      assert.strictEqual(at, 3 * 60_900)
+    })))
+
+  it.effect("the stream's own failure passes, a consumer that leaves frees the source", () =>
+    counted(Effect.gen(function*() {
+      const broken = Stream.concat(source([100, "a"]), Stream.fail("broken")).pipe(Timeout.stream({ idle: 1000 }))
+      assert.strictEqual(failure((yield* read(broken)).exit), "broken")
+      let freed = 0
+      const held = Stream.concat(source([100, "a"]), Stream.never).pipe(
+        Stream.ensuring(Effect.sync(() => {
+          freed++
+        })),
+        Timeout.stream({ idle: 1000 })
+      )
+      const { at, exit } = yield* timed(Stream.runHead(held))
+      assert.deepStrictEqual(success(exit), Option.some("a"))
+      assert.deepStrictEqual([at, freed], [100, 1])
+      const fiber = yield* fork(Stream.runDrain(held))
+      yield* TestClock.adjust(500)
+      yield* Fiber.interrupt(fiber)
+      assert.strictEqual(freed, 2)
+    })))
+
+  it.effect("the source is freed when a limit passes", () =>
+    counted(Effect.gen(function*() {
+      let freed: number | undefined
+      const held = Stream.never.pipe(
+        Stream.ensuring(Effect.map(now, (at) => {
+          freed = at
+        })),
+        Timeout.stream({ firstToken: 1000 })
+      )
+      const { at } = yield* timed(Effect.flip(Stream.runDrain(held)))
+      assert.deepStrictEqual([at, freed], [1000, 1000])
+    })))
+
+  it.effect("each run has its own clock", () =>
+    counted(Effect.gen(function*() {
+      const limited = source([900, "a"], [900, "b"]).pipe(Timeout.stream({ firstToken: 1000, idle: 1000 }))
+      for (let i = 0; i < 2; i++) success((yield* read(limited)).exit)
+      const { exit } = yield* timed(
+        Effect.all([Stream.runDrain(limited), Stream.runDrain(limited)], { concurrency: 2 })
+      )
+      success(exit)
+    })))
+})
+
+describe("IdleClock", () => {
+  it("adds up the silence of several pulls, until content", () => {
+    const clock = new Timeout.IdleClock(1000)
+    clock.start(0)
+    assert.strictEqual(clock.left(400), 600)
+    clock.stop(400, false)
+    clock.start(5000)
+    assert.strictEqual(clock.left(5000), 600)
+    clock.stop(5300, true)
+    clock.start(9000)
+    assert.strictEqual(clock.left(9999), 1)
+  })
+})
