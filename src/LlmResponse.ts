@@ -115,7 +115,12 @@ export const fromAnswer = (answer: Answer, source: Source, age: number, ledger: 
   let model = answer.model
   let requestId: string | undefined
   // A block begins with its first delta; its start and end may bring metadata, such as a signature.
-  const block = (type: "text" | "reasoning", id: string, delta: string, metadata: Response.ProviderMetadata | undefined) => {
+  const block = (
+    type: "text" | "reasoning",
+    id: string,
+    delta: string,
+    metadata: Response.ProviderMetadata | undefined
+  ) => {
     const key = `${type}:${id}`
     const index = blocks.get(key) ?? content.length
     blocks.set(key, index)

@@ -389,7 +389,9 @@ const shareStream = (
           const failed = (cause: Cause.Cause<LlmError>) => {
             const found = Cause.findErrorOption(cause)
             if (found._tag === "None") {
-              return Cause.hasInterruptsOnly(cause) ? abandon : Effect.asVoid(complete(Exit.failCause(cause as Cause.Cause<never>)))
+              return Cause.hasInterruptsOnly(cause)
+                ? abandon
+                : Effect.asVoid(complete(Exit.failCause(cause as Cause.Cause<never>)))
             }
             const error = found.value
             // The leader's own time is up: another caller may have more of it.

@@ -47,7 +47,10 @@ it("only a whole answer may be replayed", () => {
   const finish = (reason: "stop" | "length" | "content-filter" | "error" | "tool-calls") =>
     ({ type: "finish", reason, usage }) as const
   const text = { type: "text", text: "Hello." } as const
-  const good = [[text, finish("stop")], [{ type: "tool-call", id: "c", name: "t", params: {} }, finish("tool-calls")]] as const
+  const good = [[text, finish("stop")], [
+    { type: "tool-call", id: "c", name: "t", params: {} },
+    finish("tool-calls")
+  ]] as const
   for (const parts of good) assert.isTrue(LlmResponse.isReplayable(answer(parts)))
   const bad: ReadonlyArray<LlmResponse.Answer["parts"]> = [
     [],

@@ -7,7 +7,9 @@ class Primary extends ScriptedProvider.Service<Primary>()("app/Primary") {}
 class Secondary extends ScriptedProvider.Service<Secondary>()("app/Secondary") {}
 
 const live = LlmClient.layer([Primary, Secondary], { retry: false }).pipe(
-  Layer.provide(Primary.layer([ScriptedProvider.overloaded, ScriptedProvider.stream("Once ", "upon ", ScriptedProvider.cut)])),
+  Layer.provide(
+    Primary.layer([ScriptedProvider.overloaded, ScriptedProvider.stream("Once ", "upon ", ScriptedProvider.cut)])
+  ),
   Layer.provide(Secondary.layer([ScriptedProvider.stream("Hello ", "from ", "the ", "secondary.")]))
 )
 

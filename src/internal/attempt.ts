@@ -102,7 +102,7 @@ const timeLeft = (call: Call): number => Math.max(call.deadlineAt() - nowOf(call
 const takePermit = (bulkhead: Bulkhead): Step => (attempt, restore) =>
   Effect.catchTag(
     bulkhead.acquire({
-      maxWait: timeLeft(attempt.call),
+      maxWait: () => timeLeft(attempt.call),
       restore,
       onAcquired: (permit) => {
         attempt.permit = permit

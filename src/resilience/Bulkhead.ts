@@ -15,7 +15,7 @@ import { monotonicMillis } from "../internal/clock.ts"
 import { kindOf } from "../internal/issue.ts"
 import { type Restore, Waiter, WaitingLine } from "../internal/line.ts"
 import { attempt, OptionsReader } from "../internal/options.ts"
-import { BulkheadFull, LlmConfigError } from "../LlmError.ts"
+import { BulkheadFull, LlmConfigError, withoutStack } from "../LlmError.ts"
 
 // -----------------------------------------------------------------------------
 // options
@@ -85,8 +85,11 @@ export interface Permit {
 export interface AcquireOptions {
   /** How many places it takes: a whole number of at least 1. Default 1. */
   readonly weight?: number | undefined
-  /** Milliseconds; limits the wait further, such as the time left until a deadline. */
-  readonly maxWait?: number | undefined
+  /**
+   * Milliseconds; limits the wait further, such as the time left until a deadline. A function is asked again when its
+   * time is over, for deadlines that move.
+   */
+  readonly maxWait?: number | (() => number) | undefined
   /** Runs in the step that hands the permit over, before anything can interrupt. */
   readonly onAcquired?: ((permit: Permit) => void) | undefined
   /** What the wait runs in, when the caller is uninterruptible: the `restore` of its `Effect.uninterruptibleMask`. */
@@ -164,7 +167,7 @@ class Wall implements Bulkhead {
     Effect.withFiber((fiber) => {
       const weight = options?.weight ?? 1
       if (!isCount(weight)) return Effect.die(new RangeError("The weight must be a whole number of at least 1."))
-      if (weight > this.maxConcurrent) return Effect.fail(new BulkheadFull({}))
+      if (weight > this.maxConcurrent) return Effect.fail(withoutStack(() => new BulkheadFull({})))
       if (this.isFree(weight)) return Effect.succeed(handOver(this.grant(weight, 0), options))
       return Effect.uninterruptibleMask((restore) => this.lineUp(fiber, weight, options?.restore ?? restore, options))
     })
@@ -218,11 +221,19 @@ class Wall implements Bulkhead {
     options: AcquireOptions | undefined
   ): Effect.Effect<Permit, BulkheadFull> {
     if (this.isFree(weight)) return Effect.succeed(handOver(this.grant(weight, 0), options))
-    const patience = Math.min(this.maxWait, options?.maxWait ?? Infinity)
-    if (!(patience > 0) || this.line.size >= this.queue) return Effect.fail(new BulkheadFull({}))
     const clock = fiber.getRef(Clock.Clock)
-    const waiter = new Waiter<number, Permit, BulkheadFull>(weight, clock, monotonicMillis(clock), fiber)
-    const tired = Effect.flatMap(Effect.sleep(patience), () => Effect.fail(new BulkheadFull({})))
+    const arrived = monotonicMillis(clock)
+    const own = options?.maxWait ?? Infinity
+    const patience = (): number => {
+      const waited = monotonicMillis(clock) - arrived
+      return Math.min(this.maxWait - waited, typeof own === "number" ? own - waited : own())
+    }
+    if (!(patience() > 0) || this.line.size >= this.queue) return Effect.fail(withoutStack(() => new BulkheadFull({})))
+    const waiter = new Waiter<number, Permit, BulkheadFull>(weight, clock, arrived, fiber)
+    const tired: Effect.Effect<never, BulkheadFull> = Effect.suspend(() => {
+      const left = patience()
+      return left > 0 ? Effect.flatMap(Effect.sleep(Math.ceil(left)), () => tired) : Effect.fail(new BulkheadFull({}))
+    })
     return Effect.map(this.line.join(waiter, restore, tired), (permit) => handOver(permit, options))
   }
 

@@ -21,7 +21,7 @@ import { monotonicMillis } from "../internal/clock.ts"
 import { kindOf } from "../internal/issue.ts"
 import { type Restore, Waiter, WaitingLine } from "../internal/line.ts"
 import { attempt, OptionsReader } from "../internal/options.ts"
-import { InvalidRequest, LlmConfigError, RateLimited, type RateLimitFact } from "../LlmError.ts"
+import { InvalidRequest, LlmConfigError, RateLimited, type RateLimitFact, withoutStack } from "../LlmError.ts"
 
 // -----------------------------------------------------------------------------
 // options
@@ -508,10 +508,12 @@ class Limiter implements RateLimiter {
   }
 
   private refusal(after: Moment, now: number): RateLimited {
-    return new RateLimited({
-      dimension: this.limits[after.binding]!.dimension,
-      retryAfter: Duration.millis(Math.max(Math.ceil(after.at - now), 1))
-    })
+    return withoutStack(() =>
+      new RateLimited({
+        dimension: this.limits[after.binding]!.dimension,
+        retryAfter: Duration.millis(Math.max(Math.ceil(after.at - now), 1))
+      })
+    )
   }
 
   // --- the plan ---------------------------------------------------------------

@@ -165,19 +165,22 @@ export const boundedIn = <A, E, R, E2>(
 // combinators
 // -----------------------------------------------------------------------------
 
-const limit =
-  <E2>(duration: Duration.Input, error: (after: Duration.Duration) => E2) =>
-  <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E | E2, R> => {
-    const after = Duration.fromInputUnsafe(duration)
-    const millis = Duration.toMillis(after)
-    return Effect.clockWith((clock) => {
+/** Milliseconds of a combinator's duration; throws `LlmConfigError` when it is none, or negative. */
+const checkedMillis = (name: string, duration: Duration.Input): number =>
+  new OptionsReader("", { [name]: duration }, [name]).millis(name, duration)
+
+const limit = <E2>(duration: Duration.Input, error: (after: Duration.Duration) => E2) => {
+  const millis = checkedMillis("duration", duration)
+  return <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E | E2, R> =>
+    Effect.clockWith((clock) => {
       const due = monotonicMillis(clock) + millis
-      return bounded(self, (now) => due - now, () => error(after))
+      return bounded(self, (now) => due - now, () => error(Duration.millis(millis)))
     })
-  }
+}
 
 /**
- * Limits one attempt. Fails with `AttemptTimeout { kind: "attempt" }`.
+ * Limits one attempt. Fails with `AttemptTimeout { kind: "attempt" }`. Throws `LlmConfigError` when the duration is
+ * negative.
  *
  * **Example** (A typed timeout)
  *
@@ -199,7 +202,7 @@ export const attempt = (
   limit(duration, (after) => new AttemptTimeout({ kind: "attempt", after }))
 
 /**
- * Limits a whole call. Fails with `DeadlineExceeded`.
+ * Limits a whole call. Fails with `DeadlineExceeded`. Throws `LlmConfigError` when the duration is negative.
  *
  * @category combinators
  * @since 0.1.0
@@ -251,8 +254,8 @@ export const stream = <A>(options: {
   readonly isContent?: ((element: A) => boolean) | undefined
 }) =>
 <E, R>(self: Stream.Stream<A, E, R>): Stream.Stream<A, E | AttemptTimeout, R> => {
-  const first = Duration.toMillis(Duration.fromInputUnsafe(options.firstToken ?? Duration.infinity))
-  const idle = Duration.toMillis(Duration.fromInputUnsafe(options.idle ?? Duration.infinity))
+  const first = checkedMillis("firstToken", options.firstToken ?? Duration.infinity)
+  const idle = checkedMillis("idle", options.idle ?? Duration.infinity)
   const isContent = options.isContent ?? (() => true)
   return Stream.transformPull(self, (pull) =>
     Effect.clockWith((clock) => {

@@ -11,10 +11,10 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
 import { monotonicMillis } from "../internal/clock.ts"
-import { ProviderError, type Reason } from "../LlmError.ts"
+import { ProviderError, type Reason, TRUNCATED } from "../LlmError.ts"
 import type { LlmProvider } from "../LlmProvider.ts"
 import type { LlmRequest } from "../LlmRequest.ts"
-import { type Part, type StreamPart, toParts, toStreamParts } from "../LlmResponse.ts"
+import { fromAnswer, type Part, type StreamPart, toParts, toStreamParts } from "../LlmResponse.ts"
 
 // -----------------------------------------------------------------------------
 // steps
@@ -300,12 +300,17 @@ export const make = (script: ReadonlyArray<Step> = [], options: Options = {}): E
           case "Die":
             return Effect.die(step.defect)
           case "Stream":
-            return Effect.map(
+            return Effect.flatMap(
               Stream.runCollect(elementsStream(id, step.elements)),
-              (parts) =>
-                parts.map((part): Part =>
-                  part.type === "text-delta" ? { type: "text", text: part.delta } : part as Part
-                )
+              (parts) => {
+                const end = parts.find((part) => part.type === "finish")
+                const { content } = fromAnswer({ parts, target: id, provider: id }, "provider", 0, [])
+                return end === undefined
+                  ? Effect.fail(
+                    new ProviderError({ provider: id, reason: { _tag: "MalformedResponse", problem: TRUNCATED } })
+                  )
+                  : Effect.succeed([...content, end])
+              }
             )
         }
       }

@@ -190,6 +190,16 @@ describe.each(kinds)("%s", (kind) => {
       }))
   )
 
+  it.effect("I7 `join` joins and keeps nothing, `replay` keeps", () =>
+    vector(Effect.gen(function*() {
+      for (const [options, sources] of [[join, "provider provider"], [replay, "provider replay"]] as const) {
+        const r = yield* rig([always(S)], options)
+        const first = yield* ask(kind, r.client)
+        const second = yield* ask(kind, r.client)
+        assert.strictEqual(`${first.source} ${second.source}`, sources)
+      }
+    })))
+
   it.effect("I8 a 503 is not kept: the repetition is executed", () =>
     vector(Effect.gen(function*() {
       const r = yield* rig([[F, S]], { ...keyed, retry: false })

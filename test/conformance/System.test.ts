@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Exit, Layer, Scope, Stream } from "effect"
-import { LlmClient, type LlmConfig, LlmError, type LlmEvent } from "effect-resilient-llm"
+import { LlmClient, type LlmConfig, LlmError } from "effect-resilient-llm"
 import { CountingClock, ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
 import { vi } from "vitest"
@@ -17,8 +17,10 @@ import {
   over,
   perTenSeconds,
   rateLimited,
+  recorded,
   S,
   start,
+  tags,
   timers,
   word
 } from "./support.ts"
@@ -196,6 +198,28 @@ describe.each(kinds)("%s", (kind) => {
       yield* nothingHeld(r)
     })))
 
+  it.effect("§0.2 no token is spent for an attempt that never reached its transport", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([always(S), always(S)], { rateLimit: { capacity: 2, refillPerSecond: 1e-6, maxWait: 0 } }, [
+        { limits: perDay(1) }
+      ])
+      assert.strictEqual((yield* ask(kind, r.client)).target, "p")
+      // p's own limit refuses after the client's bucket has granted: s finds that last token again.
+      assert.strictEqual((yield* ask(kind, r.client)).target, "s")
+      yield* nothingHeld(r)
+    })))
+
+  it.effect("§0.2 the bucket that all targets share refuses once, for all of them", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([always(S), always(S)], { rateLimit: { capacity: 1, refillPerSecond: 1e-6, maxWait: 0 } })
+      yield* ask(kind, r.client)
+      const error = yield* Effect.flip(ask(kind, r.client))
+      assert.strictEqual(error._tag, "RateLimited")
+      assert.deepStrictEqual(tags(error.ledger), ["CallStarted", "CallEnded"])
+      assert.deepStrictEqual([yield* r.calls(0), yield* r.calls(1)], [[0], []])
+      yield* nothingHeld(r)
+    })))
+
   it.effect("E9 a half-open p whose permits are busy for 60 s: who waits for one holds no half-open slot", () =>
     vector(Effect.gen(function*() {
       const long = { ...S, delay: 60_000 }
@@ -229,20 +253,14 @@ describe.each(kinds)("%s", (kind) => {
         { bulkhead: { maxConcurrent: 20, queue: 1000, maxWait: "30 seconds" } },
         { bulkhead: { maxConcurrent: 1000, queue: 1000 } }
       ])
-      const changes: Array<readonly [number, string, string]> = []
-      yield* Effect.forkScoped(
-        Stream.runForEach(r.client.events, (event: LlmEvent.LlmEvent) =>
-          Effect.sync(() => {
-            if (event._tag === "CircuitChanged") changes.push([event.at, event.target, event.to])
-          })),
-        { startImmediately: true }
-      )
+      const events = yield* recorded(r)
       const calls = yield* crowd(1000, kind, r)
       yield* TestClock.adjust("1 minute")
       const ends = calls.map((call) => {
         assert.strictEqual(success(over(call)).target, "s")
         return call.at()!
       })
+      const changes = find(events, "CircuitChanged").map(({ at, target, to }) => [at, target, to])
       assert.deepStrictEqual(changes, [[1000, "p", "open"]])
       const asked = (yield* r.calls(0)).length
       assert.isTrue(asked >= 20 && asked <= 24, `${asked} calls of p`)
@@ -351,6 +369,24 @@ describe("stream", () => {
         assert.strictEqual(word(failure(over(call))), "StreamInterrupted reset")
       }
       assert.strictEqual((yield* r.client.status)[0]?.circuit?.state, "open")
+      yield* nothingHeld(r)
+    })))
+
+  it.effect("C22 a whole stream of several chunks counts as one success, at its end", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([[F, stream("a", { wait: 100 }, "b")]], { retry: false, circuitBreaker: breaker })
+      yield* Effect.exit(ask("stream", r.client))
+      const call = yield* start(ask("stream", r.client))
+      assert.deepInclude((yield* r.client.status)[0]?.circuit, { calls: 1, streak: 1 })
+      yield* TestClock.adjust(100)
+      assert.deepStrictEqual(tags(success(over(call)).ledger), [
+        "CallStarted",
+        "AttemptStarted",
+        "AttemptCommitted",
+        "AttemptSucceeded",
+        "CallEnded"
+      ])
+      assert.deepInclude((yield* r.client.status)[0]?.circuit, { calls: 2, failures: 1, streak: 0 })
       yield* nothingHeld(r)
     })))
 

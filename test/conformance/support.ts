@@ -188,5 +188,13 @@ export const ageOf = (response: object): number => (response as LlmResponse.LlmR
 
 export const tags = (ledger: LlmEvent.Ledger): ReadonlyArray<LlmEvent.LlmEvent["_tag"]> => ledger.map((e) => e._tag)
 
+/** Everything the client publishes from now on. */
+export const recorded = (rig: Rig): Effect.Effect<ReadonlyArray<LlmEvent.LlmEvent>, never, Scope.Scope> =>
+  Effect.suspend(() => {
+    const events: Array<LlmEvent.LlmEvent> = []
+    const listen = Stream.runForEach(rig.client.events, (event) => Effect.sync(() => events.push(event)))
+    return Effect.as(Effect.forkScoped(listen, { startImmediately: true }), events)
+  })
+
 export const find = <T extends LlmEvent.LlmEvent["_tag"]>(ledger: LlmEvent.Ledger, tag: T) =>
   ledger.filter((e): e is Extract<LlmEvent.LlmEvent, { readonly _tag: T }> => e._tag === tag)

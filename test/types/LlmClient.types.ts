@@ -1,6 +1,13 @@
 // Checked by the compiler, never run: the failures of a client follow its options, its needs follow its targets.
 import { type Context, Effect, type Layer, type Scope } from "effect"
-import { type Client, LlmClient, type LlmConfig, type LlmError, type LlmProvider, type LlmResponse } from "effect-resilient-llm"
+import {
+  type Client,
+  LlmClient,
+  type LlmConfig,
+  type LlmError,
+  type LlmProvider,
+  type LlmResponse
+} from "effect-resilient-llm"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { expectTypeOf } from "vitest"
 
