@@ -10,6 +10,7 @@ import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Pull from "effect/Pull"
 import * as Scope from "effect/Scope"
@@ -168,17 +169,33 @@ const fromTargets = (
     const hub = yield* makeHub()
     const pipeline = yield* Pipeline.make(targets, yield* check(options), hub)
 
+    // A client that ends takes its calls along: fibres that wait for an answer, scopes of open streams.
+    const waiting = new Set<Fiber.Fiber<unknown, unknown>>()
+    const streams = new Set<Scope.Closeable>()
+    yield* Effect.addFinalizer((exit) =>
+      Effect.suspend(() => {
+        for (const fiber of waiting) fiber.interruptUnsafe()
+        return Effect.forEach(streams, (scope) => Scope.close(scope, exit), { discard: true })
+      })
+    )
+
     const complete = (input: string | LlmRequest.Input): Effect.Effect<LlmResponse, LlmError> =>
       Effect.flatMap(LlmRequest.make(input), (request) =>
         Effect.withFiber((fiber) => {
-          const call = pipeline.begin(fiber, "complete", request, undefined)
-          return Effect.onExit(
-            Effect.mapBoth(pipeline.run(call), {
-              onSuccess: (served) => respond(call, served),
-              onFailure: (error) => Pipeline.failed(call, error)
-            }),
-            (exit) => Exit.isSuccess(exit) ? Effect.void : Effect.sync(() => closed(call, exit))
-          )
+          let call: Call | undefined
+          const answered = Effect.suspend(() => {
+            const begun = call = pipeline.begin(fiber, "complete", request, undefined)
+            waiting.add(fiber)
+            return Effect.mapBoth(pipeline.run(begun), {
+              onSuccess: (served) => respond(begun, served),
+              onFailure: (error) => Pipeline.failed(begun, error)
+            })
+          })
+          return Effect.onExit(answered, (exit) => {
+            waiting.delete(fiber)
+            if (call !== undefined && Exit.isFailure(exit)) closed(call, exit)
+            return Effect.void
+          })
         }))
 
     const open = (input: string | LlmRequest.Input): Effect.Effect<LlmStream<LlmError>, LlmError, Scope.Scope> =>
@@ -194,9 +211,19 @@ const fromTargets = (
                 new OpenStream(call, served, scope),
               onFailure: (error) => Pipeline.failed(call, error)
             }).pipe(Effect.tap(({ abandoned }) => Scope.addFinalizer(scope, abandoned)))
+            waiting.add(fiber)
+            streams.add(scope)
+            const end = (exit: Exit.Exit<unknown, unknown>) =>
+              Effect.sync(() => {
+                streams.delete(scope)
+                closed(call, exit)
+              })
             return Effect.andThen(
-              Scope.addFinalizerExit(scope, (exit) => Effect.sync(() => closed(call, exit))),
-              Effect.onExit(opened, (exit) => Exit.isSuccess(exit) ? Effect.void : Scope.close(scope, exit))
+              Scope.addFinalizerExit(scope, end),
+              Effect.onExit(opened, (exit) => {
+                waiting.delete(fiber)
+                return Exit.isSuccess(exit) ? Effect.void : Scope.close(scope, exit)
+              })
             )
           })
         ))
@@ -234,7 +261,7 @@ class OpenStream implements LlmStream<LlmError> {
     const head = served.answer.parts as ReadonlyArray<StreamPart>
     const [first, ...others] = head
     let next: Pull.Pull<Arr.NonEmptyReadonlyArray<StreamPart>, LlmError> = served.rest === undefined
-      ? Effect.suspend(() => Effect.andThen(Scope.close(scope, Exit.void), Cause.done()))
+      ? Cause.done()
       : Effect.tap(
         Effect.mapError(served.rest, (error) => Cause.isDone(error) ? error : Pipeline.failed(call, error)),
         () => Effect.sync(whole)
@@ -248,7 +275,13 @@ class OpenStream implements LlmStream<LlmError> {
         return opening
       })
     }
-    const pull = Effect.onExit(Effect.suspend(() => next), (exit) => {
+    let reading: Fiber.Fiber<unknown, unknown> | undefined
+    const pulled = Effect.withFiber<Arr.NonEmptyReadonlyArray<StreamPart>, LlmError | Cause.Done>((fiber) => {
+      reading = fiber
+      return next
+    })
+    const pull = Effect.onExit(pulled, (exit) => {
+      reading = undefined
       if (Exit.isSuccess(exit) || Cause.hasInterruptsOnly(exit.cause)) return Effect.void
       next = exit
       if (!Pull.isDoneCause(exit.cause)) Deferred.doneUnsafe(response, exit as Exit.Exit<never, LlmError>)
@@ -265,7 +298,10 @@ class OpenStream implements LlmStream<LlmError> {
       reader.withPermits(1)(Effect.suspend(() => Deferred.isDoneUnsafe(response) ? Effect.void : drain)),
       Deferred.await(response)
     )
-    this.abandoned = Effect.sync(() => Deferred.doneUnsafe(response, Exit.interrupt()))
+    this.abandoned = Effect.sync(() => {
+      Deferred.doneUnsafe(response, Exit.interrupt())
+      reading?.interruptUnsafe()
+    })
   }
 }
 

@@ -18,29 +18,39 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
-import * as Pull from "effect/Pull"
 import * as Random from "effect/Random"
 import * as Scope from "effect/Scope"
 import * as Attempt from "./internal/attempt.ts"
-import { type Call, emit, nowOf, type Operation, type Rest, type Served, whole } from "./internal/call.ts"
+import {
+  type Call,
+  type CallError,
+  drain,
+  emit,
+  type Layer,
+  nowOf,
+  type Operation,
+  type Served,
+  sizeOf,
+  whenEnded,
+  whole
+} from "./internal/call.ts"
 import { monotonicMillis } from "./internal/clock.ts"
 import { attempt as checked, OptionsReader } from "./internal/options.ts"
+import { type Fallback, share, type Shared } from "./internal/share.ts"
 import type { CacheOptions, IdempotencyOptions, Options } from "./LlmConfig.ts"
 import {
   AllProvidersFailed,
   AllProvidersUnavailable,
   classify,
-  DeadlineExceeded,
   InvalidRequest,
   type LlmConfigError,
   type LlmError,
   ProviderError,
   summary,
   type TargetError,
-  withLedger,
-  withParts
+  withLedger
 } from "./LlmError.ts"
-import type { Hub, LlmEvent } from "./LlmEvent.ts"
+import type { Hub } from "./LlmEvent.ts"
 import type { LlmProvider } from "./LlmProvider.ts"
 import { identity, type LlmRequest } from "./LlmRequest.ts"
 import { type Answer, isReplayable, type Source } from "./LlmResponse.ts"
@@ -114,9 +124,6 @@ interface Target {
   readonly budget: RetryBudget.RetryBudget | undefined
   readonly attempt: (call: Call, request: LlmRequest) => Effect.Effect<Served, Attempt.AttemptError>
 }
-
-type CallError = Exclude<LlmError, { readonly _tag: "StreamInterrupted" }>
-type Layer = (call: Call) => Effect.Effect<Served, CallError>
 
 /**
  * The composed pipeline.
@@ -223,7 +230,7 @@ export const make = (
     const answers = cached?.layer ?? overTargets
     const run = idempotency === false
       ? answers
-      : yield* withIdempotency(idempotency ?? {}, cached?.orStale ?? noFallback, answers)
+      : yield* withIdempotency(idempotency ?? {}, cached?.orStale ?? ((_, error) => Effect.fail(error)), answers)
 
     return {
       begin,
@@ -238,28 +245,6 @@ export const make = (
 // -----------------------------------------------------------------------------
 // idempotency: one key, one call
 // -----------------------------------------------------------------------------
-
-/** What callers with the same key share. */
-interface Shared {
-  readonly answer: Answer
-  readonly source: Source
-  readonly age: number
-  /** What the work did, for the ledgers of those who joined. */
-  readonly work: Work
-}
-
-interface Work {
-  readonly startedAt: number
-  readonly events: ReadonlyArray<LlmEvent>
-}
-
-/** What the work behind a shared failure did. */
-const failedWork = new WeakMap<CallError, Work>()
-
-type Flights = Idempotency.Idempotency<Shared, CallError>
-type Fallback = (call: Call, error: CallError) => Effect.Effect<Served, CallError>
-
-const noFallback: Fallback = (_, error) => Effect.fail(error)
 
 const withIdempotency = (
   options: IdempotencyOptions,
@@ -312,146 +297,6 @@ const generateKey = (random: { readonly nextDoubleUnsafe: () => number }): strin
   const digits = () => ((random.nextDoubleUnsafe() * 2 ** 30) | 0).toString(36)
   return `llm-${digits()}-${digits()}`
 }
-
-const share = (
-  flights: Flights,
-  name: Pick<Idempotency.Request, "key" | "name">,
-  keep: boolean,
-  call: Call,
-  orStale: Fallback,
-  next: Layer
-): Effect.Effect<Served, CallError> => {
-  const request = { ...name, fingerprint: call.identity(), deadlineAt: call.deadlineAt() }
-  const served = call.operation === "complete"
-    ? shareAnswer(flights, request, keep, call, next)
-    : shareStream(flights, request, keep, call, next)
-  // Who waits for another's work waits no longer than its own deadline; then a stale answer may stand in.
-  return Effect.catch(served, (error) => error._tag === "DeadlineExceeded" ? orStale(call, error) : Effect.fail(error))
-}
-
-/** The work belongs to nobody in particular: it goes on while one of its callers is left. */
-const shareAnswer = (
-  flights: Flights,
-  request: Idempotency.Request,
-  keep: boolean,
-  call: Call,
-  next: Layer
-): Effect.Effect<Served, CallError> => {
-  let leads = false
-  const work = (flight: Idempotency.Flight) => {
-    leads = true
-    return Effect.mapBoth(next({ ...call, deadlineAt: () => flight.deadlineAt }), {
-      onSuccess: (served) => produced(served, keep, call),
-      onFailure: (error) => {
-        failedWork.set(error, { startedAt: call.startedAt, events: [...call.events] })
-        return error
-      }
-    })
-  }
-  const answered = flights.run({ ...request, onDecided: (how) => decided(call, how) }, work)
-  return untilDeadline(call, answered).pipe(
-    Effect.map(({ age, storeFailed, value }) => {
-      if (storeFailed) emit(call, { _tag: "Idempotency", result: "unavailable" })
-      return leads ? whole(value.answer, value.source, value.age) : joined(call, value, age)
-    }),
-    Effect.mapError((error) => leads ? error : alsoFailed(call, error))
-  )
-}
-
-/** A stream is read by its first caller; the others wait for its recorded end. */
-const shareStream = (
-  flights: Flights,
-  request: Idempotency.Request,
-  keep: boolean,
-  call: Call,
-  next: Layer
-): Effect.Effect<Served, CallError> =>
-  Effect.flatMap(
-    Scope.provide(flights.enter(request), call.scope!),
-    (entered): Effect.Effect<Served, CallError> => {
-      switch (entered._tag) {
-        case "Replay":
-          decided(call, "replayed")
-          return Effect.map(entered.exit, (shared) => joined(call, shared, entered.age))
-        case "Join":
-          decided(call, "joined")
-          return Effect.flatMap(untilDeadline(call, entered.await), (outcome) =>
-            outcome === "abandoned"
-              // Callers that are interrupted together with the leader are gone after a step.
-              ? Effect.andThen(Effect.yieldNow, shareStream(flights, request, keep, call, next))
-              : Effect.mapBoth(outcome.exit, {
-                onSuccess: (shared) => joined(call, shared, 0),
-                onFailure: (error) => alsoFailed(call, error)
-              }))
-        case "Lead": {
-          decided(call, "led")
-          const { abandon, complete } = entered.ticket
-          const failed = (cause: Cause.Cause<LlmError>) => {
-            const found = Cause.findErrorOption(cause)
-            if (found._tag === "None") {
-              return Cause.hasInterruptsOnly(cause)
-                ? abandon
-                : Effect.asVoid(complete(Exit.failCause(cause as Cause.Cause<never>)))
-            }
-            const error = found.value
-            // The leader's own time is up: another caller may have more of it.
-            if (error._tag === "DeadlineExceeded") return abandon
-            // Those who waited have received nothing of the broken stream.
-            const shared = (error._tag === "StreamInterrupted" ? withParts(error, 0) : error) as CallError
-            failedWork.set(shared, { startedAt: call.startedAt, events: [...call.events] })
-            return Effect.asVoid(complete(Exit.fail(shared)))
-          }
-          return Effect.flatMap(
-            Effect.tapCause(next(call), failed),
-            (served) =>
-              whenEnded(served, () => Effect.asVoid(complete(Exit.succeed(produced(served, keep, call)))), failed)
-          )
-        }
-      }
-    }
-  )
-
-const decided = (call: Call, result: "led" | "joined" | "replayed"): void => {
-  const generated = result === "led" && call.request.idempotencyKey === undefined
-  const key = call.progress.idempotencyKey
-  emit(call, { _tag: "Idempotency", result, ...(generated && key !== undefined ? { key } : undefined) })
-}
-
-const produced = ({ age, answer, source }: Served, keep: boolean, call: Call): Idempotency.Produced<Shared> => ({
-  value: { answer, source, age, work: { startedAt: call.startedAt, events: [...call.events] } },
-  store: keep && source === "provider" && isReplayable(answer),
-  size: sizeOf(answer)
-})
-
-/** The answer of another call: its attempts belong into this ledger too, unless it is a stored one. */
-const joined = (call: Call, { age, answer, source, work }: Shared, storedFor: number): Served => {
-  if (storedFor === 0) adopt(call, work)
-  return whole(answer, source === "stale" ? "stale" : "replay", age + storedFor)
-}
-
-const alsoFailed = (call: Call, error: CallError): CallError => {
-  const work = failedWork.get(error)
-  if (work !== undefined) adopt(call, work)
-  return error
-}
-
-const adopt = (call: Call, { events, startedAt }: Work): void => {
-  const shift = startedAt - call.startedAt
-  for (const event of events) {
-    if (event._tag !== "CallStarted" && event._tag !== "CallEnded" && event._tag !== "Idempotency") {
-      call.events.push({ ...event, at: event.at + shift })
-    }
-  }
-}
-
-const untilDeadline = <A, E>(call: Call, self: Effect.Effect<A, E>): Effect.Effect<A, E | DeadlineExceeded> =>
-  Number.isFinite(call.deadline)
-    ? Timeout.bounded(
-      self,
-      (now) => call.deadlineAt() - now,
-      () => new DeadlineExceeded({ after: Duration.millis(call.deadline) })
-    )
-    : self
 
 // -----------------------------------------------------------------------------
 // cache: a fresh answer instead of a call, a stale one instead of a failure
@@ -660,48 +505,6 @@ const requestFor = (call: Call, target: Target): LlmRequest => {
 // -----------------------------------------------------------------------------
 // helpers
 // -----------------------------------------------------------------------------
-
-/** Tells a layer when the answer it passes on is whole, or will never be. */
-const whenEnded = (
-  served: Served,
-  onWhole: () => Effect.Effect<void>,
-  onFailed: (cause: Cause.Cause<LlmError>) => Effect.Effect<void> = () => Effect.void
-): Effect.Effect<Served> => {
-  if (served.rest === undefined) return Effect.as(onWhole(), served)
-  let told = false
-  const rest: Rest = Effect.matchCauseEffect(served.rest, {
-    onSuccess: (chunk) => {
-      if (told || !served.isWhole()) return Effect.succeed(chunk)
-      told = true
-      return Effect.as(onWhole(), chunk)
-    },
-    onFailure: (cause) => {
-      if (told || Pull.isDoneCause(cause)) return Effect.failCause(cause)
-      told = true
-      return Effect.andThen(onFailed(cause as Cause.Cause<LlmError>), Effect.failCause(cause))
-    }
-  })
-  return Effect.succeed({ ...served, rest })
-}
-
-/** Reads a stream to its end. */
-const drain = ({ rest }: Served): Effect.Effect<void, CallError> =>
-  rest === undefined
-    ? Effect.void
-    : Pull.catchDone(Effect.forever(rest), () => Effect.void) as Effect.Effect<void, CallError>
-
-/** Roughly the bytes an answer takes. */
-const sizeOf = (answer: Answer): number => {
-  let size = 0
-  for (const part of answer.parts) {
-    size += 64
-    if ("delta" in part) size += part.delta.length
-    else if ("text" in part) size += part.text.length
-    else if ("data" in part) size += part.data.length
-    else if (part.type === "tool-call") size += 256
-  }
-  return size * 2
-}
 
 const statusOf = (target: Target, failover: Failover.Failover): Effect.Effect<TargetStatus> =>
   Effect.gen(function*() {

@@ -1,6 +1,6 @@
 // Bugs of our own, each with the test that failed first.
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Fiber, Layer, Schedule, Stream } from "effect"
+import { Context, Effect, Exit, Fiber, Layer, Schedule, Scope, Stream } from "effect"
 import { LlmClient, LlmError, LlmEvent, LlmProvider } from "effect-resilient-llm"
 import { Retry } from "effect-resilient-llm/resilience"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
@@ -80,6 +80,36 @@ describe("an open stream", () => {
       const { at, exit } = yield* timed(slow)
       assert.strictEqual(failure(exit)._tag, "DeadlineExceeded")
       assert.isAtMost(at, 1600)
+    })))
+})
+
+describe("E15 closing the client", () => {
+  it.effect.each(kinds)("interrupts what is in flight and what waits: %s", (kind) =>
+    vector(Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const r = yield* Scope.provide(
+        rig([{ always: ScriptedProvider.hang }], { bulkhead: { maxConcurrent: 3 } }),
+        scope
+      )
+      const calls = yield* Effect.forEach(Array.from({ length: 5 }), () => fork(ask(kind, r.client)))
+      yield* TestClock.adjust(1000)
+      assert.strictEqual(yield* r.providers[0]!.active, 3)
+      yield* Scope.close(scope, Exit.void)
+      for (const call of calls) assert.isTrue(Exit.hasInterrupts(yield* Fiber.await(call)))
+      yield* nothingHeld(r)
+    })))
+
+  it.effect("ends open streams, also one that is being read", () =>
+    vector(Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const r = yield* Scope.provide(rig([{ always: stream("a", ScriptedProvider.stall) }], { bulkhead: {} }), scope)
+      const idle = yield* r.client.open("Hi")
+      const read = yield* fork(Stream.runDrain(r.client.stream("Hi")))
+      yield* TestClock.adjust(1000)
+      yield* Scope.close(scope, Exit.void)
+      assert.isTrue(Exit.hasInterrupts(yield* Fiber.await(read)))
+      assert.isTrue(Exit.hasInterrupts(yield* Fiber.await(yield* fork(idle.response))))
+      yield* nothingHeld(r)
     })))
 })
 

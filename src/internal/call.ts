@@ -1,8 +1,10 @@
 // What one call owns while it runs.
+import type * as Cause from "effect/Cause"
 import type { Clock } from "effect/Clock"
-import type * as Pull from "effect/Pull"
+import * as Effect from "effect/Effect"
+import * as Pull from "effect/Pull"
 import type * as Scope from "effect/Scope"
-import type { DeadlineExceeded, StreamInterrupted } from "../LlmError.ts"
+import type { DeadlineExceeded, LlmError, StreamInterrupted } from "../LlmError.ts"
 import type { Hub, LlmEvent } from "../LlmEvent.ts"
 import type { LlmRequest } from "../LlmRequest.ts"
 import type { Answer, Source, StreamPart } from "../LlmResponse.ts"
@@ -51,6 +53,12 @@ export const emit = (call: Call, fact: Fact, now = nowOf(call)): void => {
   call.hub.publish(event)
 }
 
+/** What a call can fail with before its answer, or its stream's first content part, is there. */
+export type CallError = Exclude<LlmError, { readonly _tag: "StreamInterrupted" }>
+
+/** One layer of the pipeline. */
+export type Layer = (call: Call) => Effect.Effect<Served, CallError>
+
 export type Rest = Pull.Pull<
   readonly [StreamPart, ...ReadonlyArray<StreamPart>],
   StreamInterrupted | DeadlineExceeded
@@ -77,3 +85,45 @@ export const whole = (answer: Answer, source: Source, age: number): Served => ({
   rest: undefined,
   isWhole: always
 })
+
+/** Tells a layer when the answer it passes on is whole, or will never be. */
+export const whenEnded = (
+  served: Served,
+  onWhole: () => Effect.Effect<void>,
+  onFailed: (cause: Cause.Cause<LlmError>) => Effect.Effect<void> = () => Effect.void
+): Effect.Effect<Served> => {
+  if (served.rest === undefined) return Effect.as(onWhole(), served)
+  let told = false
+  const rest: Rest = Effect.matchCauseEffect(served.rest, {
+    onSuccess: (chunk) => {
+      if (told || !served.isWhole()) return Effect.succeed(chunk)
+      told = true
+      return Effect.as(onWhole(), chunk)
+    },
+    onFailure: (cause) => {
+      if (told || Pull.isDoneCause(cause)) return Effect.failCause(cause)
+      told = true
+      return Effect.andThen(onFailed(cause as Cause.Cause<LlmError>), Effect.failCause(cause))
+    }
+  })
+  return Effect.succeed({ ...served, rest })
+}
+
+/** Reads a stream to its end. */
+export const drain = ({ rest }: Served): Effect.Effect<void, CallError> =>
+  rest === undefined
+    ? Effect.void
+    : Pull.catchDone(Effect.forever(rest), () => Effect.void) as Effect.Effect<void, CallError>
+
+/** Roughly the bytes an answer takes. */
+export const sizeOf = (answer: Answer): number => {
+  let size = 0
+  for (const part of answer.parts) {
+    size += 64
+    if ("delta" in part) size += part.delta.length
+    else if ("text" in part) size += part.text.length
+    else if ("data" in part) size += part.data.length
+    else if (part.type === "tool-call") size += 256
+  }
+  return size * 2
+}

@@ -341,17 +341,6 @@ describe.each(kinds)("%s", (kind) => {
       assert.strictEqual((yield* ask(kind, b, request)).source, "provider")
       assert.strictEqual((yield* provider.requests).length, 6)
     })))
-
-  it.effect("a client's scope may close while a call runs: the call is not cut off by it", () =>
-    vector(Effect.gen(function*() {
-      const scope = yield* Scope.make()
-      const r = yield* Scope.provide(rig([always({ ...answer("Hello."), delay: 1000 })], { timeout: timers }), scope)
-      const call = yield* start(ask(kind, r.client))
-      yield* Scope.close(scope, Exit.void)
-      yield* TestClock.adjust(1000)
-      assert.strictEqual(success(over(call)).text, "Hello.")
-      yield* nothingHeld(r)
-    })))
 })
 
 // Rows of the breaker and the bulkhead that only a pipeline can show.

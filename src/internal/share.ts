@@ -1,0 +1,174 @@
+// Calls with the same idempotency key: who leads, who joins, and what they hand each other.
+import * as Cause from "effect/Cause"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Scope from "effect/Scope"
+import { DeadlineExceeded, type LlmError, withParts } from "../LlmError.ts"
+import type { LlmEvent } from "../LlmEvent.ts"
+import { type Answer, isReplayable, type Source } from "../LlmResponse.ts"
+import type * as Idempotency from "../resilience/Idempotency.ts"
+import * as Timeout from "../resilience/Timeout.ts"
+import { type Call, type CallError, emit, type Layer, type Served, sizeOf, whenEnded, whole } from "./call.ts"
+
+/** What callers with the same key share. */
+export interface Shared {
+  readonly answer: Answer
+  readonly source: Source
+  readonly age: number
+  /** What the work did, for the ledgers of those who joined. */
+  readonly work: Work
+}
+
+interface Work {
+  readonly startedAt: number
+  readonly events: ReadonlyArray<LlmEvent>
+}
+
+/** What the work behind a shared failure did. */
+const failedWork = new WeakMap<CallError, Work>()
+
+export type Flights = Idempotency.Idempotency<Shared, CallError>
+/** A stale answer for a failure, or the failure. */
+export type Fallback = (call: Call, error: CallError) => Effect.Effect<Served, CallError>
+
+/** Answers a call by work that it may share with others of the same key. */
+export const share = (
+  flights: Flights,
+  name: Pick<Idempotency.Request, "key" | "name">,
+  keep: boolean,
+  call: Call,
+  orStale: Fallback,
+  next: Layer
+): Effect.Effect<Served, CallError> => {
+  const request = { ...name, fingerprint: call.identity(), deadlineAt: call.deadlineAt() }
+  const served = call.operation === "complete"
+    ? shareAnswer(flights, request, keep, call, next)
+    : shareStream(flights, request, keep, call, next)
+  // Who waits for another's work waits no longer than its own deadline; then a stale answer may stand in.
+  return Effect.catch(served, (error) => error._tag === "DeadlineExceeded" ? orStale(call, error) : Effect.fail(error))
+}
+
+/** The work belongs to nobody in particular: it goes on while one of its callers is left. */
+const shareAnswer = (
+  flights: Flights,
+  request: Idempotency.Request,
+  keep: boolean,
+  call: Call,
+  next: Layer
+): Effect.Effect<Served, CallError> => {
+  let leads = false
+  const work = (flight: Idempotency.Flight) => {
+    leads = true
+    return Effect.mapBoth(next({ ...call, deadlineAt: () => flight.deadlineAt }), {
+      onSuccess: (served) => produced(served, keep, call),
+      onFailure: (error) => {
+        failedWork.set(error, { startedAt: call.startedAt, events: [...call.events] })
+        return error
+      }
+    })
+  }
+  const answered = flights.run({ ...request, onDecided: (how) => decided(call, how) }, work)
+  return untilDeadline(call, answered).pipe(
+    Effect.map(({ age, storeFailed, value }) => {
+      if (storeFailed) emit(call, { _tag: "Idempotency", result: "unavailable" })
+      return leads ? whole(value.answer, value.source, value.age) : joined(call, value, age)
+    }),
+    Effect.mapError((error) => leads ? error : alsoFailed(call, error))
+  )
+}
+
+/** A stream is read by its first caller; the others wait for its recorded end. */
+const shareStream = (
+  flights: Flights,
+  request: Idempotency.Request,
+  keep: boolean,
+  call: Call,
+  next: Layer
+): Effect.Effect<Served, CallError> =>
+  Effect.flatMap(
+    Scope.provide(flights.enter(request), call.scope!),
+    (entered): Effect.Effect<Served, CallError> => {
+      switch (entered._tag) {
+        case "Replay":
+          decided(call, "replayed")
+          return Effect.map(entered.exit, (shared) => joined(call, shared, entered.age))
+        case "Join":
+          decided(call, "joined")
+          return Effect.flatMap(untilDeadline(call, entered.await), (outcome) =>
+            outcome === "abandoned"
+              // Callers that are interrupted together with the leader are gone after a step.
+              ? Effect.andThen(Effect.yieldNow, shareStream(flights, request, keep, call, next))
+              : Effect.mapBoth(outcome.exit, {
+                onSuccess: (shared) => joined(call, shared, 0),
+                onFailure: (error) => alsoFailed(call, error)
+              }))
+        case "Lead": {
+          decided(call, "led")
+          const { abandon, complete } = entered.ticket
+          const failed = (cause: Cause.Cause<LlmError>) => {
+            const found = Cause.findErrorOption(cause)
+            if (found._tag === "None") {
+              return Cause.hasInterruptsOnly(cause)
+                ? abandon
+                : Effect.asVoid(complete(Exit.failCause(cause as Cause.Cause<never>)))
+            }
+            const error = found.value
+            // The leader's own time is up: another caller may have more of it.
+            if (error._tag === "DeadlineExceeded") return abandon
+            // Those who waited have received nothing of the broken stream.
+            const shared = (error._tag === "StreamInterrupted" ? withParts(error, 0) : error) as CallError
+            failedWork.set(shared, { startedAt: call.startedAt, events: [...call.events] })
+            return Effect.asVoid(complete(Exit.fail(shared)))
+          }
+          return Effect.flatMap(
+            Effect.tapCause(next(call), failed),
+            (served) =>
+              whenEnded(served, () => Effect.asVoid(complete(Exit.succeed(produced(served, keep, call)))), failed)
+          )
+        }
+      }
+    }
+  )
+
+const decided = (call: Call, result: "led" | "joined" | "replayed"): void => {
+  const generated = result === "led" && call.request.idempotencyKey === undefined
+  const key = call.progress.idempotencyKey
+  emit(call, { _tag: "Idempotency", result, ...(generated && key !== undefined ? { key } : undefined) })
+}
+
+const produced = ({ age, answer, source }: Served, keep: boolean, call: Call): Idempotency.Produced<Shared> => ({
+  value: { answer, source, age, work: { startedAt: call.startedAt, events: [...call.events] } },
+  store: keep && source === "provider" && isReplayable(answer),
+  size: sizeOf(answer)
+})
+
+/** The answer of another call: its attempts belong into this ledger too, unless it is a stored one. */
+const joined = (call: Call, { age, answer, source, work }: Shared, storedFor: number): Served => {
+  if (storedFor === 0) adopt(call, work)
+  return whole(answer, source === "stale" ? "stale" : "replay", age + storedFor)
+}
+
+const alsoFailed = (call: Call, error: CallError): CallError => {
+  const work = failedWork.get(error)
+  if (work !== undefined) adopt(call, work)
+  return error
+}
+
+const adopt = (call: Call, { events, startedAt }: Work): void => {
+  const shift = startedAt - call.startedAt
+  for (const event of events) {
+    if (event._tag !== "CallStarted" && event._tag !== "CallEnded" && event._tag !== "Idempotency") {
+      call.events.push({ ...event, at: event.at + shift })
+    }
+  }
+}
+
+const untilDeadline = <A, E>(call: Call, self: Effect.Effect<A, E>): Effect.Effect<A, E | DeadlineExceeded> =>
+  Number.isFinite(call.deadline)
+    ? Timeout.bounded(
+      self,
+      (now) => call.deadlineAt() - now,
+      () => new DeadlineExceeded({ after: Duration.millis(call.deadline) })
+    )
+    : self
