@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Exit, Layer, Scope, Stream } from "effect"
+import { Context, Effect, Layer, Stream } from "effect"
 import { LlmClient, type LlmConfig, LlmError } from "effect-resilient-llm"
 import { CountingClock, ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
@@ -25,7 +25,7 @@ import {
   word
 } from "./support.ts"
 
-const { answer, hang, stream } = ScriptedProvider
+const { hang, stream } = ScriptedProvider
 
 /** So many requests, and none more for a day. */
 const perDay = (limit: number) => [{ dimension: "requests", limit, per: "1 day" }] as const
