@@ -145,9 +145,17 @@ const admit = (breaker: CircuitBreaker): Step => (attempt) => {
 
 /** Input by length (four characters a token), output by `maxTokens`; settled with the real usage afterwards. */
 const estimate = (request: LlmRequest): Readonly<Record<string, number>> => {
-  const input = Math.ceil(JSON.stringify(request.prompt).length / 4)
+  const input = Math.ceil(lengthOf(request.prompt) / 4)
   const output = request.maxTokens ?? 1024
   return { requests: 1, tokens: input + output, "input-tokens": input, "output-tokens": output }
+}
+
+/** Characters a tokenizer would see: the bytes of a file are not text, and count as a thousand tokens. */
+const lengthOf = (value: unknown): number => {
+  if (typeof value === "string") return value.length
+  if (typeof value !== "object" || value === null) return 1
+  if ("type" in value && value.type === "file") return 4000
+  return Object.values(value).reduce<number>((sum, inner) => sum + lengthOf(inner), 0)
 }
 
 // -----------------------------------------------------------------------------
