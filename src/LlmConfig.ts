@@ -41,6 +41,20 @@ export interface IdempotencyOptions {
 }
 
 /**
+ * Options of the circuit breakers.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface CircuitBreakerOptions extends CircuitBreaker.Options {
+  /**
+   * One circuit per `target` (default), or one per target and `model`, for providers whose models fail apart. At most
+   * 100 models per target are told apart; then the one that was made first starts anew.
+   */
+  readonly scope?: "target" | "model" | undefined
+}
+
+/**
  * Options of the response cache.
  *
  * @category models
@@ -82,7 +96,7 @@ export interface CacheOptions {
 export interface Options {
   readonly idempotency?: IdempotencyOptions | false | undefined
   readonly rateLimit?: RateLimiter.Options | false | undefined
-  readonly circuitBreaker?: CircuitBreaker.Options | false | undefined
+  readonly circuitBreaker?: CircuitBreakerOptions | false | undefined
   readonly timeout?: Timeout.Options | false | undefined
   readonly retry?: Retry.Options | false | undefined
   readonly retryBudget?: RetryBudget.Options | false | undefined
@@ -162,6 +176,7 @@ export const OptionsSchema = Schema.Struct({
     queue: number
   })),
   circuitBreaker: off(Schema.Struct({
+    scope: Schema.optionalKey(Schema.Literals(["target", "model"])),
     failureThreshold: off(Schema.Number),
     failureRate: off(Schema.Number),
     minimumCalls: number,

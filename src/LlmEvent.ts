@@ -258,6 +258,8 @@ const CircuitState = Schema.Literals(["closed", "open", "half-open", "forced-ope
 export const CircuitChanged = Schema.TaggedStruct("CircuitChanged", {
   ...base,
   target: Schema.String,
+  /** With a circuit per model: which one. */
+  model: Schema.optionalKey(Schema.String),
   from: CircuitState,
   /** `would-open`: the breaker only measures, and would have opened. */
   to: Schema.Union([CircuitState, Schema.Literal("would-open")])

@@ -37,7 +37,7 @@ import {
 import { monotonicMillis } from "./internal/clock.ts"
 import { attempt as checked, OptionsReader } from "./internal/options.ts"
 import { type Fallback, share, type Shared } from "./internal/share.ts"
-import type { CacheOptions, IdempotencyOptions, Options } from "./LlmConfig.ts"
+import type { CacheOptions, CircuitBreakerOptions, IdempotencyOptions, Options } from "./LlmConfig.ts"
 import {
   AllProvidersFailed,
   AllProvidersUnavailable,
@@ -85,7 +85,7 @@ export interface TargetOptions {
   readonly contextWindow?: number | undefined
   /** Limits of this target alone, such as a vendor's requests and tokens per minute. Default: none. */
   readonly limits?: RateLimiter.Options["limits"] | undefined
-  readonly circuitBreaker?: CircuitBreaker.Options | false | undefined
+  readonly circuitBreaker?: CircuitBreakerOptions | false | undefined
   readonly bulkhead?: Bulkhead.Options | false | undefined
 }
 
@@ -109,6 +109,7 @@ export interface TargetConfig extends TargetOptions {
 export interface TargetStatus {
   readonly id: string
   readonly provider: string
+  /** With a circuit per model: the one that is furthest from closed. */
   readonly circuit: CircuitBreaker.Status | undefined
   /** Left until the target is asked again after its quota or key failed. */
   readonly coolingDown: Duration.Duration | undefined
@@ -119,10 +120,21 @@ export interface TargetStatus {
 interface Target {
   readonly config: TargetConfig
   readonly index: number
-  readonly breaker: CircuitBreaker.CircuitBreaker | undefined
   readonly bulkhead: Bulkhead.Bulkhead | undefined
   readonly budget: RetryBudget.RetryBudget | undefined
+  readonly lanes: Lanes
+}
+
+/** A breaker, if there is one, and the attempts that go through it. */
+interface Lane {
+  readonly breaker: CircuitBreaker.CircuitBreaker | undefined
   readonly attempt: (call: Call, request: LlmRequest) => Effect.Effect<Served, Attempt.AttemptError>
+}
+
+/** One lane for the whole target, or one per model. */
+interface Lanes {
+  readonly of: (model: string | undefined) => Lane
+  readonly all: () => Iterable<Lane>
 }
 
 /**
@@ -168,25 +180,18 @@ export const make = (
 
     const targets = yield* Effect.forEach(configs, (config, index) =>
       Effect.gen(function*() {
-        const breakerOptions = config.circuitBreaker ?? circuitBreaker
-        const breaker = breakerOptions === false ? undefined : yield* CircuitBreaker.make({
-          ...breakerOptions,
-          key: config.id,
-          onTransition: ({ from, now, to }) =>
-            hub.publish({ _tag: "CircuitChanged", call: 0, at: now - builtAt, target: config.id, from, to })
-        })
         const room = config.bulkhead ?? bulkhead ?? false
         const guards = {
           target: config.id,
           provider: config.provider,
           timeout: timers,
           bucket,
-          breaker,
           bulkhead: room === false ? undefined : yield* Bulkhead.make(room),
           limits: config.limits === undefined ? undefined : yield* RateLimiter.make({ limits: config.limits })
         }
+        const lanes = yield* checked(() => makeLanes(config.circuitBreaker ?? circuitBreaker, guards, hub, builtAt))
         const budget = backoff === undefined || retryBudget === false ? undefined : yield* RetryBudget.make(retryBudget)
-        return { ...guards, config, index, budget, attempt: Attempt.make(guards) } satisfies Target
+        return { config, index, budget, lanes, bulkhead: guards.bulkhead } satisfies Target
       }))
 
     // Innermost first.
@@ -241,6 +246,48 @@ export const make = (
       status: Effect.forEach(targets, (target) => statusOf(target, order))
     }
   })
+
+/** More models than that are asked by mistake, or by somebody who makes names up. */
+const MAX_LANES = 100
+
+const makeLanes = (
+  options: CircuitBreakerOptions | false | undefined,
+  guards: Omit<Attempt.Guards, "breaker">,
+  hub: Hub,
+  builtAt: number
+): Lanes => {
+  if (options === false) {
+    const lane: Lane = { breaker: undefined, attempt: Attempt.make({ ...guards, breaker: undefined }) }
+    return { of: () => lane, all: () => [lane] }
+  }
+  const { scope: _, ...rules } = options ?? {}
+  const policy = CircuitBreaker.policy(rules)
+  const read = new OptionsReader<CircuitBreakerOptions>("circuitBreaker", { scope: options?.scope }, ["scope"])
+  const perModel = read.oneOf("scope", ["target", "model"], "target") === "model"
+  const target = guards.target
+  const make = (model: string | undefined): Lane => {
+    const name = model === undefined ? undefined : { model }
+    const breaker = CircuitBreaker.fromPolicy(
+      model === undefined ? target : `${target}/${model}`,
+      policy,
+      ({ from, now, to }) =>
+        hub.publish({ _tag: "CircuitChanged", call: 0, at: now - builtAt, target, ...name, from, to })
+    )
+    return { breaker, attempt: Attempt.make({ ...guards, breaker }) }
+  }
+  const lanes = new Map<string | undefined, Lane>([[undefined, make(undefined)]])
+  const of = (model: string | undefined): Lane => {
+    const key = perModel ? model : undefined
+    const known = lanes.get(key)
+    if (known !== undefined) return known
+    const [oldest] = lanes.keys()
+    if (lanes.size >= MAX_LANES) lanes.delete(oldest)
+    const lane = make(key)
+    lanes.set(key, lane)
+    return lane
+  }
+  return { of, all: () => lanes.values() }
+}
 
 // -----------------------------------------------------------------------------
 // idempotency: one key, one call
@@ -399,7 +446,7 @@ const withFailover = (targets: ReadonlyArray<Target>, failover: Failover.Failove
         if (call.request.model !== undefined && modelFor(target, call.request.model) === undefined) {
           return { because: "no-model" }
         }
-        const { breaker } = target
+        const { breaker } = target.lanes.of(modelOf(call, target))
         return breaker?.isOpenUnsafe(now) === true
           ? { because: "circuit-open", retryAfter: openFor(breaker, now), error: () => breaker.rejectionUnsafe(now) }
           : undefined
@@ -443,9 +490,11 @@ const openFor = (breaker: CircuitBreaker.CircuitBreaker, now: number): number | 
 // -----------------------------------------------------------------------------
 
 const withRetry = (policy: Retry.Policy): PerTarget => (call, target, longestHint) => {
-  const { breaker, budget, config } = target
+  const { budget, config } = target
+  const request = requestFor(call, target)
+  const { attempt, breaker } = target.lanes.of(request.model)
   budget?.depositUnsafe(nowOf(call))
-  return Retry.run(target.attempt(call, requestFor(call, target)), policy, {
+  return Retry.run(attempt(call, request), policy, {
     deadlineAt: call.deadlineAt,
     maxRetryAfter: longestHint,
     isBlocked: breaker?.isOpenUnsafe,
@@ -471,7 +520,10 @@ const withRetry = (policy: Retry.Policy): PerTarget => (call, target, longestHin
   })
 }
 
-const withoutRetry: PerTarget = (call, target) => target.attempt(call, requestFor(call, target))
+const withoutRetry: PerTarget = (call, target) => {
+  const request = requestFor(call, target)
+  return target.lanes.of(request.model).attempt(call, request)
+}
 
 // -----------------------------------------------------------------------------
 // models
@@ -485,12 +537,17 @@ const modelFor = ({ config, index }: Target, logical: string): string | undefine
   return index === 0 ? logical : defaultModel ?? provider.defaultModel
 }
 
+const modelOf = ({ request }: Call, target: Target): string | undefined =>
+  request.model === undefined
+    ? target.config.defaultModel ?? target.config.provider.defaultModel
+    : modelFor(target, request.model)
+
 /** The request as this target's provider gets it. */
 const requestFor = (call: Call, target: Target): LlmRequest => {
   const { config, index } = target
   const { idempotencyKey } = call.progress
   const logical = call.request.model
-  const model = logical === undefined ? config.defaultModel ?? config.provider.defaultModel : modelFor(target, logical)
+  const model = modelOf(call, target)
   if (logical !== undefined && model !== undefined && index > 0) {
     const mapped = Object.hasOwn(config.models ?? {}, logical) || Object.hasOwn(config.provider.models ?? {}, logical)
     if (!mapped) emit(call, { _tag: "ModelSubstituted", target: config.id, requested: logical, model })
@@ -506,6 +563,9 @@ const requestFor = (call: Call, target: Target): LlmRequest => {
 // helpers
 // -----------------------------------------------------------------------------
 
+const rank = (status: CircuitBreaker.Status | undefined): number =>
+  status === undefined ? -1 : ["closed", "half-open", "open"].indexOf(status.state)
+
 const statusOf = (target: Target, failover: Failover.Failover): Effect.Effect<TargetStatus> =>
   Effect.gen(function*() {
     const now = monotonicMillis(yield* Clock.Clock)
@@ -513,7 +573,8 @@ const statusOf = (target: Target, failover: Failover.Failover): Effect.Effect<Ta
     return {
       id: target.config.id,
       provider: target.config.provider.id,
-      circuit: target.breaker === undefined ? undefined : yield* target.breaker.status,
+      circuit: (yield* Effect.forEach(target.lanes.all(), ({ breaker }) => breaker?.status ?? Effect.undefined))
+        .reduce((worst, status) => rank(status) > rank(worst) ? status : worst),
       coolingDown: cooling === undefined ? undefined : Duration.millis(Math.ceil(cooling.until - now)),
       bulkhead: target.bulkhead === undefined ? undefined : yield* target.bulkhead.snapshot
     }

@@ -151,6 +151,33 @@ describe.each(kinds)("%s", (kind) => {
     })))
 })
 
+describe("a circuit per model", () => {
+  it.effect("one model's outage leaves the others alone", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([{ script: [overloaded, overloaded], always: answer("Hello.") }], {
+        retry: false,
+        circuitBreaker: { scope: "model", failureThreshold: 2 }
+      })
+      for (let i = 0; i < 2; i++) yield* Effect.exit(ask("complete", r.client, { prompt: "Hi", model: "big" }))
+      const open = failure((yield* timed(ask("complete", r.client, { prompt: "Hi", model: "big" }))).exit)
+      assert.strictEqual(open.message, "The circuit breaker of \"p/big\" is open. Try again in 30s.")
+      assert.strictEqual((yield* ask("complete", r.client, { prompt: "Hi", model: "small" })).text, "Hello.")
+      assert.strictEqual((yield* r.client.status)[0]?.circuit?.state, "open")
+    })))
+
+  it.effect("names without end do not fill the memory", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([{ always: overloaded }], {
+        retry: false,
+        circuitBreaker: { scope: "model", failureThreshold: 1 }
+      })
+      for (let i = 0; i < 150; i++) yield* Effect.exit(ask("complete", r.client, { prompt: "Hi", model: `m${i}` }))
+      const oldest = yield* Effect.flip(ask("complete", r.client, { prompt: "Hi", model: "m0" }))
+      const newest = yield* Effect.flip(ask("complete", r.client, { prompt: "Hi", model: "m149" }))
+      assert.deepStrictEqual([oldest._tag, newest._tag], ["ProviderError", "CircuitOpen"])
+    })))
+})
+
 describe("after the commit", () => {
   it.effect("R19 chunk, then reset", () =>
     vector(Effect.gen(function*() {
