@@ -9,6 +9,7 @@
  *
  * @since 0.1.0
  */
+import type * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
 import * as Schema from "effect/Schema"
@@ -331,17 +332,17 @@ export interface Hub {
 }
 
 /**
- * Creates a hub that keeps at most `capacity` events per listener (default 1024). It ends with the scope.
+ * Creates a hub that keeps at most `capacity` events per listener (default 1024). Its streams end with the scope.
  *
  * @category constructors
  * @since 0.1.0
  */
 export const makeHub = (capacity = 1024): Effect.Effect<Hub, never, Scope.Scope> =>
   Effect.gen(function*() {
-    const listeners = new Set<Queue.Queue<LlmEvent>>()
-    yield* Effect.addFinalizer(() => Effect.forEach(listeners, Queue.shutdown, { discard: true }))
+    const listeners = new Set<Queue.Queue<LlmEvent, Cause.Done>>()
+    yield* Effect.addFinalizer(() => Effect.forEach(listeners, Queue.end, { discard: true }))
     const listen = Effect.acquireRelease(
-      Effect.map(Queue.sliding<LlmEvent>(capacity), (queue) => {
+      Effect.map(Queue.sliding<LlmEvent, Cause.Done>(capacity), (queue) => {
         listeners.add(queue)
         return queue
       }),

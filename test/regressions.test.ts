@@ -265,6 +265,17 @@ it.effect("a listener that is too slow loses the oldest events", () =>
     assert.deepStrictEqual((yield* events).map(({ call }) => call), [7, 8, 9, 10])
   })))
 
+it.effect("a listener's stream ends with the client, after the last event", () =>
+  Effect.gen(function*() {
+    const scope = yield* Scope.make()
+    const hub = yield* Scope.provide(LlmEvent.makeHub(), scope)
+    const listener = yield* fork(Stream.runCollect(hub.events))
+    yield* Effect.yieldNow
+    hub.publish({ _tag: "CallStarted", call: 1, at: 0, operation: "complete" })
+    yield* Scope.close(scope, Exit.void)
+    assert.strictEqual((yield* Fiber.join(listener)).length, 1)
+  }))
+
 it.effect("ten thousand retries do not grow the stack", () =>
   Effect.gen(function*() {
     let calls = 0
