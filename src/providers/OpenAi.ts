@@ -1,5 +1,5 @@
 /**
- * OpenAI, through the chat completions API.
+ * OpenAI, through the chat completions API or the responses API.
  *
  * @since 0.1.0
  */
@@ -10,8 +10,9 @@ import type * as Redacted from "effect/Redacted"
 import { attempt, OptionsReader } from "../internal/options.ts"
 import type { LlmConfigError } from "../LlmError.ts"
 import type { LlmProvider } from "../LlmProvider.ts"
-import { protocol } from "./internal/chat.ts"
+import * as Chat from "./internal/chat.ts"
 import * as Http from "./internal/http.ts"
+import * as Responses from "./internal/responses.ts"
 import {
   commonNames,
   commonOf,
@@ -39,6 +40,13 @@ export const defaultModel = "gpt-4.1-mini"
  */
 export interface Options extends CommonOptions {
   readonly apiKey: Redacted.Redacted
+  /** Which API is asked: chat completions (default) or responses. */
+  readonly api?: "chat" | "responses" | undefined
+  /**
+   * Have the responses API give reasoning in encrypted form (default false), so that it can be sent back with the next
+   * request. Models that do not reason refuse this.
+   */
+  readonly encryptedReasoning?: boolean | undefined
   /** Sent as `OpenAI-Organization`. */
   readonly organization?: string | undefined
   /** Sent as `OpenAI-Project`. */
@@ -51,15 +59,23 @@ const make = (options: Options): Effect.Effect<LlmProvider, LlmConfigError, Http
       const reader = new OptionsReader<Options>("openAi", options, [
         ...commonNames,
         "apiKey",
+        "api",
+        "encryptedReasoning",
         "organization",
         "project"
       ])
       const common = commonOf(reader, "openai", defaultModel)
       const organization = textOption(reader, "organization")
       const project = textOption(reader, "project")
+      const api = reader.oneOf("api", ["chat", "responses"], "chat")
+      const encryptedReasoning = reader.boolean("encryptedReasoning", false)
       return {
         ...common,
-        url: endpointUrl(reader, "https://api.openai.com/v1", "/chat/completions"),
+        url: endpointUrl(
+          reader,
+          "https://api.openai.com/v1",
+          api === "responses" ? "/responses" : "/chat/completions"
+        ),
         headers: {
           ...common.headers,
           authorization: `Bearer ${secretOf(reader, "apiKey")}`,
@@ -67,12 +83,15 @@ const make = (options: Options): Effect.Effect<LlmProvider, LlmConfigError, Http
           ...(project === undefined ? undefined : { "openai-project": project })
         },
         secretHeaders: [...common.secretHeaders, "openai-organization", "openai-project"],
-        protocol: protocol({
-          provider: common.id,
-          maxTokensField: "max_completion_tokens",
-          streamOptions: true,
-          requireDone: true
-        })
+        protocol: api === "responses"
+          ? Responses.protocol({ provider: common.id, encryptedReasoning })
+          : Chat.protocol({
+            provider: common.id,
+            maxTokensField: "max_completion_tokens",
+            seedField: "seed",
+            streamOptions: true,
+            requireDone: true
+          })
       }
     }),
     Http.make
@@ -92,16 +111,32 @@ const config: Config.Config<Options> = Config.all({
  *
  * - `OpenAi.layer(options)` needs an `HttpClient`; `OpenAi.layerConfig()` reads `OPENAI_API_KEY` and, when set,
  *   `OPENAI_BASE_URL`, `OPENAI_ORG_ID` and `OPENAI_PROJECT_ID`; `OpenAi.make(options)` gives the provider as a value.
+ * - A refusal is kept as `refusal` in the metadata of the finish part. Calls of tools that ran at the provider are not
+ *   sent back.
+ *
+ * The chat completions API (`api: "chat"`, the default):
+ *
  * - Every field of a request has a place: `maxTokens` is sent as `max_completion_tokens`, `responseFormat` as
- *   `response_format`. Reasoning in the prompt and calls of tools that ran at the provider are not sent back.
+ *   `response_format`. Reasoning in the prompt is not sent back.
  * - Images go as `image_url`, WAV and MP3 as `input_audio`, other files by their bytes as `file`. A file other than an
  *   image that is given by its address cannot be sent: the request fails with reason `InvalidRequest`.
  * - A stream is whole only with its `[DONE]` marker; without, it fails as truncated.
- * - A refusal is kept as `refusal` in the metadata of the finish part.
+ *
+ * The responses API (`api: "responses"`):
+ *
+ * - Nothing is kept at the provider: `store` is false and each request holds the whole conversation.
+ * - System messages that open the prompt go to `instructions`, `maxTokens` to `max_output_tokens` and `responseFormat` to
+ *   `text.format`. `stop` and `seed` have no place and are left out.
+ * - Images go as `input_image`, other files by bytes or address as `input_file`; audio fails with `InvalidRequest`.
+ * - With `encryptedReasoning` reasoning keeps its `encryptedContent` and `itemId` as metadata under `openai`, and is sent
+ *   back only with it. Pages that the model cites are `source` parts.
+ * - A stream is whole only with `response.completed` or `response.incomplete`; errors inside a stream, which this API
+ *   sends with status 200, have the class of the error.
  *
  * **Gotchas**
  *
- * Reasoning models refuse `temperature`, `topP` and `stop`; leave these out when you choose one.
+ * Reasoning models refuse `temperature`, `topP` and `stop`; leave these out when you choose one. The responses API
+ * refuses a `maxTokens` below 16.
  *
  * **Example** (A second account as its own target)
  *
@@ -120,6 +155,24 @@ const config: Config.Config<Options> = Config.all({
  *
  * const program = Effect.map(OpenAiEu, (provider) => provider.id)
  * await Effect.runPromise(Effect.provide(program, live)) // => "openai-eu"
+ * ```
+ *
+ * **Example** (The responses API, with reasoning that goes along)
+ *
+ * ```ts import.meta.vitest
+ * import { Effect, Redacted } from "effect"
+ * import { FetchHttpClient } from "effect/http"
+ * import { OpenAi } from "effect-resilient-llm/providers/OpenAi"
+ *
+ * const make = OpenAi.make({
+ *   apiKey: Redacted.make("your-key"),
+ *   api: "responses",
+ *   encryptedReasoning: true,
+ *   defaultModel: "gpt-5-mini"
+ * })
+ *
+ * const program = Effect.map(make, (provider) => provider.defaultModel)
+ * await Effect.runPromise(Effect.provide(program, FetchHttpClient.layer)) // => "gpt-5-mini"
  * ```
  *
  * @category services

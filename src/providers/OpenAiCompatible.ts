@@ -1,5 +1,5 @@
 /**
- * Servers that speak OpenAI's chat completions protocol: gateways, other vendors, local servers.
+ * Servers that speak OpenAI's protocols: other vendors, gateways, local servers.
  *
  * @since 0.1.0
  */
@@ -10,8 +10,10 @@ import type * as Redacted from "effect/Redacted"
 import { attempt, OptionsReader } from "../internal/options.ts"
 import type { LlmConfigError } from "../LlmError.ts"
 import type { LlmProvider } from "../LlmProvider.ts"
-import { protocol } from "./internal/chat.ts"
+import * as Chat from "./internal/chat.ts"
 import * as Http from "./internal/http.ts"
+import { compact } from "./internal/json.ts"
+import * as Responses from "./internal/responses.ts"
 import {
   commonNames,
   commonOf,
@@ -30,8 +32,10 @@ import {
  * @since 0.1.0
  */
 export interface Options extends CommonOptions {
-  /** Address of the API, up to what comes before `/chat/completions`. */
+  /** Address of the API, up to what comes before `/chat/completions` or `/responses`. */
   readonly baseUrl: string
+  /** Which API is asked: chat completions (default) or responses. The options of the other one have no effect. */
+  readonly api?: "chat" | "responses" | undefined
   /** Left out for servers that want none. */
   readonly apiKey?: Redacted.Redacted | undefined
   /**
@@ -41,11 +45,15 @@ export interface Options extends CommonOptions {
   readonly authHeader?: string | undefined
   /** Field for the token limit; `max_tokens` by default. */
   readonly maxTokensField?: "max_tokens" | "max_completion_tokens" | undefined
+  /** Field for the seed; `seed` by default. */
+  readonly seedField?: "seed" | "random_seed" | undefined
   /**
    * Ask for usage at the end of a stream with `stream_options` (default true). Some servers refuse the field, and most
    * of these send usage anyway.
    */
   readonly streamOptions?: boolean | undefined
+  /** Have the responses API give reasoning in encrypted form (default false), as for `OpenAi`. */
+  readonly encryptedReasoning?: boolean | undefined
 }
 
 const make = (options: Options): Effect.Effect<LlmProvider, LlmConfigError, HttpClient> =>
@@ -54,27 +62,36 @@ const make = (options: Options): Effect.Effect<LlmProvider, LlmConfigError, Http
       const reader = new OptionsReader<Options>("openAiCompatible", options, [
         ...commonNames,
         "apiKey",
+        "api",
         "authHeader",
         "maxTokensField",
-        "streamOptions"
+        "seedField",
+        "streamOptions",
+        "encryptedReasoning"
       ])
       const common = commonOf(reader, "openai-compatible", undefined)
       const key = options.apiKey === undefined ? undefined : secretOf(reader, "apiKey")
       const header = (textOption(reader, "authHeader") ?? "authorization").toLowerCase()
+      const api = reader.oneOf("api", ["chat", "responses"], "chat")
+      const encryptedReasoning = reader.boolean("encryptedReasoning", false)
+      const dialect: Chat.Dialect = {
+        provider: common.id,
+        maxTokensField: reader.oneOf("maxTokensField", ["max_tokens", "max_completion_tokens"], "max_tokens"),
+        seedField: reader.oneOf("seedField", ["seed", "random_seed"], "seed"),
+        streamOptions: reader.boolean("streamOptions", true),
+        requireDone: false
+      }
       return {
         ...common,
-        url: endpointUrl(reader, undefined, "/chat/completions"),
+        url: endpointUrl(reader, undefined, api === "responses" ? "/responses" : "/chat/completions"),
         headers: {
           ...common.headers,
           ...(key === undefined ? undefined : { [header]: header === "authorization" ? `Bearer ${key}` : key })
         },
         secretHeaders: [...common.secretHeaders, header],
-        protocol: protocol({
-          provider: common.id,
-          maxTokensField: reader.oneOf("maxTokensField", ["max_tokens", "max_completion_tokens"], "max_tokens"),
-          streamOptions: reader.boolean("streamOptions", true),
-          requireDone: false
-        })
+        protocol: api === "responses"
+          ? Responses.protocol({ provider: common.id, encryptedReasoning })
+          : Chat.protocol(dialect)
       }
     }),
     Http.make
@@ -86,14 +103,169 @@ const config: Config.Config<Options> = Config.all({
   defaultModel: optionalVariable("OPENAI_COMPATIBLE_MODEL")
 })
 
+// -----------------------------------------------------------------------------
+// presets
+// -----------------------------------------------------------------------------
+
 /**
- * A server that speaks OpenAI's chat completions protocol, as a provider.
+ * Options of a preset: every option of {@link OpenAiCompatible}, which wins over the preset.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface PresetOptions extends Omit<Options, "baseUrl"> {
+  readonly baseUrl?: string | undefined
+}
+
+/**
+ * Options of a preset whose server wants a key.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface KeyedPresetOptions extends PresetOptions {
+  readonly apiKey: Redacted.Redacted
+}
+
+/**
+ * Options of the preset for Azure. `apiVersion` chooses the older address, that of one `deployment`; whatever model a
+ * request names, this deployment answers.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type AzureOptions =
+  & Omit<KeyedPresetOptions, "baseUrl">
+  & {
+    /** Address of the resource, such as `https://my-resource.openai.azure.com`. */
+    readonly endpoint: string
+  }
+  & (
+    | { readonly deployment?: string | undefined; readonly apiVersion?: undefined }
+    | { readonly deployment: string; readonly apiVersion: string }
+  )
+
+const preset = (base: Options) => (options: PresetOptions = {}): Options => ({ ...base, ...compact({ ...options }) })
+
+const azure = ({ apiVersion, deployment, endpoint, ...options }: AzureOptions): Options => {
+  const base = `${endpoint}/`.replace(/\/+$/, "/openai")
+  return preset({
+    id: "azure",
+    authHeader: "api-key",
+    defaultModel: deployment,
+    ...(apiVersion === undefined
+      ? { baseUrl: `${base}/v1`, maxTokensField: "max_completion_tokens" }
+      : {
+        baseUrl: `${base}/deployments/${encodeURIComponent(deployment)}?api-version=${encodeURIComponent(apiVersion)}`
+      })
+  })(options)
+}
+
+/**
+ * Options for well-known servers: what to fill in where a server differs.
  *
  * **Details**
  *
+ * | Preset | Address | Differences |
+ * | --- | --- | --- |
+ * | `azure` | `{endpoint}/openai/v1`, or that of one deployment | `api-key` header; `max_completion_tokens` on `v1` |
+ * | `groq` | `https://api.groq.com/openai/v1` | |
+ * | `mistral` | `https://api.mistral.ai/v1` | `random_seed`; refuses `stream_options`; `mistral-small-latest` |
+ * | `deepseek` | `https://api.deepseek.com` | |
+ * | `openrouter` | `https://openrouter.ai/api/v1` | `openrouter/auto` |
+ * | `together` | `https://api.together.xyz/v1` | sends usage unasked |
+ * | `xai` | `https://api.x.ai/v1` | |
+ * | `perplexity` | `https://api.perplexity.ai` | sends usage unasked; `sonar` |
+ * | `ollama` | `http://localhost:11434/v1` | no key |
+ * | `vllm` | `http://localhost:8000/v1` | no key |
+ *
+ * The preset's name is the provider's `id`. A default model is set only where the vendor keeps a name for it; on Azure it
+ * is the `deployment`. How the servers answer differently is understood without being told.
+ *
+ * **Gotchas**
+ *
+ * - Azure's older address takes the token limit as `max_tokens`; for reasoning models set
+ *   `maxTokensField: "max_completion_tokens"`. It has no responses API. With a token of Entra ID instead of a key, set
+ *   `authHeader: "authorization"`.
+ * - OpenRouter shows your application by the headers `HTTP-Referer` and `X-Title`: give them as `headers`.
+ *
+ * **Example** (Two vendors, one by its key from the environment)
+ *
+ * ```ts import.meta.vitest
+ * import { Config, Effect, Layer, Redacted } from "effect"
+ * import { FetchHttpClient } from "effect/http"
+ * import { OpenAiCompatible } from "effect-resilient-llm/providers/OpenAiCompatible"
+ *
+ * const { azure, groq } = OpenAiCompatible.presets
+ *
+ * class Azure extends OpenAiCompatible.Service<Azure>()("app/Azure") {}
+ * class Groq extends OpenAiCompatible.Service<Groq>()("app/Groq") {}
+ *
+ * export const fromEnvironment = Groq.layerConfig(
+ *   Config.map(Config.Redacted("GROQ_API_KEY"), (apiKey) => groq({ apiKey }))
+ * )
+ *
+ * const live = Azure.layer(
+ *   azure({ endpoint: "https://my-resource.openai.azure.com", deployment: "gpt-small", apiKey: Redacted.make("key") })
+ * ).pipe(Layer.provide(FetchHttpClient.layer))
+ *
+ * const program = Effect.map(Azure, (provider) => `${provider.id}: ${provider.defaultModel}`)
+ * await Effect.runPromise(Effect.provide(program, live)) // => "azure: gpt-small"
+ * ```
+ *
+ * @category presets
+ * @since 0.1.0
+ */
+export interface Presets {
+  readonly azure: (options: AzureOptions) => Options
+  readonly groq: (options: KeyedPresetOptions) => Options
+  readonly mistral: (options: KeyedPresetOptions) => Options
+  readonly deepseek: (options: KeyedPresetOptions) => Options
+  readonly openrouter: (options: KeyedPresetOptions) => Options
+  readonly together: (options: KeyedPresetOptions) => Options
+  readonly xai: (options: KeyedPresetOptions) => Options
+  readonly perplexity: (options: KeyedPresetOptions) => Options
+  readonly ollama: (options?: PresetOptions) => Options
+  readonly vllm: (options?: PresetOptions) => Options
+}
+
+const presets: Presets = {
+  azure,
+  groq: preset({ id: "groq", baseUrl: "https://api.groq.com/openai/v1" }),
+  mistral: preset({
+    id: "mistral",
+    baseUrl: "https://api.mistral.ai/v1",
+    defaultModel: "mistral-small-latest",
+    seedField: "random_seed",
+    streamOptions: false
+  }),
+  deepseek: preset({ id: "deepseek", baseUrl: "https://api.deepseek.com" }),
+  openrouter: preset({
+    id: "openrouter",
+    baseUrl: "https://openrouter.ai/api/v1",
+    defaultModel: "openrouter/auto"
+  }),
+  together: preset({ id: "together", baseUrl: "https://api.together.xyz/v1", streamOptions: false }),
+  xai: preset({ id: "xai", baseUrl: "https://api.x.ai/v1" }),
+  perplexity: preset({
+    id: "perplexity",
+    baseUrl: "https://api.perplexity.ai",
+    defaultModel: "sonar",
+    streamOptions: false
+  }),
+  ollama: preset({ id: "ollama", baseUrl: "http://localhost:11434/v1" }),
+  vllm: preset({ id: "vllm", baseUrl: "http://localhost:8000/v1" })
+}
+
+/**
+ * A server that speaks OpenAI's chat completions or responses protocol, as a provider.
+ *
+ * **Details**
+ *
+ * - `OpenAiCompatible.presets` holds the options for well-known servers, see {@link Presets}.
  * - `layerConfig()` reads `OPENAI_COMPATIBLE_BASE_URL` and, when set, `OPENAI_COMPATIBLE_API_KEY` and
  *   `OPENAI_COMPATIBLE_MODEL`. There is no default model: name one in the options or in each request.
- * - Requests are mapped as for {@link OpenAi}, except for the name of the token limit.
+ * - Requests are mapped as for `OpenAi`, except for the names of the token limit and the seed.
  * - Answers are read leniently: a missing `id`, `index` or `usage`; arguments as text or object; content as text or
  *   list; errors as object, text or flat; `[DONE]` may be absent when the answer has a finish reason.
  * - Token counts are passed on as the server tells them.
@@ -119,4 +291,7 @@ const config: Config.Config<Options> = Config.all({
  */
 export class OpenAiCompatible
   extends provider<Options>({ make, config })<OpenAiCompatible>()("effect-resilient-llm/OpenAiCompatible")
-{}
+{
+  /** Options for well-known servers. */
+  static readonly presets: Presets = presets
+}

@@ -14,6 +14,7 @@ import { argumentsText, fileOf, isOurs, partsOf, resultText, urlOf } from "./pro
 export interface Dialect {
   readonly provider: string
   readonly maxTokensField: "max_tokens" | "max_completion_tokens"
+  readonly seedField: "seed" | "random_seed"
   /** Ask for usage at the end of a stream; some servers refuse the field. */
   readonly streamOptions: boolean
   /** Is a stream without `[DONE]` cut even if its answer finished? */
@@ -110,7 +111,7 @@ const encode = (dialect: Dialect, request: LlmRequest, model: string, stream: bo
     temperature: request.temperature,
     top_p: request.topP,
     stop: request.stop === undefined || request.stop.length === 0 ? undefined : request.stop,
-    seed: request.seed,
+    [dialect.seedField]: request.seed,
     tools,
     tool_choice: tools === undefined || choice === undefined
       ? undefined

@@ -49,20 +49,23 @@ const decisive = byWord({
     + " too_many_requests toomanyrequests resource_exhausted 1300",
   Overloaded: "overloaded_error server_is_overloaded engine_overloaded engine_overloaded_error model_overloaded"
     + " service_unavailable_error service_unavailable unavailable",
-  Timeout: "timeout_error deadline_exceeded",
+  Timeout: "timeout_error deadline_exceeded vector_store_timeout",
   Conflict: "conflict_error",
   Authentication: "authentication_error invalid_api_key invalid_authentication_error incorrect_api_key_error"
     + " api_key_invalid unauthenticated account_deactivated",
   Permission: "permission_error permission_denied permission_denied_error unsupported_country_region_territory"
-    + " service_disabled failed_precondition",
+    + " service_disabled failed_precondition data_residency_mismatch",
   NotFound: "not_found_error not_found model_not_found unknown_model invalid_model model_decommissioned"
     + " deploymentnotfound resource_not_found_error notfounderror",
   ContextLength: "context_length_exceeded too_many_tokens too_many_prompt_tokens context_window_exceeded"
     + " exceed_context_size_error prompt_too_long",
   PayloadTooLarge: "request_too_large",
   ContentPolicy: "content_filter content_policy_violation responsibleaipolicyviolation invalid_prompt"
-    + " data_inspection_failed",
-  InvalidRequest: "tool_use_failed"
+    + " data_inspection_failed image_content_policy_violation bio_policy",
+  // The rest are codes of OpenAI's responses, which come without a status.
+  InvalidRequest: "tool_use_failed invalid_image invalid_image_format invalid_base64_image invalid_image_url"
+    + " invalid_image_mode image_too_large image_too_small image_parse_error image_file_too_large"
+    + " unsupported_image_media_type empty_image_file failed_to_download_image image_file_not_found"
 })
 
 // Words that providers put on failures of many kinds; they count only where no status says more.

@@ -51,14 +51,19 @@ export interface Protocol {
   readonly encode: (request: LlmRequest, model: string, stream: boolean) => Fields
   readonly decode: (body: unknown, exchange: Exchange) => ReadonlyArray<Response.PartEncoded>
   readonly stream: (assembler: Assembler, exchange: Exchange) => StreamDecoder
+  /** Cuts the body of a stream into events; as server-sent events by default. */
+  readonly frames?: typeof Sse.make
 }
 
 export interface Endpoint {
   readonly id: string
   readonly defaultModel: string | undefined
   readonly models: Readonly<Record<string, string>> | undefined
-  readonly url: string
+  /** The address, or how it follows from the model. */
+  readonly url: string | ((model: string, stream: boolean) => string)
   readonly headers: Readonly<Record<string, string>>
+  /** The `authorization` header of one request, where it expires. */
+  readonly authorization?: Effect.Effect<string, ProviderError> | undefined
   /** Names of headers that hold secrets or identify the account. */
   readonly secretHeaders: ReadonlyArray<string>
   readonly maxBodyBytes: number
@@ -82,11 +87,11 @@ const decoding = <A>(decode: () => A): Effect.Effect<A, ProviderError> =>
 
 export const make = (endpoint: Endpoint): Effect.Effect<LlmProvider, never, HttpClient.HttpClient> =>
   Effect.map(HttpClient.HttpClient, (httpClient) => {
-    const { id, maxBodyBytes, protocol } = endpoint
+    const { authorization, id, maxBodyBytes, protocol, url } = endpoint
     // A scope owns the connection from the first byte on, so that an interruption between headers and body closes it.
     // It is closed only when the body was not read to its end: to abort what is over costs a stack trace per call.
     const client = HttpClient.withScope(httpClient)
-    const template = HttpClientRequest.post(endpoint.url, { headers: endpoint.headers })
+    const template = HttpClientRequest.post(typeof url === "string" ? url : "", { headers: endpoint.headers })
     // Vendors get no trace headers of ours, and their account headers show in no span.
     const privately = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
       Effect.updateContext(effect, (context: Context.Context<R>) =>
@@ -104,7 +109,8 @@ export const make = (endpoint: Endpoint): Effect.Effect<LlmProvider, never, Http
       try {
         if (key !== undefined) headers["idempotency-key"] = visibleAscii.test(key) ? key : encodeURIComponent(key)
         const body = HttpBody.text(JSON.stringify(protocol.encode(request, model, stream)), "application/json")
-        return HttpClientRequest.setBody(HttpClientRequest.setHeaders(template, headers), body)
+        const addressed = typeof url === "string" ? template : HttpClientRequest.setUrl(template, url(model, stream))
+        return HttpClientRequest.setBody(HttpClientRequest.setHeaders(addressed, headers), body)
       } catch (error) {
         // Parameters and results of tools can hold what JSON cannot.
         throw error instanceof ProviderError ? error : unsupported(id, "not_serialisable")
@@ -116,7 +122,12 @@ export const make = (endpoint: Endpoint): Effect.Effect<LlmProvider, never, Http
       stream: boolean
     ): Effect.Effect<readonly [HttpClientResponse, Exchange], ProviderError, Scope.Scope> =>
       decoding(() => prepare(request, stream)).pipe(
-        Effect.flatMap((prepared) => privately(client.execute(prepared))),
+        Effect.flatMap((prepared) =>
+          authorization === undefined
+            ? privately(client.execute(prepared))
+            : Effect.flatMap(authorization, (value) =>
+              privately(client.execute(HttpClientRequest.setHeader(prepared, "authorization", value))))
+        ),
         // A client of the user's may turn statuses into errors.
         Effect.catch((error) =>
           error instanceof ProviderError
@@ -259,7 +270,7 @@ const events = (
       let ended = false
       let failure: ProviderError | undefined
 
-      const sse = Sse.make((name, data) => {
+      const frames = (protocol.frames ?? Sse.make)((name, data) => {
         if (assembler.finished || data === "") return
         const json = parse(data)
         if (json !== undefined) return decoder.event(name, json)
@@ -289,14 +300,14 @@ const events = (
       const feed = (chunks: NonEmptyReadonlyArray<Uint8Array>): void => {
         for (const chunk of chunks) {
           received ||= chunk.byteLength > 0
-          if (!sse.feed(text.decode(chunk, { stream: true }))) throw malformed(exchange, TOO_LARGE)
+          if (!frames.feed(text.decode(chunk, { stream: true }))) throw malformed(exchange, TOO_LARGE)
         }
       }
 
       const finish = (): void => {
         ended = body.over = true
-        if (!sse.feed(text.decode())) throw malformed(exchange, TOO_LARGE)
-        sse.end()
+        if (!frames.feed(text.decode())) throw malformed(exchange, TOO_LARGE)
+        frames.end()
         if (!assembler.finished) decoder.end?.()
         if (!assembler.finished) throw malformed(exchange, received ? TRUNCATED : EMPTY_BODY)
       }

@@ -73,23 +73,30 @@ export const finishPart = (
 
 /**
  * A tool call. Arguments come as JSON text, or parsed from lenient servers; none at all mean `{}`, and a text that does
- * not parse stays a text. A text cut by the token limit is not a call.
+ * not parse stays a text. A text that the token limit or a filter cut, be it before its first character, is not a call.
  */
 export const toolCallPart = (
   id: string,
   name: string,
   args: unknown,
-  reason: FinishReason
+  reason: FinishReason,
+  metadata?: Metadata
 ): Response.ToolCallPartEncoded | undefined => {
   let params = args
-  if (typeof args === "string" && args.trim() !== "") {
+  if (typeof args === "string") {
     params = parse(args)
     if (params === undefined) {
-      if (reason === "length") return undefined
+      if (reason === "length" || reason === "content-filter") return undefined
       params = args
     }
   }
-  return { type: "tool-call", id, name, params: params === undefined || params === null || params === "" ? {} : params }
+  return {
+    type: "tool-call",
+    id,
+    name,
+    params: params === undefined || params === null || params === "" ? {} : params,
+    ...(metadata === undefined ? undefined : { metadata })
+  }
 }
 
 /** An id for a call to which the server gave none. */
@@ -97,6 +104,7 @@ export const callId = (responseId: unknown, index: number): string => `${textOf(
 
 interface Tool {
   readonly id: string
+  readonly metadata: Metadata | undefined
   name: string | undefined
   args: string
   closed: boolean
@@ -167,11 +175,12 @@ export class Assembler {
   }
 
   /** Starts a tool call under `key`; an earlier call under the same key is complete. Its name may follow later. */
-  startTool(key: unknown, id: string | undefined, name: string | undefined): void {
+  startTool(key: unknown, id: string | undefined, name: string | undefined, metadata?: Metadata): void {
     this.spend(blockCost)
     this.endTool(key)
     const tool: Tool = {
       id: id ?? callId(this.responseId, this.tools.length),
+      metadata,
       name: undefined,
       args: "",
       closed: false
@@ -216,8 +225,8 @@ export class Assembler {
     this.describe()
     this.close()
     for (const key of this.toolOf.keys()) this.endTool(key)
-    for (const { args, id, name } of this.tools) {
-      const call = name === undefined ? undefined : toolCallPart(id, name, args, reason)
+    for (const { args, id, metadata, name } of this.tools) {
+      const call = name === undefined ? undefined : toolCallPart(id, name, args, reason, metadata)
       if (call !== undefined) this.out.push(call)
     }
     this.out.push(finishPart(reason, tokens, metadata))

@@ -12,7 +12,7 @@ const dataUrl = /^data:([^;,]*)(?:;[^,]*)?;base64,/i
 
 const encodedFile = (data: Prompt.FilePartEncoded["data"]): FileData => {
   if (typeof data === "string") {
-    if (/^https?:\/\//i.test(data)) return { url: data }
+    if (/^(?:https?|gs):\/\//i.test(data)) return { url: data }
     const prefix = dataUrl.exec(data)
     return { base64: prefix === null ? data : data.slice(prefix[0].length) }
   }

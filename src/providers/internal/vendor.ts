@@ -36,13 +36,18 @@ const headerName = /^[!#$%&'*+.^_`|~\w-]+$/
 const headerValue = /^[\x20-\x7e\x80-\xff]*$/
 const secretValue = /^[\x21-\x7e]+$/
 
-/** A key, without the blanks that files and shells leave around it. */
+/** The text of a key, without the blanks that files and shells leave around it; `undefined` when it is none. */
+export const secretText = (secret: Redacted.Redacted<unknown>): string | undefined => {
+  const value = Redacted.value(secret)
+  const text = typeof value === "string" ? value.trim() : ""
+  return secretValue.test(text) ? text : undefined
+}
+
+/** A key given as an option. */
 export const secretOf = <O extends object>(reader: OptionsReader<O>, key: keyof O & string): string => {
   const value: unknown = reader.value(key)
   if (!Redacted.isRedacted(value)) return reader.fail(key, "a Redacted text", value)
-  const secret = Redacted.value(value)
-  const text = typeof secret === "string" ? secret.trim() : ""
-  return secretValue.test(text) ? text : reader.fail(key, "a key without blanks and line breaks", secret)
+  return secretText(value) ?? reader.fail(key, "a key without blanks and line breaks", Redacted.value(value))
 }
 
 export const textOption = <O extends object>(reader: OptionsReader<O>, key: keyof O & string): string | undefined => {

@@ -1,0 +1,209 @@
+/**
+ * Google's Gemini models, through the Gemini API or Vertex AI.
+ *
+ * @since 0.1.0
+ */
+import * as Config from "effect/Config"
+import * as Effect from "effect/Effect"
+import type { HttpClient } from "effect/http/HttpClient"
+import * as Option from "effect/Option"
+import * as Redacted from "effect/Redacted"
+import { attempt, OptionsReader } from "../internal/options.ts"
+import type { LlmConfigError, ProviderError, Reason } from "../LlmError.ts"
+import type { LlmProvider } from "../LlmProvider.ts"
+import { providerError } from "./internal/errors.ts"
+import { protocol } from "./internal/gemini.ts"
+import * as Http from "./internal/http.ts"
+import {
+  commonNames,
+  commonOf,
+  type CommonOptions,
+  endpointUrl,
+  optionalVariable,
+  provider,
+  secretOf,
+  secretText
+} from "./internal/vendor.ts"
+
+/**
+ * Model asked when neither the request nor the options name one.
+ *
+ * @category defaults
+ * @since 0.1.0
+ */
+export const defaultModel = "gemini-2.5-flash"
+
+/**
+ * Where and as whom Vertex AI is asked.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Vertex {
+  /** Identifier of the Google Cloud project. */
+  readonly project: string
+  /** A region such as `europe-west4`, `us` or `eu`, or `global`. */
+  readonly location: string
+  /**
+   * An OAuth access token, or an effect that gives one. The effect runs once per request, because tokens expire: let it
+   * cache (`Effect.cachedWithTTL`). If it fails, the request fails with reason `Network` as never sent.
+   */
+  readonly accessToken: Redacted.Redacted | Effect.Effect<Redacted.Redacted, unknown>
+}
+
+/**
+ * Options of {@link Gemini}: either `apiKey` or `vertex`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options extends CommonOptions {
+  /** A key of the Gemini API. */
+  readonly apiKey?: Redacted.Redacted | undefined
+  /** Ask Vertex AI instead of the Gemini API. */
+  readonly vertex?: Vertex | undefined
+}
+
+/** The `authorization` header of each request. */
+const bearerOf = (reader: OptionsReader<Vertex>, id: string): Effect.Effect<string, ProviderError> => {
+  const token: unknown = reader.value("accessToken")
+  if (!Effect.isEffect(token)) return Effect.succeed(`Bearer ${secretOf(reader, "accessToken")}`)
+  const failure = (reason: Reason, code: string): ProviderError => providerError(id, reason, { code })
+  return (token as Effect.Effect<unknown, unknown>).pipe(
+    Effect.mapError(() => failure({ _tag: "Network", sent: false }, "access_token_unavailable")),
+    Effect.flatMap((value) => {
+      const text = Redacted.isRedacted(value) ? secretText(value) : undefined
+      return text === undefined
+        ? Effect.fail(failure({ _tag: "Authentication" }, "invalid_access_token"))
+        : Effect.succeed(`Bearer ${text}`)
+    })
+  )
+}
+
+const pattern = (reader: OptionsReader<Vertex>, key: "project" | "location", rule: string, shape: RegExp): string => {
+  const value: unknown = reader.value(key)
+  return typeof value === "string" && shape.test(value) ? value : reader.fail(key, rule, value)
+}
+
+const hostOf = (location: string): string => {
+  if (location === "global") return "https://aiplatform.googleapis.com"
+  return location === "us" || location === "eu"
+    ? `https://aiplatform.${location}.rep.googleapis.com`
+    : `https://${location}-aiplatform.googleapis.com`
+}
+
+/** `tunedModels/x` and `models/x` are whole names; anything else is a name among `models`. */
+const modelPath = (model: string): string => {
+  const [, collection = "models", name = model] = /^(models|tunedModels)\/(.+)$/.exec(model) ?? []
+  return `${collection}/${encodeURIComponent(name)}`
+}
+
+/** Puts model and method behind the path of `base`, before its query. */
+const operation = (base: string): Http.Endpoint["url"] => {
+  const [, address, query = ""] = /^([^?]*)\??(.*)$/.exec(base) ?? []
+  return (model, stream) => {
+    const search = [query, stream ? "alt=sse" : ""].filter((part) => part !== "").join("&")
+    const method = stream ? "streamGenerateContent" : "generateContent"
+    return `${address}/${modelPath(model)}:${method}${search === "" ? "" : `?${search}`}`
+  }
+}
+
+const make = (options: Options): Effect.Effect<LlmProvider, LlmConfigError, HttpClient> =>
+  Effect.flatMap(
+    attempt((): Http.Endpoint => {
+      const reader = new OptionsReader<Options>("gemini", options, [...commonNames, "apiKey", "vertex"])
+      const common = commonOf(reader, "gemini", defaultModel)
+      const vertex = reader.value("vertex")
+      if (vertex === undefined) {
+        return {
+          ...common,
+          url: operation(endpointUrl(reader, "https://generativelanguage.googleapis.com", "/v1beta")),
+          headers: { ...common.headers, "x-goog-api-key": secretOf(reader, "apiKey") },
+          secretHeaders: [...common.secretHeaders, "x-goog-api-key"],
+          protocol: protocol({ callIds: true })
+        }
+      }
+      if (reader.value("apiKey") !== undefined) reader.fail("apiKey", "absent when vertex is given", options.apiKey)
+      const inner = new OptionsReader<Vertex>("gemini.vertex", vertex, ["project", "location", "accessToken"])
+      const project = pattern(inner, "project", "the identifier of a project", /^\w[\w:.-]*$/)
+      const location = pattern(inner, "location", "the name of a region", /^[a-z][a-z\d-]*$/)
+      const path = `/v1beta1/projects/${project}/locations/${location}/publishers/google`
+      return {
+        ...common,
+        url: operation(endpointUrl(reader, hostOf(location), path)),
+        authorization: bearerOf(inner, common.id),
+        protocol: protocol({ callIds: false })
+      }
+    }),
+    Http.make
+  )
+
+// Either variable; when both are missing, the failure names the first.
+const key: Config.Config<Redacted.Redacted> = Config.flatMap(
+  Config.option(Config.Redacted("GOOGLE_API_KEY")),
+  Option.match({
+    onNone: () => Config.Redacted("GEMINI_API_KEY"),
+    onSome: (other) => Config.withDefault(Config.Redacted("GEMINI_API_KEY"), other)
+  })
+)
+
+const config: Config.Config<Options> = Config.all({
+  apiKey: key,
+  baseUrl: optionalVariable("GEMINI_BASE_URL")
+})
+
+/**
+ * Google Gemini as a provider.
+ *
+ * **Details**
+ *
+ * - `Gemini.layer(options)` needs an `HttpClient`; `Gemini.layerConfig()` reads `GEMINI_API_KEY` or `GOOGLE_API_KEY`
+ *   and, when set, `GEMINI_BASE_URL`, an address without `/v1beta`; `Gemini.make(options)` gives the provider as a
+ *   value. With `vertex` in place of `apiKey`, Vertex AI is asked.
+ * - System messages go to `systemInstruction`, and neighbours of one role become one turn. Tool results are objects:
+ *   any other value is sent as `output`, a failure as `error`.
+ * - Files: any type. Bytes go as `inlineData`, addresses (`https`, and `gs` at Vertex AI) as `fileData`. Files in tool
+ *   results need a Gemini 3 model.
+ * - Schemas are sent as they are, in `parametersJsonSchema` and `responseJsonSchema`. `strict` and the name of a schema
+ *   have no place and are left out.
+ * - A `thoughtSignature` is kept as metadata under `google`, of text, reasoning, files and tool calls, and is sent back
+ *   with its part. Reasoning without one is not sent back. Calls that another vendor made are marked as foreign where
+ *   the model, from Gemini 3 on, wants a signature.
+ * - Calls without an id get one. Ids are sent back, except to Vertex AI, which refuses them.
+ * - Pages of grounding and citations are `source` parts before the finish part.
+ * - A prompt that was blocked is an answer without content that finishes with `content-filter`.
+ * - A stream is whole only if its last chunk has a finish reason; without, it fails as truncated.
+ *
+ * **Gotchas**
+ *
+ * - Models before Gemini 3 refuse tools together with a JSON format.
+ * - Limits per minute and per day both read "you exceeded your current quota". The latter are reason `Quota`, the former
+ *   `RateLimit`.
+ *
+ * **Example** (Vertex AI with a token that is renewed)
+ *
+ * ```ts import.meta.vitest
+ * import { Effect, Exit, Redacted } from "effect"
+ * import { FetchHttpClient } from "effect/http"
+ * import { Gemini } from "effect-resilient-llm/providers/Gemini"
+ *
+ * const askForToken = Effect.succeed(Redacted.make("token")) // your credentials library
+ *
+ * const program = Effect.gen(function*() {
+ *   const accessToken = yield* Effect.cachedWithTTL(
+ *     askForToken,
+ *     (exit) => Exit.isSuccess(exit) ? "30 minutes" : 0
+ *   )
+ *   const provider = yield* Gemini.make({
+ *     id: "vertex",
+ *     vertex: { project: "my-project", location: "europe-west4", accessToken }
+ *   })
+ *   return [provider.id, provider.defaultModel]
+ * })
+ * await Effect.runPromise(Effect.provide(program, FetchHttpClient.layer)) // => ["vertex", "gemini-2.5-flash"]
+ * ```
+ *
+ * @category services
+ * @since 0.1.0
+ */
+export class Gemini extends provider<Options>({ make, config })<Gemini>()("effect-resilient-llm/Gemini") {}

@@ -1,0 +1,401 @@
+// Google's generateContent protocol, of the Gemini API and of Vertex AI.
+import type * as Prompt from "effect/ai/Prompt"
+import type * as Response from "effect/ai/Response"
+import { TRUNCATED } from "../../LlmError.ts"
+import type { LlmRequest } from "../../LlmRequest.ts"
+import { type Exchange, malformed, NO_CHOICE, ofEvent, WRONG_SHAPE } from "./errors.ts"
+import type { Protocol, StreamDecoder } from "./http.ts"
+import { compact, countOf, type Fields, fieldsOf, isFields, listOf, parse, textOf } from "./json.ts"
+import { type Assembler, callId, finishPart, metadataPart, type Tokens, toolCallPart } from "./parts.ts"
+import { fileOf, isOurs, partsOf, resultText, vendorOptions } from "./prompt.ts"
+
+const vendor = "google"
+
+// -----------------------------------------------------------------------------
+// request
+// -----------------------------------------------------------------------------
+
+export interface Dialect {
+  /** Send the ids of calls and results? Vertex AI refuses them: it pairs results with calls by order and name. */
+  readonly callIds: boolean
+}
+
+// Gemini 3 refuses a step whose first call has no signature. This one is Google's own for calls it did not make.
+const foreignSignature = "skip_thought_signature_validator"
+const wantsSignature = /gemini-(?:[3-9]|\d\d)/
+
+const signatureOf = (part: { readonly options?: Prompt.ProviderOptions | undefined }): string | undefined =>
+  textOf(vendorOptions(part, vendor)["thoughtSignature"])
+
+const filePart = (part: Prompt.FilePartEncoded): Fields => {
+  const { data, mediaType } = fileOf(part)
+  return data.url === undefined
+    ? { inlineData: { mimeType: mediaType, data: data.base64 } }
+    : { fileData: { mimeType: mediaType, fileUri: data.url } }
+}
+
+/** A result is an object: as it is, or under Google's names for the output and the error of a function. */
+const resultPart = (part: Prompt.ToolResultPartEncoded, { callIds }: Dialect): Fields => {
+  const output = part.modelOutput ?? []
+  const told = output.some(({ type }) => type === "text") ? resultText(part) : part.result ?? null
+  const files = output.flatMap((file) => file.type === "file" ? [filePart(file)] : [])
+  return {
+    functionResponse: compact({
+      id: callIds ? part.id : undefined,
+      name: part.name,
+      response: part.isFailure ? { error: told } : isFields(told) ? told : { output: told },
+      parts: files.length === 0 ? undefined : files
+    })
+  }
+}
+
+const pieceOf = (
+  part: Prompt.UserMessagePartEncoded | Prompt.AssistantMessagePartEncoded | Prompt.ToolMessagePartEncoded,
+  dialect: Dialect
+): Fields | undefined => {
+  const thoughtSignature = signatureOf(part)
+  switch (part.type) {
+    case "text":
+      return part.text === "" && thoughtSignature === undefined
+        ? undefined
+        : compact({ text: part.text, thoughtSignature })
+    case "file":
+      return compact({ ...filePart(part), thoughtSignature })
+    case "reasoning":
+      // Only what this vendor signed may be sent back; reasoning of others is left out.
+      return thoughtSignature === undefined ? undefined : { text: part.text, thought: true, thoughtSignature }
+    case "tool-call": {
+      if (!isOurs(part)) return undefined
+      const args = fieldsOf(typeof part.params === "string" ? parse(part.params) : part.params)
+      const functionCall = compact({ id: dialect.callIds ? part.id : undefined, name: part.name, args })
+      return compact({ functionCall, thoughtSignature })
+    }
+    case "tool-result":
+      return isOurs(part) ? resultPart(part, dialect) : undefined
+    default:
+      return undefined
+  }
+}
+
+const piecesOf = (
+  message: Exclude<Prompt.MessageEncoded, Prompt.SystemMessageEncoded>,
+  model: string,
+  dialect: Dialect
+): ReadonlyArray<Fields> => {
+  const pieces: Array<Fields> = []
+  let step = wantsSignature.test(model)
+  for (const part of partsOf<Parameters<typeof pieceOf>[0]>(message.content)) {
+    const piece = pieceOf(part, dialect)
+    if (piece === undefined) continue
+    const foreign = step && piece["functionCall"] !== undefined && piece["thoughtSignature"] === undefined
+    if (piece["functionCall"] !== undefined) step = false
+    pieces.push(foreign ? { ...piece, thoughtSignature: foreignSignature } : piece)
+  }
+  return pieces
+}
+
+/** Neighbours of one role are one turn. Results stay apart from what the user says: they must be as many as the calls. */
+const contentsOf = (request: LlmRequest, model: string, dialect: Dialect): ReadonlyArray<Fields> => {
+  const turns: Array<{ readonly of: string; readonly parts: Array<Fields> }> = []
+  for (const message of request.prompt) {
+    if (message.role === "system") continue
+    const parts = piecesOf(message, model, dialect)
+    if (parts.length === 0) continue
+    const turn = turns[turns.length - 1]
+    if (turn?.of === message.role) turn.parts.push(...parts)
+    else turns.push({ of: message.role, parts: [...parts] })
+  }
+  return turns.map(({ of, parts }) => ({ role: of === "assistant" ? "model" : "user", parts }))
+}
+
+const modes = { auto: "AUTO", none: "NONE", required: "ANY" } as const
+
+const callingConfig = (choice: NonNullable<LlmRequest["toolChoice"]>): Fields =>
+  typeof choice === "string" ? { mode: modes[choice] } : { mode: "ANY", allowedFunctionNames: [choice.tool] }
+
+const encode = (dialect: Dialect, request: LlmRequest, model: string): Fields => {
+  const { responseFormat: format, stop, toolChoice } = request
+  const system = request.prompt.flatMap((message) =>
+    message.role === "system" && message.content !== "" ? [{ text: message.content }] : []
+  )
+  const tools = request.tools === undefined || request.tools.length === 0 ? undefined : request.tools
+  const config = compact({
+    maxOutputTokens: request.maxTokens,
+    temperature: request.temperature,
+    topP: request.topP,
+    stopSequences: stop === undefined || stop.length === 0 ? undefined : stop,
+    seed: request.seed,
+    responseMimeType: format?.type === "json" ? "application/json" : undefined,
+    responseJsonSchema: format?.type === "json" ? format.schema : undefined
+  })
+  return compact({
+    contents: contentsOf(request, model, dialect),
+    systemInstruction: system.length === 0 ? undefined : { parts: system },
+    tools: tools === undefined ? undefined : [{
+      functionDeclarations: tools.map(({ description, name, parameters }) =>
+        compact({ name, description, parametersJsonSchema: parameters })
+      )
+    }],
+    toolConfig: tools === undefined || toolChoice === undefined
+      ? undefined
+      : { functionCallingConfig: callingConfig(toolChoice) },
+    generationConfig: Object.keys(config).length === 0 ? undefined : config
+  })
+}
+
+// -----------------------------------------------------------------------------
+// shared by both kinds of answer
+// -----------------------------------------------------------------------------
+
+const finishReasons: ReadonlyMap<string, Response.FinishReason> = new Map([
+  ["STOP", "stop"],
+  ["MAX_TOKENS", "length"],
+  ["SAFETY", "content-filter"],
+  ["RECITATION", "content-filter"],
+  ["BLOCKLIST", "content-filter"],
+  ["PROHIBITED_CONTENT", "content-filter"],
+  ["SPII", "content-filter"],
+  ["IMAGE_SAFETY", "content-filter"],
+  ["IMAGE_PROHIBITED_CONTENT", "content-filter"],
+  ["IMAGE_RECITATION", "content-filter"],
+  ["MODEL_ARMOR", "content-filter"],
+  ["MALFORMED_FUNCTION_CALL", "error"],
+  ["UNEXPECTED_TOOL_CALL", "error"],
+  ["TOO_MANY_TOOL_CALLS", "error"]
+])
+
+/** What one piece of content says. */
+type Piece =
+  | { readonly type: "text" | "reasoning"; readonly text: string; readonly metadata: Metadata | undefined }
+  | {
+    readonly type: "file"
+    readonly mediaType: string
+    readonly data: string
+    readonly metadata: Metadata | undefined
+  }
+  | {
+    readonly type: "call"
+    readonly id: string | undefined
+    readonly name: string
+    readonly args: unknown
+    readonly metadata: Metadata | undefined
+  }
+type Metadata = Response.ProviderMetadata
+
+const readPiece = (input: unknown): ReadonlyArray<Piece> => {
+  const piece = fieldsOf(input)
+  const signature = textOf(piece["thoughtSignature"])
+  const metadata: Metadata | undefined = signature === undefined
+    ? undefined
+    : { [vendor]: { thoughtSignature: signature } }
+  const call = fieldsOf(piece["functionCall"])
+  const name = textOf(call["name"])
+  if (name !== undefined) return [{ type: "call", id: textOf(call["id"]), name, args: call["args"], metadata }]
+  const thought = piece["thought"] === true
+  const file = fieldsOf(piece["inlineData"])
+  const mediaType = textOf(file["mimeType"])
+  const data = textOf(file["data"])
+  // Images inside thoughts are drafts.
+  if (mediaType !== undefined && data !== undefined) {
+    return thought ? [] : [{ type: "file", mediaType, data, metadata }]
+  }
+  const { text } = piece
+  // A signature can come with an empty text.
+  return typeof text === "string" && (text !== "" || metadata !== undefined)
+    ? [{ type: thought ? "reasoning" : "text", text, metadata }]
+    : []
+}
+
+/** An answer comes in chunks, each in the shape of a whole one, which is one chunk. */
+class Answer {
+  id: unknown
+  model: unknown
+  /** Was there a candidate, or word that there will be none? */
+  given = false
+  private said = false
+  private called = false
+  private blocked = false
+  private reason: string | undefined
+  private usage: Fields = {}
+  private readonly sources = new Map<string, string>()
+  private readonly exchange: Exchange
+  private readonly spend: (amount: number) => void
+
+  constructor(exchange: Exchange, spend: (amount: number) => void) {
+    this.exchange = exchange
+    this.spend = spend
+  }
+
+  /** Takes the next chunk, or a list of them, and returns its content. */
+  take(data: unknown): ReadonlyArray<Piece> {
+    return Array.isArray(data) ? data.flatMap((chunk) => this.takeChunk(chunk)) : this.takeChunk(data)
+  }
+
+  private takeChunk(chunk: unknown): ReadonlyArray<Piece> {
+    if (!isFields(chunk)) throw malformed(this.exchange, WRONG_SHAPE)
+    if (chunk["error"] !== undefined && chunk["error"] !== null) throw ofEvent(this.exchange, chunk)
+    this.id ??= textOf(chunk["responseId"])
+    this.model ??= textOf(chunk["modelVersion"])
+    // Counts grow: later ones replace earlier ones.
+    if (isFields(chunk["usageMetadata"])) this.usage = chunk["usageMetadata"]
+    if (textOf(fieldsOf(chunk["promptFeedback"])["blockReason"]) !== undefined) this.given = this.blocked = true
+    const candidate = listOf(chunk["candidates"]).find((one) => isFields(one) && (one["index"] ?? 0) === 0)
+    if (!isFields(candidate)) return []
+    this.given = true
+    const pieces = listOf(fieldsOf(candidate["content"])["parts"]).flatMap(readPiece)
+    // Some models tell a reason in every chunk: only the last one counts.
+    const reason = textOf(candidate["finishReason"])
+    if (reason !== undefined || pieces.length > 0) this.reason = reason
+    for (const piece of pieces) {
+      if (piece.type === "call") this.called = true
+      if (!("text" in piece) || piece.text !== "") this.said = true
+    }
+    this.takeSources(candidate)
+    return pieces
+  }
+
+  private takeSources(candidate: Fields): void {
+    const grounds = listOf(fieldsOf(candidate["groundingMetadata"])["groundingChunks"]).map(fieldsOf)
+    const citations = fieldsOf(candidate["citationMetadata"])
+    const found = [
+      ...grounds.map((ground) => fieldsOf(ground["web"] ?? ground["retrievedContext"] ?? ground["maps"])),
+      ...[...listOf(citations["citationSources"]), ...listOf(citations["citations"])].map(fieldsOf)
+    ]
+    for (const { title, uri } of found) {
+      const url = textOf(uri)
+      if (url === undefined || this.sources.has(url) || !URL.canParse(url)) continue
+      const name = textOf(title) ?? url
+      this.spend(url.length + name.length)
+      this.sources.set(url, name)
+    }
+  }
+
+  /** Has the last chunk of content said why it is the last? */
+  get whole(): boolean {
+    return this.blocked || this.reason !== undefined
+  }
+
+  get finishReason(): Response.FinishReason {
+    if (this.reason === undefined) return this.blocked ? "content-filter" : "unknown"
+    const reason = finishReasons.get(this.reason) ?? "other"
+    // Calls have no reason of their own.
+    return reason === "stop" && this.called ? "tool-calls" : reason
+  }
+
+  /** Thoughts are not among the candidates' tokens, but cached tokens are among the prompt's. */
+  get tokens(): Tokens {
+    const told = countOf(this.usage["candidatesTokenCount"])
+    const reasoning = countOf(this.usage["thoughtsTokenCount"])
+    return {
+      input: countOf(this.usage["promptTokenCount"]),
+      cacheRead: countOf(this.usage["cachedContentTokenCount"]),
+      output: told === undefined && reasoning === undefined ? undefined : (told ?? 0) + (reasoning ?? 0),
+      reasoning
+    }
+  }
+
+  /** The sources of what was said; without content they mean nothing. */
+  get sourceParts(): ReadonlyArray<Response.UrlSourcePartEncoded> {
+    if (!this.said) return []
+    return Array.from(this.sources, ([url, title], i) => ({
+      type: "source",
+      sourceType: "url",
+      id: String(i),
+      url,
+      title
+    }))
+  }
+}
+
+const described = <P extends object>(part: P, metadata: Metadata | undefined) =>
+  metadata === undefined ? part : { ...part, metadata }
+
+// -----------------------------------------------------------------------------
+// whole answer
+// -----------------------------------------------------------------------------
+
+const decode = (body: unknown, exchange: Exchange): ReadonlyArray<Response.PartEncoded> => {
+  const answer = new Answer(exchange, () => {}) // the body's size is the limit
+  const pieces = answer.take(body)
+  if (!answer.given) throw malformed(exchange, NO_CHOICE)
+  // A stream without events is a list of chunks.
+  if (Array.isArray(body) && !answer.whole) throw malformed(exchange, TRUNCATED)
+  const { finishReason: reason, id, model } = answer
+  const parts: Array<Response.PartEncoded> = [metadataPart(exchange, id, model)]
+  let calls = 0
+  for (const piece of pieces) {
+    if (piece.type === "call") {
+      const part = toolCallPart(piece.id ?? callId(id, calls), piece.name, piece.args, reason, piece.metadata)
+      calls++
+      if (part !== undefined) parts.push(part)
+    } else if (piece.type === "file") {
+      const { data, mediaType, type } = piece
+      parts.push(described({ type, mediaType, data }, piece.metadata))
+    } else {
+      const { metadata, text, type } = piece
+      const last = parts[parts.length - 1]
+      // A signature belongs to its piece alone.
+      if (last?.type === type && last.metadata === undefined && metadata === undefined) {
+        parts[parts.length - 1] = { type, text: last.text + text }
+      } else parts.push(described({ type, text }, metadata))
+    }
+  }
+  parts.push(...answer.sourceParts, finishPart(reason, answer.tokens))
+  return parts
+}
+
+// -----------------------------------------------------------------------------
+// stream
+// -----------------------------------------------------------------------------
+
+const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
+  const answer = new Answer(exchange, (amount) => parts.spend(amount))
+  let calls = 0
+
+  const takePiece = (piece: Piece): void => {
+    const { metadata } = piece
+    switch (piece.type) {
+      case "call": {
+        const { args, id, name } = piece
+        const key = calls++
+        if (metadata !== undefined) parts.spend(JSON.stringify(metadata).length)
+        parts.startTool(key, id, name, metadata)
+        parts.toolDelta(key, typeof args === "string" ? args : JSON.stringify(args ?? {}))
+        parts.endTool(key)
+        break
+      }
+      case "file": {
+        const { data, mediaType, type } = piece
+        parts.close()
+        parts.out.push(described({ type, mediaType, data }, metadata))
+        break
+      }
+      default:
+        // A signature belongs to its piece alone.
+        if (metadata !== undefined) parts.close()
+        parts.open(piece.type)
+        parts.delta(piece.type, piece.text)
+        if (metadata !== undefined) parts.close(metadata)
+    }
+  }
+
+  return {
+    event: (_, data) => {
+      const pieces = answer.take(data)
+      parts.describe(answer.id, answer.model)
+      for (const piece of pieces) takePiece(piece)
+    },
+    end: () => {
+      if (!answer.whole) return
+      parts.close()
+      parts.out.push(...answer.sourceParts)
+      parts.finish(answer.finishReason, answer.tokens)
+    }
+  }
+}
+
+export const protocol = (dialect: Dialect): Protocol => ({
+  encode: (request, model) => encode(dialect, request, model),
+  decode,
+  stream: decodeStream
+})
