@@ -232,6 +232,18 @@ export const ModelSubstituted = Schema.TaggedStruct("ModelSubstituted", {
 })
 
 /**
+ * Reasoning of another provider in the prompt was not sent to this target.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const ReasoningDropped = Schema.TaggedStruct("ReasoningDropped", {
+  ...base,
+  target: Schema.String,
+  parts: Schema.Number
+})
+
+/**
  * The response cache answered (`fresh`), stood in for a failure (`stale`), stored an answer, or refused to store one
  * that is not whole (`rejected`).
  *
@@ -302,6 +314,7 @@ export const LlmEvent = Schema.Union([
   TargetSkipped,
   FailedOver,
   ModelSubstituted,
+  ReasoningDropped,
   Cache,
   CircuitChanged,
   CallEnded

@@ -32,6 +32,11 @@ export interface LlmProvider {
   readonly defaultModel?: string | undefined
   /** Logical model name → this provider's name. */
   readonly models?: Readonly<Record<string, string>> | undefined
+  /**
+   * The name in a part's `options` under which this provider finds the marks of its own reasoning; reasoning of others
+   * is not sent to it, and the ledger says so. `false`: it takes none. Absent: it decides by itself, silently.
+   */
+  readonly reasoning?: string | false | undefined
   readonly generate: (request: LlmRequest) => Effect.Effect<ReadonlyArray<Response.PartEncoded>, ProviderError>
   readonly stream: (request: LlmRequest) => Stream.Stream<Response.StreamPartEncoded, ProviderError>
 }
@@ -46,6 +51,8 @@ export interface Options {
   readonly id: string
   readonly defaultModel?: string | undefined
   readonly models?: Readonly<Record<string, string>> | undefined
+  /** See {@link LlmProvider}. */
+  readonly reasoning?: string | false | undefined
   /** A text, or the parts of an answer. */
   readonly generate: (
     request: LlmRequest
@@ -86,6 +93,7 @@ export const make = (options: Options): LlmProvider => {
     id: options.id,
     defaultModel: options.defaultModel,
     models: options.models,
+    reasoning: options.reasoning,
     generate,
     stream: options.stream ??
       ((request) =>

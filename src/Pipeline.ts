@@ -542,6 +542,19 @@ const modelOf = ({ request }: Call, target: Target): string | undefined =>
     ? target.config.defaultModel ?? target.config.provider.defaultModel
     : modelFor(target, request.model)
 
+/** Parts of reasoning in the prompt that this provider cannot take, because they carry no mark of its own. */
+const foreignReasoning = ({ prompt }: LlmRequest, own: string | false | undefined): number => {
+  if (own === undefined) return 0
+  let count = 0
+  for (const { content, role } of prompt) {
+    if (role !== "assistant" || typeof content === "string") continue
+    for (const part of content) {
+      if (part.type === "reasoning" && (own === false || part.options?.[own] === undefined)) count += 1
+    }
+  }
+  return count
+}
+
 /** The request as this target's provider gets it. */
 const requestFor = (call: Call, target: Target): LlmRequest => {
   const { config, index } = target
@@ -552,6 +565,8 @@ const requestFor = (call: Call, target: Target): LlmRequest => {
     const mapped = Object.hasOwn(config.models ?? {}, logical) || Object.hasOwn(config.provider.models ?? {}, logical)
     if (!mapped) emit(call, { _tag: "ModelSubstituted", target: config.id, requested: logical, model })
   }
+  const foreign = foreignReasoning(call.request, config.provider.reasoning)
+  if (foreign > 0) emit(call, { _tag: "ReasoningDropped", target: config.id, parts: foreign })
   return {
     ...call.request,
     ...(model === undefined ? undefined : { model }),

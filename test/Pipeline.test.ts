@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Stream } from "effect"
+import { LlmClient, LlmError, LlmProvider } from "effect-resilient-llm"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { ask, failure, kinds, nothingHeld, rig, success, timed, vector } from "./support.ts"
 
@@ -150,6 +151,47 @@ describe.each(kinds)("%s", (kind) => {
       yield* nothingHeld(r)
     })))
 })
+
+it.effect("reasoning that a target cannot take is noted in the ledger", () =>
+  Effect.gen(function*() {
+    const make = (id: string, reasoning: string | false | undefined) =>
+      LlmProvider.make({
+        id,
+        reasoning,
+        generate: () =>
+          id === "d" ? Effect.succeed("Hello.") : Effect.fail(
+            new LlmError.ProviderError({ provider: id, reason: { _tag: "Quota" } })
+          )
+      })
+    const layer = LlmClient.layerDynamic([
+      make("a", "mine"),
+      make("b", "other"),
+      make("c", undefined),
+      make("d", false)
+    ])
+    const response = yield* Effect.provide(
+      Effect.flatMap(LlmClient, (client) =>
+        client.complete({
+          prompt: [
+            { role: "user", content: "Hi" },
+            {
+              role: "assistant",
+              content: [
+                { type: "reasoning", text: "Hm.", options: { mine: { signature: "s" } } },
+                { type: "reasoning", text: "Hm?" },
+                { type: "text", text: "Hello." }
+              ]
+            },
+            { role: "user", content: "Hi again" }
+          ]
+        })),
+      layer
+    )
+    assert.deepStrictEqual(
+      response.ledger.flatMap((event) => event._tag === "ReasoningDropped" ? [[event.target, event.parts]] : []),
+      [["a", 1], ["b", 2], ["d", 2]]
+    )
+  }))
 
 describe("a circuit per model", () => {
   it.effect("one model's outage leaves the others alone", () =>

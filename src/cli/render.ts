@@ -125,8 +125,7 @@ const skips = {
   "rate-limited": "local rate limit",
   "bulkhead-full": "too many calls in flight",
   "no-model": "has no model for this",
-  "context-too-small": "its context is too small",
-  "failover-off": "failover is off"
+  "context-too-small": "its context is too small"
 } as const
 
 const keys = {
@@ -227,6 +226,9 @@ export const rows = (events: ReadonlyArray<LlmEvent>): ReadonlyArray<Row> => {
         break
       case "ModelSubstituted":
         add(at, event.target, "model", `${event.model} for ${event.requested}`)
+        break
+      case "ReasoningDropped":
+        add(at, event.target, "reasoning", `${event.parts} parts of others not sent`, "quiet")
         break
       case "Cache":
         add(at, "", "cache", cache(event), event.result === "stale" ? "warn" : "quiet")

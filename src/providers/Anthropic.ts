@@ -72,6 +72,7 @@ const make = (options: Options): Effect.Effect<LlmProvider, LlmConfigError, Http
           ...(beta.length === 0 ? undefined : { "anthropic-beta": beta.join(",") })
         },
         secretHeaders: [...common.secretHeaders, "anthropic-organization-id"],
+        reasoning: "anthropic",
         protocol: protocol(common.id, reader.integer("maxTokens", 8192, 1))
       }
     }),

@@ -59,6 +59,7 @@ const make = (options: Options): Effect.Effect<LlmProvider, LlmConfigError, Http
         },
         secretHeaders: common.secretHeaders,
         statuses: { 498: "ContentPolicy" },
+        reasoning: "cohere",
         protocol: protocol(common.id)
       }
     }),

@@ -120,6 +120,7 @@ const make = (options: Options): Effect.Effect<LlmProvider, LlmConfigError, Http
           url: operation(endpointUrl(reader, "https://generativelanguage.googleapis.com", "/v1beta")),
           headers: { ...common.headers, "x-goog-api-key": secretOf(reader, "apiKey") },
           secretHeaders: [...common.secretHeaders, "x-goog-api-key"],
+          reasoning: "google",
           protocol: protocol({ callIds: true })
         }
       }
@@ -132,6 +133,7 @@ const make = (options: Options): Effect.Effect<LlmProvider, LlmConfigError, Http
         ...common,
         url: operation(endpointUrl(reader, hostOf(location), path)),
         authorization: bearerOf(inner, common.id),
+        reasoning: "google",
         protocol: protocol({ callIds: false })
       }
     }),

@@ -43,6 +43,7 @@ const make = (options: Options): Effect.Effect<LlmProvider, LlmConfigError, Http
         ...common,
         url: endpointUrl(reader, "http://localhost:11434", "/api/chat"),
         headers: { ...common.headers, ...(key === undefined ? undefined : { authorization: `Bearer ${key}` }) },
+        reasoning: false,
         protocol: protocol(common.id)
       }
     }),

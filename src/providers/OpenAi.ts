@@ -83,6 +83,7 @@ const make = (options: Options): Effect.Effect<LlmProvider, LlmConfigError, Http
           ...(project === undefined ? undefined : { "openai-project": project })
         },
         secretHeaders: [...common.secretHeaders, "openai-organization", "openai-project"],
+        reasoning: api === "responses" ? "openai" : false,
         protocol: api === "responses"
           ? Responses.protocol({ provider: common.id, encryptedReasoning })
           : Chat.protocol({

@@ -89,6 +89,7 @@ const make = (options: Options): Effect.Effect<LlmProvider, LlmConfigError, Http
           ...(key === undefined ? undefined : { [header]: header === "authorization" ? `Bearer ${key}` : key })
         },
         secretHeaders: [...common.secretHeaders, header],
+        reasoning: api === "responses" ? "openai" : false,
         protocol: api === "responses"
           ? Responses.protocol({ provider: common.id, encryptedReasoning })
           : Chat.protocol(dialect)

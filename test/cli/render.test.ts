@@ -123,7 +123,6 @@ describe("ledger", () => {
       ),
       ["has no model for this", events({ ...fact, _tag: "TargetSkipped", because: "no-model" })],
       ["its context is too small", events({ ...fact, _tag: "TargetSkipped", because: "context-too-small" })],
-      ["failover is off", events({ ...fact, _tag: "TargetSkipped", because: "failover-off" })],
       ["from anthropic", events({ at: 0, _tag: "FailedOver", from: "anthropic", to: "openai" })],
       [
         "claude-haiku-4-5 for gpt-4.1-mini",
@@ -134,6 +133,7 @@ describe("ledger", () => {
           model: "claude-haiku-4-5"
         })
       ],
+      ["2 parts of others not sent", events({ ...fact, _tag: "ReasoningDropped", parts: 2 })],
       ["fresh answer, 2 min old", events({ _tag: "Cache", at: 0, result: "fresh", age: 120_000 })],
       ["stale answer instead, 2 h 5 min old", events({ _tag: "Cache", at: 0, result: "stale", age: 7_500_000 })],
       ["answer kept for bad times", events({ _tag: "Cache", at: 0, result: "stored" })],

@@ -67,6 +67,8 @@ export interface Endpoint {
   /** Names of headers that hold secrets or identify the account. */
   readonly secretHeaders: ReadonlyArray<string>
   readonly maxBodyBytes: number
+  /** See `LlmProvider.reasoning`. */
+  readonly reasoning: string | false
   readonly statuses?: Statuses | undefined
   readonly protocol: Protocol
 }
@@ -168,6 +170,7 @@ export const make = (endpoint: Endpoint): Effect.Effect<LlmProvider, never, Http
       id,
       defaultModel: endpoint.defaultModel,
       models: endpoint.models,
+      reasoning: endpoint.reasoning,
       generate: (request) =>
         Effect.suspend(() => {
           const scope = Scope.makeUnsafe()
