@@ -318,7 +318,7 @@ class Attempt {
 
   /** Ends the provider's work, then gives back what is still held. The first call does it, whoever calls again. */
   close(exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
-    return Effect.suspend(() => {
+    return Effect.uninterruptible(Effect.suspend(() => {
       if (this.closed) return Effect.void
       this.closed = true
       const release = Effect.sync(() => {
@@ -326,7 +326,7 @@ class Attempt {
         this.permit?.release()
       })
       return this.scope === undefined ? release : Effect.andThen(Scope.close(this.scope, exit), release)
-    })
+    }))
   }
 
   // --- opening ----------------------------------------------------------------

@@ -153,7 +153,8 @@ export const boundedIn = <A, E, R, E2>(
         cancel?.()
         resume(exit)
       })
-      arm(Math.max(left(monotonicMillis(clock)), 0))
+      // It may have ended before there was a timer to cancel.
+      if (child.pollUnsafe() === undefined) arm(Math.max(left(monotonicMillis(clock)), 0))
     })
     return Effect.onInterrupt(restore(wait), () => {
       cancel?.()
