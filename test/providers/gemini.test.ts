@@ -3,11 +3,9 @@ import { assert, describe, it } from "@effect/vitest"
 import { classify, ProviderError, TRUNCATED } from "effect-resilient-llm/LlmError"
 import { isContent, isReplayable } from "effect-resilient-llm/LlmResponse"
 import { Gemini } from "effect-resilient-llm/providers"
-import * as Response from "effect/ai/Response"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import * as Schema from "effect/Schema"
-import { apiKey, digest, hash, type Outcome, play, randomChunks, seeded } from "./support.ts"
+import { apiKey, digest, hash, mutants, type Outcome, play, randomChunks, seeded, wellFormed } from "./support.ts"
 
 const gemini = Gemini.make({ apiKey })
 const bytes = (text: string) => new TextEncoder().encode(text)
@@ -88,48 +86,6 @@ const samples: ReadonlyArray<Sample> = [
   { name: "streamGenerateContent", streaming: true, headers: eventStream, body: sse(chunks) },
   { name: "streamGenerateContent without alt=sse", streaming: true, headers: json, body: JSON.stringify(chunks) }
 ]
-
-const decodePart = Schema.decodeUnknownSync(Schema.Union([
-  Response.TextPart,
-  Response.TextStartPart,
-  Response.TextDeltaPart,
-  Response.TextEndPart,
-  Response.ReasoningPart,
-  Response.ReasoningStartPart,
-  Response.ReasoningDeltaPart,
-  Response.ReasoningEndPart,
-  Response.ToolParamsStartPart,
-  Response.ToolParamsDeltaPart,
-  Response.ToolParamsEndPart,
-  Response.UrlSourcePart,
-  Response.FilePart,
-  Response.ResponseMetadataPart,
-  Response.FinishPart
-]))
-
-/** Parts are valid, blocks are opened, fed and closed, metadata comes first and the finish last. */
-const wellFormed = (outcome: Outcome): void => {
-  const open = new Set<string>()
-  const seen = new Set<string>()
-  outcome.parts.forEach((part, i) => {
-    if (part.type !== "tool-call") decodePart(part)
-    const match = /^(text|reasoning|tool-params)-(start|delta|end)$/.exec(part.type)
-    if (match !== null && "id" in part) {
-      const key = `${match[1]} ${part.id}`
-      if (match[2] === "start") {
-        assert.isFalse(seen.has(key), `${key} is new`)
-        open.add(key)
-        seen.add(key)
-      } else assert.isTrue(open.has(key), `${key} is open`)
-      if (match[2] === "end") open.delete(key)
-    }
-    assert.strictEqual(part.type === "response-metadata", i === 0, "metadata is first, once")
-    if (part.type === "finish") {
-      assert.strictEqual(i, outcome.parts.length - 1, "finish is last")
-      assert.strictEqual(open.size, 0, "all blocks are closed")
-    }
-  })
-}
 
 const isRight = (outcome: Outcome, hint?: string): void => {
   const got = digest(outcome)
@@ -550,16 +506,3 @@ describe("Gemini's answers", () => {
       }
     }))
 })
-
-/** Every value inside `input`, one at a time, replaced by each of `values` or taken away. */
-function* mutants(input: unknown, values: ReadonlyArray<unknown>): Generator {
-  if (typeof input !== "object" || input === null) return
-  for (const key of Object.keys(input)) {
-    const inner = (input as Record<string, unknown>)[key]
-    const replace = (value: unknown): unknown =>
-      Array.isArray(input) ? input.map((v, i) => String(i) === key ? value : v) : { ...input, [key]: value }
-    for (const value of values) yield replace(value)
-    yield replace(undefined)
-    for (const mutant of mutants(inner, values)) yield replace(mutant)
-  }
-}

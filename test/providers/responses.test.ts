@@ -31,50 +31,9 @@ import {
   usage,
   weather
 } from "./responses.samples.ts"
-import { digest, hash, type Outcome, play, randomChunks, seeded } from "./support.ts"
+import { digest, hash, mutants, type Outcome, play, randomChunks, seeded, wellFormed } from "./support.ts"
 
 const bytes = (text: string) => new TextEncoder().encode(text)
-
-const decodePart = Schema.decodeUnknownSync(Schema.Union([
-  Response.TextPart,
-  Response.TextStartPart,
-  Response.TextDeltaPart,
-  Response.TextEndPart,
-  Response.ReasoningPart,
-  Response.ReasoningStartPart,
-  Response.ReasoningDeltaPart,
-  Response.ReasoningEndPart,
-  Response.ToolParamsStartPart,
-  Response.ToolParamsDeltaPart,
-  Response.ToolParamsEndPart,
-  Response.UrlSourcePart,
-  Response.ResponseMetadataPart,
-  Response.FinishPart
-]))
-
-/** Holds for every answer: parts are valid, blocks are opened, fed and closed, and the finish comes last. */
-const wellFormed = (outcome: Outcome): void => {
-  const open = new Set<string>()
-  const seen = new Set<string>()
-  outcome.parts.forEach((part, i) => {
-    if (part.type !== "tool-call") decodePart(part)
-    const match = /^(text|reasoning|tool-params)-(start|delta|end)$/.exec(part.type)
-    if (match !== null) {
-      const key = `${match[1]} ${(part as { readonly id: string }).id}`
-      if (match[2] === "start") {
-        assert.isFalse(seen.has(key), `${key} is new`)
-        open.add(key)
-        seen.add(key)
-      } else assert.isTrue(open.has(key), `${key} is open`)
-      if (match[2] === "end") open.delete(key)
-    }
-    assert.strictEqual(part.type === "response-metadata", i === 0, "metadata is first, once")
-    if (part.type === "finish") {
-      assert.strictEqual(i, outcome.parts.length - 1, "finish is last")
-      assert.strictEqual(open.size, 0, "all blocks are closed")
-    }
-  })
-}
 
 /** The answer as the pipeline shows it, whole or streamed. */
 const answer = (outcome: Outcome) =>
@@ -343,16 +302,3 @@ describe("responses: answers", () => {
       }
     }))
 })
-
-/** Every value inside `input`, one at a time, replaced by each of `values` or taken away. */
-function* mutants(input: unknown, values: ReadonlyArray<unknown>): Generator {
-  if (typeof input !== "object" || input === null) return
-  for (const key of Object.keys(input)) {
-    const inner = (input as Record<string, unknown>)[key]
-    const replace = (value: unknown): unknown =>
-      Array.isArray(input) ? input.map((v, i) => String(i) === key ? value : v) : { ...input, [key]: value }
-    for (const value of values) yield replace(value)
-    yield replace(undefined)
-    for (const mutant of mutants(inner, values)) yield replace(mutant)
-  }
-}

@@ -1,8 +1,9 @@
 // A scripted HTTP transport: no sockets, exact bytes, chunk boundaries of our choosing.
+import { assert } from "@effect/vitest"
 import type { LlmConfigError, ProviderError } from "effect-resilient-llm/LlmError"
 import type { LlmProvider } from "effect-resilient-llm/LlmProvider"
 import type { LlmRequest } from "effect-resilient-llm/LlmRequest"
-import type * as ResponsePart from "effect/ai/Response"
+import * as ResponsePart from "effect/ai/Response"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -11,6 +12,7 @@ import type { HttpClientError } from "effect/http/HttpClientError"
 import type { HttpClientRequest } from "effect/http/HttpClientRequest"
 import * as HttpClientResponse from "effect/http/HttpClientResponse"
 import * as Redacted from "effect/Redacted"
+import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
 
 export const apiKey = Redacted.make("test-key")
@@ -158,4 +160,60 @@ export const digest = (outcome: Outcome) => {
   }
   const facts = metadata?.metadata?.["effect-resilient-llm"] as { readonly requestId?: string } | undefined
   return { text, reasoning, toolCalls, finish, metadata, requestId: outcome.error?.requestId ?? facts?.requestId }
+}
+
+const decodePart = Schema.decodeUnknownSync(Schema.Union([
+  ResponsePart.TextPart,
+  ResponsePart.TextStartPart,
+  ResponsePart.TextDeltaPart,
+  ResponsePart.TextEndPart,
+  ResponsePart.ReasoningPart,
+  ResponsePart.ReasoningStartPart,
+  ResponsePart.ReasoningDeltaPart,
+  ResponsePart.ReasoningEndPart,
+  ResponsePart.ToolParamsStartPart,
+  ResponsePart.ToolParamsDeltaPart,
+  ResponsePart.ToolParamsEndPart,
+  ResponsePart.UrlSourcePart,
+  ResponsePart.DocumentSourcePart,
+  ResponsePart.FilePart,
+  ResponsePart.ResponseMetadataPart,
+  ResponsePart.FinishPart
+]))
+
+/** Holds for every stream: parts are valid, blocks are opened, fed and closed, and the finish comes last. */
+export const wellFormed = (outcome: Outcome): void => {
+  const open = new Set<string>()
+  const seen = new Set<string>()
+  outcome.parts.forEach((part, i) => {
+    if (part.type !== "tool-call") decodePart(part)
+    const match = /^(text|reasoning|tool-params)-(start|delta|end)$/.exec(part.type)
+    if (match !== null && "id" in part) {
+      const key = `${match[1]} ${part.id}`
+      if (match[2] === "start") {
+        assert.isFalse(seen.has(key), `${key} is new`)
+        open.add(key)
+        seen.add(key)
+      } else assert.isTrue(open.has(key), `${key} is open`)
+      if (match[2] === "end") open.delete(key)
+    }
+    assert.strictEqual(part.type === "response-metadata", i === 0, "metadata is first, once")
+    if (part.type === "finish") {
+      assert.strictEqual(i, outcome.parts.length - 1, "finish is last")
+      assert.strictEqual(open.size, 0, "all blocks are closed")
+    }
+  })
+}
+
+/** Every value inside `input`, one at a time, replaced by each of `values` or taken away. */
+export function* mutants(input: unknown, values: ReadonlyArray<unknown>): Generator {
+  if (typeof input !== "object" || input === null) return
+  for (const key of Object.keys(input)) {
+    const inner = (input as Record<string, unknown>)[key]
+    const replace = (value: unknown): unknown =>
+      Array.isArray(input) ? input.map((v, i) => String(i) === key ? value : v) : { ...input, [key]: value }
+    for (const value of values) yield replace(value)
+    yield replace(undefined)
+    for (const mutant of mutants(inner, values)) yield replace(mutant)
+  }
 }
