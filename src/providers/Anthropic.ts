@@ -97,6 +97,8 @@ const config: Config.Config<Options> = Config.all({
  *   above 1 is sent as 1, the most there is.
  * - `options: { anthropic: { cacheControl: { type: "ephemeral" } } }` of a part or message marks a cached prefix.
  *   Reasoning keeps its `signature` or `redactedData` as metadata under `anthropic`, and is sent back only with it.
+ * - Pages and documents that the model cites are `source` parts before the finish part; a document's id is its file id,
+ *   or `document_0` for the first document of the request. The cited text is left out.
  * - Total input counts what was read from and written to the cache.
  * - A stream is whole only with its `message_stop` event; without, it fails as truncated.
  *

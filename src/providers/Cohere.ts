@@ -82,7 +82,9 @@ const config: Config.Config<Options> = Config.all({
  * - A tool choice that names a tool offers this tool alone and requires a call. `strict_tools` is set when every tool
  *   is strict. The name of a response schema has no place and is left out.
  * - The plan before tool calls is reasoning with `{ cohere: { toolPlan: true } }` as metadata, and is sent back as a
- *   plan. Other reasoning is not sent back. Citations are left out.
+ *   plan. Other reasoning is not sent back.
+ * - Documents that the model cites are `source` parts before the finish part, as pages if they have a `url`. Of cited
+ *   results of tools only those with a `url` are. The cited text is left out.
  * - Tokens are the ones that went through the model (`usage.tokens`), not the billed ones.
  * - A stream is whole only with its `message-end` event; without, it fails as truncated.
  *

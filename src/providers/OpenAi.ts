@@ -121,6 +121,7 @@ const config: Config.Config<Options> = Config.all({
  *   `response_format`. Reasoning in the prompt is not sent back.
  * - Images go as `image_url`, WAV and MP3 as `input_audio`, other files by their bytes as `file`. A file other than an
  *   image that is given by its address cannot be sent: the request fails with reason `InvalidRequest`.
+ * - Pages that the model cites are `source` parts before the finish part.
  * - A stream is whole only with its `[DONE]` marker; without, it fails as truncated.
  *
  * The responses API (`api: "responses"`):

@@ -7,7 +7,17 @@ import type { LlmRequest } from "../../LlmRequest.ts"
 import { type Exchange, malformed, NO_CHOICE, ofEvent, unsupported, WRONG_SHAPE } from "./errors.ts"
 import type { Protocol, StreamDecoder } from "./http.ts"
 import { compact, countOf, type Fields, fieldsOf, isFields, listOf, textOf } from "./json.ts"
-import { type Assembler, callId, finishPart, metadataPart, type Tokens, toolCallPart } from "./parts.ts"
+import {
+  type Assembler,
+  callId,
+  type Cited,
+  finishPart,
+  hasContent,
+  metadataPart,
+  Sources,
+  type Tokens,
+  toolCallPart
+} from "./parts.ts"
 import { argumentsText, fileOf, isOurs, partsOf, resultText, urlOf } from "./prompt.ts"
 
 /** Where servers differ. */
@@ -177,6 +187,19 @@ const takeContent = (message: Fields, take: (type: "text" | "reasoning", text: s
   }
 }
 
+const citedBy = (annotation: unknown): Cited => {
+  const { type, url_citation } = fieldsOf(annotation)
+  const { title, url } = fieldsOf(type === "url_citation" ? url_citation : undefined)
+  return { url, title }
+}
+
+/** Pages that Perplexity and others tell beside the answer: with their titles, or as mere addresses. */
+const pagesOf = (results: unknown, citations: unknown): ReadonlyArray<Cited> =>
+  [...listOf(results), ...listOf(citations)].map((page) => {
+    const { title, url } = fieldsOf(page)
+    return typeof page === "string" ? { url: page } : { url, title }
+  })
+
 /** Throws when the body is, or holds, an error. */
 const failOnError = (exchange: Exchange, body: Fields): void => {
   const { error, object } = body
@@ -202,6 +225,8 @@ const Completion = Schema.Struct({
   id: loose,
   model: loose,
   usage: loose,
+  citations: loose,
+  search_results: loose,
   choices: Schema.Array(Schema.Struct({
     index: loose,
     finish_reason: loose,
@@ -211,6 +236,7 @@ const Completion = Schema.Struct({
       reasoning_content: loose,
       reasoning: loose,
       refusal: loose,
+      annotations: loose,
       function_call: loose,
       tool_calls: absent(Schema.Array(Schema.Unknown))
     }))
@@ -247,7 +273,13 @@ const decode = (body: unknown, exchange: Exchange): ReadonlyArray<Response.PartE
     if (part !== undefined) parts.push(part)
   })
   const refusal = textOf(message.refusal)
-  parts.push(finishPart(reason, tokensOf(completion.usage), refusal === undefined ? undefined : { refusal }))
+  const sources = new Sources()
+  for (const annotation of listOf(message.annotations)) sources.add(citedBy(annotation))
+  for (const page of pagesOf(completion.search_results, completion.citations)) sources.add(page)
+  parts.push(
+    ...sources.parts(hasContent(parts)),
+    finishPart(reason, tokensOf(completion.usage), refusal === undefined ? undefined : { refusal })
+  )
   return parts
 }
 
@@ -260,6 +292,8 @@ const decodeStream = (dialect: Dialect, parts: Assembler, exchange: Exchange): S
   let usage: unknown
   let refusal = ""
   let lastTool: unknown
+  let results: unknown
+  let citations: unknown
 
   const takeTool = (call: Fields): void => {
     const id = textOf(call["id"])
@@ -282,12 +316,15 @@ const decodeStream = (dialect: Dialect, parts: Assembler, exchange: Exchange): S
       parts.spend(refused.length)
       refusal += refused
     }
+    for (const annotation of listOf(delta["annotations"])) parts.cite(citedBy(annotation))
     for (const call of listOf(delta["tool_calls"])) takeTool(fieldsOf(call))
     if (isFields(delta["function_call"])) takeTool({ index: 0, function: delta["function_call"] })
   }
 
-  const finish = (): void =>
+  const finish = (): void => {
+    for (const page of pagesOf(results, citations)) parts.cite(page)
     parts.finish(finishReason(reason), tokensOf(usage), refusal === "" ? undefined : { refusal })
+  }
 
   return {
     event: (name, data) => {
@@ -301,6 +338,9 @@ const decodeStream = (dialect: Dialect, parts: Assembler, exchange: Exchange): S
       if (isFields(data["usage"])) usage = data["usage"]
       const groq = fieldsOf(data["x_groq"])["usage"]
       if (isFields(groq)) usage = groq
+      // Each chunk tells them all: the last ones count.
+      results = data["search_results"] ?? results
+      citations = data["citations"] ?? citations
       const choice = listOf(data["choices"]).map(fieldsOf).find(isFirst)
       if (choice === undefined) return
       failOnChoiceError(exchange, choice)

@@ -8,7 +8,17 @@ import { functionTools, messagesOf } from "./chat.ts"
 import { type Exchange, malformed, ofEvent, unsupported, WRONG_SHAPE } from "./errors.ts"
 import type { Protocol, StreamDecoder } from "./http.ts"
 import { compact, countOf, type Fields, fieldsOf, isFields, listOf, textOf } from "./json.ts"
-import { type Assembler, callId, finishPart, metadataPart, type Tokens, toolCallPart } from "./parts.ts"
+import {
+  type Assembler,
+  callId,
+  type Cited,
+  finishPart,
+  hasContent,
+  metadataPart,
+  Sources,
+  type Tokens,
+  toolCallPart
+} from "./parts.ts"
 import { fileOf, partsOf, urlOf, vendorOptions } from "./prompt.ts"
 
 const vendor = "cohere"
@@ -102,6 +112,14 @@ const tokensOf = (input: unknown): Tokens => {
   }
 }
 
+/** Documents of the request, and pages among the results of tools; other results are no sources. */
+const citedBy = (citation: unknown): ReadonlyArray<Cited> =>
+  listOf(fieldsOf(citation)["sources"]).map((source) => {
+    const { document, id, tool_output, type } = fieldsOf(source)
+    const { title, url } = fieldsOf(type === "document" ? document : tool_output)
+    return { url, title, id: type === "document" ? textOf(id) : undefined }
+  })
+
 // -----------------------------------------------------------------------------
 // whole answer
 // -----------------------------------------------------------------------------
@@ -114,7 +132,8 @@ const Chat = Schema.Struct({
   message: Schema.Struct({
     content: Schema.optionalKey(Schema.NullOr(Schema.Union([Schema.String, Schema.Array(Schema.Unknown)]))),
     tool_plan: loose,
-    tool_calls: loose
+    tool_calls: loose,
+    citations: loose
   }),
   usage: loose
 })
@@ -142,7 +161,9 @@ const decode = (body: unknown, exchange: Exchange): ReadonlyArray<Response.PartE
     const part = toolCallPart(textOf(call["id"]) ?? callId(id, i), name, args, reason)
     if (part !== undefined) parts.push(part)
   })
-  parts.push(finishPart(reason, tokensOf(usage)))
+  const sources = new Sources()
+  for (const cited of listOf(message.citations).flatMap(citedBy)) sources.add(cited)
+  parts.push(...sources.parts(hasContent(parts)), finishPart(reason, tokensOf(usage)))
   return parts
 }
 
@@ -196,6 +217,9 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
           break
         case "tool-call-end":
           parts.endTool(index)
+          break
+        case "citation-start":
+          for (const cited of citedBy(message["citations"])) parts.cite(cited)
           break
         case "message-end":
           parts.finish(finishReason(exchange, end["finish_reason"], end), tokensOf(end["usage"]))

@@ -6,8 +6,19 @@ import * as Schema from "effect/Schema"
 import type { LlmRequest } from "../../LlmRequest.ts"
 import { type Exchange, malformed, ofEvent, unsupported, WRONG_SHAPE } from "./errors.ts"
 import type { Protocol, StreamDecoder } from "./http.ts"
-import { compact, countOf, type Fields, fieldsOf, isFields, parse, textOf } from "./json.ts"
-import { asMetadata, type Assembler, callId, finishPart, metadataPart, type Tokens, toolCallPart } from "./parts.ts"
+import { compact, countOf, type Fields, fieldsOf, isFields, listOf, parse, textOf } from "./json.ts"
+import {
+  asMetadata,
+  type Assembler,
+  callId,
+  type Cited,
+  finishPart,
+  hasContent,
+  metadataPart,
+  Sources,
+  type Tokens,
+  toolCallPart
+} from "./parts.ts"
 import { fileOf, isOurs, partsOf, resultText, vendorOptions } from "./prompt.ts"
 
 const vendor = "anthropic"
@@ -185,6 +196,29 @@ const signed = (signature: unknown): Response.ProviderMetadata | undefined =>
 
 const redacted = (data: unknown): Response.ProviderMetadata => ({ [vendor]: { redactedData: textOf(data) ?? "" } })
 
+const citedBy = (citation: unknown): Cited => {
+  const { document_index, document_title, file_id, source, title, type, url } = fieldsOf(citation)
+  switch (type) {
+    case "web_search_result_location":
+      return { url, title }
+    // A result of the caller's own search, whose source is an address or any name.
+    case "search_result_location":
+      return { url: url ?? source, id: textOf(source), title }
+    case "char_location":
+    case "content_block_location":
+    case "page_location": {
+      const index = countOf(document_index)
+      return {
+        id: textOf(file_id) ?? (index === undefined ? undefined : `document_${index}`),
+        title: document_title,
+        mediaType: type === "page_location" ? "application/pdf" : "text/plain"
+      }
+    }
+    default:
+      return {}
+  }
+}
+
 // -----------------------------------------------------------------------------
 // whole answer
 // -----------------------------------------------------------------------------
@@ -199,6 +233,7 @@ const Message = Schema.Struct({
     id: loose,
     name: loose,
     text: loose,
+    citations: loose,
     thinking: loose,
     signature: loose,
     data: loose,
@@ -217,11 +252,13 @@ const decode = (body: unknown, exchange: Exchange): ReadonlyArray<Response.PartE
   const message = decoded.success
   const reason = finishReason(message.stop_reason)
   const parts: Array<Response.PartEncoded> = [metadataPart(exchange, message.id, message.model)]
+  const sources = new Sources()
   message.content.forEach((block, i) => {
     switch (block.type) {
       case "text": {
         const text = textOf(block.text)
         if (text !== undefined) parts.push({ type: "text", text })
+        for (const citation of listOf(block.citations)) sources.add(citedBy(citation))
         break
       }
       case "thinking": {
@@ -244,7 +281,10 @@ const decode = (body: unknown, exchange: Exchange): ReadonlyArray<Response.PartE
       }
     }
   })
-  parts.push(finishPart(reason, tokensOf(message.usage), finishMetadata(message.stop_reason, message.stop_details)))
+  parts.push(
+    ...sources.parts(hasContent(parts)),
+    finishPart(reason, tokensOf(message.usage), finishMetadata(message.stop_reason, message.stop_details))
+  )
   return parts
 }
 
@@ -269,6 +309,7 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
       case "text":
         textBlock = index
         parts.delta("text", textOf(block["text"]) ?? "")
+        for (const citation of listOf(block["citations"])) parts.cite(citedBy(citation))
         break
       case "thinking":
         textBlock = index
@@ -292,6 +333,9 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
     switch (change["type"]) {
       case "text_delta":
         parts.delta("text", textOf(change["text"]) ?? "")
+        break
+      case "citations_delta":
+        parts.cite(citedBy(change["citation"]))
         break
       case "thinking_delta":
         parts.delta("reasoning", textOf(change["thinking"]) ?? "")

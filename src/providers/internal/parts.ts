@@ -99,6 +99,49 @@ export const toolCallPart = (
   }
 }
 
+/** What a citation names: a page by its address, or a document by its id. */
+export interface Cited {
+  readonly url?: unknown
+  readonly id?: string | undefined
+  readonly title?: unknown
+  readonly mediaType?: string | undefined
+}
+
+type SourcePart = Response.UrlSourcePartEncoded | Response.DocumentSourcePartEncoded
+
+const mostSources = 256
+
+/** The sources of an answer, each told once, in the order in which they were cited. */
+export class Sources {
+  private readonly found = new Map<string, SourcePart>()
+
+  /** Takes a source, unless it is known, has neither an address nor an id, or is one too many. Returns its size. */
+  add({ id, mediaType = "text/plain", title, url }: Cited): number {
+    const address = textOf(url)
+    const page = address !== undefined && URL.canParse(address) ? address : undefined
+    const name = page ?? id
+    if (name === undefined || this.found.size === mostSources) return 0
+    const key = page === undefined ? `document ${name}` : `url ${name}`
+    if (this.found.has(key)) return 0
+    const called = textOf(title) ?? name
+    this.found.set(
+      key,
+      page === undefined
+        ? { type: "source", sourceType: "document", id: name, mediaType, title: called }
+        : { type: "source", sourceType: "url", id: `source_${this.found.size}`, url: page, title: called }
+    )
+    return name.length + called.length
+  }
+
+  /** The sources of what was said; without content they mean nothing. */
+  parts(said: boolean): ReadonlyArray<SourcePart> {
+    return said ? Array.from(this.found.values()) : []
+  }
+}
+
+/** Is there content among these parts? */
+export const hasContent = (parts: ReadonlyArray<Response.PartEncoded>): boolean => parts.some(LlmResponse.isContent)
+
 /** An id for a call to which the server gave none. */
 export const callId = (responseId: unknown, index: number): string => `${textOf(responseId) ?? "call"}_${index}`
 
@@ -125,6 +168,8 @@ export class Assembler {
   private blocks = 0
   private readonly tools: Array<Tool> = []
   private readonly toolOf = new Map<unknown, Tool>()
+  private readonly sources = new Sources()
+  private said = false
   private readonly exchange: Exchange
   private budget: number
 
@@ -154,6 +199,7 @@ export class Assembler {
 
   delta(type: "text" | "reasoning", delta: string, metadata?: Metadata): void {
     if (delta === "") return
+    this.said = true
     const id = this.open(type, metadata)
     this.out.push({ type: `${type}-delta`, id, delta })
   }
@@ -194,6 +240,7 @@ export class Assembler {
     const tool = this.toolOf.get(key)
     if (tool === undefined || tool.name !== undefined) return
     tool.name = name
+    this.said = true
     this.close()
     this.describe()
     this.out.push({ type: "tool-params-start", id: tool.id, name })
@@ -216,6 +263,11 @@ export class Assembler {
     if (tool.name !== undefined) this.out.push({ type: "tool-params-end", id: tool.id })
   }
 
+  /** Keeps a source until the end. */
+  cite(cited: Cited): void {
+    this.spend(this.sources.add(cited))
+  }
+
   get hasTools(): boolean {
     return this.tools.length > 0
   }
@@ -229,7 +281,7 @@ export class Assembler {
       const call = name === undefined ? undefined : toolCallPart(id, name, args, reason, metadata)
       if (call !== undefined) this.out.push(call)
     }
-    this.out.push(finishPart(reason, tokens, metadata))
+    this.out.push(...this.sources.parts(this.said), finishPart(reason, tokens, metadata))
     this.finished = true
   }
 
