@@ -24,7 +24,6 @@ export const outOfScope: Readonly<Record<string, string>> = {
   F11: "ejection from pools: there are no pools",
   F12: "ejection from pools: there are no pools",
   I11: "leases across processes: there is no shared store yet",
-  E15: "refreshes end with the client's scope (A15); calls are their callers' and outlive it",
   ...Object.fromEntries(
     [10, 11, 12, 13, 14, 15].map((n) => [`K${n}`, "adaptive concurrency: the bound is set by hand"])
   )
