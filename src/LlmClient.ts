@@ -289,10 +289,7 @@ class OpenStream implements LlmStream<LlmError> {
     })
     // One reader at a time: `response` reads what `parts` left over.
     const reader = Semaphore.makeUnsafe(1)
-    this.parts = Stream.unwrap(Effect.as(
-      Effect.acquireRelease(reader.take(1), () => reader.release(1)),
-      Stream.fromPull(Effect.succeed(pull))
-    ))
+    this.parts = Stream.unwrap(Effect.as(reader.takeScoped(1), Stream.fromPull(Effect.succeed(pull))))
     const drain = Effect.ignore(Effect.forever(pull))
     this.response = Effect.andThen(
       reader.withPermits(1)(Effect.suspend(() => Deferred.isDoneUnsafe(response) ? Effect.void : drain)),

@@ -259,3 +259,28 @@ it.effect("ten thousand retries do not grow the stack", () =>
     assert.strictEqual(yield* Fiber.join(fiber), 10_000)
     assert.isBelow(deepest, 40)
   }))
+
+it.effect("a second reader that waits for the first one can leave", () =>
+  vector(Effect.gen(function*() {
+    const r = yield* rig([[stream("a", ScriptedProvider.stall)]])
+    const { parts } = yield* r.client.open("Hi")
+    const first = yield* fork(Stream.runDrain(parts))
+    const second = yield* fork(Stream.runDrain(parts))
+    yield* TestClock.adjust(10)
+    const left = yield* fork(Fiber.interrupt(second))
+    yield* TestClock.adjust(10)
+    assert.isDefined(left.pollUnsafe(), "the second reader is gone")
+    yield* Fiber.interrupt(first)
+  })))
+
+it.effect.each(kinds)(
+  "a replay in the same millisecond has no attempts of its own: %s",
+  (kind) =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([[answer("x")]], { idempotency: {} })
+      const one = ask(kind, r.client, { prompt: "Hi", idempotencyKey: "k" })
+      yield* one
+      const again = yield* one
+      assert.deepStrictEqual(again.ledger.map(({ _tag }) => _tag), ["CallStarted", "Idempotency", "CallEnded"])
+    }))
+)

@@ -70,9 +70,10 @@ const shareAnswer = (
   }
   const answered = flights.run({ ...request, onDecided: (how) => decided(call, how) }, work)
   return untilDeadline(call, answered).pipe(
-    Effect.map(({ age, storeFailed, value }) => {
+    Effect.map(({ age, how, storeFailed, value }) => {
       if (storeFailed) emit(call, { _tag: "Idempotency", result: "unavailable" })
-      return leads ? whole(value.answer, value.source, value.age) : joined(call, value, age)
+      if (how === "led") return whole(value.answer, value.source, value.age)
+      return how === "joined" ? joined(call, value) : replayed(value, age)
     }),
     Effect.mapError((error) => leads ? error : alsoFailed(call, error))
   )
@@ -92,7 +93,7 @@ const shareStream = (
       switch (entered._tag) {
         case "Replay":
           decided(call, "replayed")
-          return Effect.map(entered.exit, (shared) => joined(call, shared, entered.age))
+          return Effect.map(entered.exit, (shared) => replayed(shared, entered.age))
         case "Join":
           decided(call, "joined")
           return Effect.flatMap(untilDeadline(call, entered.await), (outcome) =>
@@ -100,7 +101,7 @@ const shareStream = (
               // Callers that are interrupted together with the leader are gone after a step.
               ? Effect.andThen(Effect.yieldNow, shareStream(flights, request, keep, call, next))
               : Effect.mapBoth(outcome.exit, {
-                onSuccess: (shared) => joined(call, shared, 0),
+                onSuccess: (shared) => joined(call, shared),
                 onFailure: (error) => alsoFailed(call, error)
               }))
         case "Lead": {
@@ -140,14 +141,20 @@ const decided = (call: Call, result: "led" | "joined" | "replayed"): void => {
 const produced = ({ age, answer, source }: Served, keep: boolean, call: Call): Idempotency.Produced<Shared> => ({
   value: { answer, source, age, work: { startedAt: call.startedAt, events: [...call.events] } },
   store: keep && source === "provider" && isReplayable(answer),
-  size: sizeOf(answer)
+  size: sizeOf(answer) + call.events.length * BYTES_PER_EVENT
 })
 
-/** The answer of another call: its attempts belong into this ledger too, unless it is a stored one. */
-const joined = (call: Call, { age, answer, source, work }: Shared, storedFor: number): Served => {
-  if (storedFor === 0) adopt(call, work)
-  return whole(answer, source === "stale" ? "stale" : "replay", age + storedFor)
+/** Roughly. */
+const BYTES_PER_EVENT = 200
+
+/** The answer of work that this call waited for: what was done for it belongs into this ledger too. */
+const joined = (call: Call, shared: Shared): Served => {
+  adopt(call, shared.work)
+  return replayed(shared, 0)
 }
+
+const replayed = ({ age, answer, source }: Shared, storedFor: number): Served =>
+  whole(answer, source === "stale" ? "stale" : "replay", age + storedFor)
 
 const alsoFailed = (call: Call, error: CallError): CallError => {
   const work = failedWork.get(error)
