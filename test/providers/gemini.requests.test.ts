@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { LlmConfigError } from "effect-resilient-llm/LlmError"
 import type { LlmProvider } from "effect-resilient-llm/LlmProvider"
-import * as LlmRequest from "effect-resilient-llm/LlmRequest"
+import type * as LlmRequest from "effect-resilient-llm/LlmRequest"
 import { Gemini } from "effect-resilient-llm/providers"
 import * as Config from "effect/Config"
 import * as ConfigProvider from "effect/ConfigProvider"
@@ -11,23 +11,12 @@ import * as Fiber from "effect/Fiber"
 import * as HttpClient from "effect/http/HttpClient"
 import * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
-import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
-import { apiKey, ask, connect, type Make, run, serve } from "./support.ts"
+import { apiKey, ask, connect, type Make, run, sent, serve } from "./support.ts"
 
 const token = Redacted.make("token")
 const gemini = Gemini.make({ apiKey })
 const vertex = Gemini.make({ vertex: { project: "my-project", location: "europe-west4", accessToken: token } })
-
-/** What is sent; the answer does not matter. */
-const sent = (make: Make, input: string | LlmRequest.Input, streaming = false) =>
-  Effect.gen(function*() {
-    const transport = serve({ status: 400 })
-    const provider: LlmProvider = yield* connect(make, transport)
-    const request = yield* LlmRequest.make(input)
-    yield* Effect.flip(streaming ? Stream.runDrain(provider.stream(request)) : provider.generate(request))
-    return transport.sent[0]!
-  })
 
 const schema = { type: "object", properties: { city: { type: "string" } }, required: ["city"] }
 const signed = (thoughtSignature: string) => ({ options: { google: { thoughtSignature } } })

@@ -1,22 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
-import type { LlmProvider } from "effect-resilient-llm/LlmProvider"
-import * as LlmRequest from "effect-resilient-llm/LlmRequest"
+import type * as LlmRequest from "effect-resilient-llm/LlmRequest"
 import { Anthropic, Cohere, OpenAi, OpenAiCompatible } from "effect-resilient-llm/providers"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import * as Stream from "effect/Stream"
 import { anthropic, cohere, compatible, openAi } from "./samples.ts"
-import { apiKey, ask, connect, type Make, serve } from "./support.ts"
-
-/** What is sent; the answer does not matter. */
-const sent = (make: Make, input: string | LlmRequest.Input, streaming = false) =>
-  Effect.gen(function*() {
-    const transport = serve({ status: 400 })
-    const provider: LlmProvider = yield* connect(make, transport)
-    const request = yield* LlmRequest.make(input)
-    const error = yield* Effect.flip(streaming ? Stream.runDrain(provider.stream(request)) : provider.generate(request))
-    return { error, ...transport.sent[0]! }
-  })
+import { apiKey, ask, connect, type Make, sent, serve } from "./support.ts"
 
 const schema = { type: "object", properties: { city: { type: "string" } }, required: ["city"] }
 

@@ -2,8 +2,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { ProviderError } from "effect-resilient-llm/LlmError"
 import { OpenAi, OpenAiCompatible } from "effect-resilient-llm/providers"
 import * as Effect from "effect/Effect"
-import { compatible, make, reasoner, sent } from "./responses.samples.ts"
-import { apiKey, connect, type Make, serve } from "./support.ts"
+import { compatible, make, reasoner } from "./responses.samples.ts"
+import { apiKey, connect, type Make, sent, serve } from "./support.ts"
 
 const schema = { type: "object", properties: { city: { type: "string" } }, required: ["city"] }
 

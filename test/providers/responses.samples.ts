@@ -1,9 +1,6 @@
 // Hand-written requests, events and answers of the responses API.
-import * as LlmRequest from "effect-resilient-llm/LlmRequest"
 import { OpenAi, OpenAiCompatible } from "effect-resilient-llm/providers"
-import * as Effect from "effect/Effect"
-import * as Stream from "effect/Stream"
-import { apiKey, connect, type Make, type Outcome, serve } from "./support.ts"
+import { apiKey, type Make, type Outcome } from "./support.ts"
 
 export const make: Make = OpenAi.make({ apiKey, api: "responses" })
 export const reasoner: Make = OpenAi.make({
@@ -22,16 +19,6 @@ export const headers = { "content-type": "text/event-stream", "x-request-id": "r
 
 export const problem = (outcome: Outcome): string | undefined =>
   outcome.error?.reason._tag === "MalformedResponse" ? outcome.error.reason.problem : outcome.error?.reason._tag
-
-/** What is sent; the answer does not matter. */
-export const sent = (make: Make, input: string | LlmRequest.Input, streaming = false) =>
-  Effect.gen(function*() {
-    const transport = serve({ status: 400 })
-    const provider = yield* connect(make, transport)
-    const request = yield* LlmRequest.make(input)
-    const error = yield* Effect.flip(streaming ? Stream.runDrain(provider.stream(request)) : provider.generate(request))
-    return { error, ...transport.sent[0] }
-  })
 
 export const sse = (events: ReadonlyArray<object | string>, named = true): string =>
   events.map((event) => {

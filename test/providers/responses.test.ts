@@ -25,13 +25,12 @@ import {
   response,
   samples,
   search,
-  sent,
   sse,
   text,
   usage,
   weather
 } from "./responses.samples.ts"
-import { digest, hash, mutants, type Outcome, play, randomChunks, seeded, wellFormed } from "./support.ts"
+import { digest, hash, mutants, type Outcome, play, randomChunks, seeded, sent, wellFormed } from "./support.ts"
 
 const bytes = (text: string) => new TextEncoder().encode(text)
 

@@ -2,7 +2,7 @@
 import { assert } from "@effect/vitest"
 import type { LlmConfigError, ProviderError } from "effect-resilient-llm/LlmError"
 import type { LlmProvider } from "effect-resilient-llm/LlmProvider"
-import type { LlmRequest } from "effect-resilient-llm/LlmRequest"
+import { type Input, type LlmRequest, make as makeRequest } from "effect-resilient-llm/LlmRequest"
 import * as ResponsePart from "effect/ai/Response"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
@@ -217,3 +217,13 @@ export function* mutants(input: unknown, values: ReadonlyArray<unknown>): Genera
     for (const mutant of mutants(inner, values)) yield replace(mutant)
   }
 }
+
+/** What is sent; the answer does not matter. `error` is what came of it, also when nothing was sent. */
+export const sent = (make: Make, input: string | Input, streaming = false) =>
+  Effect.gen(function*() {
+    const transport = serve({ status: 400 })
+    const provider = yield* connect(make, transport)
+    const request = yield* makeRequest(input)
+    const error = yield* Effect.flip(streaming ? Stream.runDrain(provider.stream(request)) : provider.generate(request))
+    return { error, ...transport.sent[0]! }
+  })
