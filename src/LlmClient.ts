@@ -35,6 +35,7 @@ import type {
   StreamInterrupted
 } from "./LlmError.ts"
 import { type LlmEvent, makeHub } from "./LlmEvent.ts"
+import { Observers } from "./LlmObserver.ts"
 import type { LlmProvider } from "./LlmProvider.ts"
 import * as LlmRequest from "./LlmRequest.ts"
 import { fromAnswer, type LlmResponse, type StreamPart } from "./LlmResponse.ts"
@@ -109,8 +110,8 @@ export interface Client<out CE, out SE = CE> {
   readonly open: (input: string | LlmRequest.Input) => Effect.Effect<LlmStream<SE>, SE, Scope.Scope>
   /** What happens, as it happens. Bounded: a listener that is too slow misses the oldest events. */
   readonly events: Stream.Stream<LlmEvent>
-  /** How the targets are doing. */
-  readonly status: Effect.Effect<ReadonlyArray<Pipeline.TargetStatus>>
+  /** How the targets, and the bucket they share, are doing. */
+  readonly status: Effect.Effect<Pipeline.Status>
 }
 
 /**
@@ -168,6 +169,11 @@ const fromTargets = (
   Effect.gen(function*() {
     const hub = yield* makeHub()
     const pipeline = yield* Pipeline.make(targets, yield* check(options), hub)
+    const observed = {
+      targets: targets.map(({ id, provider }) => ({ id, provider: provider.id })),
+      status: pipeline.status
+    }
+    for (const observe of yield* Observers) hub.listen(yield* observe(observed))
 
     // A client that ends takes its calls along: fibres that wait for an answer, scopes of open streams.
     const waiting = new Set<Fiber.Fiber<unknown, unknown>>()

@@ -9,7 +9,8 @@
  *
  * @since 0.1.0
  */
-import type * as Cause from "effect/Cause"
+import * as Cause from "effect/Cause"
+import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
 import * as Schema from "effect/Schema"
@@ -107,7 +108,12 @@ export const AttemptSucceeded = Schema.TaggedStruct("AttemptSucceeded", {
   attempt: Schema.Number,
   duration: Schema.Number,
   inputTokens: Schema.optionalKey(Schema.Number),
-  outputTokens: Schema.optionalKey(Schema.Number)
+  outputTokens: Schema.optionalKey(Schema.Number),
+  /** Input tokens that were read from, or written to, the provider's own cache; part of `inputTokens`. */
+  cacheReadTokens: Schema.optionalKey(Schema.Number),
+  cacheWriteTokens: Schema.optionalKey(Schema.Number),
+  /** Part of `outputTokens`. */
+  reasoningTokens: Schema.optionalKey(Schema.Number)
 })
 
 /**
@@ -152,6 +158,18 @@ export const Waited = Schema.TaggedStruct("Waited", {
   target: Schema.String,
   for: Schema.Literals(["bulkhead", "rate-limit"]),
   duration: Schema.Number
+})
+
+/**
+ * An attempt was refused by our own guards before it reached its provider.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const AttemptRefused = Schema.TaggedStruct("AttemptRefused", {
+  ...base,
+  target: Schema.String,
+  by: Schema.Literals(["circuit-breaker", "bulkhead", "rate-limit"])
 })
 
 /**
@@ -244,15 +262,15 @@ export const ReasoningDropped = Schema.TaggedStruct("ReasoningDropped", {
 })
 
 /**
- * The response cache answered (`fresh`), stood in for a failure (`stale`), stored an answer, or refused to store one
- * that is not whole (`rejected`).
+ * The response cache answered (`fresh`), could have but had nothing fresh (`miss`), stood in for a failure (`stale`),
+ * stored an answer, or refused to store one that is not whole (`rejected`).
  *
  * @category models
  * @since 0.1.0
  */
 export const Cache = Schema.TaggedStruct("Cache", {
   ...base,
-  result: Schema.Literals(["fresh", "stale", "stored", "rejected", "unavailable"]),
+  result: Schema.Literals(["fresh", "miss", "stale", "stored", "rejected", "unavailable"]),
   /** Age of the answer in milliseconds. */
   age: Schema.optionalKey(Schema.Number),
   /** What failed, for a stale answer. */
@@ -309,6 +327,7 @@ export const LlmEvent = Schema.Union([
   AttemptFailed,
   AttemptInterrupted,
   Waited,
+  AttemptRefused,
   RetryScheduled,
   RetryDenied,
   TargetSkipped,
@@ -340,18 +359,41 @@ export type Ledger = typeof Ledger.Type
  * @since 0.1.0
  */
 export interface Hub {
-  readonly publish: (event: LlmEvent) => void
+  /** `caller` is the context of the fibre that made the call; without one, that of the client. */
+  readonly publish: (event: LlmEvent, caller?: Context.Context<never>) => void
+  /** Adds a listener that is told of every event while it happens; see `LlmObserver`. */
+  readonly listen: (listener: Listener) => void
   readonly events: Stream.Stream<LlmEvent>
 }
 
 /**
- * Creates a hub that keeps at most `capacity` events per listener (default 1024). Its streams end with the scope.
+ * Is told of each event, synchronously and in order, with the context of the fibre that made the call. It must be quick
+ * and must not throw: one that throws is reported once, as a warning, and told nothing more.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export type Listener = (event: LlmEvent, caller: Context.Context<never>) => void
+
+/**
+ * Creates a hub that keeps at most `capacity` events per reader of its stream (default 1024). Its streams end with the
+ * scope.
  *
  * @category constructors
  * @since 0.1.0
  */
 export const makeHub = (capacity = 1024): Effect.Effect<Hub, never, Scope.Scope> =>
   Effect.gen(function*() {
+    const own = yield* Effect.context()
+    const told = new Set<Listener>()
+    const tell = (listener: Listener, event: LlmEvent, caller: Context.Context<never>): void => {
+      try {
+        listener(event, caller)
+      } catch (error) {
+        told.delete(listener)
+        Effect.runForkWith(own)(Effect.logWarning("A listener threw and is told nothing more", Cause.die(error)))
+      }
+    }
     const listeners = new Set<Queue.Queue<LlmEvent, Cause.Done>>()
     yield* Effect.addFinalizer(() => Effect.forEach(listeners, Queue.end, { discard: true }))
     const listen = Effect.acquireRelease(
@@ -365,9 +407,11 @@ export const makeHub = (capacity = 1024): Effect.Effect<Hub, never, Scope.Scope>
       }
     )
     return {
-      publish: (event) => {
+      publish: (event, caller = own) => {
+        for (const listener of told) tell(listener, event, caller)
         for (const queue of listeners) Queue.offerUnsafe(queue, event)
       },
+      listen: (listener) => told.add(listener),
       events: Stream.unwrap(Effect.map(listen, Stream.fromQueue))
     }
   })

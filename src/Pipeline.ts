@@ -115,12 +115,29 @@ export interface TargetStatus {
   readonly coolingDown: Duration.Duration | undefined
   /** Permits in use and calls waiting for one. */
   readonly bulkhead: Bulkhead.Snapshot | undefined
+  /** This target's own limits. */
+  readonly limits: RateLimiter.Snapshot | undefined
+  /** Retries that the budget would pay for now. */
+  readonly retryBudget: number | undefined
+}
+
+/**
+ * How a client is doing. A pattern that is off shows as `undefined`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Status {
+  readonly targets: ReadonlyArray<TargetStatus>
+  /** The bucket that all targets share. */
+  readonly rateLimit: RateLimiter.Snapshot | undefined
 }
 
 interface Target {
   readonly config: TargetConfig
   readonly index: number
   readonly bulkhead: Bulkhead.Bulkhead | undefined
+  readonly limits: RateLimiter.RateLimiter | undefined
   readonly budget: RetryBudget.RetryBudget | undefined
   readonly lanes: Lanes
 }
@@ -152,7 +169,7 @@ export interface Pipeline {
     scope: Scope.Closeable | undefined
   ) => Call
   readonly run: (call: Call) => Effect.Effect<Served, CallError>
-  readonly status: Effect.Effect<ReadonlyArray<TargetStatus>>
+  readonly status: Effect.Effect<Status>
 }
 
 // -----------------------------------------------------------------------------
@@ -180,18 +197,19 @@ export const make = (
 
     const targets = yield* Effect.forEach(configs, (config, index) =>
       Effect.gen(function*() {
-        const room = config.bulkhead ?? bulkhead ?? false
+        const size = config.bulkhead ?? bulkhead ?? false
         const guards = {
           target: config.id,
           provider: config.provider,
           timeout: timers,
           bucket,
-          bulkhead: room === false ? undefined : yield* Bulkhead.make(room),
+          bulkhead: size === false ? undefined : yield* Bulkhead.make(size),
           limits: config.limits === undefined ? undefined : yield* RateLimiter.make({ limits: config.limits })
         }
         const lanes = yield* checked(() => makeLanes(config.circuitBreaker ?? circuitBreaker, guards, hub, builtAt))
         const budget = backoff === undefined || retryBudget === false ? undefined : yield* RetryBudget.make(retryBudget)
-        return { config, index, budget, lanes, bulkhead: guards.bulkhead } satisfies Target
+        const { bulkhead: room, limits } = guards
+        return { config, index, budget, lanes, bulkhead: room, limits } satisfies Target
       }))
 
     // Innermost first.
@@ -210,6 +228,7 @@ export const make = (
         id: ++calls,
         operation,
         request,
+        context: fiber.context,
         identity: () => question ??= identity(request),
         clock,
         startedAt,
@@ -243,7 +262,10 @@ export const make = (
         timers === undefined && call.request.deadline !== undefined
           ? Effect.fail(new InvalidRequest({ path: "deadline", rule: "absent while `timeout` is off", kind: "given" }))
           : run(call),
-      status: Effect.forEach(targets, (target) => statusOf(target, order))
+      status: Effect.gen(function*() {
+        const rateLimit = bucket === undefined ? undefined : yield* bucket.snapshot
+        return { targets: yield* Effect.forEach(targets, (target) => statusOf(target, order)), rateLimit }
+      })
     }
   })
 
@@ -402,6 +424,7 @@ const withCache = (
       if (wish === "never") return next(call)
       const mayReuse = readThrough && (wish === "always" || temperature === 0 || seed !== undefined)
       return Effect.flatMap(cache.lookup(keyOf(call)), (hit) => {
+        if (mayReuse && (hit === undefined || hit.state === "stale")) emit(call, { _tag: "Cache", result: "miss" })
         if (hit === undefined) return live(call)
         if (mayReuse && hit.state !== "stale") {
           emit(call, { _tag: "Cache", result: "fresh", age: hit.age })
@@ -591,7 +614,9 @@ const statusOf = (target: Target, failover: Failover.Failover): Effect.Effect<Ta
       circuit: (yield* Effect.forEach(target.lanes.all(), ({ breaker }) => breaker?.status ?? Effect.undefined))
         .reduce((worst, status) => rank(status) > rank(worst) ? status : worst),
       coolingDown: cooling === undefined ? undefined : Duration.millis(Math.ceil(cooling.until - now)),
-      bulkhead: target.bulkhead === undefined ? undefined : yield* target.bulkhead.snapshot
+      bulkhead: target.bulkhead === undefined ? undefined : yield* target.bulkhead.snapshot,
+      limits: target.limits === undefined ? undefined : yield* target.limits.snapshot,
+      retryBudget: target.budget === undefined ? undefined : yield* target.budget.balance
     }
   })
 

@@ -20,6 +20,9 @@ export * as LlmError from "./LlmError.ts"
 /** What happened, as typed facts. */
 export * as LlmEvent from "./LlmEvent.ts"
 
+/** Views of everything that clients do. */
+export * as LlmObserver from "./LlmObserver.ts"
+
 /** The contract of a provider. */
 export * as LlmProvider from "./LlmProvider.ts"
 

@@ -84,7 +84,7 @@ describe("building a client refuses", () => {
     Effect.gen(function*() {
       const layer = LlmClient.layer([A, LlmClient.target(A, { id: "second" })]).pipe(Layer.provide(live))
       const status = yield* Effect.flatMap(LlmClient, (client) => client.status).pipe(Effect.provide(layer))
-      assert.deepStrictEqual(status.map(({ id }) => id), ["app/A", "second"])
+      assert.deepStrictEqual(status.targets.map(({ id }) => id), ["app/A", "second"])
     }))
 })
 

@@ -204,7 +204,7 @@ describe("a circuit per model", () => {
       const open = failure((yield* timed(ask("complete", r.client, { prompt: "Hi", model: "big" }))).exit)
       assert.strictEqual(open.message, "The circuit breaker of \"p/big\" is open. Try again in 30s.")
       assert.strictEqual((yield* ask("complete", r.client, { prompt: "Hi", model: "small" })).text, "Hello.")
-      assert.strictEqual((yield* r.client.status)[0]?.circuit?.state, "open")
+      assert.strictEqual((yield* r.client.status).targets[0]?.circuit?.state, "open")
     })))
 
   it.effect("names without end do not fill the memory", () =>

@@ -157,7 +157,7 @@ describe.each(kinds)("%s", (kind) => {
         assert.strictEqual(failure(exit)._tag, "DeadlineExceeded")
         assert.strictEqual(at, 100)
       }
-      const [status] = yield* r.client.status
+      const { targets: [status] } = yield* r.client.status
       assert.strictEqual(status?.circuit?.state, "closed")
     })))
 

@@ -127,7 +127,7 @@ export const nothingHeld = (rig: Rig) =>
     const clock = yield* CountingClock.CountingClock
     assert.strictEqual(yield* clock.pending, 0, "pending sleeps")
     for (const provider of rig.providers) assert.strictEqual(yield* provider.active, 0, "active requests")
-    for (const target of yield* rig.client.status) {
+    for (const target of (yield* rig.client.status).targets) {
       assert.strictEqual(target.bulkhead?.inUse ?? 0, 0, "permits")
       assert.strictEqual(target.bulkhead?.queued ?? 0, 0, "waiters")
       assert.strictEqual(target.circuit?.probes ?? 0, 0, "probes")

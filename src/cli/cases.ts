@@ -79,7 +79,7 @@ const answeredBy = ({ source, target, text }: LlmResponse, expected: string): Ch
 const breakerIs = (stage: Stage, expected: string): Effect.Effect<Check> =>
   Effect.map(
     stage.main.status,
-    ([primary]) => check(primary?.circuit?.state === expected, `${PRIMARY}'s breaker is ${expected}`)
+    ({ targets: [primary] }) => check(primary?.circuit?.state === expected, `${PRIMARY}'s breaker is ${expected}`)
   )
 
 const all = <T extends LlmEvent["_tag"]>(ledger: ReadonlyArray<LlmEvent>, tag: T) =>
@@ -182,7 +182,7 @@ export const cases: ReadonlyArray<Case> = [
     client: "main",
     run: (stage, say) =>
       Effect.gen(function*() {
-        const [primary] = yield* stage.main.status
+        const { targets: [primary] } = yield* stage.main.status
         const wait = Duration.toMillis(primary?.circuit?.retryAfter ?? Duration.zero)
         say(`${PRIMARY}'s breaker stays open for another ${duration(wait)}`)
         yield* Effect.sleep(wait + 1)

@@ -135,8 +135,15 @@ const keys = {
   unavailable: "key store unavailable"
 } as const
 
+const refusals = {
+  "circuit-breaker": "the circuit is open",
+  bulkhead: "no free place",
+  "rate-limit": "the rate limit is reached"
+} as const
+
 const caches = {
   fresh: "fresh answer",
+  miss: "no fresh answer",
   stale: "stale answer instead",
   stored: "answer kept for bad times",
   rejected: "answer not kept: not whole",
@@ -209,6 +216,9 @@ export const rows = (events: ReadonlyArray<LlmEvent>): ReadonlyArray<Row> => {
           "warn",
           event.duration
         )
+        break
+      case "AttemptRefused":
+        add(at, event.target, "refused", refusals[event.by], "warn")
         break
       case "RetryScheduled":
         add(at, event.target, "wait", event.delayedBy === "backoff" ? "backoff" : "Retry-After", "warn", event.delay)

@@ -68,7 +68,7 @@ export const make = (guards: Guards): (call: Call, request: LlmRequest) => Effec
   const { breaker } = guards
   const steps: Array<Step> = []
   if (guards.bulkhead !== undefined) steps.push(takePermit(guards.bulkhead))
-  if (guards.bucket !== undefined) steps.push(takeSharedTokens(guards.bucket))
+  if (guards.bucket !== undefined) steps.push(takeTokens(guards.bucket, () => 1, rememberRefusal))
   if (guards.limits !== undefined) steps.push(takeTokens(guards.limits, estimate))
   if (breaker !== undefined) steps.push(admit(breaker))
   const acquire: Step = steps.reduceRight<Step | undefined>(
@@ -83,7 +83,10 @@ export const make = (guards: Guards): (call: Call, request: LlmRequest) => Effec
     Effect.uninterruptibleMask((restore) => {
       if (breaker !== undefined) {
         const now = nowOf(call)
-        if (breaker.isOpenUnsafe(now)) return Effect.fail(breaker.rejectionUnsafe(now))
+        if (breaker.isOpenUnsafe(now)) {
+          refused(call, guards.target, "circuit-breaker")
+          return Effect.fail(breaker.rejectionUnsafe(now))
+        }
       }
       const attempt = new Attempt(call, request, guards)
       return Effect.flatMap(
@@ -97,10 +100,13 @@ export const make = (guards: Guards): (call: Call, request: LlmRequest) => Effec
 // what is acquired before the provider is asked
 // -----------------------------------------------------------------------------
 
+const refused = (call: Call, target: string, by: "circuit-breaker" | "bulkhead" | "rate-limit"): void =>
+  emit(call, { _tag: "AttemptRefused", target, by })
+
 const timeLeft = (call: Call): number => Math.max(call.deadlineAt() - nowOf(call), 0)
 
 const takePermit = (bulkhead: Bulkhead): Step => (attempt, restore) =>
-  Effect.catchTag(
+  Effect.catch(
     bulkhead.acquire({
       maxWait: () => timeLeft(attempt.call),
       restore,
@@ -109,13 +115,20 @@ const takePermit = (bulkhead: Bulkhead): Step => (attempt, restore) =>
         attempt.waited("bulkhead", permit.waited)
       }
     }),
-    "BulkheadFull",
-    (full) => Effect.fail(timeLeft(attempt.call) > 0 ? full : attempt.deadlineExceeded())
+    (error): Effect.Effect<never, AttemptError> => {
+      if (error._tag === "BulkheadFull" && timeLeft(attempt.call) <= 0) return Effect.fail(attempt.deadlineExceeded())
+      refused(attempt.call, attempt.guards.target, "bulkhead")
+      return Effect.fail(error)
+    }
   )
 
-const takeTokens =
-  (limiter: RateLimiter, cost: (request: LlmRequest) => number | Readonly<Record<string, number>>): Step =>
-  (attempt, restore) =>
+const takeTokens = (
+  limiter: RateLimiter,
+  cost: (request: LlmRequest) => number | Readonly<Record<string, number>>,
+  onRefused?: (call: Call, error: RateLimited) => void
+): Step =>
+(attempt, restore) =>
+  Effect.catch(
     limiter.acquire(cost(attempt.request), {
       maxWait: timeLeft(attempt.call),
       restore,
@@ -123,22 +136,26 @@ const takeTokens =
         attempt.reservations.push(reservation)
         attempt.waited("rate-limit", reservation.waited)
       }
-    })
+    }),
+    (error) => {
+      refused(attempt.call, attempt.guards.target, "rate-limit")
+      if (error._tag === "RateLimited") onRefused?.(attempt.call, error)
+      return Effect.fail(error)
+    }
+  )
 
 /** Every target would meet the same bucket, so its refusal is remembered for the failover. */
-const takeSharedTokens = (bucket: RateLimiter): Step => {
-  const take = takeTokens(bucket, () => 1)
-  return (attempt, restore) =>
-    Effect.catch(take(attempt, restore), (error) => {
-      attempt.call.progress.sharedRefusal = error
-      return Effect.fail(error)
-    })
+const rememberRefusal = (call: Call, error: RateLimited): void => {
+  call.progress.sharedRefusal = error
 }
 
 const admit = (breaker: CircuitBreaker): Step => (attempt) => {
   const now = nowOf(attempt.call)
   const slot = breaker.admitUnsafe(now)
-  if (slot === undefined) return Effect.fail(breaker.rejectionUnsafe(now))
+  if (slot === undefined) {
+    refused(attempt.call, attempt.guards.target, "circuit-breaker")
+    return Effect.fail(breaker.rejectionUnsafe(now))
+  }
   attempt.slot = slot
   return Effect.void
 }
@@ -269,8 +286,11 @@ class Attempt {
     emit(this.call, {
       _tag: "AttemptSucceeded",
       ...this.fact(now),
-      ...(input === undefined ? undefined : { inputTokens: input }),
-      ...(output === undefined ? undefined : { outputTokens: output })
+      ...tokens("inputTokens", input),
+      ...tokens("outputTokens", output),
+      ...tokens("cacheReadTokens", usage?.inputTokens.cacheRead),
+      ...tokens("cacheWriteTokens", usage?.inputTokens.cacheWrite),
+      ...tokens("reasoningTokens", usage?.outputTokens.reasoning)
     }, now)
   }
 
@@ -494,6 +514,9 @@ const unusable = (parts: ReadonlyArray<Part | StreamPart>): ProviderError["reaso
     ? { _tag: "ContentPolicy" }
     : { _tag: "MalformedResponse", problem: "the answer is empty" }
 }
+
+const tokens = <K extends string>(key: K, count: number | undefined): { readonly [P in K]?: number } =>
+  count === undefined ? {} : { [key]: count } as { readonly [P in K]: number }
 
 const usageOf = (answer: Answer): Usage | undefined => {
   for (let i = answer.parts.length - 1; i >= 0; i--) {

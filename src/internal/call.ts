@@ -1,6 +1,7 @@
 // What one call owns while it runs.
 import type * as Cause from "effect/Cause"
 import type { Clock } from "effect/Clock"
+import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Pull from "effect/Pull"
 import type * as Scope from "effect/Scope"
@@ -19,6 +20,8 @@ export interface Call {
   readonly id: number
   readonly operation: Operation
   readonly request: LlmRequest
+  /** Of the fibre that made the call. */
+  readonly context: Context.Context<never>
   readonly clock: Clock
   readonly startedAt: number
   /** Monotonic milliseconds; the longest of all callers that wait for this work. */
@@ -50,7 +53,7 @@ export const nowOf = (call: Call): number => monotonicMillis(call.clock)
 export const emit = (call: Call, fact: Fact, now = nowOf(call)): void => {
   const event = Object.assign(fact, { call: call.id, at: now - call.startedAt }) as LlmEvent
   call.events.push(event)
-  call.hub.publish(event)
+  call.hub.publish(event, call.context)
 }
 
 /** What a call can fail with before its answer, or its stream's first content part, is there. */

@@ -108,6 +108,8 @@ export interface Snapshot {
   readonly maxConcurrent: number
   /** Waiters in the line. */
   readonly queued: number
+  /** Waiters the line has room for. */
+  readonly maxQueued: number
 }
 
 /**
@@ -198,7 +200,8 @@ class Wall implements Bulkhead {
   readonly snapshot: Bulkhead["snapshot"] = Effect.sync(() => ({
     inUse: this.inUse,
     maxConcurrent: this.maxConcurrent,
-    queued: this.line.size
+    queued: this.line.size,
+    maxQueued: this.queue
   }))
 
   private fits(weight: number): boolean {

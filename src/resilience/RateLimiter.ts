@@ -279,6 +279,8 @@ export interface Snapshot {
   readonly levels: Readonly<Record<string, number>>
   /** Waiters in the line. */
   readonly queued: number
+  /** Waiters the line has room for. */
+  readonly maxQueued: number
   /** Milliseconds until no dimension is blocked. */
   readonly blockedFor: number
 }
@@ -429,6 +431,7 @@ class Limiter implements RateLimiter {
     return Effect.succeed({
       levels: Object.fromEntries(this.limits.map(({ dimension }, i) => [dimension, levelAt(this.buckets[i]!, now)])),
       queued: this.line.size,
+      maxQueued: this.queue,
       blockedFor: Math.max(0, ...this.buckets.map((bucket) => bucket.blockedUntil - now))
     })
   })

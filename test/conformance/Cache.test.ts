@@ -120,6 +120,7 @@ describe.each(kinds)("%s", (kind) => {
       is(exit, "stale", "old", 90_000)
       const events = find(success(exit).ledger, "Cache")
       assert.deepStrictEqual(events.map(({ age, error, result }) => [result, age, error?.reason, error?.status]), [
+        ["miss", undefined, undefined, undefined],
         ["stale", 90_000, "Overloaded", 503]
       ])
       assert.deepStrictEqual(find(success(exit).ledger, "CallEnded").map((e) => e.outcome), ["stale"])
@@ -198,7 +199,7 @@ describe.each(kinds)("%s", (kind) => {
     vector(Effect.gen(function*() {
       const r = yield* rig([{ script: [answer(parts)], always: F }], { retry: false, cache })
       const exit = yield* read(r)
-      assert.deepStrictEqual(find(success(exit).ledger, "Cache").map((e) => e.result), ["rejected"])
+      assert.deepStrictEqual(find(success(exit).ledger, "Cache").map((e) => e.result), ["miss", "rejected"])
       assert.strictEqual(word(failure(yield* read(r))), "Overloaded")
       assert.deepStrictEqual(yield* r.calls(), [0, 0])
     })))

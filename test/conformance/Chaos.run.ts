@@ -307,7 +307,7 @@ export const run = (plan: Plan): Effect.Effect<Log> =>
       events,
       callers,
       served,
-      status: yield* client.status,
+      status: (yield* client.status).targets,
       endedAt: yield* now,
       held: { sleeps: yield* pending, fibers }
     }

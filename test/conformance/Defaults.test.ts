@@ -141,7 +141,7 @@ describe.each(kinds)("%s, product defaults", (kind: Kind) => {
       const { ended, r } = yield* three
       assert.deepStrictEqual([ended, yield* r.calls(0), yield* r.calls(1)], [story.ended, story.p, story.s])
       assert.strictEqual(story.p.length, defaults.circuitBreaker.failureThreshold)
-      const [p, s] = yield* r.client.status
+      const { targets: [p, s] } = yield* r.client.status
       assert.deepStrictEqual([p?.circuit?.state, s?.circuit?.state], ["open", "closed"])
       assert.strictEqual(millis(p?.circuit?.retryAfter), story.openUntil - ended.at(-1)!)
       yield* nothingHeld(r)
@@ -159,7 +159,7 @@ describe.each(kinds)("%s, product defaults", (kind: Kind) => {
       assert.deepStrictEqual([success(call.exit).target, call.at], ["s", 0])
       assert.deepStrictEqual((yield* r.calls(0)).slice(story.p.length), Array.from({ length: probes }, () => at))
       const left = probes === 0 ? story.openUntil - at : openFor(2)
-      assert.strictEqual(millis((yield* r.client.status)[0]?.circuit?.retryAfter), left)
+      assert.strictEqual(millis((yield* r.client.status).targets[0]?.circuit?.retryAfter), left)
       yield* nothingHeld(r)
     })))
 

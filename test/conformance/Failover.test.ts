@@ -164,7 +164,7 @@ describe.each(kinds)("%s", (kind) => {
       assert.isTrue(Exit.isFailure(exit) && Cause.hasDies(exit.cause))
       assert.strictEqual(at, 0)
       assert.deepStrictEqual([yield* r.calls(0), yield* r.calls(1)], [[0], []])
-      assert.strictEqual((yield* r.client.status)[0]?.circuit?.calls, 0)
+      assert.strictEqual((yield* r.client.status).targets[0]?.circuit?.calls, 0)
       yield* nothingHeld(r)
     })))
 

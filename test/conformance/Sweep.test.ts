@@ -70,7 +70,7 @@ const interruptedAt = (kind: Kind, at: number, first: boolean) =>
     if (!first) yield* interrupt(running)
     assertInterrupted(running, at)
     yield* nothingHeld(r)
-    const [p, s] = yield* r.client.status
+    const { targets: [p, s] } = yield* r.client.status
     // Attempts that have ended count; nothing else does.
     assert.deepInclude(p?.circuit, { state: "closed", calls: asked.length, failures: asked.length }, where)
     assert.deepInclude(s?.circuit, { calls: 0, streak: 0 }, where)
@@ -192,7 +192,7 @@ const sweepRun = (kind: Kind, keyed: boolean, budget: number, steps: number, tal
   // Nothing is held.
   assert.deepStrictEqual(world.held, { sleeps: 0, fibers: 0 }, where)
   const idle = world.run(Effect.gen(function*() {
-    const [p, s] = yield* r.client.status
+    const { targets: [p, s] } = yield* r.client.status
     for (const provider of r.providers) assert.strictEqual(yield* provider.active, 0, where)
     for (const target of [p, s]) {
       assert.deepInclude(target?.bulkhead, { inUse: 0, queued: 0 }, where)
@@ -281,7 +281,7 @@ describe("found by sweeping", () => {
         running = call.pollUnsafe() === undefined
         call.interruptUnsafe()
         world.until(call)
-        const [p] = world.run(r.client.status)
+        const { targets: [p] } = world.run(r.client.status)
         const held = [p?.bulkhead?.inUse, world.run(r.providers[0]!.active)]
         assert.deepStrictEqual(held, [0, 0], `budget ${budget}, step ${steps}`)
       }

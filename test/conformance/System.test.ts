@@ -57,7 +57,7 @@ describe.each(kinds)("%s", (kind) => {
       assert.deepStrictEqual(finished, [1125, 1500, 1500])
       assert.deepStrictEqual(yield* r.calls(0), [0, 375, 1125, 1125, 1500])
       assert.deepStrictEqual(yield* r.calls(1), [1125, 1500, 1500])
-      const [p, s] = yield* r.client.status
+      const { targets: [p, s] } = yield* r.client.status
       assert.strictEqual(p?.circuit?.state, "open")
       assert.strictEqual(millis(p?.circuit?.retryAfter), 5000)
       assert.strictEqual(s?.circuit?.state, "closed")
@@ -83,7 +83,7 @@ describe.each(kinds)("%s", (kind) => {
       assert.strictEqual(success(exit).target, "s")
       assert.strictEqual(at, 0)
       assert.deepStrictEqual((yield* r.calls(0)).slice(5), [6500])
-      assert.strictEqual(millis((yield* r.client.status)[0]?.circuit?.retryAfter), 10_000)
+      assert.strictEqual(millis((yield* r.client.status).targets[0]?.circuit?.retryAfter), 10_000)
       yield* nothingHeld(r)
     })))
 
@@ -146,7 +146,7 @@ describe.each(kinds)("%s", (kind) => {
       assert.strictEqual(at, 2100)
       assert.deepStrictEqual(yield* r.calls(), [0, 1050, 2100])
       assert.deepStrictEqual(find(failure(exit).ledger, "Waited"), [])
-      assert.deepInclude((yield* r.client.status)[0]?.circuit, { state: "closed", calls: 0, streak: 0 })
+      assert.deepInclude((yield* r.client.status).targets[0]?.circuit, { state: "closed", calls: 0, streak: 0 })
       yield* nothingHeld(r)
     })))
 
@@ -215,7 +215,7 @@ describe.each(kinds)("%s", (kind) => {
       yield* ask(kind, r.client)
       const error = yield* Effect.flip(ask(kind, r.client))
       assert.strictEqual(error._tag, "RateLimited")
-      assert.deepStrictEqual(tags(error.ledger), ["CallStarted", "CallEnded"])
+      assert.deepStrictEqual(tags(error.ledger), ["CallStarted", "AttemptRefused", "CallEnded"])
       assert.deepStrictEqual([yield* r.calls(0), yield* r.calls(1)], [[0], []])
       yield* nothingHeld(r)
     })))
@@ -234,12 +234,12 @@ describe.each(kinds)("%s", (kind) => {
       const probe = yield* start(ask(kind, r.client)) // holds the other until 65 000
       const waiting = yield* start(ask(kind, r.client))
       yield* TestClock.adjust(1)
-      const [status] = yield* r.client.status
+      const { targets: [status] } = yield* r.client.status
       assert.deepInclude(status?.circuit, { state: "half-open", probes: 1 })
       assert.deepInclude(status?.bulkhead, { inUse: 2, queued: 1 })
       yield* TestClock.adjust("2 minutes")
       assert.deepStrictEqual([before.at(), waiting.at(), probe.at()], [60_000, 60_000, 65_000])
-      assert.strictEqual((yield* r.client.status)[0]?.circuit?.state, "closed")
+      assert.strictEqual((yield* r.client.status).targets[0]?.circuit?.state, "closed")
       yield* nothingHeld(r)
     })))
 
@@ -331,8 +331,8 @@ describe.each(kinds)("%s", (kind) => {
       const other = { prompt: "Hello?" }
       // Now the breaker of `a` is open and its purse empty.
       assert.strictEqual(word(yield* Effect.flip(ask(kind, a, other))), "Overloaded")
-      assert.strictEqual((yield* a.status)[0]?.circuit?.state, "open")
-      assert.deepInclude((yield* b.status)[0]?.circuit, { state: "closed", calls: 0 })
+      assert.strictEqual((yield* a.status).targets[0]?.circuit?.state, "open")
+      assert.deepInclude((yield* b.status).targets[0]?.circuit, { state: "closed", calls: 0 })
       // `b` can retry, has nothing stored, and all its four tokens.
       assert.strictEqual(word(yield* Effect.flip(ask(kind, b, request))), "Overloaded")
       assert.strictEqual((yield* provider.requests).length, 5)
@@ -353,11 +353,11 @@ describe("stream", () => {
         const call = yield* start(ask("stream", r.client))
         yield* TestClock.adjust(99)
         assert.isUndefined(call.exit())
-        assert.strictEqual((yield* r.client.status)[0]?.circuit?.streak, i) // not counted yet
+        assert.strictEqual((yield* r.client.status).targets[0]?.circuit?.streak, i) // not counted yet
         yield* TestClock.adjust(1)
         assert.strictEqual(word(failure(over(call))), "StreamInterrupted reset")
       }
-      assert.strictEqual((yield* r.client.status)[0]?.circuit?.state, "open")
+      assert.strictEqual((yield* r.client.status).targets[0]?.circuit?.state, "open")
       yield* nothingHeld(r)
     })))
 
@@ -366,7 +366,7 @@ describe("stream", () => {
       const r = yield* rig([[F, stream("a", { wait: 100 }, "b")]], { retry: false, circuitBreaker: breaker })
       yield* Effect.exit(ask("stream", r.client))
       const call = yield* start(ask("stream", r.client))
-      assert.deepInclude((yield* r.client.status)[0]?.circuit, { calls: 1, streak: 1 })
+      assert.deepInclude((yield* r.client.status).targets[0]?.circuit, { calls: 1, streak: 1 })
       yield* TestClock.adjust(100)
       assert.deepStrictEqual(tags(success(over(call)).ledger), [
         "CallStarted",
@@ -375,7 +375,7 @@ describe("stream", () => {
         "AttemptSucceeded",
         "CallEnded"
       ])
-      assert.deepInclude((yield* r.client.status)[0]?.circuit, { calls: 2, failures: 1, streak: 0 })
+      assert.deepInclude((yield* r.client.status).targets[0]?.circuit, { calls: 2, failures: 1, streak: 0 })
       yield* nothingHeld(r)
     })))
 
@@ -390,7 +390,7 @@ describe("stream", () => {
         const text = r.client.stream("Hi").pipe(Stream.filter((part) => part.type === "text-delta"), Stream.take(1))
         assert.strictEqual((yield* Stream.runCollect(text)).length, 1)
       }
-      assert.deepInclude((yield* r.client.status)[0]?.circuit, { state: "closed", failures: 0, streak: 0 })
+      assert.deepInclude((yield* r.client.status).targets[0]?.circuit, { state: "closed", failures: 0, streak: 0 })
       yield* nothingHeld(r)
     })))
 

@@ -116,7 +116,7 @@ describe.each(kinds)("%s", (kind) => {
       const { at, exit } = yield* timed(Effect.timeout(ask(kind, r.client), 500), 500)
       assert.strictEqual(at, 500)
       assert.isTrue(Cause.isTimeoutError(failure(exit)))
-      const [status] = yield* r.client.status
+      const { targets: [status] } = yield* r.client.status
       assert.deepInclude(status?.circuit, { streak: 1, calls: 1, failures: 1 })
       yield* nothingHeld(r)
     })))
@@ -145,10 +145,10 @@ describe.each(kinds)("%s", (kind) => {
       const call = yield* start(ask(kind, r.client))
       yield* TestClock.adjust(1000)
       assert.strictEqual(word(failure(over(call))), "AttemptTimeout attempt")
-      const before = yield* r.client.status
+      const { targets: before } = yield* r.client.status
       assert.strictEqual(before[0]?.bulkhead?.inUse, 1)
       yield* TestClock.adjust("10 seconds")
-      const [status] = yield* r.client.status
+      const { targets: [status] } = yield* r.client.status
       assert.deepInclude(status?.circuit, { state: "closed", streak: 1, calls: 1, failures: 1 })
       assert.deepStrictEqual(tags(events), ["CallStarted", "AttemptStarted", "AttemptFailed", "CallEnded"])
       yield* nothingHeld(r)
@@ -405,7 +405,7 @@ describe("stream", () => {
       yield* TestClock.adjust(1000)
       assert.strictEqual(word(failure(over(call))), "StreamInterrupted idle")
       assert.strictEqual(call.at(), 1000)
-      assert.strictEqual((yield* r.client.status)[0]?.bulkhead?.inUse, 1)
+      assert.strictEqual((yield* r.client.status).targets[0]?.bulkhead?.inUse, 1)
       yield* TestClock.adjust("10 seconds")
       yield* nothingHeld(r)
     })))

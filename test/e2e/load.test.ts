@@ -84,7 +84,7 @@ describe("10,000 calls at once over HTTP", () => {
           starts.forEach((at, k) => {
             assert.isAtMost(k + 1, CAPACITY + PER_SECOND * (at + 1) / 1000, `start ${k} at ${at} ms`)
           })
-          const [status] = yield* client.status
+          const { targets: [status] } = yield* client.status
           assert.strictEqual(status?.circuit?.state, "closed")
           yield* Effect.sleep(50)
           assert.isAtMost(fibres, fibresBefore, "fibres")

@@ -123,7 +123,7 @@ describe.each(kinds)("%s over HTTP", (kind) => {
       assert.strictEqual(yield* received(primary), 2)
       yield* Effect.sleep(250)
       yield* ask(kind, client)
-      const [status] = yield* client.status
+      const { targets: [status] } = yield* client.status
       assert.strictEqual(status?.circuit?.state, "closed")
     })))
 
@@ -176,7 +176,7 @@ describe.each(kinds)("%s over HTTP", (kind) => {
       while ((yield* primary.stats).active === 0) yield* Effect.sleep(5)
       yield* Fiber.interrupt(fiber)
       yield* idle(primary)
-      const [status] = yield* client.status
+      const { targets: [status] } = yield* client.status
       assert.strictEqual(status?.circuit?.state, "closed")
     })))
 })

@@ -80,7 +80,7 @@ describe("Bulkhead", () => {
         yield* Fiber.interrupt(big)
         yield* calm
         assert.deepStrictEqual(entries, [["A", 0], ["Small", 500]])
-        assert.deepStrictEqual(yield* bulkhead.snapshot, { inUse: 4, maxConcurrent: 4, queued: 0 })
+        assert.deepStrictEqual(yield* bulkhead.snapshot, { inUse: 4, maxConcurrent: 4, queued: 0, maxQueued: 100 })
       }))
 
     it.effect("K4 a weight above the bound is refused at once, also when nothing is in flight", () =>
@@ -105,7 +105,7 @@ describe("Bulkhead", () => {
         }
         yield* release("4")
         assert.deepStrictEqual(entries.at(-1), ["w", 0])
-        assert.deepStrictEqual(yield* bulkhead.snapshot, { inUse: 5, maxConcurrent: 5, queued: 0 })
+        assert.deepStrictEqual(yield* bulkhead.snapshot, { inUse: 5, maxConcurrent: 5, queued: 0, maxQueued: 100 })
       }))
 
     it.effect("K6 max 1, queue 2: one runs, two wait, the fourth is refused at once", () =>
@@ -128,7 +128,7 @@ describe("Bulkhead", () => {
           assert.strictEqual(entries.length, 1)
           yield* TestClock.adjust(1)
           assert.deepStrictEqual(entries, [["holder", 0], ["waiter", 30_000, "BulkheadFull"]])
-          assert.deepStrictEqual(yield* bulkhead.snapshot, { inUse: 1, maxConcurrent: 1, queued: 0 })
+          assert.deepStrictEqual(yield* bulkhead.snapshot, { inUse: 1, maxConcurrent: 1, queued: 0, maxQueued: 100 })
           yield* release("holder")
           yield* isIdle(bulkhead)
           assert.strictEqual(sleeps.pending, 0)
@@ -313,7 +313,7 @@ describe("Bulkhead", () => {
         const exit = yield* Fiber.await(fiber)
         assert.isTrue(Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause))
         assert.isFalse(ran)
-        assert.deepStrictEqual(yield* bulkhead.snapshot, { inUse: 1, maxConcurrent: 1, queued: 0 })
+        assert.deepStrictEqual(yield* bulkhead.snapshot, { inUse: 1, maxConcurrent: 1, queued: 0, maxQueued: 100 })
       }))
   })
 

@@ -301,7 +301,12 @@ describe("RateLimiter against its model", () => {
             assert.isAtMost(sum, 10 + 0.1 * (flows[j]!.at - flows[i]!.at) + excess + 1e-6)
           }
         }
-        assert.deepStrictEqual(yield* limiter.snapshot, { levels: { tokens: 10 }, queued: 0, blockedFor: 0 })
+        assert.deepStrictEqual(yield* limiter.snapshot, {
+          levels: { tokens: 10 },
+          queued: 0,
+          maxQueued: 50,
+          blockedFor: 0
+        })
       }).pipe(Effect.scoped, Effect.provide(TestClock.layer())),
     { arbitrary: { runs: 40, seed: 2 }, timeout: 120_000 }
   )

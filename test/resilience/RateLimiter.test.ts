@@ -208,7 +208,12 @@ describe("RateLimiter", () => {
         }])
         assert.strictEqual(yield* level(limiter), 8)
         second.observe([{ dimension: "requests", remaining: 3, resetAfter: 10_000 }])
-        assert.deepStrictEqual(yield* limiter.snapshot, { levels: { requests: 3 }, queued: 0, blockedFor: 0 })
+        assert.deepStrictEqual(yield* limiter.snapshot, {
+          levels: { requests: 3 },
+          queued: 0,
+          maxQueued: 256,
+          blockedFor: 0
+        })
       }))
 
     it.effect("older responses are ignored", () =>
@@ -223,7 +228,12 @@ describe("RateLimiter", () => {
       Effect.gen(function*() {
         const { first, limiter } = yield* observed
         first.observe([{ dimension: "requests", remaining: 0, resetAfter: 4000 }])
-        assert.deepStrictEqual(yield* limiter.snapshot, { levels: { requests: 0 }, queued: 0, blockedFor: 4000 })
+        assert.deepStrictEqual(yield* limiter.snapshot, {
+          levels: { requests: 0 },
+          queued: 0,
+          maxQueued: 256,
+          blockedFor: 4000
+        })
         const { enter, entries } = journal(limiter)
         yield* enter("a")
         yield* TestClock.adjust("1 minute")
@@ -235,7 +245,12 @@ describe("RateLimiter", () => {
         const { first, limiter } = yield* observed
         for (const remaining of [NaN, -1]) first.observe([{ dimension: "requests", remaining, resetAfter: 4000 }])
         first.observe([{ dimension: "requests" }])
-        assert.deepStrictEqual(yield* limiter.snapshot, { levels: { requests: 8 }, queued: 0, blockedFor: 0 })
+        assert.deepStrictEqual(yield* limiter.snapshot, {
+          levels: { requests: 8 },
+          queued: 0,
+          maxQueued: 256,
+          blockedFor: 0
+        })
       }))
   })
 

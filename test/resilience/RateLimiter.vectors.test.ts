@@ -298,7 +298,12 @@ describe("RateLimiter vectors", () => {
       for (let i = 0; i < 10_000; i++) yield* limiter.acquire({ [`tenant-${i}`]: 5 })
       assert.deepStrictEqual((yield* limiter.snapshot).levels, { requests: 0 })
       yield* TestClock.adjust("80 seconds")
-      assert.deepStrictEqual(yield* limiter.snapshot, { levels: { requests: 10_000 }, queued: 0, blockedFor: 0 })
+      assert.deepStrictEqual(yield* limiter.snapshot, {
+        levels: { requests: 10_000 },
+        queued: 0,
+        maxQueued: 256,
+        blockedFor: 0
+      })
     }))
 
   it.effect("L18 a server's hint blocks; a shorter one does not shorten it", () =>
