@@ -37,6 +37,7 @@ import {
 import { monotonicMillis } from "./internal/clock.ts"
 import { attempt as checked, OptionsReader } from "./internal/options.ts"
 import { type Fallback, share, type Shared } from "./internal/share.ts"
+import { traceOf } from "./internal/trace.ts"
 import type { CacheOptions, CircuitBreakerOptions, IdempotencyOptions, Options } from "./LlmConfig.ts"
 import {
   AllProvidersFailed,
@@ -229,6 +230,7 @@ export const make = (
         operation,
         request,
         context: fiber.context,
+        trace: fiber.cache.tracer === undefined ? undefined : traceOf(fiber, operation, request),
         identity: () => question ??= identity(request),
         clock,
         startedAt,

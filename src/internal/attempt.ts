@@ -224,7 +224,8 @@ class Attempt {
       attempt: this.number,
       ...(this.request.model === undefined ? undefined : { model: this.request.model })
     }, this.startedAt)
-    const open = this.scope === undefined ? this.generate() : this.openStream(this.scope)
+    const asked = this.scope === undefined ? this.generate() : this.openStream(this.scope)
+    const open = call.trace === undefined ? asked : call.trace.within(this.number, asked)
     const work = Effect.uninterruptibleMask((restoreWork) =>
       Effect.onExit(restoreWork(open), (exit) => this.opened(exit))
     )
@@ -276,6 +277,7 @@ class Attempt {
   succeeded(answer: Answer): void {
     const now = nowOf(this.call)
     if (!this.settle("success", now)) return
+    this.call.trace?.answered(this.number, answer)
     const usage = usageOf(answer)
     const input = usage?.inputTokens.total
     const output = usage?.outputTokens.total

@@ -10,6 +10,7 @@ import type { Hub, LlmEvent } from "../LlmEvent.ts"
 import type { LlmRequest } from "../LlmRequest.ts"
 import type { Answer, Source, StreamPart } from "../LlmResponse.ts"
 import { monotonicMillis } from "./clock.ts"
+import type { Trace } from "./trace.ts"
 
 export type Operation = "complete" | "stream"
 
@@ -22,6 +23,7 @@ export interface Call {
   readonly request: LlmRequest
   /** Of the fibre that made the call. */
   readonly context: Context.Context<never>
+  readonly trace: Trace | undefined
   readonly clock: Clock
   readonly startedAt: number
   /** Monotonic milliseconds; the longest of all callers that wait for this work. */
@@ -53,6 +55,7 @@ export const nowOf = (call: Call): number => monotonicMillis(call.clock)
 export const emit = (call: Call, fact: Fact, now = nowOf(call)): void => {
   const event = Object.assign(fact, { call: call.id, at: now - call.startedAt }) as LlmEvent
   call.events.push(event)
+  call.trace?.on(event)
   call.hub.publish(event, call.context)
 }
 
