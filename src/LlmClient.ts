@@ -186,23 +186,27 @@ const fromTargets = (
     )
 
     const complete = (input: string | LlmRequest.Input): Effect.Effect<LlmResponse, LlmError> =>
-      Effect.flatMap(LlmRequest.make(input), (request) =>
+      Effect.uninterruptibleMask((restore) =>
         Effect.withFiber((fiber) => {
-          let call: Call | undefined
-          const answered = Effect.suspend(() => {
-            const begun = call = pipeline.begin(fiber, "complete", request, undefined)
-            waiting.add(fiber)
-            return Effect.mapBoth(pipeline.run(begun), {
-              onSuccess: (served) => respond(begun, served),
-              onFailure: (error) => Pipeline.failed(begun, error)
-            })
+          const request = LlmRequest.read(input)
+          if ("_tag" in request) return Effect.fail(request)
+          const call = pipeline.begin(fiber, "complete", request, undefined)
+          waiting.add(fiber)
+          return Effect.matchCauseEffect(restore(pipeline.run(call)), {
+            onSuccess: (served) => {
+              waiting.delete(fiber)
+              return Effect.succeed(respond(call, served))
+            },
+            onFailure: (cause) => {
+              waiting.delete(fiber)
+              const error = Cause.findErrorOption(cause)
+              if (error._tag === "Some") return Effect.fail(Pipeline.failed(call, error.value))
+              closed(call, cause)
+              return Effect.failCause(cause as Cause.Cause<never>)
+            }
           })
-          return Effect.onExit(answered, (exit) => {
-            waiting.delete(fiber)
-            if (call !== undefined && Exit.isFailure(exit)) closed(call, exit)
-            return Effect.void
-          })
-        }))
+        })
+      )
 
     const open = (input: string | LlmRequest.Input): Effect.Effect<LlmStream<LlmError>, LlmError, Scope.Scope> =>
       Effect.flatMap(LlmRequest.make(input), (request) =>
@@ -222,7 +226,7 @@ const fromTargets = (
             const end = (exit: Exit.Exit<unknown, unknown>) =>
               Effect.sync(() => {
                 streams.delete(scope)
-                closed(call, exit)
+                closed(call, Exit.isFailure(exit) ? exit.cause : Cause.empty)
               })
             return Effect.andThen(
               Scope.addFinalizerExit(scope, end),
@@ -250,8 +254,8 @@ const respond = (call: Call, served: Served): LlmResponse => {
 }
 
 /** Closes the books of a call, if nothing else did. */
-const closed = (call: Call, exit: Exit.Exit<unknown, unknown>): void =>
-  Pipeline.ended(call, Exit.hasDies(exit) ? "defect" : "interrupted")
+const closed = (call: Call, cause: Cause.Cause<unknown>): void =>
+  Pipeline.ended(call, Cause.hasDies(cause) ? "defect" : "interrupted")
 
 class OpenStream implements LlmStream<LlmError> {
   readonly parts: Stream.Stream<StreamPart, LlmError>

@@ -162,23 +162,27 @@ const invalid = (path: string, rule: string, value: unknown): InvalidRequest =>
  * @category constructors
  * @since 0.1.0
  */
-export const make = (input: string | Input): Effect.Effect<LlmRequest, InvalidRequest> => {
+export const make = (input: string | Input): Effect.Effect<LlmRequest, InvalidRequest> =>
+  Effect.suspend(() => {
+    const request = read(input)
+    return "_tag" in request ? Effect.fail(request) : Effect.succeed(request)
+  })
+
+/** @internal */
+export const read = (input: string | Input): LlmRequest | InvalidRequest => {
   if (typeof input === "string") {
     return input.length > 0
-      ? Effect.succeed({ prompt: userText(input) })
-      : Effect.fail(invalid("prompt", "a text or at least one message", input))
+      ? { prompt: userText(input) }
+      : invalid("prompt", "a text or at least one message", input)
   }
   if (typeof input !== "object" || input === null) {
-    return Effect.fail(invalid("request", "a text or an object with a prompt", input))
+    return invalid("request", "a text or an object with a prompt", input)
   }
   const { prompt, ...rest } = input
   const messages = readPrompt(prompt)
-  if (messages instanceof InvalidRequest) return Effect.fail(messages)
+  if (messages instanceof InvalidRequest) return messages
   const options = decodeOptions(rest)
-  if (Result.isFailure(options)) {
-    const issue = firstIssue(options.failure.issue, rest)
-    return Effect.fail(new InvalidRequest(issue))
-  }
+  if (Result.isFailure(options)) return new InvalidRequest(firstIssue(options.failure.issue, rest))
   const request: Record<string, unknown> = { prompt: messages }
   for (const [key, value] of Object.entries(options.success)) {
     if (value !== undefined) {
@@ -187,7 +191,7 @@ export const make = (input: string | Input): Effect.Effect<LlmRequest, InvalidRe
         : value
     }
   }
-  return Effect.succeed(request as LlmRequest)
+  return request as LlmRequest
 }
 
 const userText = (text: string): ReadonlyArray<Prompt.MessageEncoded> => [
@@ -236,21 +240,14 @@ const canonicalMessages = (messages: ReadonlyArray<Prompt.Message>): ReadonlyArr
  * @category accessors
  * @since 0.1.0
  */
-export const identity = (request: LlmRequest): string =>
-  JSON.stringify([
-    1,
-    request.tenant ?? null,
-    request.model ?? null,
-    request.prompt,
-    request.maxTokens ?? null,
-    request.temperature ?? null,
-    request.topP ?? null,
-    request.stop ?? null,
-    request.seed ?? null,
-    request.tools === undefined ? null : canonical(request.tools),
-    request.toolChoice ?? null,
-    request.responseFormat === undefined ? null : canonical(request.responseFormat)
-  ])
+export const identity = (request: LlmRequest): string => {
+  const { maxTokens, model, prompt, responseFormat, seed, stop, temperature, tenant, toolChoice, tools, topP } = request
+  return `[1,${text(tenant)},${text(model)},${text(prompt)},${text(maxTokens)},${text(temperature)},${text(topP)},` +
+    `${text(stop)},${text(seed)},${text(tools && canonical(tools))},${text(toolChoice)},` +
+    `${text(responseFormat && canonical(responseFormat))}]`
+}
+
+const text = (value: unknown): string => value === undefined ? "null" : JSON.stringify(value)
 
 // Objects with sorted keys, so that the order in which a caller wrote fields does not matter.
 const canonical = (value: unknown): unknown => {

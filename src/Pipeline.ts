@@ -14,6 +14,7 @@
  */
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -26,6 +27,7 @@ import {
   type CallError,
   drain,
   emit,
+  type Fact,
   type Layer,
   nowOf,
   type Operation,
@@ -49,6 +51,7 @@ import {
   ProviderError,
   summary,
   type TargetError,
+  type Verdict,
   withLedger
 } from "./LlmError.ts"
 import type { Hub } from "./LlmEvent.ts"
@@ -247,8 +250,12 @@ export const make = (
           ended: false
         }
       }
-      const model = request.model === undefined ? undefined : { model: request.model }
-      emit(call, { _tag: "CallStarted", operation, ...model }, startedAt)
+      const { model } = request
+      emit(
+        call,
+        model === undefined ? { _tag: "CallStarted", operation } : { _tag: "CallStarted", operation, model },
+        startedAt
+      )
       return call
     }
 
@@ -344,30 +351,20 @@ const withIdempotency = (
         const scoped = JSON.stringify([call.operation, tenant ?? null, key])
         return share(given, { key: scoped, name: key }, true, call, orStale, next)
       }
-      return Effect.withFiber((fiber) => {
-        const generated = generateKey(fiber.getRef(Random.Random))
-        call.progress.idempotencyKey = generated
-        if (derive !== false) {
-          return share(
-            derived,
-            { key: `${call.operation}:${call.identity()}` },
-            derive === "replay",
-            call,
-            orStale,
-            next
-          )
-        }
-        emit(call, { _tag: "Idempotency", result: "generated", key: generated })
+      const generated = call.progress.idempotencyKey = generateKey(Context.get(call.context, Random.Random))
+      if (derive === false) {
+        emit(call, { _tag: "Idempotency", result: "generated", key: generated }, call.startedAt)
         return next(call)
-      })
+      }
+      return share(derived, { key: `${call.operation}:${call.identity()}` }, derive === "replay", call, orStale, next)
     }
   })
 
 /** 60 random bits, in a form that is cheap to make. */
-const generateKey = (random: { readonly nextDoubleUnsafe: () => number }): string => {
-  const digits = () => ((random.nextDoubleUnsafe() * 2 ** 30) | 0).toString(36)
-  return `llm-${digits()}-${digits()}`
-}
+const generateKey = (random: { readonly nextDoubleUnsafe: () => number }): string =>
+  `llm-${digits(random.nextDoubleUnsafe())}-${digits(random.nextDoubleUnsafe())}`
+
+const digits = (u: number): string => ((u * 2 ** 30) | 0).toString(36)
 
 // -----------------------------------------------------------------------------
 // cache: a fresh answer instead of a call, a stale one instead of a failure
@@ -385,20 +382,33 @@ const withCache = (
         .boolean("readThrough", false)
     )
     const cache = yield* ResponseCache.make<Answer>(store)
+    const { memory } = cache
     const keyOf = (call: Call): string => `${call.operation}:${call.identity()}`
 
-    const live: Layer = (call) =>
-      Effect.flatMap(next(call), (served) =>
-        whenEnded(served, () => {
-          if (!isReplayable(served.answer)) {
-            emit(call, { _tag: "Cache", result: "rejected" })
-            return Effect.void
-          }
-          return Effect.map(
-            cache.store(keyOf(call), served.answer, sizeOf(served.answer)),
-            (stored) => emit(call, { _tag: "Cache", result: stored ? "stored" : "unavailable" })
-          )
-        }))
+    const lookup = <A, E>(
+      call: Call,
+      key: string,
+      then: (hit: ResponseCache.Hit<Answer> | undefined) => Effect.Effect<A, E>
+    ): Effect.Effect<A, E> =>
+      memory === undefined
+        ? Effect.flatMap(cache.lookup(key), then)
+        : then(memory.lookupUnsafe(key, nowOf(call)))
+
+    const keep = (call: Call, key: string, answer: Answer): Effect.Effect<void> | undefined => {
+      const told = (result: "rejected" | "stored" | "unavailable", now?: number): undefined => {
+        emit(call, { _tag: "Cache", result }, now)
+      }
+      if (!isReplayable(answer)) return told("rejected")
+      const size = sizeOf(answer)
+      if (memory === undefined) {
+        return Effect.map(cache.store(key, answer, size), (stored) => told(stored ? "stored" : "unavailable"))
+      }
+      const now = nowOf(call)
+      return told(memory.storeUnsafe(key, answer, size, now) ? "stored" : "unavailable", now)
+    }
+
+    const live = (call: Call, key: string): Effect.Effect<Served, CallError> =>
+      Effect.flatMap(next(call), (served) => whenEnded(served, () => keep(call, key, served.answer)))
 
     /** The same question asked again in the background, by a call of its own. */
     const refresh = ({ identity, operation, request }: Call): Effect.Effect<void, CallError> =>
@@ -406,7 +416,10 @@ const withCache = (
         const scope = Scope.makeUnsafe()
         const call = { ...begin(fiber, operation, request, operation === "stream" ? scope : undefined), identity }
         return Effect.onExit(
-          Effect.flatMap(live(call), (served) => Effect.map(drain(served), () => ended(call, served.source))),
+          Effect.flatMap(
+            live(call, keyOf(call)),
+            (served) => Effect.map(drain(served), () => ended(call, served.source))
+          ),
           (exit) => {
             const error = Exit.isFailure(exit) ? Cause.findErrorOption(exit.cause) : undefined
             if (error?._tag === "Some") ended(call, "failure", error.value)
@@ -425,27 +438,25 @@ const withCache = (
       const { cache: wish, seed, temperature } = call.request
       if (wish === "never") return next(call)
       const mayReuse = readThrough && (wish === "always" || temperature === 0 || seed !== undefined)
-      return Effect.flatMap(cache.lookup(keyOf(call)), (hit) => {
+      const key = keyOf(call)
+      return lookup(call, key, (hit) => {
         if (mayReuse && (hit === undefined || hit.state === "stale")) emit(call, { _tag: "Cache", result: "miss" })
-        if (hit === undefined) return live(call)
+        if (hit === undefined) return live(call, key)
         if (mayReuse && hit.state !== "stale") {
           emit(call, { _tag: "Cache", result: "fresh", age: hit.age })
           const served = whole(hit.value, "cache", hit.age)
           return hit.state === "fresh"
             ? Effect.succeed(served)
-            : Effect.as(cache.revalidate(keyOf(call), refresh(call)), served)
+            : Effect.as(cache.revalidate(key, refresh(call)), served)
         }
-        return Effect.catch(live(call), (error) => stale(call, hit, error))
+        return Effect.catch(live(call, key), (error) => stale(call, hit, error))
       })
     }
 
     const orStale: Fallback = (call, error) =>
       call.request.cache === "never"
         ? Effect.fail(error)
-        : Effect.flatMap(
-          cache.lookup(keyOf(call)),
-          (hit) => hit === undefined ? Effect.fail(error) : stale(call, hit, error)
-        )
+        : lookup(call, keyOf(call), (hit) => hit === undefined ? Effect.fail(error) : stale(call, hit, error))
 
     return { layer, orStale }
   })
@@ -457,53 +468,79 @@ const withCache = (
 type PerTarget = (
   call: Call,
   target: Target,
+  now: number,
   longestHint: () => number
 ) => Effect.Effect<Served, Attempt.AttemptError>
 
+type Failures = ReadonlyArray<{ readonly index: number; readonly error: Attempt.AttemptError }>
+
 const withFailover = (targets: ReadonlyArray<Target>, failover: Failover.Failover, perTarget: PerTarget): Layer => {
   const at = (index: number): Target => targets[index]!
-  const windowOf = (index: number): number | undefined => at(index).config.contextWindow
-  return (call) =>
-    failover.run<Served, Attempt.AttemptError, AllProvidersFailed | AllProvidersUnavailable, never>({
-      attempt: (index, longestHint) => perTarget(call, at(index), longestHint),
-      skip: (index, now) => {
-        const target = at(index)
-        if (call.request.model !== undefined && modelFor(target, call.request.model) === undefined) {
-          return { because: "no-model" }
-        }
-        const { breaker } = target.lanes.of(modelOf(call, target))
-        return breaker?.isOpenUnsafe(now) === true
-          ? { because: "circuit-open", retryAfter: openFor(breaker, now), error: () => breaker.rejectionUnsafe(now) }
-          : undefined
-      },
-      isSmaller: (index, than) => (windowOf(index) ?? Infinity) < (windowOf(than) ?? 0),
+  const windowOf = (index: number): number => at(index).config.contextWindow ?? Infinity
+
+  /** One call's way along the targets. */
+  class Walk
+    implements Failover.Run<Served, Attempt.AttemptError, AllProvidersFailed | AllProvidersUnavailable, never>
+  {
+    readonly call: Call
+
+    constructor(call: Call) {
+      this.call = call
+    }
+
+    attempt(index: number, longestHint: () => number, now: number): Effect.Effect<Served, Attempt.AttemptError> {
+      return perTarget(this.call, at(index), now, longestHint)
+    }
+
+    skip(index: number, now: number): Failover.Skip<Attempt.AttemptError> | undefined {
+      const target = at(index)
+      const { request } = this.call
+      if (request.model !== undefined && modelFor(target, request.model) === undefined) return { because: "no-model" }
+      const { breaker } = target.lanes.of(modelOf(this.call, target))
+      return breaker?.isOpenUnsafe(now) === true
+        ? { because: "circuit-open", retryAfter: openFor(breaker, now), error: () => breaker.rejectionUnsafe(now) }
+        : undefined
+    }
+
+    isSmaller(index: number, than: number): boolean {
+      const largest = at(than).config.contextWindow
+      return largest !== undefined && windowOf(index) < largest
+    }
+
+    classify(error: Attempt.AttemptError): Verdict {
       // The client's own bucket is the same for every target.
-      classify: (error) =>
-        error === call.progress.sharedRefusal ? { ...classify(error), failover: false } : classify(error),
-      onSkip: (index, { because, retryAfter }) =>
-        emit(call, {
-          _tag: "TargetSkipped",
-          target: at(index).config.id,
-          because,
-          ...(retryAfter === undefined ? undefined : { retryAfter })
-        }),
-      onFailover: (from, to) => emit(call, { _tag: "FailedOver", from: at(from).config.id, to: at(to).config.id }),
-      allFailed: (failures) => {
-        const [first, ...others] = failures.map(({ error, index }) =>
-          [at(index).config.id, error as TargetError] as const
-        )
-        return new AllProvidersFailed({
-          targets: [first![0], ...others.map(([id]) => id)],
-          errors: [first![1], ...others.map(([, error]) => error)]
-        })
-      },
-      allUnavailable: (retryAfter) =>
-        new AllProvidersUnavailable(retryAfter === undefined ? {} : { retryAfter: Duration.millis(retryAfter) })
-    })
+      return error === this.call.progress.sharedRefusal ? { ...classify(error), failover: false } : classify(error)
+    }
+
+    onSkip(index: number, { because, retryAfter }: Failover.Skip<Attempt.AttemptError>): void {
+      const fact = { _tag: "TargetSkipped" as const, target: at(index).config.id, because }
+      emit(this.call, retryAfter === undefined ? fact : { ...fact, retryAfter })
+    }
+
+    onFailover(from: number, to: number): void {
+      emit(this.call, { _tag: "FailedOver", from: at(from).config.id, to: at(to).config.id })
+    }
+
+    allFailed(failures: Failures): AllProvidersFailed | AllProvidersUnavailable {
+      const [first, ...others] = failures.map(({ error, index }) =>
+        [at(index).config.id, error as TargetError] as const
+      )
+      return new AllProvidersFailed({
+        targets: [first![0], ...others.map(([id]) => id)],
+        errors: [first![1], ...others.map(([, error]) => error)]
+      })
+    }
+
+    allUnavailable(retryAfter: number | undefined): AllProvidersFailed | AllProvidersUnavailable {
+      return new AllProvidersUnavailable(retryAfter === undefined ? {} : { retryAfter: Duration.millis(retryAfter) })
+    }
+  }
+
+  return (call) => failover.run(new Walk(call))
 }
 
 const onlyFirst = (targets: ReadonlyArray<Target>, perTarget: PerTarget): Layer => (call) =>
-  perTarget(call, targets[0]!, () => Infinity)
+  perTarget(call, targets[0]!, nowOf(call), () => Infinity)
 
 const openFor = (breaker: CircuitBreaker.CircuitBreaker, now: number): number | undefined => {
   const state = breaker.state.ref.current
@@ -514,39 +551,55 @@ const openFor = (breaker: CircuitBreaker.CircuitBreaker, now: number): number | 
 // retry: the one owner of all retries, per target, paid from the target's budget
 // -----------------------------------------------------------------------------
 
-const withRetry = (policy: Retry.Policy): PerTarget => (call, target, longestHint) => {
-  const { budget, config } = target
-  const request = requestFor(call, target)
+const withRetry = (policy: Retry.Policy): PerTarget => (call, target, now, longestHint) => {
+  const request = requestFor(call, target, now)
   const { attempt, breaker } = target.lanes.of(request.model)
-  budget?.depositUnsafe(nowOf(call))
-  return Retry.run(attempt(call, request), policy, {
-    deadlineAt: call.deadlineAt,
-    maxRetryAfter: longestHint,
-    isBlocked: breaker?.isOpenUnsafe,
-    withdraw: budget?.withdrawUnsafe,
-    launches: () => call.progress.attempts,
-    onScheduled: (error, delay, delayedBy) =>
-      emit(call, {
-        _tag: "RetryScheduled",
-        target: config.id,
-        attempt: call.progress.attempts,
-        delay,
-        delayedBy,
-        error: summary(error)
-      }),
-    onDenied: (error, because) =>
-      emit(call, {
-        _tag: "RetryDenied",
-        target: config.id,
-        attempt: call.progress.attempts,
-        because,
-        error: summary(error)
-      })
-  })
+  target.budget?.depositUnsafe(now)
+  return Retry.run(attempt(call, request), policy, new Retries(call, target, breaker, longestHint))
 }
 
-const withoutRetry: PerTarget = (call, target) => {
-  const request = requestFor(call, target)
+/** The retries of one call at one target. */
+class Retries implements Retry.Hooks<Attempt.AttemptError> {
+  readonly call: Call
+  readonly target: Target
+  readonly deadlineAt: () => number
+  readonly maxRetryAfter: () => number
+  readonly isBlocked: ((now: number) => boolean) | undefined
+  readonly withdraw: RetryBudget.RetryBudget["withdrawUnsafe"] | undefined
+
+  constructor(
+    call: Call,
+    target: Target,
+    breaker: CircuitBreaker.CircuitBreaker | undefined,
+    longestHint: () => number
+  ) {
+    this.call = call
+    this.target = target
+    this.deadlineAt = call.deadlineAt
+    this.maxRetryAfter = longestHint
+    this.isBlocked = breaker?.isOpenUnsafe
+    this.withdraw = target.budget?.withdrawUnsafe
+  }
+
+  launches(): number {
+    return this.call.progress.attempts
+  }
+
+  onScheduled(error: Attempt.AttemptError, delay: number, delayedBy: "backoff" | "retry-after"): void {
+    const { call, target } = this
+    const attempt = call.progress.attempts
+    emit(call, { _tag: "RetryScheduled", target: target.config.id, attempt, delay, delayedBy, error: summary(error) })
+  }
+
+  onDenied(error: Attempt.AttemptError, because: Retry.Denial): void {
+    const { call, target } = this
+    const attempt = call.progress.attempts
+    emit(call, { _tag: "RetryDenied", target: target.config.id, attempt, because, error: summary(error) })
+  }
+}
+
+const withoutRetry: PerTarget = (call, target, now) => {
+  const request = requestFor(call, target, now)
   return target.lanes.of(request.model).attempt(call, request)
 }
 
@@ -581,22 +634,21 @@ const foreignReasoning = ({ prompt }: LlmRequest, own: string | false | undefine
 }
 
 /** The request as this target's provider gets it. */
-const requestFor = (call: Call, target: Target): LlmRequest => {
+const requestFor = (call: Call, target: Target, now: number): LlmRequest => {
   const { config, index } = target
   const { idempotencyKey } = call.progress
   const logical = call.request.model
   const model = modelOf(call, target)
   if (logical !== undefined && model !== undefined && index > 0) {
     const mapped = Object.hasOwn(config.models ?? {}, logical) || Object.hasOwn(config.provider.models ?? {}, logical)
-    if (!mapped) emit(call, { _tag: "ModelSubstituted", target: config.id, requested: logical, model })
+    if (!mapped) emit(call, { _tag: "ModelSubstituted", target: config.id, requested: logical, model }, now)
   }
   const foreign = foreignReasoning(call.request, config.provider.reasoning)
-  if (foreign > 0) emit(call, { _tag: "ReasoningDropped", target: config.id, parts: foreign })
-  return {
-    ...call.request,
-    ...(model === undefined ? undefined : { model }),
-    ...(idempotencyKey === undefined ? undefined : { idempotencyKey })
-  }
+  if (foreign > 0) emit(call, { _tag: "ReasoningDropped", target: config.id, parts: foreign }, now)
+  const request: { -readonly [K in keyof LlmRequest]: LlmRequest[K] } = { ...call.request }
+  if (model !== undefined) request.model = model
+  if (idempotencyKey !== undefined) request.idempotencyKey = idempotencyKey
+  return request
 }
 
 // -----------------------------------------------------------------------------
@@ -632,6 +684,8 @@ export const failed = <E extends LlmError>(call: Call, error: E): E => {
   return withLedger(error, [...call.events])
 }
 
+type CallEnded = Extract<Fact, { readonly _tag: "CallEnded" }>
+
 /**
  * Publishes the end of a call, once.
  *
@@ -641,13 +695,15 @@ export const ended = (call: Call, outcome: Source | "failure" | "interrupted" | 
   if (call.progress.ended) return
   call.progress.ended = true
   const { attempts, target } = call.progress
-  emit(call, {
+  const now = nowOf(call)
+  const fact: { -readonly [K in keyof CallEnded]: CallEnded[K] } = {
     _tag: "CallEnded",
     operation: call.operation,
     outcome,
-    duration: nowOf(call) - call.startedAt,
-    attempts,
-    ...(target === undefined ? undefined : { target }),
-    ...(error === undefined ? undefined : { error: summary(error) })
-  })
+    duration: now - call.startedAt,
+    attempts
+  }
+  if (target !== undefined) fact.target = target
+  if (error !== undefined) fact.error = summary(error)
+  emit(call, fact, now)
 }

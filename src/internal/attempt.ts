@@ -31,7 +31,7 @@ import type { Bulkhead, Permit } from "../resilience/Bulkhead.ts"
 import type { CircuitBreaker, Permit as Slot } from "../resilience/CircuitBreaker.ts"
 import type { RateLimiter, Reservation } from "../resilience/RateLimiter.ts"
 import * as Timeout from "../resilience/Timeout.ts"
-import { type Call, emit, nowOf, type Rest, type Served, whole } from "./call.ts"
+import { type Call, emit, type Fact, nowOf, type Rest, type Served, whole } from "./call.ts"
 
 /** Parts of a stream that are held back before its first content part; then it counts as committed. */
 const MAX_UNCOMMITTED_PARTS = 64
@@ -60,8 +60,10 @@ export type AttemptError =
   | RateLimited
   | InvalidRequest
 
+type Mutable<A> = { -readonly [K in keyof A]: A[K] }
 type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
-type Step = (attempt: Attempt, restore: Restore) => Effect.Effect<void, AttemptError>
+/** Acquires one thing: at once, and then there is nothing to run, or by an effect that waits or fails. */
+type Step = (attempt: Attempt, restore: Restore, now: number) => Effect.Effect<unknown, AttemptError> | undefined
 
 /** Composes the attempt of one target, once, when the client is built. */
 export const make = (guards: Guards): (call: Call, request: LlmRequest) => Effect.Effect<Served, AttemptError> => {
@@ -71,27 +73,29 @@ export const make = (guards: Guards): (call: Call, request: LlmRequest) => Effec
   if (guards.bucket !== undefined) steps.push(takeTokens(guards.bucket, () => 1, rememberRefusal))
   if (guards.limits !== undefined) steps.push(takeTokens(guards.limits, estimate))
   if (breaker !== undefined) steps.push(admit(breaker))
-  const acquire: Step = steps.reduceRight<Step | undefined>(
-    (then, step) =>
-      then === undefined
-        ? step
-        : (attempt, restore) => Effect.flatMap(step(attempt, restore), () => then(attempt, restore)),
-    undefined
-  ) ?? (() => Effect.void)
+  const acquire = (attempt: Attempt, restore: Restore, now: number, from = 0): ReturnType<Step> => {
+    for (let i = from; i < steps.length; i++) {
+      const wait = steps[i]!(attempt, restore, now)
+      if (wait !== undefined) {
+        return Effect.flatMap(wait, () => acquire(attempt, restore, nowOf(attempt.call), i + 1) ?? Effect.void)
+      }
+    }
+    return undefined
+  }
 
   return (call, request) =>
     Effect.uninterruptibleMask((restore) => {
-      if (breaker !== undefined) {
-        const now = nowOf(call)
-        if (breaker.isOpenUnsafe(now)) {
-          refused(call, guards.target, "circuit-breaker")
-          return Effect.fail(breaker.rejectionUnsafe(now))
-        }
+      const now = nowOf(call)
+      if (breaker?.isOpenUnsafe(now) === true) {
+        refused(call, guards.target, "circuit-breaker")
+        return Effect.fail(breaker.rejectionUnsafe(now))
       }
       const attempt = new Attempt(call, request, guards)
+      const wait = acquire(attempt, restore, now)
+      if (wait === undefined) return attempt.start(restore, now)
       return Effect.flatMap(
-        Effect.onError(acquire(attempt, restore), () => attempt.close(Exit.void)),
-        () => attempt.start(restore)
+        Effect.onError(wait, () => attempt.close(Exit.void)),
+        () => attempt.start(restore, nowOf(call))
       )
     })
 }
@@ -105,8 +109,9 @@ const refused = (call: Call, target: string, by: "circuit-breaker" | "bulkhead" 
 
 const timeLeft = (call: Call): number => Math.max(call.deadlineAt() - nowOf(call), 0)
 
-const takePermit = (bulkhead: Bulkhead): Step => (attempt, restore) =>
-  Effect.catch(
+const takePermit = (bulkhead: Bulkhead): Step => (attempt, restore) => {
+  attempt.permit = bulkhead.tryAcquireUnsafe()
+  return attempt.permit !== undefined ? undefined : Effect.catch(
     bulkhead.acquire({
       maxWait: () => timeLeft(attempt.call),
       restore,
@@ -116,20 +121,27 @@ const takePermit = (bulkhead: Bulkhead): Step => (attempt, restore) =>
       }
     }),
     (error): Effect.Effect<never, AttemptError> => {
-      if (error._tag === "BulkheadFull" && timeLeft(attempt.call) <= 0) return Effect.fail(attempt.deadlineExceeded())
+      if (timeLeft(attempt.call) <= 0) return Effect.fail(attempt.deadlineExceeded())
       refused(attempt.call, attempt.guards.target, "bulkhead")
       return Effect.fail(error)
     }
   )
+}
 
 const takeTokens = (
   limiter: RateLimiter,
   cost: (request: LlmRequest) => number | Readonly<Record<string, number>>,
   onRefused?: (call: Call, error: RateLimited) => void
 ): Step =>
-(attempt, restore) =>
-  Effect.catch(
-    limiter.acquire(cost(attempt.request), {
+(attempt, restore, now) => {
+  const needed = cost(attempt.request)
+  const free = limiter.tryAcquireUnsafe(needed, attempt.call.clock, now)
+  if (free !== undefined) {
+    attempt.reservations.push(free)
+    return undefined
+  }
+  return Effect.catch(
+    limiter.acquire(needed, {
       maxWait: timeLeft(attempt.call),
       restore,
       onAcquired: (reservation) => {
@@ -143,21 +155,18 @@ const takeTokens = (
       return Effect.fail(error)
     }
   )
+}
 
 /** Every target would meet the same bucket, so its refusal is remembered for the failover. */
 const rememberRefusal = (call: Call, error: RateLimited): void => {
   call.progress.sharedRefusal = error
 }
 
-const admit = (breaker: CircuitBreaker): Step => (attempt) => {
-  const now = nowOf(attempt.call)
-  const slot = breaker.admitUnsafe(now)
-  if (slot === undefined) {
-    refused(attempt.call, attempt.guards.target, "circuit-breaker")
-    return Effect.fail(breaker.rejectionUnsafe(now))
-  }
-  attempt.slot = slot
-  return Effect.void
+const admit = (breaker: CircuitBreaker): Step => (attempt, _, now) => {
+  attempt.slot = breaker.admitUnsafe(now)
+  if (attempt.slot !== undefined) return undefined
+  refused(attempt.call, attempt.guards.target, "circuit-breaker")
+  return Effect.fail(breaker.rejectionUnsafe(now))
 }
 
 /** Input by length (four characters a token), output by `maxTokens`; settled with the real usage afterwards. */
@@ -210,32 +219,27 @@ class Attempt {
   }
 
   /** Everything is held: ask the provider. Called, and returns, in an uninterruptible region. */
-  start(restore: Restore): Effect.Effect<Served, AttemptError> {
+  start(restore: Restore, now: number): Effect.Effect<Served, AttemptError> {
     const { call, guards } = this
-    this.startedAt = nowOf(call)
+    this.startedAt = now
     if (this.startedAt >= call.deadlineAt()) {
       return Effect.flatMap(this.close(Exit.void), () => Effect.fail(this.deadlineExceeded()))
     }
     this.number = ++call.progress.attempts
     call.progress.target = guards.target
-    emit(call, {
-      _tag: "AttemptStarted",
-      target: guards.target,
-      attempt: this.number,
-      ...(this.request.model === undefined ? undefined : { model: this.request.model })
-    }, this.startedAt)
+    const { model } = this.request
+    const fact = { _tag: "AttemptStarted" as const, target: guards.target, attempt: this.number }
+    emit(call, model === undefined ? fact : { ...fact, model }, now)
     const asked = this.scope === undefined ? this.generate() : this.openStream(this.scope)
     const open = call.trace === undefined ? asked : call.trace.within(this.number, asked)
-    const work = Effect.uninterruptibleMask((restoreWork) =>
-      Effect.onExit(restoreWork(open), (exit) => this.opened(exit))
-    )
+    const opened = (exit: Exit.Exit<Served, AttemptError>) => this.opened(exit)
     const timers = guards.timeout
-    if (timers === undefined) return Effect.onExit(restore(open), (exit) => this.opened(exit))
+    if (timers === undefined) return Effect.onExit(restore(open), opened)
     const kind = call.operation === "stream" && timers.firstToken <= timers.attempt ? "firstToken" : "attempt"
     const due = this.startedAt + timers[kind]
     return Timeout.boundedIn(
       restore,
-      work,
+      Effect.onExit(Effect.interruptible(open), opened),
       (now) => Math.min(due, call.deadlineAt()) - now,
       (now) =>
         this.failed(
@@ -281,19 +285,22 @@ class Attempt {
     const usage = usageOf(answer)
     const input = usage?.inputTokens.total
     const output = usage?.outputTokens.total
-    if (input !== undefined && output !== undefined) {
+    if (input !== undefined && output !== undefined && this.guards.limits !== undefined) {
       const actual = { requests: 1, tokens: input + output, "input-tokens": input, "output-tokens": output }
       for (const reservation of this.reservations) reservation.settle(actual)
     }
-    emit(this.call, {
+    const fact: Mutable<Extract<Fact, { readonly _tag: "AttemptSucceeded" }>> = {
       _tag: "AttemptSucceeded",
-      ...this.fact(now),
-      ...tokens("inputTokens", input),
-      ...tokens("outputTokens", output),
-      ...tokens("cacheReadTokens", usage?.inputTokens.cacheRead),
-      ...tokens("cacheWriteTokens", usage?.inputTokens.cacheWrite),
-      ...tokens("reasoningTokens", usage?.outputTokens.reasoning)
-    }, now)
+      target: this.guards.target,
+      attempt: this.number,
+      duration: now - this.startedAt
+    }
+    if (input !== undefined) fact.inputTokens = input
+    if (output !== undefined) fact.outputTokens = output
+    if (usage?.inputTokens.cacheRead !== undefined) fact.cacheReadTokens = usage.inputTokens.cacheRead
+    if (usage?.inputTokens.cacheWrite !== undefined) fact.cacheWriteTokens = usage.inputTokens.cacheWrite
+    if (usage?.outputTokens.reasoning !== undefined) fact.reasoningTokens = usage.outputTokens.reasoning
+    emit(this.call, fact, now)
   }
 
   failed<E extends AttemptError | StreamInterrupted>(error: E): E {
@@ -340,15 +347,21 @@ class Attempt {
 
   /** Ends the provider's work, then gives back what is still held. The first call does it, whoever calls again. */
   close(exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
+    const { scope } = this
+    if (scope === undefined) {
+      this.release()
+      return Effect.void
+    }
     return Effect.uninterruptible(Effect.suspend(() => {
       if (this.closed) return Effect.void
       this.closed = true
-      const release = Effect.sync(() => {
-        this.left("caller")
-        this.permit?.release()
-      })
-      return this.scope === undefined ? release : Effect.andThen(Scope.close(this.scope, exit), release)
+      return Effect.andThen(Scope.close(scope, exit), Effect.sync(() => this.release()))
     }))
+  }
+
+  private release(): void {
+    this.left("caller")
+    this.permit?.release()
   }
 
   // --- opening ----------------------------------------------------------------
@@ -516,9 +529,6 @@ const unusable = (parts: ReadonlyArray<Part | StreamPart>): ProviderError["reaso
     ? { _tag: "ContentPolicy" }
     : { _tag: "MalformedResponse", problem: "the answer is empty" }
 }
-
-const tokens = <K extends string>(key: K, count: number | undefined): { readonly [P in K]?: number } =>
-  count === undefined ? {} : { [key]: count } as { readonly [P in K]: number }
 
 const usageOf = (answer: Answer): Usage | undefined => {
   for (let i = answer.parts.length - 1; i >= 0; i--) {

@@ -51,9 +51,14 @@ export interface Call {
 
 export const nowOf = (call: Call): number => monotonicMillis(call.clock)
 
-/** Stamps a fact (a fresh object, which becomes the event), adds it to the ledger and publishes it. */
+/**
+ * Stamps a fact (a fresh object, which becomes the event), adds it to the ledger and publishes it. Who has read the
+ * clock in this step already says what it said.
+ */
 export const emit = (call: Call, fact: Fact, now = nowOf(call)): void => {
-  const event = Object.assign(fact, { call: call.id, at: now - call.startedAt }) as LlmEvent
+  const event = fact as LlmEvent & { call: number; at: number }
+  event.call = call.id
+  event.at = now - call.startedAt
   call.events.push(event)
   call.trace?.on(event)
   call.hub.publish(event, call.context)
@@ -92,19 +97,22 @@ export const whole = (answer: Answer, source: Source, age: number): Served => ({
   isWhole: always
 })
 
+const followedBy = <A>(first: Effect.Effect<void> | undefined, value: A): Effect.Effect<A> =>
+  first === undefined ? Effect.succeed(value) : Effect.as(first, value)
+
 /** Tells a layer when the answer it passes on is whole, or will never be. */
 export const whenEnded = (
   served: Served,
-  onWhole: () => Effect.Effect<void>,
+  onWhole: () => Effect.Effect<void> | undefined,
   onFailed: (cause: Cause.Cause<LlmError>) => Effect.Effect<void> = () => Effect.void
 ): Effect.Effect<Served> => {
-  if (served.rest === undefined) return Effect.as(onWhole(), served)
+  if (served.rest === undefined) return followedBy(onWhole(), served)
   let told = false
   const rest: Rest = Effect.matchCauseEffect(served.rest, {
     onSuccess: (chunk) => {
       if (told || !served.isWhole()) return Effect.succeed(chunk)
       told = true
-      return Effect.as(onWhole(), chunk)
+      return followedBy(onWhole(), chunk)
     },
     onFailure: (cause) => {
       if (told || Pull.isDoneCause(cause)) return Effect.failCause(cause)

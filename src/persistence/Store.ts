@@ -143,7 +143,18 @@ const unlink = (link: Link): void => {
   link.newer.older = link.older
 }
 
-const makeMemory = <A>(maxEntries: number, maxBytes: number): Store<A> => {
+/**
+ * A store that needs no effect, for those who hold it directly.
+ *
+ * @internal
+ */
+export interface Memory<in out A> extends Store<A> {
+  readonly getUnsafe: (key: string, now: number) => Entry<A> | undefined
+  readonly setUnsafe: (key: string, value: A, options: SetOptions, now: number) => void
+}
+
+/** @internal */
+export const makeMemory = <A>(maxEntries: number, maxBytes: number): Memory<A> => {
   const slots = new Map<string, Slot<A>>()
   const ring = {} as Link
   ring.older = ring.newer = ring
@@ -161,36 +172,48 @@ const makeMemory = <A>(maxEntries: number, maxBytes: number): Store<A> => {
     bytes -= slot.size
   }
 
+  const getUnsafe = (key: string, now: number): Entry<A> | undefined => {
+    const slot = slots.get(key)
+    if (slot === undefined) return undefined
+    const age = now - slot.storedAt
+    if (age >= slot.ttl) {
+      drop(slot)
+      return undefined
+    }
+    unlink(slot)
+    link(slot)
+    return { value: slot.value, age }
+  }
+
+  const setUnsafe = (key: string, value: A, options: SetOptions, now: number): void => {
+    const before = slots.get(key)
+    const size = (options.size ?? 0) + 2 * key.length
+    if (size > maxBytes) {
+      if (before !== undefined) drop(before)
+      return
+    }
+    if (before !== undefined) {
+      unlink(before)
+      bytes -= before.size
+    }
+    const slot: Slot<A> = { key, value, storedAt: now, ttl: options.ttl, size, older: ring, newer: ring }
+    slots.set(key, slot)
+    link(slot)
+    bytes += size
+    while (ring.newer !== ring) {
+      const oldest = ring.newer as Slot<A>
+      if (slots.size <= maxEntries && bytes <= maxBytes && now - oldest.storedAt < oldest.ttl) break
+      drop(oldest)
+    }
+  }
+
   return {
-    get: (key) =>
-      Clock.clockWith((clock) => {
-        const slot = slots.get(key)
-        if (slot === undefined) return Effect.undefined
-        const age = monotonicMillis(clock) - slot.storedAt
-        if (age >= slot.ttl) {
-          drop(slot)
-          return Effect.undefined
-        }
-        unlink(slot)
-        link(slot)
-        return Effect.succeed({ value: slot.value, age })
-      }),
+    getUnsafe,
+    setUnsafe,
+    get: (key) => Clock.clockWith((clock) => Effect.succeed(getUnsafe(key, monotonicMillis(clock)))),
     set: (key, value, options) =>
       Clock.clockWith((clock) => {
-        const now = monotonicMillis(clock)
-        const before = slots.get(key)
-        if (before !== undefined) drop(before)
-        const size = (options.size ?? 0) + 2 * key.length
-        if (size > maxBytes) return Effect.void
-        const slot: Slot<A> = { key, value, storedAt: now, ttl: options.ttl, size, older: ring, newer: ring }
-        slots.set(key, slot)
-        link(slot)
-        bytes += size
-        while (ring.newer !== ring) {
-          const oldest = ring.newer as Slot<A>
-          if (slots.size <= maxEntries && bytes <= maxBytes && now - oldest.storedAt < oldest.ttl) break
-          drop(oldest)
-        }
+        setUnsafe(key, value, options, monotonicMillis(clock))
         return Effect.void
       }),
     remove: (key) =>

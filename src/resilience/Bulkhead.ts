@@ -134,6 +134,8 @@ export interface Bulkhead {
    * A weight that is not a whole number of at least 1 is a defect.
    */
   readonly acquire: (options?: AcquireOptions) => Effect.Effect<Permit, BulkheadFull>
+  /** {@link Bulkhead.acquire} with weight 1 if that needs no wait; else `undefined`, and nothing happened. */
+  readonly tryAcquireUnsafe: () => Permit | undefined
   /** Runs an effect inside: the permit is held until the effect and its finalizers have ended. */
   readonly protect: <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | BulkheadFull, R>
   /**
@@ -173,6 +175,8 @@ class Wall implements Bulkhead {
       if (this.isFree(weight)) return Effect.succeed(handOver(this.grant(weight, 0), options))
       return Effect.uninterruptibleMask((restore) => this.lineUp(fiber, weight, options?.restore ?? restore, options))
     })
+
+  readonly tryAcquireUnsafe: Bulkhead["tryAcquireUnsafe"] = () => this.isFree(1) ? this.grant(1, 0) : undefined
 
   readonly protect: Bulkhead["protect"] = (self) =>
     Effect.uninterruptibleMask((restore) =>

@@ -6,6 +6,7 @@
  *
  * @since 0.1.0
  */
+import type * as Clock from "effect/Clock"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { monotonicMillis } from "../internal/clock.ts"
@@ -72,8 +73,11 @@ export interface Skip<E> {
  * @since 0.1.0
  */
 export interface Run<A, E, E2, R> {
-  /** Tries target number `index`, with its retries. `longestHint()` bounds the `Retry-After` it may wait for. */
-  readonly attempt: (index: number, longestHint: () => number) => Effect.Effect<A, E, R>
+  /**
+   * Tries target number `index`, with its retries. `longestHint()` bounds the `Retry-After` it may wait for; `now` is
+   * the moment at which the target was chosen.
+   */
+  readonly attempt: (index: number, longestHint: () => number, now: number) => Effect.Effect<A, E, R>
   /** Is it known without a call that the target cannot serve? */
   readonly skip?: ((index: number, now: number) => Skip<E> | undefined) | undefined
   /** Is this target known to take less than another one, which found the request too large? Default: no. */
@@ -143,8 +147,6 @@ export const fromPolicy = (ids: ReadonlyArray<string>, policy: Policy): Failover
   }
 
   const run = <A, E, E2, R>(options: Run<A, E, E2, R>): Effect.Effect<A, E | E2, R> => {
-    const judge = options.classify ?? classify
-
     const skipped = (index: number, now: number): Skip<E> | undefined => {
       if (ids.length === 1) return undefined
       const entry = coolingDown(index, now)
@@ -155,49 +157,51 @@ export const fromPolicy = (ids: ReadonlyArray<string>, policy: Policy): Failover
       }
     }
 
-    const from = (state: Progress<E>, index: number): Effect.Effect<A, E | E2, R> =>
-      Effect.clockWith((clock) => {
-        const now = monotonicMillis(clock)
-        let next = index
-        for (; next < ids.length; next++) {
-          if (state.tooLargeFor.some((other) => options.isSmaller?.(next, other))) {
-            options.onSkip?.(next, { because: "context-too-small" })
-            continue
-          }
-          const skip = skipped(next, now)
-          if (skip === undefined) break
-          options.onSkip?.(next, skip)
-          state.skips.push({ index: next, skip })
+    const from = (clock: Clock.Clock, index: number, before?: Progress<E>): Effect.Effect<A, E | E2, R> => {
+      let state = before
+      const now = monotonicMillis(clock)
+      let target = index
+      for (; target < ids.length; target++) {
+        const next = target
+        if (state?.tooLargeFor.some((other) => options.isSmaller?.(next, other)) === true) {
+          options.onSkip?.(target, { because: "context-too-small" })
+          continue
         }
-        if (next >= ids.length) return Effect.fail(conclude(state))
-        if (state.last !== undefined) options.onFailover?.(state.last, next)
-        state.last = next
-        const target = next
-        // A hint is worth waiting for unless a later target could serve right now.
-        const longestHint = (): number => {
-          const moment = monotonicMillis(clock)
-          for (let later = target + 1; later < ids.length; later++) {
-            if (skipped(later, moment) === undefined) return policy.maxRetryAfter
-          }
-          return Infinity
+        const skip = skipped(target, now)
+        if (skip === undefined) break
+        state ??= progress()
+        options.onSkip?.(target, skip)
+        state.skips.push({ index: target, skip })
+      }
+      if (target >= ids.length) return Effect.fail(conclude(state ?? progress()))
+      if (state?.last !== undefined) options.onFailover?.(state.last, target)
+      // A hint is worth waiting for unless a later target could serve right now.
+      const longestHint = (): number => {
+        const moment = monotonicMillis(clock)
+        for (let later = target + 1; later < ids.length; later++) {
+          if (skipped(later, moment) === undefined) return policy.maxRetryAfter
         }
-        return Effect.catch(options.attempt(target, longestHint), (error) => {
-          const verdict = judge(error)
-          if (verdict.coolDown) cooling.set(target, { until: monotonicMillis(clock) + policy.coolDown, error })
-          if (verdict.failover === false) return Effect.fail(error)
-          if (isLocalRefusal(error) && ids.length > 1) {
-            const skip: Skip<E> = {
-              because: refusal[error._tag],
-              retryAfter: retryAfterMillis(error),
-              error: () => error
-            }
-            options.onSkip?.(target, skip)
-            state.skips.push({ index: target, skip })
-          } else state.failures.push({ index: target, error })
-          if (verdict.failover === "larger") state.tooLargeFor.push(target)
-          return from(state, target + 1)
-        })
+        return Infinity
+      }
+      return Effect.catch(options.attempt(target, longestHint, now), (error) => {
+        const after = state ?? progress<E>()
+        after.last = target
+        const verdict = options.classify?.(error) ?? classify(error)
+        if (verdict.coolDown) cooling.set(target, { until: monotonicMillis(clock) + policy.coolDown, error })
+        if (verdict.failover === false) return Effect.fail(error)
+        if (isLocalRefusal(error) && ids.length > 1) {
+          const skip: Skip<E> = {
+            because: refusal[error._tag],
+            retryAfter: retryAfterMillis(error),
+            error: () => error
+          }
+          options.onSkip?.(target, skip)
+          after.skips.push({ index: target, skip })
+        } else after.failures.push({ index: target, error })
+        if (verdict.failover === "larger") after.tooLargeFor.push(target)
+        return from(clock, target + 1, after)
       })
+    }
 
     const conclude = (state: Progress<E>): E | E2 => {
       const only = state.failures[0]
@@ -212,18 +216,22 @@ export const fromPolicy = (ids: ReadonlyArray<string>, policy: Policy): Failover
       return options.allFailed([...state.failures, ...stand].toSorted((a, b) => a.index - b.index))
     }
 
-    return Effect.suspend(() => from({ failures: [], skips: [], tooLargeFor: [], last: undefined }, 0))
+    return Effect.clockWith((clock) => from(clock, 0))
   }
 
   return { policy, coolingDown, run }
 }
 
+/** What has gone wrong so far in one run. */
 interface Progress<E> {
   readonly failures: Array<{ readonly index: number; readonly error: E }>
   readonly skips: Array<{ readonly index: number; readonly skip: Skip<E> }>
   readonly tooLargeFor: Array<number>
+  /** The target asked last. */
   last: number | undefined
 }
+
+const progress = <E>(): Progress<E> => ({ failures: [], skips: [], tooLargeFor: [], last: undefined })
 
 const refusal = { CircuitOpen: "circuit-open", RateLimited: "rate-limited", BulkheadFull: "bulkhead-full" } as const
 

@@ -311,6 +311,10 @@ export interface RateLimiter {
     options?: AcquireOptions
   ) => Effect.Effect<Reservation, RateLimited | InvalidRequest>
   /**
+   * {@link RateLimiter.acquire} if that needs no wait and the cost is valid; else `undefined`, and nothing happened.
+   */
+  readonly tryAcquireUnsafe: (cost: Cost, clock: Clock.Clock, now: number) => Reservation | undefined
+  /**
    * Takes `cost` before an effect. It stays taken whatever the effect does, unless an interruption comes first.
    */
   readonly take: (
@@ -367,13 +371,18 @@ class Limiter implements RateLimiter {
 
   readonly acquire: RateLimiter["acquire"] = (cost, options) =>
     Effect.withFiber((fiber): Effect.Effect<Reservation, RateLimited | InvalidRequest> => {
+      const clock = fiber.getRef(Clock.Clock)
+      const free = this.tryAcquireUnsafe(cost, clock, monotonicMillis(clock))
+      if (free !== undefined) return Effect.succeed(handOver(free, options))
       const costs = this.costs(cost)
       if (costs instanceof InvalidRequest) return Effect.fail(costs)
-      const clock = fiber.getRef(Clock.Clock)
-      const now = monotonicMillis(clock)
-      if (this.isFree(costs, now)) return Effect.succeed(handOver(this.grant(costs, clock, now, now), options))
       return Effect.uninterruptibleMask((restore) => this.lineUp(fiber, costs, options?.restore ?? restore, options))
     })
+
+  readonly tryAcquireUnsafe: RateLimiter["tryAcquireUnsafe"] = (cost, clock, now) => {
+    const costs = this.costs(cost)
+    return Array.isArray(costs) && this.isFree(costs, now) ? this.grant(costs, clock, now, now) : undefined
+  }
 
   readonly take: RateLimiter["take"] = (cost, options) => (self) =>
     Effect.uninterruptibleMask((restore) =>
@@ -478,7 +487,7 @@ class Limiter implements RateLimiter {
   }
 
   private grant(costs: Vector, clock: Clock.Clock, arrived: number, now: number): Held {
-    for (const [i, bucket] of this.buckets.entries()) if (costs[i] !== 0) move(bucket, -costs[i]!, now)
+    for (let i = 0; i < costs.length; i++) if (costs[i] !== 0) move(this.buckets[i]!, -costs[i]!, now)
     this.grants += 1
     return new Held(this, costs, clock, this.grants, now - arrived)
   }

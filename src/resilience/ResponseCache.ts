@@ -71,6 +71,11 @@ export interface ResponseCache<in out A> {
    * fails with is nobody's failure.
    */
   readonly revalidate: <E, R>(key: string, refresh: Effect.Effect<unknown, E, R>) => Effect.Effect<boolean, never, R>
+  /** The same two verbs without an effect; absent when answers are kept in a store of yours. */
+  readonly memory: {
+    readonly lookupUnsafe: (key: string, now: number) => Hit<A> | undefined
+    readonly storeUnsafe: (key: string, value: A, size: number, now: number) => boolean
+  } | undefined
 }
 
 /**
@@ -157,7 +162,8 @@ export const make = <A>(options?: Options<A>): Effect.Effect<ResponseCache<A>, L
     const { maxBytes, maxEntries, swr, swrMinInterval, ttl } = policy
     const horizon = ttl + Math.max(swr, policy.staleIfError)
     const scope = yield* Effect.scope
-    const store = options?.store ?? (yield* Store.memory<A>({ maxEntries, maxBytes }))
+    const memory = options?.store === undefined ? Store.makeMemory<A>(maxEntries, maxBytes) : undefined
+    const store: Store.Store<A> = memory ?? options!.store!
 
     // The caller's own interruption does not come here: it passes handlers by.
     const withoutStore = <B>(operation: "get" | "set", instead: B) => (): B => {
@@ -169,17 +175,21 @@ export const make = <A>(options?: Options<A>): Effect.Effect<ResponseCache<A>, L
       return instead
     }
 
+    const judge = (entry: Store.Entry<A> | undefined): Hit<A> | undefined =>
+      entry === undefined || entry.age >= horizon
+        ? undefined
+        : { value: entry.value, age: entry.age, state: stateOf(entry.age, ttl, swr) }
+
     const lookup = (key: string): Effect.Effect<Hit<A> | undefined> =>
       Effect.matchCause(Effect.suspend(() => store.get(key)), {
         onFailure: withoutStore("get", undefined),
-        onSuccess: (entry) =>
-          entry === undefined || entry.age >= horizon
-            ? undefined
-            : { value: entry.value, age: entry.age, state: stateOf(entry.age, ttl, swr) }
+        onSuccess: judge
       })
 
+    const isTooLarge = (key: string, size: number): boolean => size + 2 * key.length > maxBytes
+
     const put = (key: string, value: A, size = 0): Effect.Effect<boolean> =>
-      size + 2 * key.length > maxBytes ? Effect.succeed(false) : Effect.matchCause(
+      isTooLarge(key, size) ? Effect.succeed(false) : Effect.matchCause(
         Effect.suspend(() => store.set(key, value, { ttl: horizon, size })),
         { onFailure: withoutStore("set", false), onSuccess: () => true }
       )
@@ -207,7 +217,19 @@ export const make = <A>(options?: Options<A>): Effect.Effect<ResponseCache<A>, L
         })
       }))
 
-    return { lookup, store: put, revalidate }
+    return {
+      lookup,
+      store: put,
+      revalidate,
+      memory: memory && {
+        lookupUnsafe: (key, now) => judge(memory.getUnsafe(key, now)),
+        storeUnsafe: (key, value, size, now) => {
+          if (isTooLarge(key, size)) return false
+          memory.setUnsafe(key, value, { ttl: horizon, size }, now)
+          return true
+        }
+      }
+    }
   })
 
 // -----------------------------------------------------------------------------

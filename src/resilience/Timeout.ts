@@ -98,6 +98,8 @@ const startTimer = (fiber: Fiber.Fiber<unknown, unknown>, clock: Clock.Clock, mi
   }
 }
 
+const uninterruptible = { uninterruptible: true } as const
+
 /**
  * The kernel of every limit: runs an effect in a fibre of its own, under a timer that can be extended while it runs.
  *
@@ -115,11 +117,13 @@ export const bounded = <A, E, R, E2>(
   self: Effect.Effect<A, E, R>,
   left: (now: number) => number,
   expired: (now: number) => E2
-): Effect.Effect<A, E | E2, R> => Effect.uninterruptibleMask((restore) => boundedIn(restore, self, left, expired))
+): Effect.Effect<A, E | E2, R> =>
+  Effect.uninterruptibleMask((restore) => boundedIn(restore, Effect.interruptible(self), left, expired))
 
 /**
  * {@link bounded} for a caller that is uninterruptible already, because it holds something that `self` must release:
- * there is no moment at which it can be interrupted before `self` has started.
+ * there is no moment at which it can be interrupted before `self` has started. `self` starts uninterruptible too, and
+ * says itself which part of it may be interrupted.
  *
  * @category combinators
  * @since 0.1.0
@@ -131,7 +135,7 @@ export const boundedIn = <A, E, R, E2>(
   expired: (now: number) => E2
 ): Effect.Effect<A, E | E2, R> =>
   Effect.withFiber<A, E | E2, R>((parent) => {
-    const child = Effect.runForkWith(parent.context as Context.Context<R>)(self)
+    const child = Effect.runForkWith(parent.context as Context.Context<R>)(self, uninterruptible)
     const done = child.pollUnsafe()
     if (done !== undefined) return done
     const clock = parent.getRef(Clock.Clock)

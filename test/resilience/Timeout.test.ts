@@ -234,16 +234,11 @@ describe("bounded", () => {
       let held = 0
       const call = Effect.uninterruptibleMask((restore) => {
         held += 1
-        const work = Effect.onExit(Effect.never, () =>
+        const work = Effect.onExit(Effect.interruptible(Effect.never), () =>
           Effect.sync(() => {
             held -= 1
           }))
-        return Timeout.boundedIn(
-          restore,
-          Effect.uninterruptibleMask((inner) => inner(work)),
-          (at) => 1000 - at,
-          expired
-        )
+        return Timeout.boundedIn(restore, work, (at) => 1000 - at, expired)
       })
       const fiber = yield* fork(call)
       assert.strictEqual(held, 1)
