@@ -194,8 +194,11 @@ export const read = (input: string | Input): LlmRequest | InvalidRequest => {
   return request as LlmRequest
 }
 
+const noOptions = Object.freeze({})
+
+// As `canonicalMessages` would write it.
 const userText = (text: string): ReadonlyArray<Prompt.MessageEncoded> => [
-  { role: "user", content: [{ type: "text", text }] }
+  { content: text, options: noOptions, role: "user" }
 ]
 
 const ROLES: ReadonlyArray<Prompt.MessageEncoded["role"]> = ["system", "user", "assistant", "tool"]
@@ -234,20 +237,44 @@ const canonicalMessages = (messages: ReadonlyArray<Prompt.Message>): ReadonlyArr
 
 /**
  * The identity of a request: the fixed-order JSON of everything that affects the answer, plus the tenant. Two requests
- * with the same identity ask the same question. Omitted fields are `null`; the leading number is the version of this
- * format.
+ * with the same identity ask the same question. Omitted fields are `null`, at the end they are left out; the leading
+ * number is the version of this format.
  *
  * @category accessors
  * @since 0.1.0
  */
 export const identity = (request: LlmRequest): string => {
   const { maxTokens, model, prompt, responseFormat, seed, stop, temperature, tenant, toolChoice, tools, topP } = request
-  return `[1,${text(tenant)},${text(model)},${text(prompt)},${text(maxTokens)},${text(temperature)},${text(topP)},` +
-    `${text(stop)},${text(seed)},${text(tools && canonical(tools))},${text(toolChoice)},` +
-    `${text(responseFormat && canonical(responseFormat))}]`
+  let fields = ""
+  let omitted = ""
+  const add = (value: unknown): void => {
+    if (value === undefined) omitted += ",null"
+    else {
+      fields += `${omitted},${JSON.stringify(value)}`
+      omitted = ""
+    }
+  }
+  add(model)
+  add(tenant)
+  add(temperature)
+  add(maxTokens)
+  add(seed)
+  add(topP)
+  add(stop)
+  add(toolChoice)
+  add(tools && canonical(tools))
+  add(responseFormat && canonical(responseFormat))
+  return `[1,${promptText(prompt)}${fields}]`
 }
 
-const text = (value: unknown): string => value === undefined ? "null" : JSON.stringify(value)
+// Requests are often one plain text; everything else of their prompt is known.
+const promptText = (prompt: LlmRequest["prompt"]): string => {
+  const message = prompt[0]
+  return prompt.length === 1 && message?.role === "user" && typeof message.content === "string" &&
+      message.options === noOptions
+    ? `[{"content":${JSON.stringify(message.content)},"options":{},"role":"user"}]`
+    : JSON.stringify(prompt)
+}
 
 // Objects with sorted keys, so that the order in which a caller wrote fields does not matter.
 const canonical = (value: unknown): unknown => {

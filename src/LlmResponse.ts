@@ -108,7 +108,7 @@ export const fromAnswer = (answer: Answer, source: Source, age: number, ledger: 
   const content: Array<Part> = []
   const toolCalls: Array<Response.ToolCallPartEncoded> = []
   /** Where in `content` the block of a stream is. */
-  const blocks = new Map<string, number>()
+  let blocks: Map<string, number> | undefined
   let text = ""
   let finishReason: Response.FinishReason = "unknown"
   let usage = noUsage
@@ -122,6 +122,7 @@ export const fromAnswer = (answer: Answer, source: Source, age: number, ledger: 
     metadata: Response.ProviderMetadata | undefined
   ) => {
     const key = `${type}:${id}`
+    blocks ??= new Map()
     const index = blocks.get(key) ?? content.length
     blocks.set(key, index)
     const before = content[index]

@@ -345,13 +345,15 @@ const withIdempotency = (
       storeFailure: (error) => error instanceof ProviderError && error.reason._tag === "InvalidRequest"
     })
 
+    let prefix: string | undefined
     return (call) => {
       const { idempotencyKey: key, tenant } = call.request
       if (key !== undefined) {
         const scoped = JSON.stringify([call.operation, tenant ?? null, key])
         return share(given, { key: scoped, name: key }, true, call, orStale, next)
       }
-      const generated = call.progress.idempotencyKey = generateKey(Context.get(call.context, Random.Random))
+      prefix ??= randomPrefix(Context.get(call.context, Random.Random))
+      const generated = call.progress.idempotencyKey = `${prefix}-${call.id}`
       if (derive === false) {
         emit(call, { _tag: "Idempotency", result: "generated", key: generated }, call.startedAt)
         return next(call)
@@ -360,11 +362,11 @@ const withIdempotency = (
     }
   })
 
-/** 60 random bits, in a form that is cheap to make. */
-const generateKey = (random: { readonly nextDoubleUnsafe: () => number }): string =>
-  `llm-${digits(random.nextDoubleUnsafe())}-${digits(random.nextDoubleUnsafe())}`
-
-const digits = (u: number): string => ((u * 2 ** 30) | 0).toString(36)
+/** 60 random bits, once per client: together with the number of the call they make a key that nobody else has. */
+const randomPrefix = (random: { readonly nextDoubleUnsafe: () => number }): string => {
+  const digits = () => ((random.nextDoubleUnsafe() * 2 ** 30) | 0).toString(36)
+  return `llm-${digits()}-${digits()}`
+}
 
 // -----------------------------------------------------------------------------
 // cache: a fresh answer instead of a call, a stale one instead of a failure
@@ -407,8 +409,8 @@ const withCache = (
       return told(memory.storeUnsafe(key, answer, size, now) ? "stored" : "unavailable", now)
     }
 
-    const live = (call: Call, key: string): Effect.Effect<Served, CallError> =>
-      Effect.flatMap(next(call), (served) => whenEnded(served, () => keep(call, key, served.answer)))
+    const kept = (call: Call, key: string) => (served: Served): Effect.Effect<Served> =>
+      whenEnded(served, () => keep(call, key, served.answer))
 
     /** The same question asked again in the background, by a call of its own. */
     const refresh = ({ identity, operation, request }: Call): Effect.Effect<void, CallError> =>
@@ -417,7 +419,7 @@ const withCache = (
         const call = { ...begin(fiber, operation, request, operation === "stream" ? scope : undefined), identity }
         return Effect.onExit(
           Effect.flatMap(
-            live(call, keyOf(call)),
+            Effect.flatMap(next(call), kept(call, keyOf(call))),
             (served) => Effect.map(drain(served), () => ended(call, served.source))
           ),
           (exit) => {
@@ -441,7 +443,7 @@ const withCache = (
       const key = keyOf(call)
       return lookup(call, key, (hit) => {
         if (mayReuse && (hit === undefined || hit.state === "stale")) emit(call, { _tag: "Cache", result: "miss" })
-        if (hit === undefined) return live(call, key)
+        if (hit === undefined) return Effect.flatMap(next(call), kept(call, key))
         if (mayReuse && hit.state !== "stale") {
           emit(call, { _tag: "Cache", result: "fresh", age: hit.age })
           const served = whole(hit.value, "cache", hit.age)
@@ -449,7 +451,10 @@ const withCache = (
             ? Effect.succeed(served)
             : Effect.as(cache.revalidate(key, refresh(call)), served)
         }
-        return Effect.catch(live(call, key), (error) => stale(call, hit, error))
+        return Effect.matchEffect(next(call), {
+          onSuccess: kept(call, key),
+          onFailure: (error) => stale(call, hit, error)
+        })
       })
     }
 

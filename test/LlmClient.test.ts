@@ -299,6 +299,18 @@ it("requests are plain JSON", () => {
   assert.isFalse("temperature" in request)
 })
 
+it("identity: a text and the messages it is short for ask the same question", () => {
+  const id = (input: string | LlmRequest.Input) => LlmRequest.identity(Effect.runSync(LlmRequest.make(input)))
+  for (const text of ["Hi", "a \"quoted\" \u2028 \ud83d\ude00 text\n"]) {
+    assert.strictEqual(id(text), JSON.stringify([1, [{ content: text, options: {}, role: "user" }]]))
+    const content = [{ type: "text" as const, text }]
+    for (const prompt of [text, [{ role: "user" as const, content: text }], [{ role: "user" as const, content }]]) {
+      assert.strictEqual(id({ prompt }), id(text))
+      assert.strictEqual(id({ prompt, seed: 1 }), id({ prompt: text, seed: 1 }))
+    }
+  }
+})
+
 it("identity: field order does not matter, everything that affects the answer does", () => {
   const id = (input: LlmRequest.Input) => LlmRequest.identity(Effect.runSync(LlmRequest.make(input)))
   const base: LlmRequest.Input = { prompt: "Hi", temperature: 0.7 }
