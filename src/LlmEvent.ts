@@ -408,8 +408,8 @@ export const makeHub = (capacity = 1024): Effect.Effect<Hub, never, Scope.Scope>
     )
     return {
       publish: (event, caller = own) => {
-        if (told.size > 0) for (const listener of told) tell(listener, event, caller)
-        if (listeners.size > 0) for (const queue of listeners) Queue.offerUnsafe(queue, event)
+        if (told.size > 0) { for (const listener of told) tell(listener, event, caller) }
+        if (listeners.size > 0) { for (const queue of listeners) Queue.offerUnsafe(queue, event) }
       },
       listen: (listener) => told.add(listener),
       events: Stream.unwrap(Effect.map(listen, Stream.fromQueue))
