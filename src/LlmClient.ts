@@ -3,7 +3,7 @@
  *
  * @since 0.1.0
  */
-import type * as Arr from "effect/Array"
+import * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
 import type * as Config from "effect/Config"
 import * as Context from "effect/Context"
@@ -208,7 +208,7 @@ const fromTargets = (
         })
       )
 
-    const open = (input: string | LlmRequest.Input): Effect.Effect<LlmStream<LlmError>, LlmError, Scope.Scope> =>
+    const open = (input: string | LlmRequest.Input): Effect.Effect<OpenStream, LlmError, Scope.Scope> =>
       Effect.flatMap(LlmRequest.make(input), (request) =>
         Effect.uninterruptibleMask((restore) =>
           Effect.withFiber((fiber) => {
@@ -242,7 +242,7 @@ const fromTargets = (
       complete,
       open,
       stream: (input) =>
-        Stream.unwrap(Effect.map(open(input), ({ parts }) => parts)),
+        fromScopedPull(Effect.map(open(input), ({ pull }) => pull)),
       events: hub.events,
       status: pipeline.status
     }
@@ -260,47 +260,64 @@ const closed = (call: Call, cause: Cause.Cause<unknown>): void =>
 class OpenStream implements LlmStream<LlmError> {
   readonly parts: Stream.Stream<StreamPart, LlmError>
   readonly response: Effect.Effect<LlmResponse, LlmError>
+  /** Brings the next parts, to one reader at a time. */
+  readonly pull: Parts
   /** Nobody will read the rest: the scope is closed. */
   readonly abandoned: Effect.Effect<unknown>
 
   constructor(call: Call, served: Served, scope: Scope.Closeable) {
     const response = Deferred.makeUnsafe<LlmResponse, LlmError>()
     const whole = (): void => {
-      if (served.isWhole()) Deferred.doneUnsafe(response, Exit.succeed(respond(call, served)))
-    }
-    const head = served.answer.parts as ReadonlyArray<StreamPart>
-    const [first, ...others] = head
-    let next: Pull.Pull<Arr.NonEmptyReadonlyArray<StreamPart>, LlmError> = served.rest === undefined
-      ? Cause.done()
-      : Effect.tap(
-        Effect.mapError(served.rest, (error) => Cause.isDone(error) ? error : Pipeline.failed(call, error)),
-        () => Effect.sync(whole)
+      Pipeline.ended(call, served.source)
+      const ledger = [...call.events]
+      let made: LlmResponse | undefined
+      Deferred.doneUnsafe(
+        response,
+        Effect.sync(() => made ??= fromAnswer(served.answer, served.source, served.age, ledger))
       )
-    if (first !== undefined) {
-      const rest = next
-      const opening: Arr.NonEmptyReadonlyArray<StreamPart> = [first, ...others]
+    }
+    let reading: Fiber.Fiber<unknown, unknown> | undefined
+    let isOver = false
+    const rest: Parts = served.rest ?? Cause.done()
+    let next: Parts = Effect.matchCauseEffect(rest, {
+      onSuccess: (chunk) => {
+        reading = undefined
+        if (!isOver && served.isWhole()) {
+          isOver = true
+          whole()
+        }
+        return Effect.succeed(chunk)
+      },
+      onFailure: (cause) => {
+        reading = undefined
+        const error = Cause.findErrorOption(cause)
+        if (error._tag === "None" && Cause.hasInterruptsOnly(cause)) return Effect.failCause(cause)
+        const exit = error._tag === "None" || Cause.isDone(error.value)
+          ? Exit.failCause(cause)
+          : Exit.fail(Pipeline.failed(call, error.value))
+        next = exit
+        if (!Pull.isDoneCause(cause)) Deferred.doneUnsafe(response, exit as Exit.Exit<never, LlmError>)
+        return Effect.andThen(Effect.uninterruptible(Scope.close(scope, exit)), exit)
+      }
+    })
+    const opening = [...served.answer.parts] as ReadonlyArray<StreamPart>
+    if (Arr.isReadonlyArrayNonEmpty(opening)) {
+      const others = next
       next = Effect.sync(() => {
-        next = rest
+        reading = undefined
+        next = others
         if (served.rest === undefined) whole()
         return opening
       })
     }
-    let reading: Fiber.Fiber<unknown, unknown> | undefined
-    const pulled = Effect.withFiber<Arr.NonEmptyReadonlyArray<StreamPart>, LlmError | Cause.Done>((fiber) => {
+    this.pull = Effect.withFiber((fiber) => {
       reading = fiber
       return next
     })
-    const pull = Effect.onExit(pulled, (exit) => {
-      reading = undefined
-      if (Exit.isSuccess(exit) || Cause.hasInterruptsOnly(exit.cause)) return Effect.void
-      next = exit
-      if (!Pull.isDoneCause(exit.cause)) Deferred.doneUnsafe(response, exit as Exit.Exit<never, LlmError>)
-      return Scope.close(scope, exit)
-    })
     // One reader at a time: `response` reads what `parts` left over.
     const reader = Semaphore.makeUnsafe(1)
-    this.parts = Stream.unwrap(Effect.as(reader.takeScoped(1), Stream.fromPull(Effect.succeed(pull))))
-    const drain = Effect.ignore(Effect.forever(pull))
+    this.parts = fromScopedPull(Effect.as(reader.takeScoped(1), this.pull))
+    const drain = Effect.ignore(Effect.forever(this.pull))
     this.response = Effect.andThen(
       reader.withPermits(1)(Effect.suspend(() => Deferred.isDoneUnsafe(response) ? Effect.void : drain)),
       Deferred.await(response)
@@ -311,6 +328,11 @@ class OpenStream implements LlmStream<LlmError> {
     })
   }
 }
+
+type Parts = Pull.Pull<Arr.NonEmptyReadonlyArray<StreamPart>, LlmError>
+
+const fromScopedPull = <E>(pull: Effect.Effect<Parts, E, Scope.Scope>): Stream.Stream<StreamPart, LlmError | E> =>
+  Stream.transformPull(Stream.empty, (_, scope) => Scope.provide(pull, scope))
 
 const ID = "effect-resilient-llm/LlmClient"
 

@@ -3,6 +3,7 @@
 // An attempt opens something: for `complete` the whole answer, for `stream` a stream whose first content part has
 // arrived (the commit). `settle` runs exactly once, at the moment the outcome is known; the permits go back when the
 // provider's own cleanup is done, which may be later than the caller's release by a timer.
+import * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -17,6 +18,7 @@ import {
   classify,
   DeadlineExceeded,
   type InvalidRequest,
+  type LlmError,
   ProviderError,
   type RateLimited,
   retryAfterMillis,
@@ -31,7 +33,7 @@ import type { Bulkhead, Permit } from "../resilience/Bulkhead.ts"
 import type { CircuitBreaker, Permit as Slot } from "../resilience/CircuitBreaker.ts"
 import type { RateLimiter, Reservation } from "../resilience/RateLimiter.ts"
 import * as Timeout from "../resilience/Timeout.ts"
-import { type Call, emit, type Fact, nowOf, type Rest, type Served, whole } from "./call.ts"
+import { type Call, emit, type End, type Fact, followedBy, nowOf, type Rest, type Served, tell, whole } from "./call.ts"
 
 /** Parts of a stream that are held back before its first content part; then it counts as committed. */
 const MAX_UNCOMMITTED_PARTS = 64
@@ -201,6 +203,8 @@ class Attempt {
   private startedAt = 0
   private committedAt: number | undefined
   private settled = false
+  /** The timer of a stream's silence. */
+  private alarm: Timeout.Alarm | undefined
   private closed = false
 
   constructor(call: Call, request: LlmRequest, guards: Guards) {
@@ -360,6 +364,7 @@ class Attempt {
   }
 
   private release(): void {
+    this.alarm?.cancel()
     this.left("caller")
     this.permit?.release()
   }
@@ -438,72 +443,73 @@ class Attempt {
         ? interruption("truncated")
         : interruption("error", error.reason)
     }
+    const ends: Array<End> = []
+    const failWith = <E extends LlmError>(closing: Effect.Effect<unknown>, cause: Cause.Cause<E>) => {
+      const told = tell(ends, ({ onFailed }) => onFailed?.(cause)) ?? Effect.void
+      return Effect.andThen(Effect.andThen(closing, told), Effect.failCause(cause))
+    }
     const end = (error: StreamInterrupted | DeadlineExceeded) => {
       this.failed(error)
-      return Effect.andThen(this.close(Exit.void), Effect.fail(error))
+      return failWith(this.close(Exit.void), Cause.fail(error))
     }
     // Our own timers release the consumer at once; what the provider still has to clean up goes on by itself.
     const endByTimer = (error: StreamInterrupted | DeadlineExceeded) => {
       this.failed(error)
-      return Effect.andThen(Effect.forkDetach(this.close(Exit.void), { startImmediately: true }), Effect.fail(error))
+      return failWith(Effect.forkDetach(this.close(Exit.void), { startImmediately: true }), Cause.fail(error))
     }
-    const arrived = (chunk: ReadonlyArray<StreamPart>) => {
-      const good: Array<StreamPart> = []
+    const arrived = (chunk: ReadonlyArray<StreamPart>): Rest => {
       let content = 0
-      for (const part of chunk) {
+      let good = 0
+      while (good < chunk.length && !isWhole) {
+        const part = chunk[good]!
         if (part.type === "error") {
           broken = this.errorPart(part.error)
           break
         }
-        good.push(part)
+        good += 1
+        isWhole = part.type === "finish"
         if (isContent(part)) content += 1
-        if (part.type === "finish") {
-          isWhole = true
-          break
-        }
+        // The end of a very long stream is kept: it tells how the answer finished and what it cost.
+        if (parts.length < MAX_KEPT_PARTS || isWhole) parts.push(part)
+        else answer.cut = true
       }
       const now = nowOf(call)
       silence.stop(now, content > 0)
       if (content > 0 && this.slot !== undefined) guards.breaker?.renewUnsafe(this.slot, now)
       delivered += content
-      for (const part of good) {
-        // The end of a very long stream is kept: it tells how the answer finished and what it cost.
-        if (parts.length < MAX_KEPT_PARTS || part.type === "finish") parts.push(part)
-        else answer.cut = true
+      const arrivals = good === chunk.length ? chunk : chunk.slice(0, good)
+      if (!Arr.isReadonlyArrayNonEmpty(arrivals)) return rest
+      if (!isWhole) return Effect.succeed(arrivals)
+      this.succeeded(answer)
+      return followedBy(tell(ends, ({ onWhole }) => onWhole()), arrivals)
+    }
+    const lost = (cause: Cause.Cause<ProviderError | StreamInterrupted | DeadlineExceeded | Cause.Done>): Rest => {
+      if (Pull.isDoneCause(cause)) return end(interruption("truncated"))
+      const found = Cause.findErrorOption(cause)
+      if (found._tag === "None") {
+        this.left("defect")
+        return failWith(this.close(Exit.void), cause as Cause.Cause<never>)
       }
-      if (isWhole) this.succeeded(answer)
-      const [first, ...others] = good
-      return first === undefined
-        ? rest
-        : Effect.succeed<readonly [StreamPart, ...Array<StreamPart>]>([first, ...others])
+      const error = found.value
+      if (error instanceof ProviderError) return end(fromProvider(error))
+      return Cause.isDone(error) ? end(interruption("truncated")) : endByTimer(error)
     }
     const bounded = guards.timeout === undefined ? pull : Timeout.bounded(
       pull,
       (now) => Math.min(silence.left(now), call.deadlineAt() - now),
-      (now) => this.failed(call.deadlineAt() <= now ? this.deadlineExceeded() : interruption("idle"))
+      (now) => this.failed(call.deadlineAt() <= now ? this.deadlineExceeded() : interruption("idle")),
+      this.alarm = new Timeout.Alarm()
     )
+    const next: Rest = Effect.matchCauseEffect(bounded, { onSuccess: arrived, onFailure: lost })
     const rest: Rest = Effect.suspend(() => {
       if (isWhole) return Effect.andThen(this.close(Exit.void), Cause.done())
       if (broken !== undefined) return end(fromProvider(broken))
       const now = nowOf(call)
       if (call.deadlineAt() <= now) return endByTimer(this.deadlineExceeded())
       silence.start(now)
-      return Effect.matchCauseEffect(bounded, {
-        onSuccess: arrived,
-        onFailure: (cause) => {
-          if (Pull.isDoneCause(cause)) return end(interruption("truncated"))
-          const found = Cause.findErrorOption(cause)
-          if (found._tag === "None") {
-            this.left("defect")
-            return Effect.andThen(this.close(Exit.void), Effect.failCause(cause as Cause.Cause<never>))
-          }
-          const error = found.value
-          if (error instanceof ProviderError) return end(fromProvider(error))
-          return Cause.isDone(error) ? end(interruption("truncated")) : endByTimer(error)
-        }
-      })
+      return next
     })
-    return { source: "provider", age: 0, answer, rest, isWhole: () => isWhole }
+    return { source: "provider", age: 0, answer, rest, ends, isWhole: () => isWhole }
   }
 
   // --- errors -----------------------------------------------------------------

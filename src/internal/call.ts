@@ -84,44 +84,56 @@ export interface Served {
   readonly answer: Answer
   /** Brings the parts that are not in `answer` yet; absent when the answer came whole. */
   readonly rest: Rest | undefined
+  /** Who is told how `rest` ended, innermost layer first; by the attempt, before the last part is handed on. */
+  readonly ends: Array<End>
   readonly isWhole: () => boolean
 }
 
+/** What a layer does when a stream's answer is whole, or will never be. */
+export interface End {
+  readonly onWhole: () => Effect.Effect<void> | undefined
+  readonly onFailed?: ((cause: Cause.Cause<LlmError>) => Effect.Effect<void>) | undefined
+}
+
 const always = (): boolean => true
+const nobody: Array<End> = []
 
 export const whole = (answer: Answer, source: Source, age: number): Served => ({
   source,
   age,
   answer,
   rest: undefined,
+  ends: nobody,
   isWhole: always
 })
-
-const followedBy = <A>(first: Effect.Effect<void> | undefined, value: A): Effect.Effect<A> =>
-  first === undefined ? Effect.succeed(value) : Effect.as(first, value)
 
 /** Tells a layer when the answer it passes on is whole, or will never be. */
 export const whenEnded = (
   served: Served,
   onWhole: () => Effect.Effect<void> | undefined,
-  onFailed: (cause: Cause.Cause<LlmError>) => Effect.Effect<void> = () => Effect.void
+  onFailed?: (cause: Cause.Cause<LlmError>) => Effect.Effect<void>
 ): Effect.Effect<Served> => {
   if (served.rest === undefined) return followedBy(onWhole(), served)
-  let told = false
-  const rest: Rest = Effect.matchCauseEffect(served.rest, {
-    onSuccess: (chunk) => {
-      if (told || !served.isWhole()) return Effect.succeed(chunk)
-      told = true
-      return followedBy(onWhole(), chunk)
-    },
-    onFailure: (cause) => {
-      if (told || Pull.isDoneCause(cause)) return Effect.failCause(cause)
-      told = true
-      return Effect.andThen(onFailed(cause as Cause.Cause<LlmError>), Effect.failCause(cause))
-    }
-  })
-  return Effect.succeed({ ...served, rest })
+  served.ends.push({ onWhole, onFailed })
+  return Effect.succeed(served)
 }
+
+/** Tells everyone who waits for the end of a stream, once. */
+export const tell = (
+  ends: Array<End>,
+  how: (end: End) => Effect.Effect<void> | undefined
+): Effect.Effect<void> | undefined => {
+  let all: Effect.Effect<void> | undefined
+  for (const end of ends.splice(0)) {
+    const told = how(end)
+    if (told !== undefined) all = all === undefined ? told : Effect.andThen(all, told)
+  }
+  return all
+}
+
+/** A value after something that may have nothing to do. */
+export const followedBy = <A>(first: Effect.Effect<void> | undefined, value: A): Effect.Effect<A> =>
+  first === undefined ? Effect.succeed(value) : Effect.as(first, value)
 
 /** Reads a stream to its end. */
 export const drain = ({ rest }: Served): Effect.Effect<void, CallError> =>

@@ -98,6 +98,39 @@ const startTimer = (fiber: Fiber.Fiber<unknown, unknown>, clock: Clock.Clock, mi
   }
 }
 
+/**
+ * One timer for many short waits in a row, such as the pulls of a stream: it is not started anew for each of them, and
+ * whoever waits when it goes off says how long it still takes.
+ *
+ * @internal
+ */
+export class Alarm {
+  private stop: (() => void) | undefined
+  private ring: (() => void) | undefined
+
+  /** `ring` is called after `left()` milliseconds, or earlier when the timer was started for an earlier wait. */
+  set(fiber: Fiber.Fiber<unknown, unknown>, clock: Clock.Clock, left: () => number, ring: () => void): void {
+    this.ring = ring
+    if (this.stop !== undefined) return
+    const millis = left()
+    if (!Number.isFinite(millis)) return
+    this.stop = startTimer(fiber, clock, Math.max(millis, 0), () => {
+      this.stop = undefined
+      this.ring?.()
+    })
+  }
+
+  /** Nobody waits; the timer runs on. */
+  unset(): void {
+    this.ring = undefined
+  }
+
+  cancel(): void {
+    this.stop?.()
+    this.stop = this.ring = undefined
+  }
+}
+
 const uninterruptible = { uninterruptible: true } as const
 
 /**
@@ -116,9 +149,12 @@ const uninterruptible = { uninterruptible: true } as const
 export const bounded = <A, E, R, E2>(
   self: Effect.Effect<A, E, R>,
   left: (now: number) => number,
-  expired: (now: number) => E2
-): Effect.Effect<A, E | E2, R> =>
-  Effect.uninterruptibleMask((restore) => boundedIn(restore, Effect.interruptible(self), left, expired))
+  expired: (now: number) => E2,
+  alarm?: Alarm
+): Effect.Effect<A, E | E2, R> => {
+  const inner = Effect.interruptible(self)
+  return Effect.uninterruptibleMask((restore) => boundedIn(restore, inner, left, expired, alarm))
+}
 
 /**
  * {@link bounded} for a caller that is uninterruptible already, because it holds something that `self` must release:
@@ -132,36 +168,35 @@ export const boundedIn = <A, E, R, E2>(
   restore: <B, E3, R3>(effect: Effect.Effect<B, E3, R3>) => Effect.Effect<B, E3, R3>,
   self: Effect.Effect<A, E, R>,
   left: (now: number) => number,
-  expired: (now: number) => E2
+  expired: (now: number) => E2,
+  shared?: Alarm
 ): Effect.Effect<A, E | E2, R> =>
   Effect.withFiber<A, E | E2, R>((parent) => {
     const child = Effect.runForkWith(parent.context as Context.Context<R>)(self, uninterruptible)
     const done = child.pollUnsafe()
     if (done !== undefined) return done
     const clock = parent.getRef(Clock.Clock)
-    let cancel: (() => void) | undefined
+    const alarm = shared ?? new Alarm()
+    const stop = (): void => shared === undefined ? alarm.cancel() : alarm.unset()
     const wait = Effect.callback<A, E | E2>((resume) => {
-      const arm = (millis: number): void => {
-        cancel = Number.isFinite(millis) ? startTimer(parent, clock, millis, fire) : undefined
-      }
       const fire = (): void => {
         const now = monotonicMillis(clock)
         const rest = left(now)
-        if (rest > 0) return arm(rest)
+        if (rest > 0) return alarm.set(parent, clock, () => rest, fire)
         forget()
         const error = expired(now)
         child.interruptUnsafe()
         resume(Effect.fail(error))
       }
       const forget = child.addObserver((exit) => {
-        cancel?.()
+        stop()
         resume(exit)
       })
       // It may have ended before there was a timer to cancel.
-      if (child.pollUnsafe() === undefined) arm(Math.max(left(monotonicMillis(clock)), 0))
+      if (child.pollUnsafe() === undefined) alarm.set(parent, clock, () => left(monotonicMillis(clock)), fire)
     })
     return Effect.onInterrupt(restore(wait), () => {
-      cancel?.()
+      stop()
       return Fiber.interrupt(child)
     })
   })
