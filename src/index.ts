@@ -23,6 +23,9 @@ export * as LlmEvent from "./LlmEvent.ts"
 /** Views of everything that clients do. */
 export * as LlmObserver from "./LlmObserver.ts"
 
+/** Several hosts of one vendor as one provider. */
+export * as LlmPool from "./LlmPool.ts"
+
 /** The contract of a provider. */
 export * as LlmProvider from "./LlmProvider.ts"
 

@@ -16,6 +16,9 @@ export * as Failover from "./Failover.ts"
 /** One key, one call: joins what is in flight, replays what is stored. */
 export * as Idempotency from "./Idempotency.ts"
 
+/** Which of several hosts is asked: not those that keep failing. */
+export * as OutlierEjection from "./OutlierEjection.ts"
+
 /** Bounds how fast calls start. */
 export * as RateLimiter from "./RateLimiter.ts"
 

@@ -20,9 +20,6 @@ export const tables = {
 
 /** Rows without a test of their own, and why. */
 export const outOfScope: Readonly<Record<string, string>> = {
-  L11: "headers are read by the providers: test/providers/internal/headers.test.ts",
-  F11: "ejection from pools: there are no pools",
-  F12: "ejection from pools: there are no pools",
   I11: "leases across processes: there is no shared store yet",
   ...Object.fromEntries(
     [10, 11, 12, 13, 14, 15].map((n) => [`K${n}`, "adaptive concurrency: the bound is set by hand"])

@@ -28,6 +28,28 @@ describe("headers", () => {
     for (const [text, millis] of Object.entries(cases)) assert.strictEqual(Headers.parseDuration(text), millis, text)
   })
 
+  it("L11 header values: durations, timestamps and epochs are milliseconds from now; the rest is ignored", () => {
+    const cases: Record<string, number | undefined> = {
+      "6m0s": 360_000,
+      "1s": 1000,
+      "20ms": 20,
+      "1h2m3.5s": 3_723_500,
+      "7.66s": 7660,
+      [new Date(at + 30_000).toISOString()]: 30_000,
+      [String(at / 1000 + 30)]: 30_000,
+      bogus: undefined,
+      "-1": undefined
+    }
+    for (const [reset, resetAfter] of Object.entries(cases)) {
+      const headers = { "x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": reset }
+      assert.deepStrictEqual(
+        Headers.rateLimitsOf(headers, at),
+        [{ dimension: "requests", remaining: 0, ...(resetAfter === undefined ? undefined : { resetAfter }) }],
+        reset
+      )
+    }
+  })
+
   it("finds the delay a message asks for", () => {
     const cases: Record<string, number | undefined> = {
       "Rate limit reached for gpt-4o: Limit 3, Used 3. Please try again in 20s. Visit https://example.test": 20_000,
