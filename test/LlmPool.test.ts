@@ -40,7 +40,7 @@ describe("streams", () => {
     ["cut: no finish part", Stream.make(delta), true],
     ["the caller's own mistake", Stream.fail(badRequest), false],
     ["an error after the finish part", Stream.concat(good, Stream.fail(overloaded)), false]
-  ])("%s", ([_, stream, isOut]) =>
+  ])("%s", ([, stream, isOut]) =>
     Effect.gen(function*() {
       const asked: Array<string> = []
       const pool = yield* LlmPool.make(
@@ -87,7 +87,7 @@ describe("construction", () => {
     ["other models", LlmPool.make({ a: plain, b: { ...plain, models: { x: "y" } } }), "pool.b.models"],
     ["another default", LlmPool.make({ a: plain, b: { ...plain, defaultModel: "x" } }), "pool.b.defaultModel"],
     ["other reasoning", LlmPool.make({ a: plain, b: { ...plain, reasoning: false } }), "pool.b.reasoning"]
-  ])("refuses %s", ([_, pool, path]) =>
+  ])("refuses %s", ([, pool, path]) =>
     Effect.gen(function*() {
       assert.strictEqual((yield* Effect.flip(pool)).path, path)
     }))
