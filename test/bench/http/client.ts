@@ -1,0 +1,61 @@
+// One way of asking, in a process of its own: `client.ts <subject> <url>`. Reads jobs as lines of JSON, answers each with
+// a line of JSON.
+import { createInterface } from "node:readline"
+import { makers } from "./subjects.ts"
+
+interface Job {
+  readonly mode: "complete" | "stream"
+  readonly path: string
+  readonly concurrency: number
+  readonly calls: number
+}
+
+/** What one job measured. Times are in microseconds. */
+export interface Report {
+  readonly cpu: number
+  readonly perSecond: number
+  readonly p50: number
+  readonly p99: number
+  readonly peakMegabytes: number
+}
+
+const [, , subject = "", url = ""] = process.argv
+
+const run = async ({ calls, concurrency, mode, path }: Job): Promise<Report> => {
+  const ask = (await makers[subject]!(`${url}${path}`))[mode]
+  const latencies: Array<number> = []
+  let left = calls
+  let peak = 0
+  const watch = setInterval(() => peak = Math.max(peak, process.memoryUsage().rss), 50)
+  const before = process.cpuUsage()
+  const start = performance.now()
+  await Promise.all(Array.from({ length: concurrency }, async () => {
+    while (left-- > 0) {
+      const at = performance.now()
+      await ask()
+      latencies.push(performance.now() - at)
+    }
+  }))
+  const wall = performance.now() - start
+  const { system, user } = process.cpuUsage(before)
+  clearInterval(watch)
+  const sorted = latencies.toSorted((a, b) => a - b)
+  const at = (share: number): number => sorted[Math.min(Math.floor(sorted.length * share), sorted.length - 1)]! * 1000
+  return {
+    cpu: (user + system) / calls,
+    perSecond: calls / wall * 1000,
+    p50: at(0.5),
+    p99: at(0.99),
+    peakMegabytes: Math.max(peak, process.memoryUsage().rss) / 2 ** 20
+  }
+}
+
+createInterface({ input: process.stdin }).on("line", (line) => {
+  run(JSON.parse(line) as Job).then(
+    (report) => process.stdout.write(`${JSON.stringify(report)}\n`),
+    (error: unknown) => {
+      process.stderr.write(`${subject}: ${String(error)}\n`)
+      process.exit(1)
+    }
+  )
+}).on("close", () => process.exit(0))

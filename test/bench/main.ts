@@ -1,0 +1,53 @@
+// `npm run bench -- [--only <group>] [--quick]`: measures, prints a table, writes results.json, and after a full run
+// docs/performance.md with its chart.
+import { writeFileSync } from "node:fs"
+import { availableParallelism, cpus } from "node:os"
+import { parseArgs } from "node:util"
+import { bundle } from "./groups/bundle.ts"
+import { growth } from "./groups/growth.ts"
+import { http } from "./groups/http.ts"
+import { inProcess, streaming } from "./groups/inProcess.ts"
+import { full, type Plan, quick, type Result } from "./measure.ts"
+import { asPage, asSvg, asText, goals } from "./render.ts"
+
+const groups: Readonly<Record<string, (plan: Plan, isQuick: boolean) => Promise<ReadonlyArray<Result>>>> = {
+  "in-process": inProcess,
+  streaming,
+  growth,
+  http,
+  bundle
+}
+
+const { values } = parseArgs({ options: { only: { type: "string" }, quick: { type: "boolean", default: false } } })
+const names = Object.keys(groups)
+if (values.only !== undefined && !names.includes(values.only)) {
+  console.error(`--only takes one of: ${names.join(", ")}`)
+  process.exit(2)
+}
+const isQuick = values.quick
+const chosen = values.only === undefined ? names : [values.only]
+
+const results: Array<Result> = []
+for (const name of chosen) {
+  const started = performance.now()
+  console.error(`${name} …`)
+  const found = await groups[name]!(isQuick ? quick : full, isQuick)
+  results.push(...found)
+  console.log(`${asText(found)}\n`)
+  console.error(`${name}: ${((performance.now() - started) / 1000).toFixed(0)} s`)
+}
+for (const { got, wanted, what } of goals(results)) console.log(`${what}: ${got} (${wanted})`)
+
+const at = (path: string): URL => new URL(path, import.meta.url)
+writeFileSync(at("results.json"), `${JSON.stringify(results, undefined, 1)}\n`)
+if (!isQuick && values.only === undefined) {
+  const machine = `Node ${process.versions.node}, ${cpus()[0]?.model.trim() ?? "unknown processor"}, ` +
+    `${availableParallelism()} cores, ${new Date().toISOString().slice(0, 10)}.`
+  const success = results.filter((one) => one.case === "success" && one.metric === "time")
+  writeFileSync(at("../../docs/performance.md"), asPage(results, machine))
+  writeFileSync(
+    at("../../docs/performance.svg"),
+    asSvg("A successful call, everything on (shorter is better)", success)
+  )
+}
+process.exit(0)
