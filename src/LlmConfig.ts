@@ -14,6 +14,7 @@ import * as Str from "effect/String"
 import { firstIssue } from "./internal/issue.ts"
 import { attempt, OptionsReader } from "./internal/options.ts"
 import { LlmConfigError } from "./LlmError.ts"
+import type { LeaseStore } from "./persistence/Store.ts"
 import type * as Bulkhead from "./resilience/Bulkhead.ts"
 import type * as CircuitBreaker from "./resilience/CircuitBreaker.ts"
 import type * as Failover from "./resilience/Failover.ts"
@@ -38,6 +39,22 @@ export interface IdempotencyOptions {
    * it is in flight; `"replay"` they also get its stored answer.
    */
   readonly derive?: false | "join" | "replay" | undefined
+  /**
+   * Where clients in several processes record their answers for each other, and see who is working on which key.
+   * Default: the memory of this client. A value, so it is not part of a configuration file.
+   *
+   * **Details**
+   *
+   * What is recorded: whole answers with their ledger, and refused requests (without the provider's own text) under a
+   * given key. Keys and questions are hashed; answers are plain JSON, so protect the store like the answers themselves.
+   * Clients that share a store share answers, whatever their targets: separate applications by the store's key prefix.
+   */
+  readonly store?: LeaseStore<string> | undefined
+  /**
+   * With a `store`: how long a client may work on a key before another one may. A call that takes longer may be made
+   * twice; a process that dies blocks its keys for so long. Default: twice the attempt's limit, at most the deadline.
+   */
+  readonly lease?: Duration.Input | undefined
 }
 
 /**
@@ -160,6 +177,7 @@ export const OptionsSchema = Schema.Struct({
   idempotency: off(Schema.Struct({
     ttl: millis,
     maxEntries: number,
+    lease: millis,
     derive: Schema.optionalKey(Schema.Union([Schema.Literal(false), Schema.Literals(["join", "replay"])]))
   })),
   rateLimit: off(Schema.Struct({

@@ -38,7 +38,7 @@ import {
 } from "./internal/call.ts"
 import { monotonicMillis } from "./internal/clock.ts"
 import { attempt as checked, OptionsReader } from "./internal/options.ts"
-import { type Fallback, share, type Shared } from "./internal/share.ts"
+import { type Fallback, type Flights, forProcesses, share, type Shared } from "./internal/share.ts"
 import { traceOf } from "./internal/trace.ts"
 import type { CacheOptions, CircuitBreakerOptions, IdempotencyOptions, Options } from "./LlmConfig.ts"
 import {
@@ -263,7 +263,12 @@ export const make = (
     const answers = cached?.layer ?? overTargets
     const run = idempotency === false
       ? answers
-      : yield* withIdempotency(idempotency ?? {}, cached?.orStale ?? ((_, error) => Effect.fail(error)), answers)
+      : yield* withIdempotency(
+        idempotency ?? {},
+        timers,
+        cached?.orStale ?? ((_, error) => Effect.fail(error)),
+        answers
+      )
 
     return {
       begin,
@@ -326,31 +331,46 @@ const makeLanes = (
 
 const withIdempotency = (
   options: IdempotencyOptions,
+  timers: Timeout.Policy | undefined,
   orStale: Fallback,
   next: Layer
 ): Effect.Effect<Layer, LlmConfigError> =>
   Effect.gen(function*() {
-    const { derive: _, ...memory } = options
+    const { derive: _, store, ...memory } = options
     const derive = yield* checked(() =>
-      new OptionsReader("idempotency", options, ["ttl", "maxEntries", "derive"]).oneOf(
+      new OptionsReader("idempotency", options, ["ttl", "maxEntries", "derive", "store", "lease"]).oneOf(
         "derive",
         [false, "join", "replay"],
         false
       )
     )
-    const derived = yield* Idempotency.make<Shared, CallError>(memory)
-    const given = yield* Idempotency.make<Shared, CallError>({
-      ...memory,
-      // A request the provider cannot read stays unreadable; every other failure may be tried again.
-      storeFailure: (error) => error instanceof ProviderError && error.reason._tag === "InvalidRequest"
-    })
+    const most = Math.min(2 * (timers?.attempt ?? Infinity), timers?.deadline ?? Infinity)
+    const shared = store === undefined
+      ? undefined
+      : { store: forProcesses(store), lease: options.lease ?? (most === Infinity ? undefined : most) }
+    const derived: Flights = {
+      // What is only joined is not recorded, so other processes would wait for nothing.
+      of: yield* Idempotency.make<Shared, CallError>(derive === "replay" ? { ...memory, ...shared } : memory),
+      keep: derive === "replay",
+      shared: derive === "replay" && shared !== undefined
+    }
+    const given: Flights = {
+      of: yield* Idempotency.make<Shared, CallError>({
+        ...memory,
+        ...shared,
+        // A request the provider cannot read stays unreadable; every other failure may be tried again.
+        storeFailure: (error) => error instanceof ProviderError && error.reason._tag === "InvalidRequest"
+      }),
+      keep: true,
+      shared: shared !== undefined
+    }
 
     let prefix: string | undefined
     return (call) => {
       const { idempotencyKey: key, tenant } = call.request
       if (key !== undefined) {
         const scoped = JSON.stringify([call.operation, tenant ?? null, key])
-        return share(given, { key: scoped, name: key }, true, call, orStale, next)
+        return share(given, { key: scoped, name: key }, call, orStale, next)
       }
       prefix ??= randomPrefix(Context.get(call.context, Random.Random))
       const generated = call.progress.idempotencyKey = `${prefix}-${call.id}`
@@ -358,7 +378,7 @@ const withIdempotency = (
         emit(call, { _tag: "Idempotency", result: "generated", key: generated }, call.startedAt)
         return next(call)
       }
-      return share(derived, { key: `${call.operation}:${call.identity()}` }, derive === "replay", call, orStale, next)
+      return share(derived, { key: `${call.operation}:${call.identity()}` }, call, orStale, next)
     }
   })
 

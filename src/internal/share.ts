@@ -3,10 +3,13 @@ import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Schema from "effect/Schema"
+import * as SchemaTransformation from "effect/SchemaTransformation"
 import * as Scope from "effect/Scope"
-import { DeadlineExceeded, type LlmError, withParts } from "../LlmError.ts"
-import type { LlmEvent } from "../LlmEvent.ts"
+import { DeadlineExceeded, type LlmError, ProviderError, withParts } from "../LlmError.ts"
+import { Ledger, type LlmEvent } from "../LlmEvent.ts"
 import { type Answer, isReplayable, type Source } from "../LlmResponse.ts"
+import * as Store from "../persistence/Store.ts"
 import type * as Idempotency from "../resilience/Idempotency.ts"
 import * as Timeout from "../resilience/Timeout.ts"
 import { type Call, type CallError, emit, type Layer, type Served, sizeOf, whenEnded, whole } from "./call.ts"
@@ -28,23 +31,76 @@ interface Work {
 /** What the work behind a shared failure did. */
 const failedWork = new WeakMap<CallError, Work>()
 
-export type Flights = Idempotency.Idempotency<Shared, CallError>
+export interface Flights {
+  readonly of: Idempotency.Idempotency<Shared, CallError>
+  /** Are answers recorded? */
+  readonly keep: boolean
+  /** With other processes? */
+  readonly shared: boolean
+}
 /** A stale answer for a failure, or the failure. */
 export type Fallback = (call: Call, error: CallError) => Effect.Effect<Served, CallError>
+
+// The provider's own text stays here: it can echo prompts and keys.
+const { detail: _, ...published } = ProviderError.fields
+const Refusal = Schema.Struct(published).pipe(Schema.decodeTo(
+  Schema.toType(ProviderError),
+  SchemaTransformation.transform({
+    decode: (fields) => new ProviderError(fields),
+    encode: (error) => {
+      const { detail: _, ...fields } = error
+      return fields
+    }
+  })
+))
+
+// Plain data already, but a field may be there and `undefined`.
+const Parts = Schema.Json.pipe(Schema.decodeTo(
+  Schema.Array(Schema.Unknown),
+  SchemaTransformation.transform<ReadonlyArray<unknown>, Schema.Json>({
+    decode: (parts) => parts as ReadonlyArray<Schema.Json>,
+    encode: (parts) => JSON.parse(JSON.stringify(parts)) as Schema.Json
+  })
+))
+
+/** What is recorded, as other processes read it. */
+const Recorded = Schema.Union([
+  Schema.TaggedStruct("Success", {
+    fingerprint: Schema.String,
+    value: Schema.Struct({
+      answer: Schema.Struct({
+        parts: Parts,
+        target: Schema.String,
+        provider: Schema.String,
+        model: Schema.optional(Schema.String)
+      }),
+      source: Schema.Literal("provider"),
+      age: Schema.Number,
+      work: Schema.Struct({ startedAt: Schema.Number, events: Ledger })
+    })
+  }),
+  Schema.TaggedStruct("Failure", { fingerprint: Schema.String, error: Refusal })
+])
+
+/** A store of texts as the records of flights. */
+export const forProcesses = (
+  store: Store.LeaseStore<string>
+): Store.LeaseStore<Idempotency.Stored<Shared, CallError>> =>
+  // Parts are what a provider gave as JSON, and no other failure than a refusal is recorded.
+  Store.withSchema(store, Recorded as unknown as Schema.Codec<Idempotency.Stored<Shared, CallError>, unknown>)
 
 /** Answers a call by work that it may share with others of the same key. */
 export const share = (
   flights: Flights,
   name: Pick<Idempotency.Request, "key" | "name">,
-  keep: boolean,
   call: Call,
   orStale: Fallback,
   next: Layer
 ): Effect.Effect<Served, CallError> => {
   const request = { ...name, fingerprint: call.identity(), deadlineAt: call.deadlineAt() }
   const served = call.operation === "complete"
-    ? shareAnswer(flights, request, keep, call, next)
-    : shareStream(flights, request, keep, call, next)
+    ? shareAnswer(flights, request, call, next)
+    : shareStream(flights, request, call, next)
   // Who waits for another's work waits no longer than its own deadline; then a stale answer may stand in.
   return Effect.catch(served, (error) => error._tag === "DeadlineExceeded" ? orStale(call, error) : Effect.fail(error))
 }
@@ -53,7 +109,6 @@ export const share = (
 const shareAnswer = (
   flights: Flights,
   request: Idempotency.Request,
-  keep: boolean,
   call: Call,
   next: Layer
 ): Effect.Effect<Served, CallError> => {
@@ -61,14 +116,14 @@ const shareAnswer = (
   const work = (flight: Idempotency.Flight) => {
     leads = true
     return Effect.mapBoth(next({ ...call, deadlineAt: () => flight.deadlineAt }), {
-      onSuccess: (served) => produced(served, keep, call),
+      onSuccess: (served) => produced(served, flights.keep, call),
       onFailure: (error) => {
         failedWork.set(error, { startedAt: call.startedAt, events: [...call.events] })
         return error
       }
     })
   }
-  const answered = flights.run({ ...request, onDecided: (how) => decided(call, how) }, work)
+  const answered = flights.of.run({ ...request, onDecided: (how) => decided(call, how) }, work)
   return untilDeadline(call, answered).pipe(
     Effect.map(({ age, how, storeFailed, value }) => {
       if (storeFailed) emit(call, { _tag: "Idempotency", result: "unavailable" })
@@ -83,12 +138,13 @@ const shareAnswer = (
 const shareStream = (
   flights: Flights,
   request: Idempotency.Request,
-  keep: boolean,
   call: Call,
   next: Layer
-): Effect.Effect<Served, CallError> =>
-  Effect.flatMap(
-    Scope.provide(flights.enter(request), call.scope!),
+): Effect.Effect<Served, CallError> => {
+  const entering = Scope.provide(flights.of.enter(request), call.scope!)
+  return Effect.flatMap(
+    // The memory answers at once.
+    flights.shared ? untilDeadline(call, entering) : entering,
     (entered): Effect.Effect<Served, CallError> => {
       switch (entered._tag) {
         case "Replay":
@@ -99,7 +155,7 @@ const shareStream = (
           return Effect.flatMap(untilDeadline(call, entered.await), (outcome) =>
             outcome === "abandoned"
               // Callers that are interrupted together with the leader are gone after a step.
-              ? Effect.andThen(Effect.yieldNow, shareStream(flights, request, keep, call, next))
+              ? Effect.andThen(Effect.yieldNow, shareStream(flights, request, call, next))
               : Effect.mapBoth(outcome.exit, {
                 onSuccess: (shared) => joined(call, shared),
                 onFailure: (error) => alsoFailed(call, error)
@@ -107,12 +163,16 @@ const shareStream = (
         case "Lead": {
           decided(call, "led")
           const { abandon, complete } = entered.ticket
+          const end = (exit: Exit.Exit<Idempotency.Produced<Shared>, CallError>) =>
+            Effect.map(complete(exit), (storeFailed) => {
+              if (storeFailed) emit(call, { _tag: "Idempotency", result: "unavailable" })
+            })
           const failed = (cause: Cause.Cause<LlmError>) => {
             const found = Cause.findErrorOption(cause)
             if (found._tag === "None") {
               return Cause.hasInterruptsOnly(cause)
                 ? abandon
-                : Effect.asVoid(complete(Exit.failCause(cause as Cause.Cause<never>)))
+                : end(Exit.failCause(cause as Cause.Cause<never>))
             }
             const error = found.value
             // The leader's own time is up: another caller may have more of it.
@@ -120,17 +180,17 @@ const shareStream = (
             // Those who waited have received nothing of the broken stream.
             const shared = (error._tag === "StreamInterrupted" ? withParts(error, 0) : error) as CallError
             failedWork.set(shared, { startedAt: call.startedAt, events: [...call.events] })
-            return Effect.asVoid(complete(Exit.fail(shared)))
+            return end(Exit.fail(shared))
           }
           return Effect.flatMap(
             Effect.tapCause(next(call), failed),
-            (served) =>
-              whenEnded(served, () => Effect.asVoid(complete(Exit.succeed(produced(served, keep, call)))), failed)
+            (served) => whenEnded(served, () => end(Exit.succeed(produced(served, flights.keep, call))), failed)
           )
         }
       }
     }
   )
+}
 
 const decided = (call: Call, result: "led" | "joined" | "replayed"): void => {
   const generated = result === "led" && call.request.idempotencyKey === undefined

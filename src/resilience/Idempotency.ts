@@ -1,5 +1,6 @@
 /**
- * One call per key: equal calls in flight share one piece of work, and a repeated call gets the recorded answer.
+ * One call per key: equal calls in flight share one piece of work, and a repeated call gets the recorded answer. With a
+ * store that several processes share, that holds for all of them together.
  *
  * There is no service tag and no layer here, because the stored value and its failure are type parameters: build one
  * with {@link make} inside a Layer of your own and share it there.
@@ -7,16 +8,20 @@
  * @since 0.1.0
  */
 import * as Cause from "effect/Cause"
+import * as Clock from "effect/Clock"
 import type * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
-import type * as Duration from "effect/Duration"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Random from "effect/Random"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
+import { monotonicMillis } from "../internal/clock.ts"
 import { attempt, OptionsReader } from "../internal/options.ts"
-import { IdempotencyConflict, type LlmConfigError } from "../LlmError.ts"
+import { sha256 } from "../internal/sha256.ts"
+import { IdempotencyConflict, IdempotencyInProgress, type LlmConfigError } from "../LlmError.ts"
 import * as Store from "../persistence/Store.ts"
 
 // -----------------------------------------------------------------------------
@@ -36,7 +41,10 @@ export interface Request {
   readonly name?: string | undefined
   /** Stands for everything that affects the answer. Another fingerprint under a used key is a conflict. */
   readonly fingerprint: string
-  /** When this caller will leave, on the clock of your choice. The pattern only compares it. Default `Infinity`. */
+  /**
+   * When this caller will leave, in milliseconds of the monotonic clock. In memory the pattern only compares it; with a
+   * shared store it waits no longer than that for another process. Default `Infinity`.
+   */
   readonly deadlineAt?: number | undefined
   /**
    * Told by `run` how this call is going to be answered, as soon as that is decided; again when a caller it joined
@@ -69,7 +77,7 @@ export interface Produced<out A> {
 }
 
 /**
- * What is recorded under a key. Plain data, as long as `A` and `E` are.
+ * What is recorded under a key. Plain data, as long as `A` and `E` are. A shared store gets the fingerprint's SHA-256.
  *
  * @category models
  * @since 0.1.0
@@ -145,9 +153,12 @@ export interface Idempotency<in out A, in out E> {
    * **Details**
    *
    * - The work runs in a fibre of its own, with the context of the caller that started it. A caller that is
-   *   interrupted leaves at once. Only when the last one leaves, the work is interrupted, and that caller waits until
-   *   the work has cleaned up. A caller that comes in the meantime starts anew.
+   *   interrupted leaves at once; while it asks a `store`, as soon as that has answered. Only when the last one leaves,
+   *   the work is interrupted, and that caller waits until the work has cleaned up. A caller that comes in the meantime
+   *   starts anew.
    * - A failure goes to every member and is not recorded, unless the option `storeFailure` says so.
+   * - Another process works on the key: this one waits until the record appears, the lease ends (then it does the work)
+   *   or there is no time for another look before `deadlineAt` (then it fails with `IdempotencyInProgress`).
    * - If the work interrupts itself, the caller that brought it is interrupted and another member does its own work.
    *
    * **Gotchas**
@@ -158,7 +169,7 @@ export interface Idempotency<in out A, in out E> {
   readonly run: <R>(
     request: Request,
     work: (flight: Flight) => Effect.Effect<Produced<A>, E, R>
-  ) => Effect.Effect<Answer<A>, E | IdempotencyConflict, R>
+  ) => Effect.Effect<Answer<A>, E | IdempotencyConflict | IdempotencyInProgress, R>
   /**
    * For work that cannot move to another fibre, such as a stream that is being consumed: the leader works in place,
    * members wait for its end.
@@ -168,7 +179,9 @@ export interface Idempotency<in out A, in out E> {
    * Taking the ticket and installing its release is one uninterruptible step: when the scope closes before
    * `ticket.complete`, the flight is abandoned.
    */
-  readonly enter: (request: Request) => Effect.Effect<Entered<A, E>, IdempotencyConflict, Scope.Scope>
+  readonly enter: (
+    request: Request
+  ) => Effect.Effect<Entered<A, E>, IdempotencyConflict | IdempotencyInProgress, Scope.Scope>
   /** The number of keys that are being worked on. */
   readonly inFlight: Effect.Effect<number>
 }
@@ -182,8 +195,17 @@ export interface Idempotency<in out A, in out E> {
 export interface Options<A, E> {
   /** How long an answer is replayed. Default 24 hours. */
   readonly ttl?: Duration.Input | undefined
-  /** Where answers are recorded. Default: the memory of this process, within the two bounds below. */
-  readonly store?: Store.Store<Stored<A, E>> | undefined
+  /**
+   * Where answers are recorded, and keys are leased to the process that works on them. It sees keys and fingerprints as
+   * SHA-256. `Store.withSchema` makes one of a `SharedStore`. Default: the memory of this process, within the two
+   * bounds below.
+   */
+  readonly store?: Store.LeaseStore<Stored<A, E>> | undefined
+  /**
+   * With a `store`: how long a process may work on a key before another one may. Make it longer than the work can take;
+   * a process that dies blocks its keys for so long. Default 4 minutes.
+   */
+  readonly lease?: Duration.Input | undefined
   /** The most answers the memory holds. Default 10 000. */
   readonly maxEntries?: number | undefined
   /** The most bytes the memory holds, counting `Produced.size`, keys and fingerprints. Default 64 MiB. */
@@ -191,7 +213,7 @@ export interface Options<A, E> {
   /** Which failures are as final as an answer, and recorded. Default none. */
   readonly storeFailure?: ((error: E) => boolean) | undefined
   /** Told once for every operation of the store that failed. The call goes on without the store. */
-  readonly onStoreError?: ((operation: "get" | "set") => void) | undefined
+  readonly onStoreError?: ((operation: "acquire" | "complete") => void) | undefined
 }
 
 // -----------------------------------------------------------------------------
@@ -206,13 +228,25 @@ interface Member<A, E> {
 
 type Found<A, E> = Store.Entry<Stored<A, E>>
 
+/** A lease of another process: when it ends, and when the store is looked at again. */
+interface Held {
+  readonly until: number
+  readonly lookAt: number
+}
+
 /** One key being worked on. All its methods are synchronous; the kernel below decides when they run. */
 class FlightState<A, E> implements Flight {
   readonly key: string
   readonly fingerprint: string
-  /** `reading`: is there a record? `working`: no. `settling`: the result is being recorded. `over`: see `result`. */
+  /**
+   * `reading`: is there a record, or another process at work? `working`: no. `settling`: the result is being recorded,
+   * or the lease given back. `over`: see `result`.
+   */
   phase: "reading" | "working" | "settling" | "over" = "reading"
   storeFailed = false
+  /** Of the lease; 0 without one. */
+  fence = 0
+  held: Held | undefined
   result: Outcome<A, E> | "abandoned" | undefined
   /** The work, when it belongs to the flight and not to a leader in place. */
   fiber: Fiber.Fiber<unknown> | undefined
@@ -224,6 +258,13 @@ class FlightState<A, E> implements Flight {
   constructor(request: Request) {
     this.key = request.key
     this.fingerprint = request.fingerprint
+  }
+
+  /** Tells those that came while it was `reading`. */
+  tell(found: Found<A, E> | undefined): void {
+    const waiting = this.found
+    this.found = undefined
+    if (waiting !== undefined) Deferred.doneUnsafe(waiting, Effect.succeed(found))
   }
 
   get empty(): boolean {
@@ -254,15 +295,6 @@ class FlightState<A, E> implements Flight {
   }
 }
 
-const hash = (key: string): Effect.Effect<string> =>
-  Effect.promise(async () => {
-    const digest = await globalThis.crypto.subtle.digest("SHA-256", new TextEncoder().encode(key))
-    return Array.from(new Uint8Array(digest, 0, 8), (byte) => byte.toString(16).padStart(2, "0")).join("")
-  }).pipe(
-    // Browsers offer no digest to pages without TLS.
-    Effect.catchCause(() => Effect.succeed("unavailable"))
-  )
-
 /** A listener that throws must not lose an answer. */
 const quietly = (tell: () => void): void => {
   try {
@@ -273,7 +305,62 @@ const quietly = (tell: () => void): void => {
 }
 
 const conflict = (key: string): Effect.Effect<never, IdempotencyConflict> =>
-  Effect.flatMap(hash(key), (keyHash) => Effect.fail(new IdempotencyConflict({ keyHash })))
+  Effect.suspend(() => Effect.fail(new IdempotencyConflict({ keyHash: sha256(key).slice(0, 16) })))
+
+const inProgress = (held: Held): Effect.Effect<never, IdempotencyInProgress> =>
+  Clock.clockWith((clock) => {
+    const left = Math.max(0, Math.ceil(held.until - monotonicMillis(clock)))
+    return Effect.fail(new IdempotencyInProgress({ retryAfter: Duration.millis(left) }))
+  })
+
+// -----------------------------------------------------------------------------
+// books: where a flight looks its key up, and where it records
+// -----------------------------------------------------------------------------
+
+interface Books<A, E> {
+  readonly acquire: (key: string) => Effect.Effect<Store.Acquired<Stored<A, E>>, Store.StoreError>
+  readonly complete: (
+    key: string,
+    fence: number,
+    value: Stored<A, E>,
+    options: Store.SetOptions
+  ) => Effect.Effect<unknown, Store.StoreError>
+  readonly release: (key: string, fence: number) => Effect.Effect<void, Store.StoreError>
+  /** How a request is named there. */
+  readonly nameOf: (request: Request) => Request
+}
+
+const free: Store.Acquired<never> = { _tag: "Acquired", fence: 0 }
+
+/** In one process the flights are the leases. */
+const privateBooks = <A, E>(memory: Store.Memory<Stored<A, E>>): Books<A, E> => ({
+  acquire: (key) =>
+    Clock.clockWith((clock) => {
+      const found = memory.getUnsafe(key, monotonicMillis(clock))
+      return Effect.succeed(found === undefined ? free : { _tag: "Found", value: found.value, age: found.age })
+    }),
+  complete: (key, _, value, options) => memory.set(key, value, options),
+  release: () => Effect.void,
+  nameOf: (request) => request
+})
+
+const sharedBooks = <A, E>(store: Store.LeaseStore<Stored<A, E>>, lease: number): Books<A, E> => ({
+  acquire: (key) => store.acquire(key, lease),
+  complete: store.complete,
+  release: store.release,
+  // Keys may name people and fingerprints hold prompts: neither leaves memory as it is.
+  nameOf: (request) => ({
+    ...request,
+    key: sha256(request.key),
+    name: request.name ?? request.key,
+    fingerprint: sha256(request.fingerprint)
+  })
+})
+
+/** How long to wait before the store is looked at again: 50 ms, doubled up to 1 s, half of it by chance. */
+const FIRST_LOOK = 50
+const LAST_LOOK = 1000
+const pause = (looks: number, u: number): number => Math.min(FIRST_LOOK * 2 ** looks, LAST_LOOK) * (0.5 + u / 2)
 
 // -----------------------------------------------------------------------------
 // constructor
@@ -293,6 +380,10 @@ type Admitted<A, E> =
  * - A key is worked on at most once at a time in this process, also while a slow store is being read or written.
  *   Callers wait for the record to be written, so a repetition never overtakes it.
  * - A store that fails never fails a call: reading → the work is done, writing → the answer is returned.
+ * - With a `store`, a key is also worked on by one process at a time: by the one that holds its lease. That is "at most
+ *   once" as long as the work ends within the lease. If it takes longer, or its process is stopped, another process may
+ *   do it again; then the first record stays, the later one is refused, and each caller has the answer of its own
+ *   process. Exactly once would need the cooperation of whom the work calls.
  * - Memory: one flight per key in work, bounded by the callers that wait.
  *
  * **Example** (Two equal calls, one piece of work)
@@ -316,59 +407,101 @@ type Admitted<A, E> =
  * await Effect.runPromise(program) // => ["led 1", "joined 1", "replayed 1"]
  * ```
  *
+ * **Example** (Two processes, one piece of work)
+ *
+ * ```ts import.meta.vitest
+ * import { Effect, Schema } from "effect"
+ * import { Store } from "effect-resilient-llm/persistence"
+ * import * as Idempotency from "effect-resilient-llm/resilience/Idempotency"
+ *
+ * const Stored = Schema.TaggedStruct("Success", { fingerprint: Schema.String, value: Schema.Number })
+ *
+ * const program = Effect.gen(function*() {
+ *   const store = Store.withSchema<Idempotency.Stored<number, never>>(yield* Store.SharedStore, Stored)
+ *   const here = yield* Idempotency.make<number, never>({ store, lease: "1 minute" })
+ *   const there = yield* Idempotency.make<number, never>({ store, lease: "1 minute" })
+ *   const call = { key: "invoice-7", fingerprint: "sum 1 2" }
+ *   const slow = Effect.delay(Effect.succeed({ value: 3, store: true }), "1 millis")
+ *   const answers = yield* Effect.all([here.run(call, () => slow), there.run(call, () => slow)], { concurrency: 2 })
+ *   return answers.map(({ how, value }) => `${how} ${value}`)
+ * })
+ *
+ * const live = Store.layerMemory({ maxEntries: 1000 })
+ * await Effect.runPromise(Effect.provide(program, live)) // => ["led 3", "replayed 3"]
+ * ```
+ *
  * @category constructors
  * @since 0.1.0
  */
 export const make = <A, E>(options?: Options<A, E>): Effect.Effect<Idempotency<A, E>, LlmConfigError> =>
-  Effect.flatMap(
-    attempt(() => {
-      const known = ["ttl", "store", "maxEntries", "maxBytes", "storeFailure", "onStoreError"] as const
-      const read = new OptionsReader("idempotency", options, known)
-      return {
-        ttl: read.millis("ttl", "24 hours"),
-        maxEntries: read.integer("maxEntries", 10_000, 1),
-        maxBytes: read.number("maxBytes", 64 * 1024 * 1024, 1)
-      }
-    }),
-    ({ maxBytes, maxEntries, ttl }) =>
-      Effect.map(
-        options?.store === undefined
-          ? Store.memory<Stored<A, E>>({ maxEntries, maxBytes })
-          : Effect.succeed(options.store),
-        (store) => build(store, ttl, options?.storeFailure, options?.onStoreError)
-      )
-  )
+  attempt(() => {
+    const known = ["ttl", "store", "lease", "maxEntries", "maxBytes", "storeFailure", "onStoreError"] as const
+    const read = new OptionsReader("idempotency", options, known)
+    const ttl = read.millis("ttl", "24 hours")
+    const lease = read.millis("lease", "4 minutes", 1)
+    if (lease === Infinity) read.fail("lease", "a finite duration", lease)
+    const maxEntries = read.integer("maxEntries", 10_000, 1)
+    const maxBytes = read.number("maxBytes", 64 * 1024 * 1024, 1)
+    const store = read.value("store")
+    const books = store === undefined
+      ? privateBooks(Store.makeMemory<Stored<A, E>>(maxEntries, maxBytes))
+      : sharedBooks(store, lease)
+    return build(books, ttl, options?.storeFailure, options?.onStoreError)
+  })
 
 const build = <A, E>(
-  store: Store.Store<Stored<A, E>>,
+  books: Books<A, E>,
   ttl: number,
   storeFailure: ((error: E) => boolean) | undefined,
-  onStoreError: ((operation: "get" | "set") => void) | undefined
+  onStoreError: ((operation: "acquire" | "complete") => void) | undefined
 ): Idempotency<A, E> => {
   const flights = new Map<string, FlightState<A, E>>()
 
-  const report = (operation: "get" | "set"): void => quietly(() => onStoreError?.(operation))
+  const report = (operation: "acquire" | "complete"): void => quietly(() => onStoreError?.(operation))
 
-  // A flight owns its key until its phase is `over`, so whatever comes late is fenced by the phase.
-  const abandon = (flight: FlightState<A, E>): void => {
-    if (flight.phase !== "working") return
-    flights.delete(flight.key)
-    flight.end("abandoned")
+  /** Gives the lease back, if there is one. It ends by itself, so nobody minds when that fails. */
+  const release = (flight: FlightState<A, E>): Effect.Effect<void> =>
+    flight.fence === 0
+      ? Effect.void
+      : Effect.ignoreCause(Effect.suspend(() => books.release(flight.key, flight.fence)))
+
+  // A flight owns its key until its phase is `over`, so whatever comes late is fenced by the phase. At once without a
+  // lease; else what it returns runs uninterruptibly, and the key is free for other processes first.
+  const abandon = (flight: FlightState<A, E>): Effect.Effect<void> => {
+    if (flight.phase !== "working") return Effect.void
+    const end = (): void => {
+      flights.delete(flight.key)
+      flight.end("abandoned")
+    }
+    flight.phase = "settling"
+    if (flight.fence > 0) return Effect.map(release(flight), end)
+    end()
+    return Effect.void
   }
 
   // --- entering: runs uninterruptibly, `restore` opens the waits ---
 
-  const replay = (request: Request, { age, value }: Found<A, E>): Effect.Effect<Admitted<A, E>, IdempotencyConflict> =>
+  type Admission = Effect.Effect<Admitted<A, E>, IdempotencyConflict | IdempotencyInProgress>
+
+  const replay = (request: Request, { age, value }: Found<A, E>): Admission =>
     value.fingerprint !== request.fingerprint ? conflict(request.name ?? request.key) : Effect.succeed({
       _tag: "Replay",
       exit: value._tag === "Success" ? Exit.succeed(value.value) : Exit.fail(value.error),
       age
     })
 
-  const admit = (request: Request, restore: Restore): Effect.Effect<Admitted<A, E>, IdempotencyConflict> => {
+  const isTooLate = ({ deadlineAt = Infinity }: Request, { lookAt }: Held): boolean => lookAt >= deadlineAt
+
+  const admit = (request: Request, restore: Restore): Admission => {
     const flight = flights.get(request.key)
-    if (flight === undefined) return look(request, restore)
+    if (flight === undefined) {
+      // It exists before the store is read: otherwise a caller could miss the record and the work alike.
+      const flight = new FlightState<A, E>(request)
+      flights.set(request.key, flight)
+      return look(flight, request, restore, 0)
+    }
     if (flight.phase === "reading") {
+      if (flight.held !== undefined && isTooLate(request, flight.held)) return inProgress(flight.held)
       return Effect.flatMap(
         restore(Deferred.await(flight.found ??= Deferred.makeUnsafe())),
         (record) => record === undefined ? admit(request, restore) : replay(request, record)
@@ -379,37 +512,69 @@ const build = <A, E>(
       : conflict(request.name ?? request.key)
   }
 
-  // The flight exists before the store is read: otherwise a caller could miss the record and the work alike.
-  const look = (request: Request, restore: Restore): Effect.Effect<Admitted<A, E>, IdempotencyConflict> => {
-    const flight = new FlightState<A, E>(request)
-    flights.set(request.key, flight)
-    // The inner exit is the store's. The outer one fails only when this caller is interrupted.
-    const get = Effect.exit(Effect.suspend(() => store.get(request.key)))
-    return Effect.flatMap(Effect.exit(restore(get)), (looked) => {
-      const read = Exit.isSuccess(looked) ? looked.value : undefined
-      const record = read !== undefined && Exit.isSuccess(read) ? read.value : undefined
-      const over = read === undefined || record !== undefined
-      if (over) flights.delete(request.key)
-      else flight.phase = "working"
-      if (flight.found !== undefined) Deferred.doneUnsafe(flight.found, Effect.succeed(record))
-      if (over) return record === undefined ? Effect.interrupt : replay(request, record)
-      if (Exit.isFailure(read)) {
-        flight.storeFailed = true
-        report("get")
+  // Asking is taking, so it is not interrupted; only the pause between two looks is.
+  const look = (flight: FlightState<A, E>, request: Request, restore: Restore, looks: number): Admission =>
+    Effect.flatMap(Effect.exit(Effect.suspend(() => books.acquire(request.key))), (looked): Admission => {
+      const acquired = Exit.isSuccess(looked) ? looked.value : undefined
+      switch (acquired?._tag) {
+        case "Held":
+          return waitForOthers(flight, request, restore, looks, acquired.left)
+        case "Found":
+          flights.delete(request.key)
+          flight.tell(acquired)
+          return replay(request, acquired)
+        case "Acquired":
+          flight.fence = acquired.fence
+          break
+        case undefined:
+          flight.storeFailed = true
+          report("acquire")
       }
+      flight.phase = "working"
+      flight.tell(undefined)
       return Effect.succeed({ _tag: "Lead", flight })
     })
-  }
+
+  const waitForOthers = (
+    flight: FlightState<A, E>,
+    request: Request,
+    restore: Restore,
+    looks: number,
+    left: number
+  ): Admission =>
+    Effect.withFiber((fiber) => {
+      const now = monotonicMillis(fiber.getRef(Clock.Clock))
+      const u = fiber.getRef(Random.Random).nextDoubleUnsafe()
+      const millis = Math.max(1, Math.ceil(Math.min(pause(looks, u), left)))
+      const held = flight.held = { until: now + left, lookAt: now + millis }
+      const giveUp = (): void => {
+        flights.delete(request.key)
+        flight.tell(undefined)
+      }
+      if (isTooLate(request, held)) {
+        giveUp()
+        return inProgress(held)
+      }
+      // Others of this process that wait may have less time.
+      flight.tell(undefined)
+      return Effect.flatMap(Effect.exit(restore(Effect.sleep(millis))), (slept) => {
+        if (Exit.isSuccess(slept)) return look(flight, request, restore, looks + 1)
+        giveUp()
+        return Effect.failCause(slept.cause)
+      })
+    })
 
   // --- waiting ---
 
   const leave = (flight: FlightState<A, E>, member: Member<A, E>): Effect.Effect<void> =>
     Effect.suspend(() => {
       flight.leave(member)
-      if (!flight.empty || flight.fiber === undefined) return Effect.void
+      const { fiber } = flight
+      if (!flight.empty || fiber === undefined) return Effect.void
       // A result that is being recorded stays: it is paid for, and others may still join it.
-      abandon(flight)
-      return Fiber.interrupt(flight.fiber)
+      const abandoned = abandon(flight)
+      fiber.interruptUnsafe()
+      return Effect.andThen(abandoned, Effect.asVoid(Fiber.await(fiber)))
     })
 
   /** Registers the member and what removes it in one step. */
@@ -442,13 +607,25 @@ const build = <A, E>(
 
   const record = (flight: FlightState<A, E>, exit: Exit.Exit<Produced<A>, E>): Effect.Effect<void> =>
     Effect.suspend(() => {
-      const value = recordOf(flight, exit)
-      if (value === undefined) return Effect.void
+      let value: Stored<A, E> | undefined
+      try {
+        value = recordOf(flight, exit)
+      } catch (defect) {
+        // `storeFailure` is the caller's code: what it throws is a defect, and nobody waits for ever.
+        return Effect.andThen(release(flight), Effect.die(defect))
+      }
+      if (value === undefined) return release(flight)
+      const stored = value
       const size = (Exit.isSuccess(exit) ? exit.value.size ?? 0 : 0) + 2 * flight.fingerprint.length
-      return Effect.catchCause(Effect.suspend(() => store.set(flight.key, value, { ttl, size })), () => {
-        flight.storeFailed = true
-        report("set")
-        return Effect.void
+      const complete = Effect.suspend(() => books.complete(flight.key, flight.fence, stored, { ttl, size }))
+      // Refused when another process has taken over: then that one's record counts.
+      return Effect.matchCauseEffect(complete, {
+        onSuccess: () => Effect.void,
+        onFailure: () => {
+          flight.storeFailed = true
+          report("complete")
+          return release(flight)
+        }
       })
     })
 
@@ -460,7 +637,6 @@ const build = <A, E>(
       flights.delete(flight.key)
       const { storeFailed } = flight
       const answer = Exit.map(exit, ({ value }) => value)
-      // `storeFailure` is the caller's code: what it throws is a defect, and nobody waits for ever.
       flight.end({ exit: Exit.isFailure(recorded) ? Exit.failCause(recorded.cause) : answer, storeFailed })
       return storeFailed
     })
@@ -469,10 +645,11 @@ const build = <A, E>(
   // --- verbs ---
 
   const run = <R>(
-    request: Request,
+    asked: Request,
     work: (flight: Flight) => Effect.Effect<Produced<A>, E, R>
-  ): Effect.Effect<Answer<A>, E | IdempotencyConflict, R> => {
-    type Answered = Effect.Effect<Answer<A>, E | IdempotencyConflict, R>
+  ): Effect.Effect<Answer<A>, E | IdempotencyConflict | IdempotencyInProgress, R> => {
+    type Answered = Effect.Effect<Answer<A>, E | IdempotencyConflict | IdempotencyInProgress, R>
+    const request = books.nameOf(asked)
     const deadlineAt = request.deadlineAt ?? Infinity
     const decided = (how: Answer<A>["how"], age: number): void => quietly(() => request.onDecided?.(how, age))
 
@@ -505,8 +682,11 @@ const build = <A, E>(
         return Effect.contextWith((context: Context.Context<R>) =>
           Effect.flatMap(Effect.exit(restore(wait(flight, deadlineAt, start(flight, context)))), (exit) => {
             if (Exit.isSuccess(exit)) return ended(exit.value)
-            if (flight.fiber === undefined) abandon(flight) // interrupted before it could start
-            return Effect.failCause(exit.cause)
+            // Interrupted before it could start?
+            return Effect.andThen(
+              flight.fiber === undefined ? abandon(flight) : Effect.void,
+              Effect.failCause(exit.cause)
+            )
           })
         )
       })
@@ -514,7 +694,10 @@ const build = <A, E>(
     return Effect.uninterruptibleMask(go)
   }
 
-  const enterIn = (scope: Scope.Scope, request: Request): Effect.Effect<Entered<A, E>, IdempotencyConflict> =>
+  const enterIn = (
+    scope: Scope.Scope,
+    request: Request
+  ): Effect.Effect<Entered<A, E>, IdempotencyConflict | IdempotencyInProgress> =>
     Effect.uninterruptibleMask((restore) =>
       Effect.flatMap(admit(request, restore), (admitted): Effect.Effect<Entered<A, E>> => {
         if (admitted._tag === "Replay") return Effect.succeed(admitted)
@@ -522,7 +705,7 @@ const build = <A, E>(
         if (admitted._tag === "Join") {
           return Effect.succeed({ _tag: "Join", await: wait(flight, request.deadlineAt ?? Infinity) })
         }
-        const giveUp = Effect.sync(() => abandon(flight))
+        const giveUp = Effect.uninterruptible(Effect.suspend(() => abandon(flight)))
         const ticket: Ticket<A, E> = {
           complete: (exit) => Effect.uninterruptible(Effect.suspend(() => complete(flight, exit))),
           abandon: giveUp
@@ -533,7 +716,7 @@ const build = <A, E>(
 
   return {
     run,
-    enter: (request) => Effect.flatMap(Effect.scope, (scope) => enterIn(scope, request)),
+    enter: (request) => Effect.flatMap(Effect.scope, (scope) => enterIn(scope, books.nameOf(request))),
     inFlight: Effect.sync(() => flights.size)
   }
 }

@@ -1,11 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Fiber } from "effect"
-import type { LlmRequest } from "effect-resilient-llm"
-import { type Store, StoreError } from "effect-resilient-llm/persistence/Store"
-import * as Idempotency from "effect-resilient-llm/resilience/Idempotency"
+import { Duration, Effect, Exit, Fiber, Redacted } from "effect"
+import { LlmConfig, LlmError, type LlmRequest, type LlmResponse } from "effect-resilient-llm"
+import { Store } from "effect-resilient-llm/persistence"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
-import { ask, failure, kinds, nothingHeld, rig, success, timed, vector } from "../support.ts"
+import { ask, failure, kinds, nothingHeld, type Rig, rig, success, timed, vector } from "../support.ts"
 import {
   ageOf,
   always,
@@ -13,8 +12,10 @@ import {
   badRequest,
   crowd,
   F,
+  failing,
   find,
   interrupt,
+  millis,
   over,
   S,
   settle,
@@ -401,32 +402,350 @@ describe("stream", () => {
     })))
 })
 
-// The pipeline has only its memory so far; a store that can fail is given to the pattern itself.
-describe("store", () => {
-  const broken = (operation: "get" | "set"): Store<Idempotency.Stored<string, string>> => ({
-    get: () => operation === "get" ? Effect.fail(new StoreError({ operation })) : Effect.undefined,
-    set: () => operation === "set" ? Effect.fail(new StoreError({ operation })) : Effect.void,
-    remove: () => Effect.void
-  })
+// -----------------------------------------------------------------------------
+// several processes: clients that share nothing but a store
+// -----------------------------------------------------------------------------
 
-  it.effect.each(["get", "set"] as const)(
-    "I12 the store fails to %s: the call proceeds, one event",
-    (operation) =>
-      Effect.gen(function*() {
-        const reports: Array<string> = []
-        let runs = 0
-        const idempotency = yield* Idempotency.make<string, string>({
-          store: broken(operation),
-          onStoreError: (which) => reports.push(which)
+const shared = (options: Omit<LlmConfig.Options["idempotency"] & object, "store"> = {}) =>
+  Effect.map(Store.memory<string>({ maxEntries: 100 }), (store) => ({
+    store,
+    options: { timeout: timers, idempotency: { ...options, store } } satisfies LlmConfig.Options
+  }))
+
+/** What is left of a process that is gone: it has taken a lease, and nothing comes after. */
+const gone = (store: Store.LeaseStore<string>): Store.LeaseStore<string> => ({
+  ...store,
+  complete: () => Effect.succeed(false),
+  release: () => Effect.void
+})
+const hangs = { ...S, delay: 1e9 }
+
+const order = { prompt: "P", idempotencyKey: "k" }
+
+describe.each(kinds)("%s, several processes", (kind) => {
+  const askAt = (r: Rig, at: number) => start(Effect.delay(ask(kind, r.client, { ...order, deadline: "1 hour" }), at))
+
+  it.effect("I11 process 1 dies holding the lease at 0: process 2 waits at 239 999 and executes at 240 000", () =>
+    vector(Effect.gen(function*() {
+      const { options, store } = yield* shared()
+      const one = yield* rig([always(hangs)], { ...options, idempotency: { store: gone(store) } })
+      const two = yield* rig([always(S)], options)
+      yield* askAt(one, 0)
+      const b = yield* askAt(two, 1)
+      yield* TestClock.adjust(239_999)
+      assert.isUndefined(b.exit())
+      assert.deepStrictEqual(yield* two.calls(), [])
+      yield* TestClock.adjust(1)
+      assert.strictEqual(success(over(b)).source, "provider")
+      assert.deepStrictEqual([b.at(), yield* two.calls()], [240_000, [240_000]])
+    })))
+
+  it.effect("I11 without the time to see the end of the lease: IdempotencyInProgress, which says how long it lasts", () =>
+    vector(Effect.gen(function*() {
+      const { options, store } = yield* shared()
+      const one = yield* rig([always(hangs)], { ...options, idempotency: { store: gone(store) } })
+      const two = yield* rig([always(S)], options)
+      const a = yield* askAt(one, 0)
+      const calls = yield* Effect.forEach(
+        ["10 seconds", "3 seconds"] as const,
+        (deadline) => start(ask(kind, two.client, { ...order, deadline }))
+      )
+      yield* TestClock.adjust("1 minute")
+      for (const [i, call] of calls.entries()) {
+        const error = failure(over(call))
+        if (error._tag !== "IdempotencyInProgress") throw error
+        assert.strictEqual(call.at()! + millis(error.retryAfter)!, 240_000)
+        // No look that would come too late is waited for.
+        const deadline = [10_000, 3000][i]!
+        assert.isAbove(call.at()!, deadline - 1000)
+        assert.isAtMost(call.at()!, deadline)
+      }
+      assert.deepStrictEqual(yield* two.calls(), [])
+      yield* interrupt(a)
+      yield* nothingHeld(two)
+    })))
+
+  // With the draw of the vectors the second look is at 38, the third one at 113.
+  it.effect.each([[38, 0], [39, 38], [113, 38], [114, 113]])(
+    "I11 a deadline of %d: no look that is due then is waited for, so it ends at %d",
+    ([deadline, at]) =>
+      vector(Effect.gen(function*() {
+        const { options, store } = yield* shared()
+        const one = yield* rig([always(hangs)], { ...options, idempotency: { store: gone(store) } })
+        const two = yield* rig([always(S)], options)
+        yield* askAt(one, 0)
+        const call = yield* start(ask(kind, two.client, { ...order, deadline }))
+        yield* TestClock.adjust("1 minute")
+        assert.strictEqual(word(failure(over(call))), "IdempotencyInProgress")
+        assert.strictEqual(call.at(), at)
+      }))
+  )
+
+  it.effect("I11 the late record of process 1 is fenced off, and its own caller has its own answer", () =>
+    vector(Effect.gen(function*() {
+      const { options } = yield* shared()
+      const late = { ...answer("late"), delay: 241_000 }
+      const one = yield* rig([always(late)], {
+        ...options,
+        timeout: { ...timers, attempt: "299 seconds", firstToken: "299 seconds" },
+        idempotency: { ...options.idempotency, lease: "240 seconds" }
+      })
+      const two = yield* rig([always(answer("second"))], options)
+      const a = yield* askAt(one, 0)
+      const b = yield* askAt(two, 1)
+      yield* TestClock.adjust(241_000)
+      assert.deepStrictEqual([success(over(a)).text, a.at()], ["late", 241_000])
+      assert.deepStrictEqual([success(over(b)).text, b.at()], ["second", 240_000])
+      for (const r of [one, two]) {
+        const again = yield* ask(kind, r.client, order)
+        assert.deepStrictEqual([again.source, again.text, ageOf(again)], ["replay", "second", 1000])
+        yield* nothingHeld(r)
+      }
+    })))
+
+  it.effect("two processes ask at once: one call, and the same answer for both, as it was recorded", () =>
+    vector(Effect.gen(function*() {
+      const { options } = yield* shared()
+      const one = yield* rig([always(slow)], options)
+      const two = yield* rig([always(slow)], options)
+      const calls = [...yield* crowd(10, kind, one, order), ...yield* crowd(10, kind, two, order)]
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual([yield* one.calls(), yield* two.calls()], [[0], []])
+      const [first] = calls.map((call) => success(over(call)))
+      for (const call of calls) {
+        const { ledger: _, ...response } = success(over(call))
+        const { ledger: __, ...expected } = first!
+        const here = calls.indexOf(call) < 10
+        const { source } = response
+        assert.strictEqual(source, call === calls[0] ? "provider" : "replay")
+        assert.deepStrictEqual({ ...response, source, age: 0 }, { ...expected, source, age: 0 })
+        // Looks are at 38, 113, 263, 563, 1163: half a second, a second, … with the draw of the vectors.
+        assert.strictEqual(call.at(), here ? 1000 : 1163)
+      }
+      yield* nothingHeld(one)
+      yield* nothingHeld(two)
+    })))
+
+  it.effect("I9 a refusal crosses over with its class, and without the provider's own text", () =>
+    vector(Effect.gen(function*() {
+      const { options } = yield* shared()
+      const detail = Redacted.make("the prompt, echoed")
+      const refusal = new LlmError.ProviderError({
+        provider: "p",
+        reason: { _tag: "InvalidRequest" },
+        status: 400,
+        code: "bad",
+        requestId: "r-1",
+        detail
+      })
+      const one = yield* rig([always(failing(refusal))], options)
+      const two = yield* rig([always(S)], options)
+      yield* Effect.flip(ask(kind, one.client, order))
+      const error = yield* Effect.flip(ask(kind, two.client, order))
+      const { ledger: _, ...fields } = error as LlmError.ProviderError
+      const { ledger: __, detail: ___, ...expected } = refusal
+      assert.instanceOf(error, LlmError.ProviderError)
+      assert.deepStrictEqual(fields, expected)
+      assert.deepStrictEqual(yield* two.calls(), [])
+    })))
+
+  it.effect("an answer with fields that are there but undefined crosses over", () =>
+    vector(Effect.gen(function*() {
+      const { options } = yield* shared()
+      const parts = [
+        { type: "text", text: "Hello.", metadata: undefined },
+        { type: "finish", reason: "stop", usage: { inputTokens: { total: undefined }, outputTokens: { total: 3 } } }
+      ] as unknown as ReadonlyArray<LlmResponse.Part>
+      const one = yield* rig([always(answer(parts))], options)
+      const two = yield* rig([always(S)], options)
+      const [a, b] = [yield* ask(kind, one.client, order), yield* ask(kind, two.client, order)]
+      for (const { ledger } of [a, b]) {
+        assert.notInclude(find(ledger, "Idempotency").map(({ result }) => result), "unavailable")
+      }
+      assert.deepStrictEqual([b.source, b.text, b.parts], ["replay", "Hello.", a.parts])
+    })))
+
+  it.effect("I8 a failure is not recorded: the other process makes its own call at its next look", () =>
+    vector(Effect.gen(function*() {
+      const { options } = yield* shared()
+      const one = yield* rig([always({ ...F, delay: 100 })], { ...options, retry: false })
+      const two = yield* rig([always(S)], options)
+      const a = yield* askAt(one, 0)
+      const b = yield* askAt(two, 1)
+      yield* TestClock.adjust("1 minute")
+      assert.strictEqual(word(failure(over(a))), "Overloaded")
+      assert.strictEqual(success(over(b)).source, "provider")
+      assert.deepStrictEqual(yield* two.calls(), [1 + 38 + 75])
+      yield* nothingHeld(two)
+    })))
+
+  it.effect("a process that is interrupted gives its lease back", () =>
+    vector(Effect.gen(function*() {
+      const { options } = yield* shared()
+      const one = yield* rig([always(slow)], options)
+      const two = yield* rig([always(slow)], options)
+      const a = yield* askAt(one, 0)
+      const b = yield* askAt(two, 1)
+      yield* TestClock.adjust(50)
+      yield* interrupt(a)
+      assertInterrupted(a, 50)
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual([success(over(b)).source, b.at()], ["provider", 1114])
+      yield* nothingHeld(one)
+      yield* nothingHeld(two)
+    })))
+
+  it.effect("I6 a key of another process, with another prompt: IdempotencyConflict, no call", () =>
+    vector(Effect.gen(function*() {
+      const { options } = yield* shared()
+      const one = yield* rig([always(slow)], options)
+      const two = yield* rig([always(S)], options)
+      const a = yield* askAt(one, 0)
+      const b = yield* start(ask(kind, two.client, { ...order, prompt: "P′" }))
+      yield* TestClock.adjust("1 minute")
+      assert.strictEqual(success(over(a)).text, "Hello.")
+      const error = failure(over(b))
+      assert.strictEqual(error._tag, "IdempotencyConflict")
+      assert.strictEqual((error as LlmError.IdempotencyConflict).keyHash, "8254c329a92850f6") // SHA-256 of "k"
+      assert.deepStrictEqual(yield* two.calls(), [])
+    })))
+
+  it.effect("nothing readable but the answer reaches the store: keys, tenants and questions are hashed", () =>
+    vector(Effect.gen(function*() {
+      const seen: Array<string> = []
+      const { store } = yield* shared()
+      const watched: Store.LeaseStore<string> = {
+        ...store,
+        acquire: (key, lease) => {
+          seen.push(key)
+          return store.acquire(key, lease)
+        },
+        complete: (key, fence, value, options) => {
+          seen.push(key, value)
+          return store.complete(key, fence, value, options)
+        }
+      }
+      for (const derive of [false, "replay"] as const) {
+        const r = yield* rig([always(S)], { idempotency: { store: watched, derive } })
+        yield* ask(kind, r.client, {
+          prompt: "a secret question",
+          tenant: "secret tenant",
+          ...(derive === false ? { idempotencyKey: "secret key" } : undefined)
         })
-        const call = idempotency.run(
-          { key: "k", fingerprint: "f" },
-          () => Effect.sync(() => ({ value: `run ${++runs}`, store: true }))
-        )
-        const result = yield* call
-        assert.deepInclude(result, { value: "run 1", how: "led", storeFailed: true })
-        assert.deepStrictEqual(reports, [operation])
-        assert.strictEqual((yield* call).value, "run 2")
+      }
+      assert.strictEqual(seen.length, 6)
+      assert.include(seen[2], "Hello.")
+      for (const text of seen) assert.notInclude(text, "secret")
+      for (const key of [seen[0]!, seen[3]!]) assert.match(key, /^[0-9a-f]{64}$/)
+    })))
+
+  it.effect("what is only joined is no business of other processes", () =>
+    vector(Effect.gen(function*() {
+      const { store } = yield* shared()
+      const silent: Store.LeaseStore<string> = { ...store, acquire: () => Effect.die("asked") }
+      const r = yield* rig([always(S)], { idempotency: { store: silent, derive: "join" } })
+      const { ledger } = yield* ask(kind, r.client)
+      assert.deepStrictEqual(find(ledger, "Idempotency").map(({ result }) => result), ["led"])
+    })))
+
+  it.effect.each(["acquire", "complete"] as const)(
+    "I12 the store fails to %s: the call goes on, one event",
+    (operation) =>
+      vector(Effect.gen(function*() {
+        const { options, store } = yield* shared()
+        const broken = { ...store, [operation]: () => Effect.fail(new Store.StoreError({ operation })) }
+        const r = yield* rig([always(S)], { ...options, idempotency: { store: broken } })
+        for (let i = 1; i <= 2; i++) {
+          const { ledger, source } = yield* ask(kind, r.client, { ...order, idempotencyKey: `k${i}` })
+          assert.strictEqual(source, "provider")
+          const events = find(ledger, "Idempotency").map(({ result }) => result)
+          assert.deepStrictEqual(events.toSorted(), ["led", "unavailable"])
+        }
+        yield* nothingHeld(r)
+      }))
+  )
+
+  it.effect("I12 a record that cannot be read is a store that failed", () =>
+    vector(Effect.gen(function*() {
+      const { options, store } = yield* shared()
+      const foreign: Store.LeaseStore<string> = {
+        ...store,
+        acquire: () =>
+          Effect.succeed({ _tag: "Found", value: "{\"_tag\":\"Success\",\"of\":\"another version\"}", age: 0 })
+      }
+      const r = yield* rig([always(S)], { ...options, idempotency: { store: foreign } })
+      const { ledger, source } = yield* ask(kind, r.client, order)
+      assert.strictEqual(source, "provider")
+      assert.include(find(ledger, "Idempotency").map(({ result }) => result), "unavailable")
+    })))
+
+  it.effect("P7 a store that does not answer: the caller leaves at its deadline", () =>
+    vector(Effect.gen(function*() {
+      const { options, store } = yield* shared()
+      const hanging = { ...store, acquire: () => Effect.never }
+      const r = yield* rig([always(S)], { ...options, idempotency: { store: hanging } })
+      const call = yield* start(ask(kind, r.client, { ...order, deadline: 500 }))
+      yield* TestClock.adjust("1 minute")
+      assert.strictEqual(word(failure(over(call))), "DeadlineExceeded")
+      assert.strictEqual(call.at(), 500)
+    })))
+
+  it.effect("E14 two clients share what they record if and only if they share the store", () =>
+    vector(Effect.gen(function*() {
+      const sources = (a: Rig, b: Rig) =>
+        Effect.map(Effect.forEach([a, b], (r) => ask(kind, r.client, order)), (all) => all.map(({ source }) => source))
+      const one = yield* shared()
+      const other = yield* shared()
+      const alone = { idempotency: {} }
+      const make = (options: LlmConfig.Options) => rig([always(S)], options)
+      assert.deepStrictEqual(yield* sources(yield* make(alone), yield* make(alone)), ["provider", "provider"])
+      const [a, b, c] = [yield* make(one.options), yield* make(one.options), yield* make(other.options)]
+      assert.deepStrictEqual(yield* sources(a, b), ["provider", "replay"])
+      assert.deepStrictEqual(yield* sources(c, b), ["provider", "replay"])
+    })))
+})
+
+describe("the lease", () => {
+  it.effect.each<[string, LlmConfig.Options, number]>([
+    ["twice the attempt's limit", { timeout: { attempt: "20 seconds", deadline: "5 minutes" } }, 40_000],
+    ["at most the deadline", { timeout: { attempt: "20 seconds", deadline: "30 seconds" } }, 30_000],
+    ["the default limits", { timeout: {} }, 120_000],
+    ["no limits", { timeout: false }, 240_000],
+    ["no limit of the attempt", { timeout: { attempt: false, deadline: "7 seconds" } }, 7000],
+    ["what is said", { timeout: {}, idempotency: { lease: "9 seconds" } }, 9000]
+  ])("%s", ([, options, expected]) =>
+    vector(Effect.gen(function*() {
+      const leases: Array<number> = []
+      const memory = yield* Store.memory<string>({ maxEntries: 10 })
+      const store: Store.LeaseStore<string> = {
+        ...memory,
+        acquire: (key, lease) => {
+          leases.push(lease)
+          return memory.acquire(key, lease)
+        }
+      }
+      const { idempotency } = options
+      const r = yield* rig([always(S)], { ...options, idempotency: { ...idempotency, store } as {} })
+      yield* ask("complete", r.client, order)
+      assert.deepStrictEqual(leases, [expected])
+    })))
+
+  it.effect.each([[{ lease: 0 }], [{ lease: Infinity }], [{ lease: "soon" }]])(
+    "refuses %o",
+    ([idempotency]) =>
+      Effect.gen(function*() {
+        const error = yield* Effect.flip(Effect.scoped(rig([always(S)], { idempotency } as LlmConfig.Options)))
+        // A lease is checked also where no store uses it.
+        assert.strictEqual(error.path, "idempotency.lease")
       })
   )
+
+  it.effect("a store is a value: a configuration file cannot name one", () =>
+    Effect.gen(function*() {
+      const error = yield* Effect.flip(LlmConfig.fromJson({ idempotency: { store: "redis://localhost" } }))
+      assert.strictEqual(error.path, "idempotency.store")
+      assert.deepStrictEqual(yield* LlmConfig.fromJson({ idempotency: { lease: 1000 } }), {
+        idempotency: { lease: Duration.millis(1000) }
+      })
+    }))
 })

@@ -1,8 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
+import { sha256 } from "effect-resilient-llm/internal/sha256"
 import * as Store from "effect-resilient-llm/persistence/Store"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import * as TestClock from "effect/testing/TestClock"
+import { createHash } from "node:crypto"
 
 const minute = { ttl: 60_000 }
 
@@ -147,12 +150,29 @@ describe("Store.memory", () => {
       ttl: Schema.Literals([0, 5, 10, 1000]),
       size: Schema.Literals([0, 4, 12, 40])
     }),
+    Schema.TaggedStruct("acquire", {
+      key: Schema.Literals(["a", "bb", "ccc", "d"]),
+      lease: Schema.Literals([0, 5, 10, 1000])
+    }),
+    // By which of the leases so far, counted from the last one? Or by none.
+    Schema.TaggedStruct("complete", {
+      key: Schema.Literals(["a", "bb", "ccc", "d"]),
+      by: Schema.Literals([0, 0, 0, 1, 2, 99]),
+      ttl: Schema.Literals([5, 1000]),
+      size: Schema.Literals([0, 12, 40])
+    }),
+    Schema.TaggedStruct("release", {
+      key: Schema.Literals(["a", "bb", "ccc", "d"]),
+      by: Schema.Literals([0, 0, 1, 2, 99])
+    }),
     Schema.TaggedStruct("wait", { ms: Schema.Literals([1, 4, 5, 10]) })
   ])
 
   interface Modelled {
     readonly key: string
-    readonly value: number
+    /** Of a value; absent from a lease. */
+    readonly value?: number
+    readonly fence?: number
     readonly at: number
     readonly ttl: number
     readonly bytes: number
@@ -171,8 +191,57 @@ describe("Store.memory", () => {
         let list: Array<Modelled> = []
         let now = 0
         let value = 0
+        const fences: Array<number> = []
+        const living = (key: string) => {
+          const entry = list.find((entry) => entry.key === key && now - entry.at < entry.ttl)
+          if (entry === undefined) list = list.filter((other) => other.key !== key)
+          return entry
+        }
+        const use = (entry: Modelled) => {
+          list = [...list.filter((other) => other !== entry), entry]
+        }
+        const put = (entry: Modelled) => {
+          list = list.filter((other) => other.key !== entry.key)
+          if (entry.bytes > maxBytes) return
+          list.push(entry)
+          const tooMuch = () =>
+            list.length > maxEntries || list.reduce((sum, { bytes }) => sum + bytes, 0) > maxBytes ||
+            (list[0] !== undefined && now - list[0].at >= list[0].ttl)
+          while (tooMuch()) list.shift()
+        }
         for (const op of ops) {
           switch (op._tag) {
+            case "acquire": {
+              const found = yield* store.acquire(op.key, op.lease)
+              const entry = living(op.key)
+              if (entry === undefined) {
+                if (found._tag !== "Acquired") throw new Error(found._tag)
+                assert.isAbove(found.fence, fences.at(-1) ?? 0)
+                fences.push(found.fence)
+                put({ key: op.key, fence: found.fence, at: now, ttl: op.lease, bytes: 2 * op.key.length })
+              } else if (entry.fence !== undefined) {
+                assert.deepStrictEqual(found, { _tag: "Held", left: entry.at + entry.ttl - now })
+              } else {
+                assert.deepStrictEqual(found, { _tag: "Found", value: entry.value!, age: now - entry.at })
+                use(entry)
+              }
+              break
+            }
+            case "complete": {
+              value++
+              const fence = fences.at(-1 - op.by) ?? 0
+              const done = yield* store.complete(op.key, fence, value, { ttl: op.ttl, size: op.size })
+              const entry = living(op.key)
+              assert.strictEqual(done, entry === undefined || entry.fence === fence)
+              if (done) put({ key: op.key, value, at: now, ttl: op.ttl, bytes: op.size + 2 * op.key.length })
+              break
+            }
+            case "release": {
+              const fence = fences.at(-1 - op.by) ?? 0
+              yield* store.release(op.key, fence)
+              list = list.filter((entry) => entry.key !== op.key || entry.fence !== fence)
+              break
+            }
             case "wait":
               yield* TestClock.adjust(op.ms)
               now += op.ms
@@ -184,35 +253,111 @@ describe("Store.memory", () => {
             case "set": {
               value++
               yield* store.set(op.key, value, { ttl: op.ttl, size: op.size })
-              list = list.filter((entry) => entry.key !== op.key)
-              const bytes = op.size + 2 * op.key.length
-              if (bytes > maxBytes) break
-              list.push({ key: op.key, value, at: now, ttl: op.ttl, bytes })
-              const tooMuch = () =>
-                list.length > maxEntries || list.reduce((sum, entry) => sum + entry.bytes, 0) > maxBytes ||
-                (list[0] !== undefined && now - list[0].at >= list[0].ttl)
-              while (tooMuch()) list.shift()
+              put({ key: op.key, value, at: now, ttl: op.ttl, bytes: op.size + 2 * op.key.length })
               break
             }
             case "get": {
               const found = yield* store.get(op.key)
-              const expected = list.find((entry) => entry.key === op.key)
-              list = list.filter((entry) => entry.key !== op.key)
-              if (expected !== undefined && now - expected.at < expected.ttl) {
+              const expected = living(op.key)
+              if (expected?.value !== undefined) {
                 assert.deepStrictEqual(found, { value: expected.value, age: now - expected.at })
-                list.push(expected)
+                use(expected)
               } else assert.isUndefined(found)
               break
             }
           }
         }
         for (const entry of list) {
-          const expected = now - entry.at < entry.ttl ? { value: entry.value, age: now - entry.at } : undefined
+          const isThere = entry.value !== undefined && now - entry.at < entry.ttl
+          const expected = isThere ? { value: entry.value, age: now - entry.at } : undefined
           assert.deepStrictEqual(yield* store.get(entry.key), expected)
         }
       }).pipe(Effect.provide(TestClock.layer())),
     { arbitrary: { runs: 300 } }
   )
+})
+
+describe("Store.withSchema", () => {
+  class Money extends Schema.Class<Money>("Money")({ cents: Schema.Int, paidAfter: Schema.Duration }) {}
+  const one = new Money({ cents: 1, paidAfter: Duration.seconds(2) })
+
+  const make = Effect.map(Store.memory<string>({ maxEntries: 10 }), (texts) => ({
+    texts,
+    store: Store.withSchema(texts, Money)
+  }))
+
+  it.effect("keeps JSON texts, and gives back what was put in", () =>
+    Effect.gen(function*() {
+      const { store, texts } = yield* make
+      assert.isUndefined(yield* store.get("a"))
+      yield* store.set("a", one, minute)
+      const text = (yield* texts.get("a"))!.value
+      assert.strictEqual((JSON.parse(text) as Money).cents, 1)
+      yield* TestClock.adjust(5)
+      assert.deepStrictEqual(yield* store.get("a"), { value: one, age: 5 })
+      assert.deepStrictEqual(yield* store.acquire("a", 10), { _tag: "Found", value: one, age: 5 })
+      yield* store.remove("a")
+      const lease = yield* store.acquire("a", 10)
+      if (lease._tag !== "Acquired") throw new Error(lease._tag)
+      assert.deepStrictEqual(yield* store.acquire("a", 10), { _tag: "Held", left: 10 })
+      assert.isFalse(yield* store.complete("a", 0, one, minute))
+      assert.isTrue(yield* store.complete("a", lease.fence, one, minute))
+      assert.deepStrictEqual((yield* store.get("a"))?.value, one)
+    }))
+
+  it.effect("a lease is released through it", () =>
+    Effect.gen(function*() {
+      const { store } = yield* make
+      const lease = yield* store.acquire("a", 10)
+      if (lease._tag !== "Acquired") throw new Error(lease._tag)
+      yield* store.release("a", lease.fence)
+      assert.strictEqual((yield* store.acquire("a", 10))._tag, "Acquired")
+    }))
+
+  it.effect("the size is that of the text, whatever else is said", () =>
+    Effect.gen(function*() {
+      const sizes: Array<unknown> = []
+      const { texts } = yield* make
+      const store = Store.withSchema({
+        ...texts,
+        set: (_, value, { size }) => {
+          sizes.push([size, 2 * value.length])
+          return Effect.void
+        }
+      }, Money)
+      yield* store.set("a", one, { ...minute, size: 1 })
+      assert.strictEqual(sizes.length, 1)
+      for (const [told, actual] of sizes as Array<[number, number]>) assert.strictEqual(told, actual)
+    }))
+
+  it.effect("what cannot be written or read is a failure of the store", () =>
+    Effect.gen(function*() {
+      const { store, texts } = yield* make
+      const broken = Object.assign(new Money(one), { cents: 0.5 })
+      const failures = [
+        yield* Effect.flip(store.set("a", broken, minute)),
+        yield* Effect.flip(store.complete("a", 0, broken, minute))
+      ]
+      yield* texts.set("a", "{}", minute)
+      failures.push(yield* Effect.flip(store.get("a")), yield* Effect.flip(store.acquire("a", 10)))
+      yield* texts.set("a", "no JSON", minute)
+      failures.push(yield* Effect.flip(store.get("a")))
+      assert.deepStrictEqual(
+        failures.map(({ _tag, operation }) => `${_tag} ${operation}`),
+        ["StoreError set", "StoreError complete", "StoreError get", "StoreError acquire", "StoreError get"]
+      )
+    }))
+})
+
+describe("sha256", () => {
+  it("is the standard's", () => {
+    // FIPS 180-4, and lengths around the ends of blocks.
+    assert.strictEqual(sha256("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")
+    for (let n = 0; n < 200; n++) {
+      const text = "ä€𝄞x".repeat(50).slice(0, n)
+      assert.strictEqual(sha256(text), createHash("sha256").update(text).digest("hex"), `${n}`)
+    }
+  })
 })
 
 describe("StoreError", () => {

@@ -277,7 +277,7 @@ describe("SEMANTICS I", () => {
       const reports: Array<string> = []
       const memory = yield* Store.memory<Idempotency.Stored<string, ProviderError>>({ maxEntries: 10 })
       const idempotency = yield* make({
-        store: { ...memory, get: () => Effect.fail(new Store.StoreError({ operation: "get" })) },
+        store: { ...memory, acquire: () => Effect.fail(new Store.StoreError({ operation: "acquire" })) },
         onStoreError: (operation) => reports.push(operation)
       })
       const stub = transport(1000)
@@ -287,7 +287,7 @@ describe("SEMANTICS I", () => {
         const { exit } = yield* Fiber.join(fiber)
         assert.isTrue(Exit.isSuccess(exit) && exit.value.value === "S1" && exit.value.storeFailed)
       }
-      assert.deepStrictEqual(reports, ["get"])
+      assert.deepStrictEqual(reports, ["acquire"])
       yield* nothingLeft(idempotency, stub)
     }))
 
@@ -296,7 +296,7 @@ describe("SEMANTICS I", () => {
       const reports: Array<string> = []
       const memory = yield* Store.memory<Idempotency.Stored<string, ProviderError>>({ maxEntries: 10 })
       const idempotency = yield* make({
-        store: { ...memory, set: () => Effect.fail(new Store.StoreError({ operation: "set" })) },
+        store: { ...memory, complete: () => Effect.fail(new Store.StoreError({ operation: "complete" })) },
         onStoreError: (operation) => {
           reports.push(operation)
           throw new Error("a listener's own trouble")
@@ -305,8 +305,8 @@ describe("SEMANTICS I", () => {
       const stub = transport(0)
       const first = yield* idempotency.run(request, stub.work)
       assert.deepStrictEqual(first, { value: "S1", how: "led", age: 0, storeFailed: true })
-      assert.deepStrictEqual(reports, ["set"])
-      assert.strictEqual((yield* idempotency.run(request, stub.work)).value, "S2")
+      assert.deepStrictEqual(reports, ["complete"])
+      assert.strictEqual((yield* idempotency.run(request, stub.work)).value, "S2") // the lease was given back
       yield* nothingLeft(idempotency, stub)
     }))
 
@@ -514,6 +514,22 @@ describe("run", () => {
       yield* nothingLeft(idempotency, stub)
     }))
 
+  it.effect("`storeFailure` that throws leaves no lease", () =>
+    Effect.gen(function*() {
+      const store = yield* Store.memory<Idempotency.Stored<string, ProviderError>>({ maxEntries: 10 })
+      const idempotency = yield* make({
+        store,
+        storeFailure: () => {
+          throw new Error("bug")
+        }
+      })
+      const stub = transport(0)
+      stub.failWith = F
+      yield* Effect.flip(Effect.sandbox(idempotency.run(request, stub.work)))
+      stub.failWith = undefined
+      assert.strictEqual((yield* idempotency.run(request, stub.work)).value, "S2")
+    }))
+
   it.effect("work whose first step interrupts its caller: the caller leaves, the work cleans up", () =>
     Effect.gen(function*() {
       const idempotency = yield* make()
@@ -548,16 +564,16 @@ describe("a slow store", () => {
   const slow = Effect.fnUntraced(function*(millis: number) {
     const memory = yield* Store.memory<Idempotency.Stored<string, ProviderError>>({ maxEntries: 10 })
     const log: Array<string> = []
-    const store: Store.Store<Idempotency.Stored<string, ProviderError>> = {
+    const slowly = <A>(operation: string, effect: Effect.Effect<A, Store.StoreError>) =>
+      Effect.suspend(() => {
+        log.push(operation)
+        return Effect.delay(effect, millis)
+      })
+    const store: Store.LeaseStore<Idempotency.Stored<string, ProviderError>> = {
       ...memory,
-      get: (key) => {
-        log.push("get")
-        return Effect.delay(memory.get(key), millis)
-      },
-      set: (key, value, options) => {
-        log.push("set")
-        return Effect.delay(memory.set(key, value, options), millis)
-      }
+      acquire: (key, lease) => slowly("acquire", memory.acquire(key, lease)),
+      complete: (key, fence, value, options) => slowly("complete", memory.complete(key, fence, value, options)),
+      release: (key, fence) => slowly("release", memory.release(key, fence))
     }
     return { idempotency: yield* make({ store, onStoreError: (operation) => log.push(`${operation} failed`) }), log }
   })
@@ -569,7 +585,7 @@ describe("a slow store", () => {
       const first = yield* Effect.replicateEffect(caller(idempotency.run(request, stub.work)), 10)
       yield* TestClock.adjust(1200)
       for (const fiber of first) assert.strictEqual((yield* Fiber.join(fiber)).at, 1200)
-      assert.deepStrictEqual([stub.calls, log], [[100], ["get", "set"]])
+      assert.deepStrictEqual([stub.calls, log], [[100], ["acquire", "complete"]])
       const second = yield* Effect.replicateEffect(caller(idempotency.run(request, stub.work)), 10)
       const other = yield* caller(idempotency.run({ ...request, fingerprint: "P′" }, stub.work))
       yield* TestClock.adjust(100)
@@ -579,7 +595,7 @@ describe("a slow store", () => {
         assert.deepStrictEqual(exit, Exit.succeed(expected as Idempotency.Answer<string>))
       }
       assert.isTrue(Exit.isFailure((yield* Fiber.join(other)).exit))
-      assert.deepStrictEqual([stub.calls, log], [[100], ["get", "set", "get"]])
+      assert.deepStrictEqual([stub.calls, log], [[100], ["acquire", "complete", "acquire"]])
       yield* nothingLeft(idempotency, stub)
     }))
 
@@ -596,17 +612,19 @@ describe("a slow store", () => {
       assert.strictEqual(valueOf(yield* Fiber.join(first)), "S1")
     }))
 
-  it.effect("the reader leaves: one of those that came meanwhile reads, at once for itself", () =>
+  // Asking is taking: what it took must be given back, so the answer is waited for.
+  it.effect("the reader leaves when the store has answered, and gives the lease back; the others ask anew", () =>
     Effect.gen(function*() {
       const { idempotency, log } = yield* slow(100)
       const stub = transport(1000)
       const reader = yield* caller(idempotency.run(request, stub.work))
       const others = yield* Effect.replicateEffect(caller(idempotency.run(request, stub.work)), 3)
       yield* TestClock.adjust(50)
-      assert.strictEqual(yield* interruptedAt(reader), 50)
-      yield* TestClock.adjust(1200)
-      for (const fiber of others) assert.strictEqual((yield* Fiber.join(fiber)).at, 1250)
-      assert.deepStrictEqual([stub.calls, log], [[150], ["get", "get", "set"]])
+      const leaving = yield* caller(Fiber.interrupt(reader))
+      yield* TestClock.adjust(1350)
+      assert.strictEqual((yield* Fiber.join(leaving)).at, 200)
+      for (const fiber of others) assert.strictEqual((yield* Fiber.join(fiber)).at, 1400)
+      assert.deepStrictEqual([stub.calls, log], [[300], ["acquire", "release", "acquire", "complete"]])
       yield* nothingLeft(idempotency, stub)
     }))
 
@@ -665,7 +683,7 @@ describe("a slow store", () => {
         exit: Exit.succeed({ value: "S1", how: "joined", age: 0, storeFailed: false } as const),
         at: 1200
       })
-      assert.deepStrictEqual([stub.calls, log], [[100], ["get", "set"]])
+      assert.deepStrictEqual([stub.calls, log], [[100], ["acquire", "complete"]])
       yield* nothingLeft(idempotency, stub)
     }))
 
@@ -680,24 +698,33 @@ describe("a slow store", () => {
       }))
       yield* TestClock.adjust(200)
       assert.isTrue(Exit.isSuccess((yield* Fiber.join(leader)).exit))
-      assert.deepStrictEqual(log, ["get", "set"])
+      assert.deepStrictEqual(log, ["acquire", "complete"])
       const next = yield* caller(idempotency.enter(request))
       yield* TestClock.adjust(100)
       const { exit } = yield* Fiber.join(next)
       assert.deepStrictEqual(exit, Exit.succeed({ _tag: "Replay", exit: Exit.succeed("first"), age: 100 } as const))
     }))
 
+  const everything = (does: () => Effect.Effect<never>) => ({
+    get: does,
+    set: does,
+    remove: does,
+    acquire: does,
+    complete: does,
+    release: does
+  })
+
   it.effect("a store that interrupts itself is a store that failed", () =>
     Effect.gen(function*() {
       const interrupt = () => Effect.interrupt
       const reports: Array<string> = []
       const idempotency = yield* make({
-        store: { get: interrupt, set: interrupt, remove: interrupt },
+        store: everything(interrupt),
         onStoreError: (operation) => reports.push(operation)
       })
       const stub = transport(0)
       assert.isTrue((yield* idempotency.run(request, stub.work)).storeFailed)
-      assert.deepStrictEqual(reports, ["get", "set"])
+      assert.deepStrictEqual(reports, ["acquire", "complete"])
       yield* nothingLeft(idempotency, stub)
     }))
 
@@ -708,12 +735,12 @@ describe("a slow store", () => {
       }
       const reports: Array<string> = []
       const idempotency = yield* make({
-        store: { get: die, set: die, remove: die },
+        store: everything(die),
         onStoreError: (operation) => reports.push(operation)
       })
       const stub = transport(0)
       assert.isTrue((yield* idempotency.run(request, stub.work)).storeFailed)
-      assert.deepStrictEqual(reports, ["get", "set"])
+      assert.deepStrictEqual(reports, ["acquire", "complete"])
       yield* nothingLeft(idempotency, stub)
     }))
 })
@@ -869,7 +896,7 @@ describe("enter", () => {
   it.effect("says when the answer could not be recorded", () =>
     Effect.gen(function*() {
       const memory = yield* Store.memory<Idempotency.Stored<string, ProviderError>>({ maxEntries: 10 })
-      const idempotency = yield* make({ store: { ...memory, set: () => Effect.die("disk full") } })
+      const idempotency = yield* make({ store: { ...memory, complete: () => Effect.die("disk full") } })
       assert.isTrue(yield* lead(yield* idempotency.enter(request)).complete(produced))
       yield* nothingLeft(idempotency)
     }))
@@ -910,6 +937,8 @@ describe("make", () => {
     { options: { ttl: -1 }, path: "idempotency.ttl" },
     { options: { maxEntries: 0 }, path: "idempotency.maxEntries" },
     { options: { maxBytes: -1 }, path: "idempotency.maxBytes" },
+    { options: { lease: 0 }, path: "idempotency.lease" },
+    { options: { lease: Infinity }, path: "idempotency.lease" },
     { options: { tll: 1 } as Idempotency.Options<string, ProviderError>, path: "idempotency.tll" }
   ])("refuses $options", ({ options, path }) =>
     Effect.gen(function*() {
@@ -971,8 +1000,10 @@ describe("interruption sweeps", () => {
     const idempotency = Effect.runSync(make({
       store: {
         ...memory,
-        get: (key) => hold("store", Effect.orDie(memory.get(key))),
-        set: (key, value, options) => hold("store", Effect.orDie(memory.set(key, value, options)))
+        acquire: (key, lease) => hold("store", Effect.orDie(memory.acquire(key, lease))),
+        complete: (key, fence, value, options) =>
+          hold("store", Effect.orDie(memory.complete(key, fence, value, options))),
+        release: (key, fence) => hold("store", Effect.orDie(memory.release(key, fence)))
       }
     }))
     const run = Effect.map(idempotency.run(request, () => work), (answer) => answer.value)

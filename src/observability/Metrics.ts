@@ -1,0 +1,315 @@
+/**
+ * Metrics of everything that clients do: by `llm_…` names of our own, and by the GenAI conventions of OpenTelemetry.
+ *
+ * They are Effect `Metric`s, so every exporter of Effect sees them. All labels have values from closed sets (targets as
+ * configured, outcomes, error classes), so the number of series is bounded whatever callers ask: no key, no tenant, no
+ * prompt, and no model name that you did not list. The table is in `docs/metrics.md`.
+ *
+ * @since 0.1.0
+ * @see https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/
+ */
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import type * as Metric from "effect/Metric"
+import type * as Scope from "effect/Scope"
+import { providerName } from "../internal/trace.ts"
+import type { ErrorSummary, LlmEvent } from "../LlmEvent.ts"
+import * as LlmObserver from "../LlmObserver.ts"
+import type { Status, TargetStatus } from "../Pipeline.ts"
+import { Family, gauge } from "./internal/series.ts"
+import { type Convention, conventions, type Definition, type Direction, errors, llm } from "./internal/table.ts"
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options {
+  /** Which generation of the GenAI conventions. Default: `1.41.0`, which tools read today. */
+  readonly semconv?: keyof typeof conventions | undefined
+  /**
+   * Models that get their own series in the GenAI metrics, by the names the providers are asked for; all others count
+   * as `_OTHER`. Default: none, and no such label.
+   */
+  readonly models?: ReadonlyArray<string> | undefined
+}
+
+/**
+ * Installs the metrics for the clients that this layer is provided to. Counters live as long as the layer, gauges as
+ * long as their client; where several clients have a target of the same name, lines and permits add up, and of the
+ * circuits the worst shows.
+ *
+ * **Example** (Counting attempts)
+ *
+ * ```ts import.meta.vitest
+ * import { Effect, Layer, Metric } from "effect"
+ * import { LlmClient } from "effect-resilient-llm"
+ * import { Metrics } from "effect-resilient-llm/observability"
+ * import { ScriptedProvider } from "effect-resilient-llm/testing"
+ *
+ * class Vendor extends ScriptedProvider.Service<Vendor>()("app/Vendor") {}
+ *
+ * const live = LlmClient.layer([Vendor]).pipe(
+ *   Layer.provide([Metrics.layer(), Vendor.layer([ScriptedProvider.answer("Hello.")])])
+ * )
+ * const program = Effect.gen(function*() {
+ *   const client = yield* LlmClient
+ *   yield* client.complete("Hi")
+ *   const calls = (yield* Metric.snapshot).find(({ id }) => id === "llm_calls_total")
+ *   return calls?.attributes
+ * })
+ * await Effect.runPromise(Effect.provide(program, live))
+ * // => { operation: "complete", target: "app/Vendor", outcome: "provider" }
+ * ```
+ *
+ * @category layers
+ * @since 0.1.0
+ */
+export const layer = (options: Options = {}): Layer.Layer<never> =>
+  Layer.unwrap(Effect.map(make(options), (observer) => LlmObserver.layer(observer)))
+
+const OTHER = "_OTHER"
+const SHARED = "all"
+
+const errorOf = ({ reason, tag }: ErrorSummary): string => {
+  const name = tag === "ProviderError" ? reason : tag
+  return name !== undefined && errors.has(name) ? name : OTHER
+}
+
+interface Watched {
+  readonly status: () => Status
+  readonly targets: ReadonlyArray<string>
+}
+
+/** The numbers of one layer, and the observer that counts into them. */
+const make = (options: Options): Effect.Effect<LlmObserver.Observer, never, Scope.Scope> =>
+  Effect.gen(function*() {
+    const context = yield* Effect.context()
+    const registrations: Array<Metric.Registration> = []
+    yield* Effect.addFinalizer(() =>
+      Effect.sync(() => {
+        for (const { remove } of registrations) remove()
+      })
+    )
+    const family = (definition: Definition): Family => new Family(definition, context, registrations)
+    const own = {
+      calls: family(llm.calls),
+      attempts: family(llm.attempts),
+      retries: family(llm.retries),
+      retriesDenied: family(llm.retriesDenied),
+      failovers: family(llm.failovers),
+      skips: family(llm.skips),
+      rejections: family(llm.rejections),
+      transitions: family(llm.transitions),
+      idempotency: family(llm.idempotency),
+      cache: family(llm.cache),
+      tokens: family(llm.tokens),
+      callDuration: family(llm.callDuration),
+      attemptDuration: family(llm.attemptDuration),
+      firstPart: family(llm.firstPart),
+      wait: family(llm.wait),
+      staleAge: family(llm.staleAge)
+    }
+    const convention: Convention = conventions[options.semconv ?? "1.41.0"]
+    const counted = new Map(convention.usage.map(([, definition]) => [definition, family(definition)]))
+    const genAi = {
+      duration: family(convention.duration),
+      firstChunk: family(convention.firstChunk),
+      usage: convention.usage.map(([direction, definition, type]) => ({
+        direction,
+        isCounter: definition.kind === "counter",
+        family: counted.get(definition)!,
+        type: type === undefined ? [] : [type]
+      }))
+    }
+    const known = options.models === undefined ? undefined : new Set(options.models)
+    const running = { complete: 0, stream: 0 }
+    for (const operation of ["complete", "stream"] as const) {
+      registrations.push(gauge(llm.inFlight, context, [operation], () => running[operation]))
+    }
+
+    // --- gauges: what the clients' own status says, when somebody looks ----------
+
+    const watched = new Set<Watched>()
+    const gauges = new Map<string, Array<Metric.Registration>>()
+    const statuses = (target: string): ReadonlyArray<TargetStatus> =>
+      [...watched].flatMap(({ status, targets }) =>
+        targets.includes(target) ? status().targets.filter(({ id }) => id === target) : []
+      )
+    const sum = (target: string, read: (status: TargetStatus) => number | undefined) => (): number =>
+      statuses(target).reduce((total, status) => total + (read(status) ?? 0), 0)
+    const shared = (read: (status: Status) => number | undefined) => (): number =>
+      [...watched].reduce((total, { status }) => total + (read(status()) ?? 0), 0)
+
+    const show = (name: string, has: (status: Status) => ReadonlyArray<Metric.Registration>, status: Status): void => {
+      if (!gauges.has(name)) gauges.set(name, [...has(status)])
+    }
+    const ofTarget = (target: string) => (status: Status): ReadonlyArray<Metric.Registration> => {
+      const own = status.targets.find(({ id }) => id === target)
+      const add = (definition: Definition, labels: ReadonlyArray<string>, read: () => number) =>
+        gauge(definition, context, [target, ...labels], read)
+      return [
+        ...(own?.circuit === undefined ? [] : [
+          add(llm.breaker, [], () => Math.max(0, ...statuses(target).map(({ circuit }) => levelOf(circuit?.state))))
+        ]),
+        ...(own?.bulkhead === undefined ? [] : [
+          add(llm.permits, [], sum(target, ({ bulkhead }) => bulkhead?.inUse)),
+          add(llm.permitsLimit, [], sum(target, ({ bulkhead }) => bulkhead?.maxConcurrent)),
+          add(llm.queueDepth, ["bulkhead"], sum(target, ({ bulkhead }) => bulkhead?.queued)),
+          add(llm.queueLimit, ["bulkhead"], sum(target, ({ bulkhead }) => bulkhead?.maxQueued))
+        ]),
+        ...(own?.limits === undefined ? [] : [
+          add(llm.queueDepth, ["limits"], sum(target, ({ limits }) => limits?.queued)),
+          add(llm.queueLimit, ["limits"], sum(target, ({ limits }) => limits?.maxQueued))
+        ]),
+        ...(own?.retryBudget === undefined ? [] : [
+          add(llm.budget, [], sum(target, ({ retryBudget }) => retryBudget))
+        ])
+      ]
+    }
+    const ofAll = ({ rateLimit }: Status): ReadonlyArray<Metric.Registration> =>
+      rateLimit === undefined ? [] : [
+        gauge(llm.queueDepth, context, [SHARED, "rate-limit"], shared((status) => status.rateLimit?.queued)),
+        gauge(llm.queueLimit, context, [SHARED, "rate-limit"], shared((status) => status.rateLimit?.maxQueued))
+      ]
+
+    const watch = (client: LlmObserver.Observed): Effect.Effect<void, never, Scope.Scope> =>
+      Effect.gen(function*() {
+        const status = Effect.runSyncWith(yield* Effect.context())
+        const one: Watched = { status: () => status(client.status), targets: client.targets.map(({ id }) => id) }
+        yield* Effect.acquireRelease(
+          Effect.sync(() => {
+            watched.add(one)
+            const now = one.status()
+            for (const target of one.targets) show(`target ${target}`, ofTarget(target), now)
+            show(SHARED, ofAll, now)
+          }),
+          () =>
+            Effect.sync(() => {
+              watched.delete(one)
+              const left = new Set([...watched].flatMap(({ targets }) => targets).map((target) => `target ${target}`))
+              if (watched.size > 0) left.add(SHARED)
+              for (const [name, registered] of gauges) {
+                if (left.has(name)) continue
+                for (const { remove } of registered) remove()
+                gauges.delete(name)
+              }
+            })
+        )
+      })
+
+    // --- counters and distributions: what happens -------------------------------
+
+    return (client) =>
+      Effect.gen(function*() {
+        yield* watch(client)
+        const providers = new Map(client.targets.map(({ id, provider }) => [id, provider]))
+        const operations = new Map<number, "complete" | "stream">()
+        const models = new Map<number, string>()
+
+        const genAiLabels = (call: number, target: string): readonly [string, string, string] => [
+          "chat",
+          providerName(providers.get(target) ?? OTHER),
+          known === undefined ? "" : models.get(call) ?? ""
+        ]
+        const ended = (
+          event: { readonly call: number; readonly target: string; readonly duration: number },
+          outcome: "success" | "failure" | "ignored" | "interrupted" | "defect",
+          error: string
+        ): void => {
+          const { call, duration, target } = event
+          const operation = operations.get(call) ?? "complete"
+          own.attempts.of(target, providers.get(target) ?? OTHER, operation, outcome, error).count += 1
+          own.attemptDuration.of(target, outcome).observe(duration / 1000)
+          if (outcome === "interrupted") return
+          const type = outcome === "success" ? "" : error === "" ? OTHER : error
+          genAi.duration.of(...genAiLabels(call, target), type).observe(duration / 1000)
+        }
+        const used = (
+          event: { readonly call: number; readonly target: string },
+          direction: Direction,
+          count: number | undefined
+        ): void => {
+          if (count === undefined) return
+          own.tokens.of(event.target, direction).count += count
+          for (const one of genAi.usage) {
+            if (one.direction !== direction) continue
+            const series = one.family.of(...genAiLabels(event.call, event.target), ...one.type)
+            if (one.isCounter) series.count += count
+            else series.observe(count)
+          }
+        }
+
+        return (event: LlmEvent): void => {
+          switch (event._tag) {
+            case "CallStarted":
+              running[event.operation] += 1
+              operations.set(event.call, event.operation)
+              break
+            case "AttemptStarted":
+              if (known !== undefined && event.model !== undefined) {
+                models.set(event.call, known.has(event.model) ? event.model : OTHER)
+              }
+              break
+            case "AttemptCommitted":
+              own.firstPart.of(event.target).observe(event.duration / 1000)
+              genAi.firstChunk.of(...genAiLabels(event.call, event.target)).observe(event.duration / 1000)
+              break
+            case "AttemptSucceeded": {
+              ended(event, "success", "")
+              used(event, "input", event.inputTokens)
+              used(event, "output", event.outputTokens)
+              used(event, "cache_read", event.cacheReadTokens)
+              used(event, "cache_write", event.cacheWriteTokens)
+              used(event, "reasoning", event.reasoningTokens)
+              break
+            }
+            case "AttemptFailed":
+              ended(event, event.outcome, errorOf(event.error))
+              break
+            case "AttemptInterrupted":
+              ended(event, event.by === "caller" ? "interrupted" : "defect", "")
+              break
+            case "Waited":
+              own.wait.of(event.target, event.for).observe(event.duration / 1000)
+              break
+            case "AttemptRefused":
+              own.rejections.of(event.target, event.by).count += 1
+              break
+            case "RetryScheduled":
+              own.retries.of(event.target, errorOf(event.error)).count += 1
+              break
+            case "RetryDenied":
+              own.retriesDenied.of(event.target, event.because).count += 1
+              break
+            case "TargetSkipped":
+              own.skips.of(event.target, event.because).count += 1
+              break
+            case "FailedOver":
+              own.failovers.of(event.from, event.to).count += 1
+              break
+            case "Idempotency":
+              own.idempotency.of(event.result).count += 1
+              break
+            case "Cache":
+              own.cache.of(event.result).count += 1
+              if (event.result === "stale" && event.age !== undefined) own.staleAge.of().observe(event.age / 1000)
+              break
+            case "CircuitChanged":
+              own.transitions.of(event.target, event.from, event.to).count += 1
+              break
+            case "CallEnded": {
+              const error = event.error === undefined ? "" : errorOf(event.error)
+              running[event.operation] -= 1
+              operations.delete(event.call)
+              models.delete(event.call)
+              own.calls.of(event.operation, event.target ?? "none", event.outcome, error).count += 1
+              own.callDuration.of(event.operation, event.outcome).observe(event.duration / 1000)
+              break
+            }
+          }
+        }
+      })
+  })
+
+const levelOf = (state: string | undefined): number =>
+  state === "open" || state === "forced-open" ? 2 : state === "half-open" ? 1 : 0

@@ -1,0 +1,297 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Exit, Fiber, Layer, Metric, Scope, Stream } from "effect"
+import { type LlmEvent, LlmObserver } from "effect-resilient-llm"
+import { Metrics } from "effect-resilient-llm/observability"
+import { ScriptedProvider } from "effect-resilient-llm/testing"
+import { TestClock } from "effect/testing"
+import { run, settings } from "../conformance/Chaos.run.ts"
+import { always, F, S } from "../conformance/support.ts"
+import { ask, fork, kinds, rig, success, timed, vector } from "../support.ts"
+import { measured, observed, series, total } from "./metrics.ts"
+
+describe.each(kinds)("%s", (kind) => {
+  it.effect("M2 100 concurrent failures: exactly one circuit opens", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([always(F)], { retry: false, circuitBreaker: { failureThreshold: 5 } })
+      yield* Effect.all(Array.from({ length: 100 }, () => Effect.exit(ask(kind, r.client))), { concurrency: 100 })
+      assert.strictEqual(yield* total("llm_breaker_transitions_total", { target: "p", from: "closed", to: "open" }), 1)
+      assert.strictEqual(yield* total("llm_breaker_transitions_total"), 1)
+      assert.strictEqual(yield* total("llm_breaker_state", { target: "p" }), 2)
+    })).pipe(measured()))
+
+  it.effect("M3 a listener that throws, and one that never reads on: result and timing unchanged", () =>
+    vector(Effect.gen(function*() {
+      let told = 0
+      const broken = LlmObserver.layer(() =>
+        Effect.succeed(() => {
+          told += 1
+          throw new Error("broken listener")
+        })
+      )
+      const quiet = yield* rig([[F, F, S]])
+      const plain = yield* timed(ask(kind, quiet.client))
+      const loud = yield* Effect.provide(rig([[F, F, S]]), broken)
+      yield* fork(Stream.runForEach(loud.client.events, () => Effect.never))
+      const watched = yield* timed(ask(kind, loud.client))
+      assert.strictEqual(watched.at, plain.at)
+      assert.deepStrictEqual(success(watched.exit).ledger, success(plain.exit).ledger)
+      assert.strictEqual(told, 1) // and the metrics, which come after it, still count
+      assert.strictEqual(yield* total("llm_calls_total", { outcome: "provider" }), 2)
+    })).pipe(measured()))
+
+  it.effect("M4 the caller interrupts: outcome interrupted, the error rate stays", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([always(ScriptedProvider.hang)], { circuitBreaker: { failureThreshold: 1 } })
+      const fiber = yield* fork(ask(kind, r.client))
+      yield* TestClock.adjust(200)
+      assert.strictEqual(yield* total("llm_calls_in_flight", { operation: kind }), 1)
+      yield* Fiber.interrupt(fiber)
+      assert.strictEqual(yield* total("llm_calls_in_flight", { operation: kind }), 0)
+      assert.strictEqual(yield* total("llm_calls_total", { outcome: "interrupted", error: "" }), 1)
+      assert.strictEqual(yield* total("llm_attempts_total", { outcome: "interrupted", error: "" }), 1)
+      assert.strictEqual(yield* total("llm_attempts_total", { outcome: "failure" }), 0)
+      assert.strictEqual(yield* total("gen_ai.client.operation.duration"), 0)
+      assert.strictEqual(yield* total("llm_breaker_state"), 0)
+    })).pipe(measured()))
+
+  it.effect("M6 failover: the secondary's label, four attempts, 1.125 s", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([always(F), always(S)])
+      const { exit } = yield* timed(ask(kind, r.client))
+      success(exit)
+      assert.strictEqual(yield* total("llm_calls_total", { target: "s", outcome: "provider", operation: kind }), 1)
+      assert.strictEqual(
+        yield* total("llm_attempts_total", { target: "p", outcome: "failure", error: "Overloaded" }),
+        3
+      )
+      assert.strictEqual(yield* total("llm_attempts_total", { target: "s", outcome: "success", error: "" }), 1)
+      assert.strictEqual(yield* total("llm_failovers_total", { from: "p", to: "s" }), 1)
+      assert.strictEqual(yield* total("llm_retries_total", { target: "p", reason: "Overloaded" }), 2)
+      assert.strictEqual(yield* total("llm_retries_denied_total", { because: "attempts-exhausted" }), 1)
+      assert.strictEqual(yield* observed("llm_call_duration_seconds", { outcome: "provider" }), 1.125)
+    })).pipe(measured()))
+
+  it.effect("M7 a cache hit: counted, and no attempt", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([[S]], { cache: { readThrough: true } })
+      const input = { prompt: "What is AI?", temperature: 0 }
+      yield* ask(kind, r.client, input)
+      const before = yield* total("llm_attempt_duration_seconds")
+      assert.strictEqual((yield* ask(kind, r.client, input)).source, "cache")
+      assert.strictEqual(yield* total("llm_attempt_duration_seconds"), before)
+      assert.strictEqual(yield* total("llm_cache_total", { result: "fresh" }), 1)
+      assert.strictEqual(yield* total("llm_cache_total", { result: "miss" }), 1)
+      assert.strictEqual(yield* total("llm_calls_total", { outcome: "cache", target: "none" }), 1)
+    })).pipe(measured()))
+
+  it.effect("M9 the circuit's gauge is 2, 1, 0 as it opens, probes and closes, with one change each", () =>
+    vector(Effect.gen(function*() {
+      const circuitBreaker = { failureThreshold: 1, recoveryTimeout: 5000, halfOpenProbes: 1 }
+      const slow = { ...S, delay: 100 }
+      const r = yield* rig([[F, slow]], { retry: false, circuitBreaker })
+      yield* Effect.exit(ask(kind, r.client))
+      assert.strictEqual(yield* total("llm_breaker_state", { target: "p" }), 2)
+      yield* TestClock.adjust(5000)
+      yield* fork(ask(kind, r.client))
+      assert.strictEqual(yield* total("llm_breaker_state", { target: "p" }), 1)
+      yield* TestClock.adjust(100)
+      assert.strictEqual(yield* total("llm_breaker_state", { target: "p" }), 0)
+      for (const [from, to] of [["closed", "open"], ["open", "half-open"], ["half-open", "closed"]] as const) {
+        assert.strictEqual(yield* total("llm_breaker_transitions_total", { from, to }), 1)
+      }
+    })).pipe(measured()))
+
+  it.effect("a stale answer: its age, and what it stood in for", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([{ script: [S], always: F }], { retry: false, cache: {} })
+      yield* ask(kind, r.client)
+      yield* TestClock.adjust(90_000)
+      yield* ask(kind, r.client)
+      assert.strictEqual(yield* total("llm_cache_total", { result: "stale" }), 1)
+      assert.strictEqual(yield* observed("llm_stale_age_seconds"), 90)
+      assert.strictEqual(yield* total("llm_calls_total", { outcome: "stale", target: "p" }), 1)
+    })).pipe(measured()))
+
+  it.effect("lines, permits, waits and refusals", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([always({ ...S, delay: 1000 })], { bulkhead: { maxConcurrent: 1, queue: 1 }, retry: false })
+      const asking = yield* Effect.forEach([1, 2, 3], () => fork(Effect.exit(ask(kind, r.client))))
+      assert.strictEqual(yield* total("llm_permits_in_use", { target: "p" }), 1)
+      assert.strictEqual(yield* total("llm_permits_limit", { target: "p" }), 1)
+      assert.strictEqual(yield* total("llm_queue_depth", { target: "p", queue: "bulkhead" }), 1)
+      assert.strictEqual(yield* total("llm_queue_limit", { target: "p", queue: "bulkhead" }), 1)
+      assert.strictEqual(yield* total("llm_rejections_total", { target: "p", by: "bulkhead" }), 1)
+      yield* TestClock.adjust(3000)
+      yield* Effect.forEach(asking, Fiber.join)
+      assert.strictEqual(yield* total("llm_permits_in_use", { target: "p" }), 0)
+      assert.strictEqual(yield* observed("llm_wait_seconds", { target: "p", for: "bulkhead" }), 1)
+      assert.strictEqual(yield* total("llm_calls_total", { outcome: "failure", error: "BulkheadFull" }), 1)
+    })).pipe(measured()))
+
+  it.effect("tokens and the first part; the newer conventions by option", () =>
+    vector(Effect.gen(function*() {
+      const usage = {
+        inputTokens: { total: 20, uncached: 15, cacheRead: 5, cacheWrite: undefined },
+        outputTokens: { total: 7, text: 4, reasoning: 3 }
+      }
+      const r = yield* rig([[ScriptedProvider.answer([
+        { type: "text", text: "Hello." },
+        { type: "finish", reason: "stop", usage }
+      ])]])
+      yield* ask(kind, r.client)
+      const sums = { input: 20, output: 7, cache_read: 5, reasoning: 3 }
+      for (const [direction, sum] of Object.entries(sums)) {
+        assert.strictEqual(yield* total("llm_tokens_total", { target: "p", direction }), sum)
+      }
+      assert.strictEqual(yield* observed("gen_ai.client.inference.operation.input_tokens"), 20)
+      assert.strictEqual(yield* total("gen_ai.client.inference.usage.output_tokens"), 7)
+      assert.strictEqual(yield* total("gen_ai.client.inference.usage.cache_read.input_tokens"), 5)
+      assert.strictEqual(yield* total("gen_ai.client.inference.usage.reasoning.output_tokens"), 3)
+      assert.strictEqual(yield* total("gen_ai.client.inference.duration", { "gen_ai.provider.name": "p" }), 1)
+      assert.deepStrictEqual(yield* series("gen_ai.client.token.usage"), [])
+    })).pipe(measured({ semconv: "latest" })))
+
+  it.effect("series are bounded, whatever models, keys, tenants and prompts callers name", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([always(S)], { idempotency: {}, cache: {} })
+      const one = (k: number) =>
+        ask(kind, r.client, { prompt: `p${k}`, model: `m${k}`, tenant: `t${k}`, idempotencyKey: `k${k}` })
+      for (const model of ["known", "m"]) yield* ask(kind, r.client, { prompt: "p", model })
+      yield* one(0)
+      const registry = yield* Metric.MetricRegistry
+      const size = registry.size
+      for (let k = 1; k < 1000; k++) yield* one(k)
+      assert.strictEqual(registry.size, size)
+      const models = (yield* series("gen_ai.client.operation.duration")).map(({ attributes }) =>
+        attributes?.["gen_ai.request.model"]
+      )
+      assert.deepStrictEqual(models.toSorted(), ["_OTHER", "known"])
+    })).pipe(measured({ models: ["known"] })))
+})
+
+it.effect("gauges end with their client, counters with the layer; equal targets of two clients add up", () =>
+  Effect.gen(function*() {
+    const registry = yield* Metric.MetricRegistry
+    const layer = yield* Scope.make()
+    const metrics = yield* Layer.buildWithScope(Metrics.layer(), layer)
+    const scopes = [yield* Scope.make(), yield* Scope.make()]
+    const options = { bulkhead: { maxConcurrent: 3 } }
+    const clients = yield* Effect.forEach(
+      scopes,
+      (scope) =>
+        rig([always(ScriptedProvider.hang)], options).pipe(Scope.provide(scope), Effect.provideContext(metrics))
+    )
+    const fibers = yield* Effect.forEach(clients, ({ client }) => fork(Effect.exit(client.complete("Hi"))))
+    assert.strictEqual(yield* total("llm_permits_in_use", { target: "p" }), 2)
+    assert.strictEqual(yield* total("llm_permits_limit", { target: "p" }), 6)
+    yield* Scope.close(scopes[0]!, Exit.void)
+    assert.strictEqual(yield* total("llm_permits_limit", { target: "p" }), 3)
+    yield* Scope.close(scopes[1]!, Exit.void)
+    assert.deepStrictEqual(yield* series("llm_permits_limit"), [])
+    assert.strictEqual(yield* total("llm_calls_total", { outcome: "interrupted" }), 2)
+    assert.strictEqual(yield* total("llm_calls_in_flight"), 0)
+    yield* Scope.close(layer, Exit.void)
+    assert.strictEqual(registry.size, 0)
+    yield* Effect.forEach(fibers, Fiber.await)
+  }).pipe(Effect.provideService(Metric.MetricRegistry, new Map())))
+
+// -----------------------------------------------------------------------------
+// events and counters cannot disagree
+// -----------------------------------------------------------------------------
+
+const classOf = ({ reason, tag }: LlmEvent.ErrorSummary): string => tag === "ProviderError" ? reason! : tag
+
+/** Counts what the events of a run say, by the simplest means. */
+const tally = (events: ReadonlyArray<LlmEvent.LlmEvent>): ReadonlyMap<string, number> => {
+  const counts = new Map<string, number>()
+  const add = (name: string, labels: Record<string, string>, by = 1): void => {
+    const key = JSON.stringify([name, Object.entries(labels).filter(([, value]) => value !== "").toSorted()])
+    counts.set(key, (counts.get(key) ?? 0) + by)
+  }
+  const operations = new Map<number, string>()
+  const ended = (
+    event: { readonly call: number; readonly target: string },
+    outcome: string,
+    error: string
+  ): void => {
+    const { call, target } = event
+    const operation = operations.get(call)!
+    add("llm_attempts_total", { target, provider: target, operation, outcome, error })
+    add("llm_attempt_duration_seconds", { target, outcome, unit: "s" })
+  }
+  for (const event of events) {
+    switch (event._tag) {
+      case "CallStarted":
+        operations.set(event.call, event.operation)
+        break
+      case "AttemptSucceeded":
+        ended(event, "success", "")
+        for (const [direction, count] of [["input", event.inputTokens], ["output", event.outputTokens]] as const) {
+          if (count !== undefined) {
+            add("llm_tokens_total", { target: event.target, direction, unit: "{token}" }, count)
+          }
+        }
+        break
+      case "AttemptFailed":
+        ended(event, event.outcome, classOf(event.error))
+        break
+      case "AttemptInterrupted":
+        ended(event, event.by === "caller" ? "interrupted" : "defect", "")
+        break
+      case "AttemptCommitted":
+        add("llm_time_to_first_part_seconds", { target: event.target, unit: "s" })
+        break
+      case "Waited":
+        add("llm_wait_seconds", { target: event.target, for: event.for, unit: "s" })
+        break
+      case "AttemptRefused":
+        add("llm_rejections_total", { target: event.target, by: event.by })
+        break
+      case "RetryScheduled":
+        add("llm_retries_total", { target: event.target, reason: classOf(event.error) })
+        break
+      case "RetryDenied":
+        add("llm_retries_denied_total", { target: event.target, because: event.because })
+        break
+      case "TargetSkipped":
+        add("llm_targets_skipped_total", { target: event.target, because: event.because })
+        break
+      case "FailedOver":
+        add("llm_failovers_total", { from: event.from, to: event.to })
+        break
+      case "Idempotency":
+        add("llm_idempotency_total", { result: event.result })
+        break
+      case "Cache":
+        add("llm_cache_total", { result: event.result })
+        if (event.result === "stale") add("llm_stale_age_seconds", { unit: "s" })
+        break
+      case "CircuitChanged":
+        add("llm_breaker_transitions_total", { target: event.target, from: event.from, to: event.to })
+        break
+      case "CallEnded": {
+        const { error, operation, outcome, target = "none" } = event
+        add("llm_calls_total", { operation, target, outcome, error: error === undefined ? "" : classOf(error) })
+        add("llm_call_duration_seconds", { operation, outcome, unit: "s" })
+        break
+      }
+    }
+  }
+  return counts
+}
+
+it.effect.each(kinds)(
+  "%s: a run with faults leaves in every counter exactly what its events say",
+  (kind) =>
+    Effect.gen(function*() {
+      const targets = [{ id: "p", chaos: true }, { id: "s", chaos: true }] as const
+      const { events } = yield* run({ kind, seed: "metrics", calls: 1500, targets, options: settings })
+      const actual = new Map<string, number>()
+      for (const { attributes, id, state } of yield* Metric.snapshot) {
+        if (!id.startsWith("llm_") || typeof state !== "object" || state === null || !("count" in state)) continue
+        actual.set(JSON.stringify([id, Object.entries(attributes ?? {}).toSorted()]), Number(state.count))
+      }
+      assert.deepStrictEqual([...actual].toSorted(), [...tally(events)].toSorted())
+      assert.isAbove(actual.size, 20)
+    }).pipe(measured())
+)
