@@ -199,9 +199,22 @@ const make = (options: Options): Effect.Effect<LlmObserver.Observer, never, Scop
 
     // --- counters and distributions: what happens -------------------------------
 
+    /** Prometheus sees a counter grow only from its second reading on, so what alerts wait for begins at zero. */
+    const expect = (target: string): void => {
+      own.retriesDenied.of(target, "budget")
+      own.transitions.of(target, "closed", "open")
+      for (const operation of ["complete", "stream"]) {
+        own.calls.of(operation, target, "provider", "")
+        own.calls.of(operation, target, "stale", "")
+        own.calls.of(operation, target, "failure", "DeadlineExceeded")
+        own.calls.of(operation, target, "failure", "AllProvidersFailed")
+      }
+    }
+
     return (client) =>
       Effect.gen(function*() {
         yield* watch(client)
+        for (const { id } of client.targets) expect(id)
         const providers = new Map(client.targets.map(({ id, provider }) => [id, provider]))
         const operations = new Map<number, "complete" | "stream">()
         const models = new Map<number, string>()

@@ -1,5 +1,5 @@
 // Reading metrics in tests, and the page that documents them.
-import { Context, Effect, Metric } from "effect"
+import { type Context, Effect, Metric } from "effect"
 import { Metrics } from "effect-resilient-llm/observability"
 import { all, errors } from "effect-resilient-llm/observability/internal/table"
 

@@ -178,11 +178,9 @@ export const conventions = {
 /** All definitions, with both generations of the conventions. */
 export const all: ReadonlyArray<Definition> = [
   ...Object.values(llm),
-  ...Object.values<Convention>(conventions).flatMap(({ duration, firstChunk, usage }) => [
-    duration,
-    firstChunk,
-    ...new Set(usage.map(([, definition]) => definition))
-  ])
+  ...Object.values<Convention>(conventions).flatMap(({ duration, firstChunk, usage }) =>
+    [duration, firstChunk].concat([...new Set(usage.map(([, definition]) => definition))])
+  )
 ]
 
 export const prometheusNames: ReadonlyMap<string, string> = new Map(
