@@ -15,6 +15,7 @@ import * as Ask from "./ask.ts"
 import { cases } from "./cases.ts"
 import * as Demo from "./demo.ts"
 import { vendorIds } from "./vendors.ts"
+import * as Watch from "./watch.ts"
 
 const units: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, min: 60_000, h: 3_600_000 }
 
@@ -92,7 +93,16 @@ const ask = Command.make(
   ])
 )
 
-const demo = Command.make("demo", {}, () => Demo.demo(cases)).pipe(
+const demo = Command.make(
+  "demo",
+  {
+    metrics: Flag.Boolean("metrics").pipe(
+      Flag.withDescription("Print the metrics afterwards, as Prometheus reads them; the stories go to standard error"),
+      Flag.withDefault(false)
+    )
+  },
+  (flags) => Demo.demo(cases, flags)
+).pipe(
   Command.withDescription(
     lines(
       "Start two local servers that fail on cue, send real requests through the full",
@@ -103,9 +113,31 @@ const demo = Command.make("demo", {}, () => Demo.demo(cases)).pipe(
   Command.withShortDescription("Watch every pattern at work, locally")
 )
 
+const watch = Command.make(
+  "watch",
+  {
+    time: Flag.String("for").pipe(
+      Flag.withMetavar("<duration>"),
+      Flag.mapTryCatch(parseDuration, (error) => error instanceof Error ? error.message : String(error)),
+      Flag.withDescription("How long, such as 20s; otherwise until Ctrl-C"),
+      Flag.optional
+    )
+  },
+  ({ time }) => Watch.watch(Option.getOrUndefined(time))
+).pipe(
+  Command.withDescription(
+    lines(
+      "Keep two local servers busy while they fail in turn, and show live what the",
+      "pipeline does about it: circuits, rates, latencies, lines, hits. In a pipe,",
+      "one picture per second."
+    )
+  ),
+  Command.withShortDescription("Watch circuits, rates and latencies live, locally")
+)
+
 const command = Command.make("resilient-llm").pipe(
   Command.withDescription("Resilient calls to LLM providers"),
-  Command.withSubcommands([demo, ask])
+  Command.withSubcommands([demo, ask, watch])
 )
 
 export const run = (args: ReadonlyArray<string>, version: string) => Command.runWith(command, { version })(args)

@@ -12,6 +12,8 @@ import type * as Terminal from "effect/Terminal"
 import { LlmClient } from "../LlmClient.ts"
 import type { LlmConfigError } from "../LlmError.ts"
 import type { LlmEvent } from "../LlmEvent.ts"
+import * as Metrics from "../observability/Metrics.ts"
+import * as Prometheus from "../observability/Prometheus.ts"
 import { Anthropic } from "../providers/Anthropic.ts"
 import { OpenAi } from "../providers/OpenAi.ts"
 import * as FaultServer from "../testing/FaultServer.ts"
@@ -21,12 +23,23 @@ import * as Progress from "./progress.ts"
 import { duration, flow, ledger, type Paint } from "./render.ts"
 import { type Device, devices } from "./terminal.ts"
 
-/** Plays the cases one after the other; fails when one of them did not behave. */
+/**
+ * Plays the cases one after the other; fails when one of them did not behave. With `metrics`, standard output is kept
+ * for what Prometheus would read afterwards, and the stories go to standard error.
+ */
 export const demo = (
-  cases: ReadonlyArray<Case>
+  cases: ReadonlyArray<Case>,
+  { metrics }: { readonly metrics: boolean }
+): Effect.Effect<void, Failed | LlmConfigError, Stdio.Stdio | Terminal.Terminal> =>
+  metrics ? Effect.provide(play(cases, true), Metrics.layer()) : play(cases, false)
+
+const play = (
+  cases: ReadonlyArray<Case>,
+  metrics: boolean
 ): Effect.Effect<void, Failed | LlmConfigError, Stdio.Stdio | Terminal.Terminal> =>
   Effect.scoped(Effect.gen(function*() {
-    const { err, out } = yield* devices
+    const { err, out: standard } = yield* devices
+    const out = metrics ? err : standard
     const stage = yield* build
     yield* out.write(introduction(stage, out.paint))
     let failed = 0
@@ -34,7 +47,7 @@ export const demo = (
     const [took] = yield* Effect.timed(
       Effect.forEach(cases, (one, i) =>
         Effect.gen(function*() {
-          const { checks, events, received } = yield* play(one, stage, err)
+          const { checks, events, received } = yield* playOne(one, stage, err)
           if (!checks.every(({ holds }) => holds)) failed += 1
           requests += received
           yield* out.write(story(i + 1, one, events, checks, out))
@@ -46,6 +59,7 @@ export const demo = (
       `, in ${duration(Duration.toMillis(took))} with ${requests} HTTP requests.\n`,
       failed === 0 ? `\nYour turn:  ${invocation()} ask "What is AI?" --verbose\n` : ""
     ].join(""))
+    if (metrics) yield* standard.write(yield* Prometheus.text)
     yield* failed > 0 ? new Failed() : Effect.void
   }))
 
@@ -86,7 +100,7 @@ interface Played {
 }
 
 /** Runs one case against healthy, forgetful servers and listens to what its client tells. */
-const play = (one: Case, stage: Stage, err: Device): Effect.Effect<Played> =>
+const playOne = (one: Case, stage: Stage, err: Device): Effect.Effect<Played> =>
   Effect.scoped(Effect.gen(function*() {
     const client = stage[one.client]
     const events: Array<LlmEvent> = []

@@ -28,5 +28,5 @@ export const layer = (options?: {
     host: options?.host ?? "127.0.0.1"
   })
   const routes = HttpRouter.serve(Prometheus.layerHttp(), { disableListenLog: true, disableLogger: true })
-  return Layer.provideMerge(routes, server) as Layer.Layer<HttpServer.HttpServer, HttpServerError.ServeError>
+  return Layer.provideMerge(routes, server)
 }

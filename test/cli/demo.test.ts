@@ -7,7 +7,7 @@ import { env, stdio, withoutColours } from "./support.ts"
 const play = (cases: ReadonlyArray<Case>, terminal = false) =>
   Effect.suspend(() => {
     const { layer, written } = stdio({ terminal })
-    return demo(cases).pipe(
+    return demo(cases, { metrics: false }).pipe(
       Effect.provide(Layer.mergeAll(layer, ConfigProvider.layer(env()))),
       Effect.exit,
       Effect.map((exit) => ({ exit, out: written.out, err: written.err }))

@@ -2,6 +2,7 @@
 import { spawn } from "node:child_process"
 import { fileURLToPath } from "node:url"
 import { assert, describe, it } from "vitest"
+import { has, promtool } from "../observability/promtool.ts"
 
 const root = fileURLToPath(new URL("../..", import.meta.url))
 
@@ -40,6 +41,14 @@ describe("the program", () => {
     assert.notInclude(out, "\u001b")
     assert.deepStrictEqual(out.split("\n").filter((line) => line.length > 80), [])
     assert.include(out, "npm start -- ask \"What is AI?\"")
+  }, PATIENCE)
+
+  it("with --metrics only what Prometheus reads is on standard output", async () => {
+    const { code, err, out } = await program("demo", "--metrics")
+    assert.strictEqual(code, 0)
+    assert.include(err, "✓ 11 of 11 cases behaved as they must")
+    assert.match(out, /^llm_breaker_transitions_total\{target="openai",from="closed",to="open"\} [1-9]/m)
+    if (has("promtool")) assert.deepStrictEqual(promtool(["check", "metrics"], out), { code: 0, text: "" })
   }, PATIENCE)
 
   it("answers without keys", async () => {

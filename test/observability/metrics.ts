@@ -36,7 +36,7 @@ export const observed = (name: string, labels?: Sample) =>
     (all) =>
       all.reduce(
         (sum, { state }) =>
-          sum + (typeof state === "object" && state !== null && "sum" in state ? Number(state.sum) : 0),
+          sum + (typeof state === "object" && state !== null && "sum" in state ? state.sum : 0),
         0
       )
   )
