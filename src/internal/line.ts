@@ -41,6 +41,9 @@ export class Waiter<W, A, E> {
   readonly arrived: number
   readonly bell: Bell
   outcome: Exit.Exit<A, E> | undefined
+  /** The neighbours, while it is in line. */
+  before: Waiter<W, A, E> | undefined
+  behind: Waiter<W, A, E> | undefined
 
   constructor(wants: W, clock: Clock.Clock, arrived: number, fiber: Fiber.Fiber<unknown, unknown>) {
     this.wants = wants
@@ -53,14 +56,17 @@ export class Waiter<W, A, E> {
 export interface Rules<W, A, E> {
   /** Looks at the first waiter: either {@link WaitingLine.end}s its wait, or says after how many milliseconds it can. */
   readonly serve: (first: Waiter<W, A, E>, now: number) => number
-  /** A waiter gave up. */
-  readonly left?: () => void
+  /** A waiter is about to leave the line, served or not. */
+  readonly leaving?: (waiter: Waiter<W, A, E>) => void
   /** Takes back what was granted to a waiter that was interrupted in the same moment. */
   readonly undo: (granted: A) => void
 }
 
 export class WaitingLine<W, A, E> {
-  private readonly waiters = new Set<Waiter<W, A, E>>()
+  /** Linked, because a set whose first is deleted again and again searches ever longer for the next. */
+  first: Waiter<W, A, E> | undefined
+  last: Waiter<W, A, E> | undefined
+  size = 0
   private readonly gate = Semaphore.makeUnsafe(1)
   private readonly rules: Rules<W, A, E>
   /** Wakes the timekeeper. */
@@ -70,19 +76,15 @@ export class WaitingLine<W, A, E> {
     this.rules = rules
   }
 
-  get size(): number {
-    return this.waiters.size
-  }
-
   /** First to last. */
-  [Symbol.iterator](): Iterator<Waiter<W, A, E>> {
-    return this.waiters.values()
+  *[Symbol.iterator](): Iterator<Waiter<W, A, E>> {
+    for (let waiter = this.first; waiter !== undefined; waiter = waiter.behind) yield waiter
   }
 
   /** Ends a wait, now and for good. */
   end(waiter: Waiter<W, A, E>, outcome: Exit.Exit<A, E>): void {
     waiter.outcome = outcome
-    this.waiters.delete(waiter)
+    this.remove(waiter)
     waiter.bell.ring()
   }
 
@@ -97,7 +99,7 @@ export class WaitingLine<W, A, E> {
    * is run in `restore`.
    */
   join(waiter: Waiter<W, A, E>, restore: Restore, meanwhile: Effect.Effect<void, E>): Effect.Effect<A, E> {
-    this.waiters.add(waiter)
+    this.add(waiter)
     return Effect.flatMap(
       Effect.exit(restore(Effect.raceFirst(meanwhile, waiter.bell.heard))),
       (exit): Effect.Effect<A, E> => {
@@ -117,10 +119,28 @@ export class WaitingLine<W, A, E> {
   }
 
   private leave(waiter: Waiter<W, A, E>): void {
-    const [first] = this.waiters
-    this.waiters.delete(waiter)
-    this.rules.left?.()
-    if (first === waiter) this.changed()
+    const isFirst = this.first === waiter
+    this.remove(waiter)
+    if (isFirst) this.changed()
+  }
+
+  private add(waiter: Waiter<W, A, E>): void {
+    waiter.before = this.last
+    if (this.last === undefined) this.first = waiter
+    else this.last.behind = waiter
+    this.last = waiter
+    this.size += 1
+  }
+
+  private remove(waiter: Waiter<W, A, E>): void {
+    this.rules.leaving?.(waiter)
+    const { before, behind } = waiter
+    if (before === undefined) this.first = behind
+    else before.behind = behind
+    if (behind === undefined) this.last = before
+    else behind.before = before
+    waiter.before = waiter.behind = undefined
+    this.size -= 1
   }
 
   private untilEnd(waiter: Waiter<W, A, E>): Effect.Effect<void> {
@@ -135,7 +155,7 @@ export class WaitingLine<W, A, E> {
 
   /** Serves in order until somebody has to wait longer; says how long. */
   private serve(): number {
-    for (const first of this.waiters) {
+    for (let first = this.first; first !== undefined; first = this.first) {
       const millis = this.rules.serve(first, monotonicMillis(first.clock))
       if (first.outcome === undefined) return millis
     }

@@ -337,7 +337,13 @@ interface Wish {
   readonly costs: Vector
   /** Monotonic milliseconds after which it is too late. */
   readonly latest: number
+  /** Its place among all that ever waited. */
+  readonly number: number
+  /** The moment after its grant, as planned. */
+  after: Moment
 }
+
+type Queued = Waiter<Wish, Held, RateLimited>
 
 class Limiter implements RateLimiter {
   private readonly limits: Policy["limits"]
@@ -347,9 +353,10 @@ class Limiter implements RateLimiter {
   /** Index of the dimension that a plain number is the cost of. */
   private readonly main: number
   private readonly line: WaitingLine<Wish, Held, RateLimited>
-  /** The moment after the last waiter's grant; forgotten when something changes it. */
-  private tail: Moment | undefined
+  /** The first waiter whose plan, and that of everybody behind it, is out of date. */
+  private unplanned: Queued | undefined
   private grants = 0
+  private arrivals = 0
   /** Per dimension, the last grant whose response was observed. */
   private readonly observed: Array<number>
 
@@ -362,8 +369,11 @@ class Limiter implements RateLimiter {
     this.observed = policy.limits.map(() => 0)
     this.line = new WaitingLine({
       serve: (first, now) => this.serve(first, now),
-      left: () => {
-        this.tail = undefined
+      // Whoever is behind it has its turn earlier, unless it was served.
+      leaving: (waiter) => {
+        if (this.unplanned === waiter || (waiter.outcome === undefined && !this.isUnplanned(waiter))) {
+          this.unplanned = waiter.behind
+        }
       },
       undo: (held) => held.refund("all")
     })
@@ -504,13 +514,13 @@ class Limiter implements RateLimiter {
     const after = momentAfter(this.buckets, this.lineEnd(now), costs)
     const longest = Math.min(this.maxWait, options?.maxWait ?? Infinity)
     if (!(after.at - now <= longest) || this.line.size >= this.queue) return Effect.fail(this.refusal(after, now))
-    this.tail = after
-    const waiter = new Waiter<Wish, Held, RateLimited>({ costs, latest: now + longest }, clock, now, fiber)
+    const number = this.arrivals += 1
+    const waiter: Queued = new Waiter({ costs, latest: now + longest, number, after }, clock, now, fiber)
     return Effect.map(this.line.join(waiter, restore, this.line.keepTime(waiter)), (held) => handOver(held, options))
   }
 
   /** Looks at the first waiter: grants, or says how long it takes. */
-  private serve(first: Waiter<Wish, Held, RateLimited>, now: number): number {
+  private serve(first: Queued, now: number): number {
     const { costs } = first.wants
     if (!isAffordable(this.buckets, costs, now)) {
       return momentAfter(this.buckets, presentMoment(this.buckets, now), costs).at - now
@@ -533,26 +543,35 @@ class Limiter implements RateLimiter {
   /** The moment from which an arrival is planned. */
   private lineEnd(now: number): Moment {
     const present = presentMoment(this.buckets, now)
-    return this.line.size === 0 ? present : this.tail ?? this.plan(present, false)
+    if (this.line.last === undefined) return present
+    if (this.unplanned !== undefined) this.plan(this.unplanned, this.unplanned.before?.wants.after ?? present)
+    return this.line.last.wants.after
   }
 
-  /** Walks the line; `refuse` ends the waits that have become too long. */
-  private plan(present: Moment, refuse: boolean): Moment {
-    let moment = present
-    // oxlint-disable-next-line unicorn/no-useless-spread -- ending a wait changes the line
-    for (const waiter of [...this.line]) {
-      const after = momentAfter(this.buckets, moment, waiter.wants.costs)
-      if (refuse && after.at > waiter.wants.latest) {
-        this.line.end(waiter, Exit.fail(this.refusal(after, present.at)))
-      } else moment = after
+  /** Is its plan out of date? Plans are made from the first to the last, so whoever is behind such a one is too. */
+  private isUnplanned(waiter: Queued): boolean {
+    return this.unplanned !== undefined && this.unplanned.wants.number <= waiter.wants.number
+  }
+
+  /** Plans the line from one waiter on. `refuseAt`: ends the waits that have become too long. */
+  private plan(from: Queued | undefined, start: Moment, refuseAt?: number): void {
+    let moment = start
+    for (let waiter = from; waiter !== undefined;) {
+      const { behind, wants } = waiter
+      const after = momentAfter(this.buckets, moment, wants.costs)
+      if (refuseAt !== undefined && after.at > wants.latest) {
+        this.line.end(waiter, Exit.fail(this.refusal(after, refuseAt)))
+      } else moment = wants.after = after
+      waiter = behind
     }
-    return moment
+    this.unplanned = undefined
   }
 
   /** Something moved a grant: earlier, or later (`worse`). */
   private changed(now: number, worse: boolean): void {
     if (this.line.size === 0) return
-    this.tail = worse ? this.plan(presentMoment(this.buckets, now), true) : undefined
+    if (worse) this.plan(this.line.first, presentMoment(this.buckets, now), now)
+    else this.unplanned = this.line.first
     this.line.changed()
   }
 
