@@ -35,7 +35,7 @@ import type {
   StreamInterrupted
 } from "./LlmError.ts"
 import { type LlmEvent, makeHub } from "./LlmEvent.ts"
-import { Observers } from "./LlmObserver.ts"
+import { observers } from "./LlmObserver.ts"
 import type { LlmProvider } from "./LlmProvider.ts"
 import * as LlmRequest from "./LlmRequest.ts"
 import { fromAnswer, type LlmResponse, type StreamPart } from "./LlmResponse.ts"
@@ -173,7 +173,7 @@ const fromTargets = (
       targets: targets.map(({ id, provider }) => ({ id, provider: provider.id })),
       status: pipeline.status
     }
-    for (const observe of yield* Observers) hub.listen(yield* observe(observed))
+    for (const observe of yield* observers) hub.listen(yield* observe(observed))
 
     // A client that ends takes its calls along: fibres that wait for an answer, scopes of open streams.
     const waiting = new Set<Fiber.Fiber<unknown, unknown>>()

@@ -1,7 +1,7 @@
 /**
  * Views of everything that clients do: metrics, logs, alerts, dashboards.
  *
- * An observer is installed once, for all clients that are built below it, with {@link layer}. It is told of each event
+ * An observer is installed once, for all clients that are built below it, with {@link layer}; there can be several. It is told of each event
  * synchronously, so nothing is lost however fast events come. For work that takes time use `client.events`, a stream
  * with a bounded buffer, instead.
  *
@@ -35,16 +35,6 @@ export interface Observed {
 export type Observer = (client: Observed) => Effect.Effect<Listener, never, Scope.Scope>
 
 /**
- * The observers that clients built from here on get. Default: none, which costs nothing.
- *
- * @category references
- * @since 0.1.0
- */
-export const Observers = Context.Reference<ReadonlyArray<Observer>>("effect-resilient-llm/Observers", {
-  defaultValue: () => []
-})
-
-/**
  * Installs one more observer for the clients that this layer is provided to.
  *
  * **Example** (Counting attempts)
@@ -73,5 +63,20 @@ export const Observers = Context.Reference<ReadonlyArray<Observer>>("effect-resi
  * @category layers
  * @since 0.1.0
  */
-export const layer = (observer: Observer): Layer.Layer<never> =>
-  Layer.effect(Observers, Effect.map(Observers, (all) => [...all, observer]))
+export const layer = (observer: Observer): Layer.Layer<never> => {
+  // Each under a key of its own: layers that are merged, in whatever order, all stay.
+  const key = Context.Service<Observer>(`${PREFIX}${++installed}`)
+  return Layer.succeed(key, observer)
+}
+
+const PREFIX = "effect-resilient-llm/LlmObserver/"
+let installed = 0
+
+/**
+ * The observers installed so far. A client asks when it is built.
+ *
+ * @internal
+ */
+export const observers: Effect.Effect<ReadonlyArray<Observer>> = Effect.contextWith((context: Context.Context<never>) =>
+  Effect.sync(() => [...context.mapUnsafe].flatMap(([key, value]) => key.startsWith(PREFIX) ? [value as Observer] : []))
+)
