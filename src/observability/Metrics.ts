@@ -57,8 +57,8 @@ export interface Options {
  *   const calls = (yield* Metric.snapshot).find(({ id }) => id === "llm_calls_total")
  *   return calls?.attributes
  * })
- * await Effect.runPromise(Effect.provide(program, live))
- * // => { operation: "complete", target: "app/Vendor", outcome: "provider" }
+ * const attributes = await Effect.runPromise(Effect.provide(program, live))
+ * attributes // => { operation: "complete", target: "app/Vendor", outcome: "provider" }
  * ```
  *
  * @category layers

@@ -36,10 +36,10 @@ import { prometheusNames } from "./internal/table.ts"
  * const program = Effect.gen(function*() {
  *   const client = yield* LlmClient
  *   yield* client.complete("Hi")
- *   return (yield* Prometheus.text).split("\n").filter((line) => line.startsWith("llm_calls_total"))
+ *   return (yield* Prometheus.text).split("\n").filter((line) => line.startsWith("llm_attempts_total"))
  * })
- * await Effect.runPromise(Effect.provide(program, live))
- * // => ['llm_calls_total{operation="complete",target="vendor",outcome="provider"} 1']
+ * const lines = await Effect.runPromise(Effect.provide(program, live))
+ * lines // => ['llm_attempts_total{target="vendor",provider="vendor",operation="complete",outcome="success"} 1']
  * ```
  *
  * @category accessors

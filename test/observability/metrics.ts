@@ -35,8 +35,7 @@ export const observed = (name: string, labels?: Sample) =>
     series(name, labels),
     (all) =>
       all.reduce(
-        (sum, { state }) =>
-          sum + (typeof state === "object" && state !== null && "sum" in state ? state.sum : 0),
+        (sum, { state }) => sum + (typeof state === "object" && state !== null && "sum" in state ? state.sum : 0),
         0
       )
   )
