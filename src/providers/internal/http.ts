@@ -94,14 +94,17 @@ export const make = (endpoint: Endpoint): Effect.Effect<LlmProvider, never, Http
     // It is closed only when the body was not read to its end: to abort what is over costs a stack trace per call.
     const client = HttpClient.withScope(httpClient)
     const template = HttpClientRequest.post(typeof url === "string" ? url : "", { headers: endpoint.headers })
-    // Vendors get no trace headers of ours, and their account headers show in no span.
-    const privately = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
-      Effect.updateContext(effect, (context: Context.Context<R>) =>
+    // Vendors get no trace headers of ours, and their account headers show in no span. Without a tracer there is no span.
+    const privately = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> => {
+      const untraced = Effect.provideService(effect, HttpClient.TracerDisabledWhen, () => true)
+      const traced = Effect.updateContext(effect, (context: Context.Context<R>) =>
         Context.add(
           Context.add(context, HttpClient.TracerPropagationEnabled, false),
           HttpHeaders.CurrentRedactedNames,
           [...Context.get(context, HttpHeaders.CurrentRedactedNames), ...endpoint.secretHeaders]
         ))
+      return Effect.withFiber((fiber) => fiber.cache.tracer === undefined ? untraced : traced)
+    }
 
     const prepare = (request: LlmRequest, stream: boolean): HttpClientRequest.HttpClientRequest => {
       const model = request.model ?? endpoint.defaultModel
@@ -227,6 +230,11 @@ const readWhole = (
   maxBytes: number
 ): Effect.Effect<string, ProviderError> =>
   Effect.suspend(() => {
+    const { headers } = exchange
+    // What announces its length cannot be longer, unless it is compressed.
+    if (Number(headers["content-length"]) <= maxBytes && headers["content-encoding"] === undefined) {
+      return Effect.mapError(response.text, (error) => ofBody(exchange, error))
+    }
     let body = ""
     return readText(response, (text, bytes) => {
       body += text
