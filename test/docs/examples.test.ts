@@ -1,8 +1,11 @@
-// The programs in docs/examples run, and print what they promise.
-import { afterAll, assert, beforeAll, describe, it, vi } from "@effect/vitest"
+// The programs in docs/examples run, each in a process of its own, print what they promise, and end.
+import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import { Effect, Exit, Scope } from "effect"
 import { FaultServer } from "effect-resilient-llm/testing"
+import { execFile } from "node:child_process"
 import { readdirSync, readFileSync } from "node:fs"
+import { fileURLToPath } from "node:url"
+import { promisify } from "node:util"
 
 const folder = new URL("../../docs/examples/", import.meta.url)
 const read = (path: string | URL): string => readFileSync(path, "utf8")
@@ -25,45 +28,40 @@ const expected: Readonly<Record<string, ReadonlyArray<string | RegExp>>> = {
   "testing.ts": [/^ {6}0 CallStarted$/, /AttemptFailed/, /FailedOver/, "Here I am."]
 }
 
-describe("docs/examples", () => {
+const preload = new URL("resolve.ts", import.meta.url).href
+
+describe.concurrent("docs/examples", () => {
   const scope = Scope.makeUnsafe()
+  let env: NodeJS.ProcessEnv = {}
   beforeAll(async () => {
     const server = await Effect.runPromise(
       Scope.provide(FaultServer.make({ reply: () => "A simulated answer." }), scope)
     )
-    vi.stubEnv("OPENAI_API_KEY", "key")
-    vi.stubEnv("OPENAI_BASE_URL", server.openai)
-    vi.stubEnv("ANTHROPIC_API_KEY", "key")
-    vi.stubEnv("ANTHROPIC_BASE_URL", server.anthropic)
+    env = {
+      ...process.env,
+      OPENAI_API_KEY: "key",
+      OPENAI_BASE_URL: server.openai,
+      ANTHROPIC_API_KEY: "key",
+      ANTHROPIC_BASE_URL: server.anthropic
+    }
   })
-  afterAll(async () => {
-    vi.unstubAllEnvs()
-    await Effect.runPromise(Scope.close(scope, Exit.void))
-  })
+  afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
 
   it("are all expected here", () => {
     assert.deepStrictEqual(readdirSync(folder).filter((file) => file.endsWith(".ts")), Object.keys(expected))
   })
 
   it.each(Object.entries(expected))("%s", async (file, lines) => {
-    const printed: Array<string> = []
-    const log = vi.spyOn(console, "log").mockImplementation((...args) => {
-      printed.push(args.join(" ").trim() === "" ? "" : args.join(" ").replace(/^\n/, ""))
-    })
-    const write = vi.spyOn(process.stdout, "write").mockImplementation(() => true)
-    try {
-      await import(new URL(file, folder).href)
-    } finally {
-      log.mockRestore()
-      write.mockRestore()
-    }
+    const program = fileURLToPath(new URL(file, folder))
+    const { stdout } = await promisify(execFile)(process.execPath, ["--import", preload, program], { env })
+    const printed = stdout.split("\n")
     for (const line of lines) {
       assert.isTrue(
         printed.some((text) => typeof line === "string" ? text === line : line.test(text)),
-        `${file} did not print ${String(line)}, but:\n${printed.join("\n")}`
+        `${file} did not print ${String(line)}, but:\n${stdout}`
       )
     }
-  })
+  }, 30_000)
 
   it("the README's quick start is quickstart.ts", () => {
     assert.include(read(new URL("../../README.md", import.meta.url)), read(new URL("quickstart.ts", folder)))
