@@ -117,7 +117,7 @@ export const cockatiel = (first: Ask, second: Ask): Ask => {
   const guarded = Cockatiel.wrap(retry, breaker, bulkhead, timeout)
   return (prompt) => {
     const fallback = Cockatiel.fallback(all, () => second(prompt))
-    return Cockatiel.wrap(fallback, guarded).execute(() => first(prompt)) as Promise<string>
+    return Cockatiel.wrap(fallback, guarded).execute(() => first(prompt))
   }
 }
 
@@ -134,7 +134,7 @@ export const langChain = (): Ask => {
   const chain = model().withRetry({ stopAfterAttempt: 4 }).withFallbacks([model()])
   return async (prompt) => {
     const message = await chain.invoke(prompt)
-    return AIMessage.isInstance(message) ? String(message.content) : ""
+    return AIMessage.isInstance(message) ? message.text : ""
   }
 }
 

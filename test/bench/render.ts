@@ -53,16 +53,13 @@ export const tables = (results: ReadonlyArray<Result>): ReadonlyArray<Table> =>
     const first = all.find((one) => one.metric === metrics[0])!
     const rows = groupBy(all, (one) => one.subject).map(([subject, own]) => {
       const main = own.find((one) => one.metric === metrics[0])
-      return [
-        subject,
-        ...metrics.map((metric) => {
-          const one = own.find((candidate) => candidate.metric === metric)
-          if (one === undefined) return ""
-          const spread = one.runs > 1 ? ` (${figure(one.min, one.unit)} – ${figure(one.max, one.unit)})` : ""
-          return `${figure(one.median, one.unit)}${metric === metrics[0] ? spread : ""}`
-        }),
-        main === undefined ? "" : `${(main.median / first.median).toFixed(2)}×`
-      ]
+      const cells = metrics.map((metric) => {
+        const one = own.find((candidate) => candidate.metric === metric)
+        if (one === undefined) return ""
+        const spread = one.runs > 1 ? ` (${figure(one.min, one.unit)} – ${figure(one.max, one.unit)})` : ""
+        return `${figure(one.median, one.unit)}${metric === metrics[0] ? spread : ""}`
+      })
+      return [subject].concat(cells, main === undefined ? "" : `${(main.median / first.median).toFixed(2)}×`)
     })
     return { group: first.group, case: first.case, head: ["", ...metrics.map((m) => names[m] ?? m), "ratio"], rows }
   })

@@ -1,8 +1,7 @@
 // Providers that answer at once, and clients over them.
 import { Context, Effect, Scope, Stream } from "effect"
-import { LlmClient } from "../../src/index.ts"
-import { LlmError, LlmProvider, type LlmRequest, type LlmResponse } from "../../src/index.ts"
-import * as LlmConfig from "../../src/LlmConfig.ts"
+import { LlmClient, LlmError, type LlmProvider, type LlmRequest, type LlmResponse } from "../../src/index.ts"
+import type * as LlmConfig from "../../src/LlmConfig.ts"
 
 /** A prompt of 100 characters. */
 export const PROMPT =

@@ -1,6 +1,6 @@
 // Does the cost of a call depend on how much is kept, how many wait, how many targets there are?
 import { Effect, Fiber } from "effect"
-import * as LlmConfig from "../../../src/LlmConfig.ts"
+import type * as LlmConfig from "../../../src/LlmConfig.ts"
 import * as RateLimiter from "../../../src/resilience/RateLimiter.ts"
 import { compare, type Plan, type Result, type Subject } from "../measure.ts"
 import * as Stub from "../stubs.ts"
@@ -37,7 +37,7 @@ const waiting = async (size: number): Promise<Subject> => {
   return { name: size.toLocaleString("en"), run: loop(comeAndGo) }
 }
 
-const targets = (size: number): Subject => {
+const targets = async (size: number): Promise<Subject> => {
   const client = Stub.client(Array.from({ length: size }, () => Stub.provider(() => Stub.now)))
   return { name: String(size), run: loop(client.complete(PROMPT)) }
 }
@@ -45,7 +45,7 @@ const targets = (size: number): Subject => {
 export const growth = async (plan: Plan, isQuick: boolean): Promise<ReadonlyArray<Result>> => {
   const sizes = isQuick ? [1, 1e3, 1e5] : [1, 1e3, 1e5, 1e6]
   const results: Array<Result> = []
-  const add = async (name: string, subjects: Iterable<Subject | Promise<Subject>>): Promise<void> => {
+  const add = async (name: string, subjects: Iterable<Promise<Subject>>): Promise<void> => {
     results.push(...await compare(plan, GROUP, name, await Promise.all(subjects)))
   }
   await add("idempotency keys kept", sizes.map((size) => filled(size, "keys")))

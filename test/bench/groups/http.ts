@@ -1,6 +1,6 @@
 // The same request over loopback HTTP by different clients, each in a process of its own, in turn.
 import { type ChildProcess, spawn } from "node:child_process"
-import { createInterface, type Interface } from "node:readline"
+import { createInterface } from "node:readline"
 import { fileURLToPath } from "node:url"
 import type { Report } from "../http/client.ts"
 import { makers } from "../http/subjects.ts"
@@ -16,7 +16,7 @@ interface Process {
 
 const start = (name: string, ...args: ReadonlyArray<string>): Process => {
   const child = spawn(process.execPath, [script(name), ...args], { stdio: ["pipe", "pipe", "inherit"] })
-  const lines: AsyncIterator<string> = (createInterface({ input: child.stdout! }) as Interface)[Symbol.asyncIterator]()
+  const lines: AsyncIterator<string> = (createInterface({ input: child.stdout }))[Symbol.asyncIterator]()
   return {
     child,
     next: async () => {

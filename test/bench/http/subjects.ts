@@ -145,7 +145,7 @@ export const makers: Readonly<Record<string, (url: string) => Promise<Asker>>> =
       complete: async () => same((await model.invoke(PROMPT)).content),
       stream: async () => {
         let text = ""
-        for await (const chunk of await model.stream(PROMPT)) text += String(chunk.content)
+        for await (const chunk of await model.stream(PROMPT)) text += chunk.text
         long(text)
       }
     }
