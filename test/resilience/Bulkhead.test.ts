@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Config, ConfigProvider, Deferred, Effect, Exit, Fiber, Layer, Stream } from "effect"
+import { Cause, Config, ConfigProvider, Deferred, Effect, Exit, Fiber, Layer, Scheduler, Stream } from "effect"
 import * as Bulkhead from "effect-resilient-llm/resilience/Bulkhead"
 import { TestClock } from "effect/testing"
 import { calm, countingSleeps, now, start } from "./waiting.ts"
@@ -251,6 +251,7 @@ describe("Bulkhead", () => {
         const bulkhead = yield* make({ maxConcurrent: 1 })
         const { enter, held } = journal(bulkhead)
         yield* enter("holder")
+        yield* TestClock.adjust(500)
         yield* enter("waiter")
         yield* TestClock.adjust(1234)
         held("holder").release()
@@ -263,10 +264,39 @@ describe("Bulkhead", () => {
       Effect.gen(function*() {
         const bulkhead = yield* make({})
         for (const weight of [0, -1, 0.5, NaN, Infinity]) {
-          const exit = yield* Effect.exit(bulkhead.acquire({ weight }))
-          assert.isTrue(Exit.isFailure(exit) && Cause.hasDies(exit.cause))
+          const defect = yield* Effect.catchDefect(bulkhead.acquire({ weight }), Effect.succeed)
+          assert.instanceOf(defect, RangeError)
+          assert.include(defect.message, "whole number")
         }
         yield* isIdle(bulkhead)
+      }))
+
+    it.effect("whoever is about to stand in line when a place becomes free gets it", () =>
+      Effect.gen(function*() {
+        // The fibre is made to yield after every so many operations, and starts with more or fewer of them.
+        for (let before = 0; before < 5; before++) {
+          const bulkhead = yield* make({ maxConcurrent: 1 })
+          const holder = yield* bulkhead.acquire()
+          let enter: Effect.Effect<unknown, unknown> = bulkhead.acquire()
+          for (let i = 0; i < before; i++) enter = Effect.andThen(Effect.void, enter)
+          const fiber = yield* start(Effect.provideService(enter, Scheduler.MaxOpsBeforeYield, 5))
+          holder.release()
+          yield* calm
+          assert.isDefined(fiber.pollUnsafe(), `after ${before} operations`)
+        }
+      }))
+
+    it.effect("a refusal without a wait costs no stack", () =>
+      Effect.gen(function*() {
+        const bulkhead = yield* make({ maxConcurrent: 1, queue: 1 })
+        yield* bulkhead.acquire()
+        const bare = (options: Bulkhead.AcquireOptions) =>
+          Effect.map(Effect.flip(bulkhead.acquire(options)), (error) => assert.notInclude(error.stack, "\n    at "))
+        yield* bare({ weight: 2 })
+        yield* bare({ maxWait: 0 })
+        yield* bare({ maxWait: NaN })
+        yield* start(bulkhead.acquire())
+        yield* bare({})
       }))
 
     it.effect("the first waiter that gives up lets the others through", () =>
@@ -278,6 +308,23 @@ describe("Bulkhead", () => {
         yield* enter("small")
         yield* TestClock.adjust("1 second")
         assert.deepStrictEqual(entries, [["holder", 0], ["big", 500, "BulkheadFull"], ["small", 500]])
+      }))
+  })
+
+  describe("tryAcquireUnsafe", () => {
+    it.effect("takes a free place without an Effect, and never the place of who waits", () =>
+      Effect.gen(function*() {
+        const bulkhead = yield* make({ maxConcurrent: 2 })
+        const one = bulkhead.tryAcquireUnsafe()!
+        assert.strictEqual(one.waited, 0)
+        const { enter, entries } = journal(bulkhead)
+        yield* enter("big", { weight: 2 })
+        assert.isUndefined(bulkhead.tryAcquireUnsafe())
+        one.release()
+        yield* calm
+        assert.deepStrictEqual(entries, [["big", 0]])
+        assert.isUndefined(bulkhead.tryAcquireUnsafe())
+        assert.deepStrictEqual(yield* bulkhead.snapshot, { inUse: 2, maxConcurrent: 2, queued: 0, maxQueued: 100 })
       }))
   })
 
@@ -347,7 +394,8 @@ describe("Bulkhead", () => {
         const bulkhead = yield* make({ maxConcurrent: 4 })
         for (const nonsense of [0, -1, 1.5, NaN, Infinity]) {
           const error = yield* Effect.flip(bulkhead.resize(nonsense))
-          assert.deepStrictEqual([error._tag, error.path], ["LlmConfigError", "maxConcurrent"])
+          assert.strictEqual(error._tag, "LlmConfigError")
+          assert.deepInclude(error, { path: "maxConcurrent", rule: "a whole number of at least 1" })
         }
         assert.strictEqual((yield* bulkhead.snapshot).maxConcurrent, 4)
       }))

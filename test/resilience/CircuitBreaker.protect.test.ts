@@ -332,6 +332,7 @@ describe("CircuitBreaker options", () => {
 
   const wrong: ReadonlyArray<readonly [path: string, options: unknown]> = [
     ["circuitBreaker.key", { key: "" }],
+    ["circuitBreaker.key", { key: 42 }],
     ["circuitBreaker.failureThreshold", { failureThreshold: 0 }],
     ["circuitBreaker.failureThreshold", { failureThreshold: 1.5 }],
     ["circuitBreaker.failureRate", { failureRate: 0 }],
@@ -358,6 +359,7 @@ describe("CircuitBreaker options", () => {
       const error = yield* Effect.flip(CircuitBreaker.make({ key: "p", ...(options as CircuitBreaker.Options) }))
       assert.strictEqual(error._tag, "LlmConfigError")
       assert.strictEqual(error.path, path)
+      assert.match(error.message, /must be \S.*, but is \S/)
     }))
 
   it.effect("layer shares one circuit, layerConfig reads it from configuration", () =>

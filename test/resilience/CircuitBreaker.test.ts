@@ -432,6 +432,7 @@ describe("CircuitBreaker", () => {
         const r = yield* rig()
         r.run("FFFF", 0)
         const before = r.admit(0)
+        const alsoBefore = r.admit(0)
         yield* r.breaker.force("open")
         for (const now of [0, 5000, 36_000_000, Number.MAX_SAFE_INTEGER]) r.rejects(now)
         const error = r.breaker.rejectionUnsafe(36_000_000)
@@ -443,7 +444,8 @@ describe("CircuitBreaker", () => {
         yield* r.breaker.force("auto")
         assert.deepInclude(yield* r.breaker.status, { state: "closed", calls: 0, streak: 0 })
         r.run("FFFF", 0)
-        assert.strictEqual(r.tag(), "Closed")
+        r.breaker.recordUnsafe(alsoBefore, "failure", 0)
+        assert.strictEqual(r.tag(), "Closed", "a call from before the mode does not count after it")
         r.run("F", 0)
         assert.strictEqual(r.tag(), "Open")
         assert.deepStrictEqual(r.changes, ["closed > forced-open @ 0", "forced-open > closed @ 0", "closed > open @ 0"])
@@ -537,6 +539,23 @@ describe("CircuitBreaker", () => {
       assert.strictEqual(CircuitBreaker.record(policy, forced, permitOf(initial), "failure", 0), forced)
       assert.strictEqual(CircuitBreaker.renew(policy, forced, permitOf(forced), 0), forced)
       assert.strictEqual(CircuitBreaker.force(forced, "closed", 1), forced)
+    })
+
+    it("a call has a slot only if it is a probe", () => {
+      assert.strictEqual(permitOf(initial).slot, 0)
+      assert.strictEqual(permitOf(CircuitBreaker.force(initial, "open", 0)).slot, 0)
+    })
+
+    it("no outcome changes an open circuit", () => {
+      let state = initial
+      for (let i = 0; i < 5; i++) state = CircuitBreaker.record(policy, state, permitOf(state), "failure", 0)
+      assert.strictEqual(state._tag, "Open")
+      assert.strictEqual(CircuitBreaker.record(policy, state, permitOf(state), "failure", 1), state)
+    })
+
+    it("an outcome counts although its time was read before the circuit closed", () => {
+      const reset = CircuitBreaker.force(CircuitBreaker.force(initial, "open", 0), "auto", 1000)
+      assert.deepInclude(CircuitBreaker.record(policy, reset, permitOf(reset), "failure", 999), { calls: 1, streak: 1 })
     })
 
     it("keeps nine older buckets, however long it runs", () => {
@@ -658,15 +677,27 @@ describe("CircuitBreaker", () => {
         r.rejects(130_001)
       }))
 
-    it.effect("Polly#217 the probe of one half-open phase does not decide the next one", () =>
+    it.effect.each([["p1", "p2"], ["p2", "p1"]] as const)(
+      "Polly#217 the probe of one half-open phase does not decide the next one: %s fails, %s is late",
+      ([first, late]) =>
+        Effect.gen(function*() {
+          const r = yield* probing
+          r.breaker.recordUnsafe(r[first], "failure", 5000)
+          const next = r.admit(15_000)
+          r.breaker.recordUnsafe(r[late], "failure", 15_001)
+          assert.strictEqual(r.tag(), "HalfOpen")
+          r.breaker.recordUnsafe(next, "failure", 15_002)
+          assert.strictEqual(r.until(), 35_002)
+        })
+    )
+
+    it.effect("Polly#217 nor does it keep the next one's slot", () =>
       Effect.gen(function*() {
         const r = yield* probing
-        r.breaker.recordUnsafe(r.p1, "failure", 5000)
-        const next = r.admit(15_000)
-        r.breaker.recordUnsafe(r.p2, "failure", 15_001)
-        assert.strictEqual(r.tag(), "HalfOpen")
-        r.breaker.recordUnsafe(next, "failure", 15_002)
-        assert.strictEqual(r.until(), 35_002)
+        r.breaker.recordUnsafe(r.p2, "failure", 5000)
+        r.admit(15_000)
+        r.breaker.renewUnsafe(r.p1, 100_000)
+        assert.strictEqual((yield* r.status(140_000)).probes, 0)
       }))
 
     it.effect("one permit counts once", () =>
@@ -734,6 +765,15 @@ describe("CircuitBreaker", () => {
         r.run("F", 0, { retryAfter: 42_000 })
         r.breaker.recordUnsafe(late, "failure", 10, { retryAfter: 1000 })
         assert.strictEqual(r.until(), 42_000)
+      }))
+
+    it.effect("whoever tells of a rejection late, when the circuit has closed again, still tells of an open one", () =>
+      Effect.gen(function*() {
+        const r = yield* opened
+        r.rejects(0)
+        r.run("SS", 5000)
+        const error = r.breaker.rejectionUnsafe(5000)
+        assert.deepStrictEqual([error._tag, error.state, error.retryAfter], ["CircuitOpen", "open", undefined])
       }))
 
     it.effect("litellm#5933 a transition is reported once, however many calls are rejected", () =>

@@ -72,7 +72,8 @@ describe("make", () => {
 
   it.effect.each(["", undefined as unknown as string])("an id that is %j", (id) =>
     Effect.gen(function*() {
-      assert.deepInclude(yield* refused(["a", id]), { path: "targets[1].id", rule: "a text that is not empty" })
+      const rule = "a text that is not empty"
+      assert.deepInclude(yield* refused(["a", id]), { path: "targets[1].id", rule, kind: "missing" })
     }))
 
   it.effect.each(
@@ -221,6 +222,28 @@ describe("skip", () => {
         "skip 2 bulkhead-full"
       ])
       assert.strictEqual(result, "all unavailable: 2000")
+    }))
+
+  it.effect("a refusal stands for its target beside the failures of others", () =>
+    Effect.gen(function*() {
+      const failover = yield* Failover.make(["a", "b"])
+      const full = Effect.fail(new LlmError.BulkheadFull({}))
+      assert.strictEqual((yield* over(failover, [full, down("y")])).result, "all failed: 0 BulkheadFull, 1 y")
+      assert.strictEqual((yield* over(failover, [down("x"), full])).result, "all failed: 0 x, 1 BulkheadFull")
+    }))
+
+  it.effect("nobody has to listen", () =>
+    Effect.gen(function*() {
+      const failover = yield* Failover.make(["a", "b", "c", "d"])
+      const steps = [up, Effect.fail(new LlmError.BulkheadFull({})), provider({ _tag: "ContextLength" }), up]
+      const answer = failover.run<string, unknown, string, never>({
+        attempt: (index) => steps[index]!,
+        skip: skipping(0),
+        isSmaller: (index) => index === 3,
+        allFailed: () => "all failed",
+        allUnavailable: () => "all unavailable"
+      })
+      assert.strictEqual(yield* Effect.flip(answer), "all failed")
     }))
 
   it.effect("a single target's refusal is its failure", () =>

@@ -57,6 +57,13 @@ describe("ejection", () => {
       yield* Effect.void
     }))
 
+  it("an endless interval forgives nothing, and holds nothing against a fresh host", () => {
+    const policy = OutlierEjection.policy({ consecutiveFailures: 1, forgiveAfter: Infinity })
+    assert.strictEqual(OutlierEjection.ejections(policy, OutlierEjection.fresh, 0), 0)
+    const once = OutlierEjection.record(policy, OutlierEjection.fresh, true, true, 0)
+    assert.strictEqual(OutlierEjection.ejections(policy, once, 1e12), 1)
+  })
+
   it.effect("a success ends the streak", () =>
     Effect.gen(function*() {
       const rotation = yield* make(2)
@@ -149,6 +156,20 @@ describe("use", () => {
       assert.deepStrictEqual(yield* out(one), ["h1"])
     }))
 
+  it.effect("what counts for nothing ends no streak either", () =>
+    Effect.gen(function*() {
+      const rotation = yield* make(2, { consecutiveFailures: 2 })
+      const both = (run: Effect.Effect<unknown, string>) =>
+        Effect.andThen(Effect.exit(rotation.use(() => run)), Effect.exit(rotation.use(() => run)))
+      yield* both(Effect.fail("down"))
+      yield* both(Effect.die("bug"))
+      yield* both(Effect.interrupt)
+      const mine = rotation.use(() => Effect.fail("mine"), () => "ignored")
+      yield* Effect.exit(mine)
+      yield* Effect.exit(mine)
+      assert.deepStrictEqual((yield* rotation.status).map(({ streak }) => streak), [1, 1])
+    }))
+
   it.effect.each<[OutlierEjection.Options, string]>([
     [{ consecutiveFailures: 0 }, "outlierEjection.consecutiveFailures"],
     [{ baseEjection: 0 }, "outlierEjection.baseEjection"],
@@ -164,8 +185,8 @@ describe("use", () => {
 
   it.effect("refuses an empty list", () =>
     Effect.gen(function*() {
-      const { kind, path } = yield* Effect.flip(OutlierEjection.make([]))
-      assert.deepStrictEqual([path, kind], ["hosts", "an empty array"])
+      const { kind, path, rule } = yield* Effect.flip(OutlierEjection.make([]))
+      assert.deepStrictEqual([path, rule, kind], ["hosts", "at least one host", "an empty array"])
     }))
 })
 

@@ -142,6 +142,54 @@ describe("RateLimiter", () => {
         assert.deepStrictEqual(entries, [["a", 10_000], ["c", 20_000], ["d", 30_000]])
       }))
 
+    it.effect("a line without places: whoever need not wait is granted, the others are refused", () =>
+      Effect.gen(function*() {
+        const limiter = yield* make({ ...tenPerTenSeconds, queue: 0 })
+        const { enter, entries, held } = journal(limiter)
+        yield* enter("first", 10)
+        yield* enter("second")
+        held("first").refund("all")
+        yield* enter("third")
+        assert.deepStrictEqual(entries, [["first", 0], ["second", 0, "requests", 1000], ["third", 0]])
+      }))
+
+    it.effect("a reservation says how long it was waited for", () =>
+      Effect.gen(function*() {
+        const limiter = yield* make(tenPerTenSeconds)
+        yield* TestClock.adjust(500)
+        yield* full(limiter, 10)
+        const { enter, held } = journal(limiter)
+        yield* enter("waiter", 2)
+        yield* TestClock.adjust("1 minute")
+        assert.strictEqual(held("waiter").waited, 2000)
+      }))
+
+    it.effect("of two dimensions that are equally late, the first is named", () =>
+      Effect.gen(function*() {
+        const limiter = yield* make({
+          limits: [{ dimension: "tokens", limit: 10, per: "10 seconds" }, ...tenPerTenSeconds.limits!],
+          maxWait: 0
+        })
+        const { enter, entries } = journal(limiter)
+        yield* enter("a", { tokens: 10, requests: 10 })
+        yield* enter("b", { tokens: 1, requests: 1 })
+        assert.deepStrictEqual(entries, [["a", 0], ["b", 0, "tokens", 1000]])
+      }))
+
+    it.effect("a lower limit ends waits that become too long, and only those", () =>
+      Effect.gen(function*() {
+        const limiter = yield* make({ limits: [{ dimension: "requests", limit: 1, per: "1 second" }], maxWait: 2500 })
+        yield* full(limiter, 1)
+        const { enter, entries } = journal(limiter)
+        yield* enter("first")
+        yield* enter("second")
+        yield* limiter.setLimit("requests", 0.5)
+        yield* calm
+        assert.deepStrictEqual(entries, [["second", 0, "requests", 3000]])
+        yield* TestClock.adjust("1 minute")
+        assert.deepStrictEqual(entries.slice(1), [["first", 1000]])
+      }))
+
     it.effect("at most one timer, whatever the length of the line", () =>
       countingSleeps((sleeps) =>
         Effect.gen(function*() {
@@ -224,6 +272,26 @@ describe("RateLimiter", () => {
         assert.strictEqual(yield* level(limiter), 5)
       }))
 
+    it.effect("one response may speak twice", () =>
+      Effect.gen(function*() {
+        const { limiter, second } = yield* observed
+        second.observe([{ dimension: "requests", remaining: 5 }, { dimension: "requests", remaining: 4 }])
+        assert.strictEqual(yield* level(limiter), 4)
+        second.observe([{ dimension: "requests", remaining: 3 }])
+        assert.strictEqual(yield* level(limiter), 3)
+      }))
+
+    it.effect("a lower level ends waits that become too long", () =>
+      Effect.gen(function*() {
+        const limiter = yield* make({ ...tenPerTenSeconds, maxWait: 5000 })
+        const first = yield* limiter.acquire(7)
+        const { enter, entries } = journal(limiter)
+        yield* enter("waiter", 8)
+        first.observe([{ dimension: "requests", remaining: 2 }])
+        yield* calm
+        assert.deepStrictEqual(entries, [["waiter", 0, "requests", 6000]])
+      }))
+
     it.effect("reset blocks only when nothing remains", () =>
       Effect.gen(function*() {
         const { first, limiter } = yield* observed
@@ -251,6 +319,26 @@ describe("RateLimiter", () => {
           maxQueued: 256,
           blockedFor: 0
         })
+      }))
+  })
+
+  describe("tryAcquireUnsafe", () => {
+    it.effect("takes what needs no wait without an Effect; else nothing happened", () =>
+      Effect.gen(function*() {
+        const limiter = yield* make(tenPerTenSeconds)
+        const clock = yield* Clock.clockWith(Effect.succeed)
+        const take = (cost: RateLimiter.Cost) => limiter.tryAcquireUnsafe(cost, clock, 0)
+        assert.strictEqual(take(8)?.waited, 0)
+        assert.isUndefined(take(3))
+        assert.isUndefined(take(-1))
+        assert.isUndefined(take({ requests: NaN }))
+        assert.strictEqual(yield* level(limiter), 2)
+        const { enter, entries } = journal(limiter)
+        yield* enter("large", 5)
+        assert.isUndefined(take(1), "the waiter is first")
+        take(0)?.refund("all")
+        yield* TestClock.adjust("1 minute")
+        assert.deepStrictEqual(entries, [["large", 3000]])
       }))
   })
 
@@ -328,8 +416,9 @@ describe("RateLimiter", () => {
 
   describe("options", () => {
     const limit = { dimension: "requests", limit: 10, per: "1 second" } as const
-    const cases: ReadonlyArray<readonly [name: string, options: unknown, path: string]> = [
+    const cases: ReadonlyArray<readonly [name: string, options: unknown, path: string, kind?: string]> = [
       ["capacity of zero", { capacity: 0 }, "rateLimit.capacity"],
+      ["capacity as a text", { capacity: "10" }, "rateLimit.capacity"],
       ["endless capacity", { capacity: Infinity }, "rateLimit.capacity"],
       ["no refill", { refillPerSecond: 0 }, "rateLimit.refillPerSecond"],
       ["negative wait", { maxWait: -1 }, "rateLimit.maxWait"],
@@ -341,18 +430,26 @@ describe("RateLimiter", () => {
       ["limits that are none", { limits: "many" }, "rateLimit.limits"],
       ["the same dimension twice", { limits: [limit, limit] }, "rateLimit.limits[1].dimension"],
       ["no dimension", { limits: [{ ...limit, dimension: "" }] }, "rateLimit.limits[0].dimension"],
+      ["a number as dimension", { limits: [{ ...limit, dimension: 42 }] }, "rateLimit.limits[0].dimension"],
       ["limit of NaN", { limits: [{ ...limit, limit: NaN }] }, "rateLimit.limits[0].limit"],
-      ["no window", { limits: [{ dimension: "requests", limit: 10 }] }, "rateLimit.limits[0].per"],
-      ["endless window", { limits: [{ ...limit, per: Infinity }] }, "rateLimit.limits[0].per"],
+      ["no window", { limits: [{ dimension: "requests", limit: 10 }] }, "rateLimit.limits[0].per", "missing"],
+      ["endless window", { limits: [{ ...limit, per: Infinity }] }, "rateLimit.limits[0].per", "infinite"],
       ["burst of zero", { limits: [{ ...limit, burst: 0 }] }, "rateLimit.limits[0].burst"],
       ["strict of 1", { limits: [{ ...limit, strict: 1 }] }, "rateLimit.limits[0].strict"],
       ["strict of 0", { limits: [{ ...limit, strict: 0 }] }, "rateLimit.limits[0].strict"],
-      ["strict and burst", { limits: [{ ...limit, strict: 0.1, burst: 1 }] }, "rateLimit.limits[0].burst"]
+      [
+        "strict and burst",
+        { limits: [{ ...limit, strict: 0.1, burst: 1 }] },
+        "rateLimit.limits[0].burst",
+        "a whole number"
+      ]
     ]
-    it.effect.each(cases)("%s is a typed error", ([, options, path]) =>
+    it.effect.each(cases)("%s is a typed error", ([, options, path, kind]) =>
       Effect.gen(function*() {
         const error = yield* Effect.flip(RateLimiter.make(options as RateLimiter.Options))
         assert.deepStrictEqual([error._tag, error.path], ["LlmConfigError", path])
+        assert.match(error.message, /must be \S.*, but is \S/)
+        if (kind !== undefined) assert.strictEqual(error.kind, kind)
       }))
 
     it.effect("defaults: 3500, 58.33 per second, 30 s, 256", () =>
@@ -369,10 +466,13 @@ describe("RateLimiter", () => {
     it.effect("setLimit refuses an unknown dimension and nonsense", () =>
       Effect.gen(function*() {
         const limiter = yield* make(tenPerTenSeconds)
-        assert.strictEqual((yield* Effect.flip(limiter.setLimit("tokens", 5))).path, "dimension")
-        for (const nonsense of [0, -1, NaN, Infinity]) {
-          assert.strictEqual((yield* Effect.flip(limiter.setLimit("requests", nonsense))).path, "limit")
-        }
+        const refused = (dimension: string, limit: number, path: string) =>
+          Effect.map(Effect.flip(limiter.setLimit(dimension, limit)), (error) => {
+            assert.strictEqual(error.path, path)
+            assert.match(error.message, /must be \S.*, but is \S/)
+          })
+        yield* refused("tokens", 5, "dimension")
+        for (const nonsense of [0, -1, NaN, Infinity]) yield* refused("requests", nonsense, "limit")
         assert.strictEqual(yield* level(limiter), 10)
       }))
 

@@ -344,6 +344,13 @@ describe("schedule", () => {
       assert.deepStrictEqual(at, [0, 2100])
     }).pipe(chance(0.5)))
 
+  it.effect("the longest hint is waited for", () =>
+    Effect.gen(function*() {
+      const { at, exit } = yield* drive(Retry.schedule(quick), new Busy({ n: 1, retryAfter: Duration.seconds(60) }))
+      assert.strictEqual(success(exit), "answer")
+      assert.deepStrictEqual(at, [0, 60_500])
+    }).pipe(chance(0.5)))
+
   it.effect("its output is its delay, and it can be used twice", () =>
     Effect.gen(function*() {
       const schedule = Retry.schedule(quick)
@@ -380,10 +387,23 @@ describe("run", () => {
       assert.deepStrictEqual(at, [0, 2100, 2850])
     }))
 
-  it.effect("a failure that is not retryable is no denial", () =>
+  it.effect("a failure that is not retryable is no denial, nor is any when retries are off", () =>
     Effect.gen(function*() {
-      const { log } = yield* observe([busy()], { when: () => false })
-      assert.deepStrictEqual(log, [])
+      assert.deepStrictEqual((yield* observe([busy()], { when: () => false })).log, [])
+      assert.deepStrictEqual((yield* observe([busy()], {}, { maxRetries: 0 })).log, [])
+    }))
+
+  it.effect("a delay of zero without a hint is our own", () =>
+    Effect.gen(function*() {
+      const { log } = yield* observe([busy(), busy(0)], {}, { baseDelay: 0 })
+      assert.deepStrictEqual(log, ["backoff 0", "backoff 0"])
+    }))
+
+  it.effect("a schedule that has ended leaves no attempts", () =>
+    Effect.gen(function*() {
+      const once = Schedule.spaced(100).pipe(Schedule.upTo({ times: 1 }))
+      const { log } = yield* observe([busy(), busy()], {}, { schedule: once })
+      assert.deepStrictEqual(log, ["backoff 100", "attempts-exhausted"])
     }))
 
   it.effect("nothing is slept in vain: blocked, too long a hint, the deadline, the budget", () =>

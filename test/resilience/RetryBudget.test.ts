@@ -268,6 +268,7 @@ describe("RetryBudget", () => {
       const error = yield* Effect.flip(RetryBudget.make(options as RetryBudget.Options))
       assert.strictEqual(error._tag, "LlmConfigError")
       assert.strictEqual(error.path, path)
+      assert.match(error.message, /must be \S.*, but is \S/)
     }))
 
   it.effect("layer shares one purse, layerConfig reads it from configuration", () =>

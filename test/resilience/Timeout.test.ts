@@ -1,5 +1,5 @@
-import { assert, describe, it } from "@effect/vitest"
-import { Cause, Context, Deferred, Duration, Effect, Exit, Fiber, Option, Stream } from "effect"
+import { assert, describe, it, vi } from "@effect/vitest"
+import { Cause, Context, Deferred, Duration, Effect, Exit, Fiber, Option, Scheduler, Stream } from "effect"
 import { LlmClient, LlmError } from "effect-resilient-llm"
 import * as Timeout from "effect-resilient-llm/resilience/Timeout"
 import { CountingClock, ScriptedProvider } from "effect-resilient-llm/testing"
@@ -64,7 +64,35 @@ const limits: ReadonlyArray<readonly [name: string, limit: Limit, tag: string, m
   ["deadline", Timeout.deadline, "DeadlineExceeded", "The call exceeded its deadline of 1s."]
 ]
 
+const refused = (make: () => unknown): LlmError.LlmConfigError => {
+  try {
+    make()
+  } catch (error) {
+    if (error instanceof LlmError.LlmConfigError) return error
+  }
+  return assert.fail("accepted")
+}
+
 describe.each(limits)("%s", (_, limit, tag, message) => {
+  it("refuses what is no duration", () => {
+    const error = refused(() => limit(-1))
+    assert.deepInclude(error, { path: "duration", rule: "a duration that is not negative", kind: "a negative number" })
+  })
+
+  it("on the default clock, an answer in time leaves no timer", async () => {
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] })
+    try {
+      const answer = Deferred.makeUnsafe<string>()
+      const call = Effect.runPromise(Deferred.await(answer).pipe(limit(1000)))
+      assert.strictEqual(vi.getTimerCount(), 1)
+      Deferred.doneUnsafe(answer, Exit.succeed("in time"))
+      assert.strictEqual(await call, "in time")
+      assert.strictEqual(vi.getTimerCount(), 0)
+    } finally {
+      vi.useRealTimers()
+    }
+  })
+
   it.effect("fails with its own error, which says how long it was", () =>
     counted(Effect.gen(function*() {
       const { at, exit } = yield* timed(Effect.never.pipe(limit("1 second")))
@@ -246,6 +274,47 @@ describe("bounded", () => {
       assert.strictEqual(held, 0)
     })))
 
+  it.effect("work that ends while its timer is about to be started leaves none, at every step", () =>
+    counted(Effect.gen(function*() {
+      // The fibre is made to yield after every so many operations, and starts with more or fewer of them.
+      for (let before = 0; before < 8; before++) {
+        let call: Effect.Effect<unknown, unknown> = Timeout.bounded(Effect.yieldNow, (at) => 1000 - at, expired)
+        for (let i = 0; i < before; i++) call = Effect.andThen(Effect.void, call)
+        yield* Effect.provideService(call, Scheduler.MaxOpsBeforeYield, 5)
+        assert.strictEqual(yield* pending, 0, `after ${before} operations`)
+      }
+    })))
+
+  it.effect("an interrupted caller has no limit any more, however long the cleanup takes", () =>
+    counted(Effect.gen(function*() {
+      let late = 0
+      const work = Effect.onInterrupt(Effect.never, () => Effect.sleep(10_000))
+      const fiber = yield* fork(Timeout.bounded(work, (at) => 1000 - at, () => late++))
+      yield* TestClock.adjust(500)
+      fiber.interruptUnsafe()
+      yield* TestClock.adjust("1 minute")
+      const exit = fiber.pollUnsafe()
+      assert.isTrue(exit !== undefined && Exit.hasInterrupts(exit))
+      assert.strictEqual(late, 0)
+    })))
+
+  it.effect("waits in a row share one timer, which is nobody's between them", () =>
+    counted(Effect.gen(function*() {
+      const alarm = new Timeout.Alarm()
+      let late = 0
+      const limited = (work: Effect.Effect<string>) =>
+        Effect.flatMap(now, (begun) => Timeout.bounded(work, (at) => begun + 1000 - at, () => late++, alarm))
+      const three = Effect.andThen(Effect.sleep(100), Effect.succeed("answer"))
+      for (let i = 0; i < 3; i++) assert.strictEqual((yield* timed(limited(three), 100)).at, 100)
+      assert.strictEqual(yield* started, 3 + 1, "one for each work, one for all limits")
+      yield* TestClock.adjust("1 minute")
+      assert.strictEqual(late, 0)
+      assert.strictEqual((yield* timed(Effect.flip(limited(Effect.never)))).at, 1000)
+      assert.strictEqual(late, 1)
+      yield* timed(limited(three), 100)
+      alarm.cancel()
+    })))
+
   it.effect("nested limits: the shorter one wins", () =>
     counted(Effect.gen(function*() {
       const inner = yield* timed(Effect.never.pipe(Timeout.attempt(500), Timeout.deadline(1000)))
@@ -309,6 +378,22 @@ describe("stream", () => {
       assert.deepInclude(failure(exit), { kind: "idle" })
       assert.strictEqual(at, 1400)
     })))
+
+  it.effect("content among other elements of one chunk is content", () =>
+    counted(Effect.gen(function*() {
+      const chunks = Stream.concat(
+        Stream.make(".", "a", "."),
+        Stream.fromEffect(Effect.as(Effect.sleep(1500), "b"))
+      )
+      const limited = chunks.pipe(Timeout.stream({ firstToken: 1000, idle: 2000, isContent: (text) => text !== "." }))
+      success((yield* read(limited)).exit)
+    })))
+
+  it("refuses what is no duration, by name", () => {
+    for (const name of ["firstToken", "idle"] as const) {
+      assert.strictEqual(refused(() => Stream.never.pipe(Timeout.stream({ [name]: -1 }))).path, name)
+    }
+  })
 
   it.effect("one limit alone, or none", () =>
     counted(Effect.gen(function*() {

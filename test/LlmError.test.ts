@@ -1,0 +1,371 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Duration, Redacted, Schema } from "effect"
+import { LlmError, type LlmEvent } from "effect-resilient-llm"
+
+const after = Duration.seconds(2)
+const retryAfter = Duration.millis(1500)
+const overloaded = new LlmError.ProviderError({ provider: "openai", reason: { _tag: "Overloaded" }, status: 503 })
+const unauthorised = new LlmError.ProviderError({ provider: "openai", reason: { _tag: "Authentication" } })
+const ended: LlmEvent.LlmEvent = { _tag: "FailedOver", call: 1, at: 2, from: "a", to: "b" }
+
+/** Every error, with every field, and what it says. */
+const errors: ReadonlyArray<readonly [error: LlmError.LlmError | LlmError.LlmConfigError, says: string]> = [
+  [
+    new LlmError.ProviderError({
+      provider: "openai",
+      reason: { _tag: "MalformedResponse", problem: "no choices" },
+      status: 200,
+      code: "broken",
+      requestId: "req-1",
+      retryAfter,
+      shouldRetry: false,
+      rateLimits: [{ dimension: "tokens", limit: 10, remaining: 0, resetAfter: 500 }],
+      detail: Redacted.make("what the user asked"),
+      budgetExhausted: true,
+      ledger: [ended]
+    }),
+    "openai sent an answer that cannot be used (HTTP 200): no choices. Try again in 1s 500ms."
+  ],
+  [overloaded, "openai is overloaded (HTTP 503)."],
+  [unauthorised, "openai does not accept the API key."],
+  [
+    new LlmError.InvalidRequest({ path: "messages[0]", rule: "a text", kind: "a number" }),
+    "Invalid request: \"messages[0]\" must be a text, but is a number."
+  ],
+  [
+    new LlmError.StreamInterrupted({
+      provider: "openai",
+      kind: "error",
+      partialParts: 3,
+      usage: { inputTokens: 1, outputTokens: 2 },
+      reason: { _tag: "Server" }
+    }),
+    "The stream from openai broke (error) after 3 content parts."
+  ],
+  ...(["truncated", "reset", "idle"] as const).map((kind) =>
+    [
+      new LlmError.StreamInterrupted({ provider: "openai", kind, partialParts: 1 }),
+      `The stream from openai broke (${kind}) after 1 content parts.`
+    ] as const
+  ),
+  ...(["attempt", "firstToken", "idle"] as const).map((kind) =>
+    [new LlmError.AttemptTimeout({ kind, after }), `The attempt exceeded its ${kind} limit of 2s.`] as const
+  ),
+  [new LlmError.DeadlineExceeded({ after }), "The call exceeded its deadline of 2s."],
+  [
+    new LlmError.CircuitOpen({ key: "openai", state: "open", retryAfter }),
+    "The circuit breaker of \"openai\" is open. Try again in 1s 500ms."
+  ],
+  ...(["half-open", "forced-open"] as const).map((state) =>
+    [new LlmError.CircuitOpen({ key: "openai", state }), `The circuit breaker of "openai" is ${state}.`] as const
+  ),
+  [
+    new LlmError.RateLimited({ dimension: "tokens", retryAfter }),
+    "The local rate limit of \"tokens\" is reached. Try again in 1s 500ms."
+  ],
+  [new LlmError.BulkheadFull({}), "Too many calls are in flight."],
+  [new LlmError.BulkheadFull({ retryAfter }), "Too many calls are in flight. Try again in 1s 500ms."],
+  [
+    new LlmError.IdempotencyConflict({ keyHash: "0123456789abcdef" }),
+    "The idempotency key (hash 0123456789abcdef) was already used with another request."
+  ],
+  [
+    new LlmError.IdempotencyInProgress({ retryAfter }),
+    "Another process is working on the same idempotency key. Try again in 1s 500ms."
+  ],
+  [
+    new LlmError.AllProvidersFailed({
+      targets: ["a", "b"],
+      errors: [overloaded, new LlmError.AttemptTimeout({ kind: "attempt", after })]
+    }),
+    "All providers failed. a: openai is overloaded (HTTP 503). b: The attempt exceeded its attempt limit of 2s."
+  ],
+  [new LlmError.AllProvidersUnavailable({}), "All providers are unavailable."],
+  [
+    new LlmError.AllProvidersUnavailable({ retryAfter }),
+    "All providers are unavailable. Try again in 1s 500ms."
+  ],
+  [
+    new LlmError.LlmConfigError({ path: "retry.maxRetries", rule: "a whole number", kind: "a text" }),
+    "Invalid configuration: \"retry.maxRetries\" must be a whole number, but is a text."
+  ]
+]
+
+/** The same, named by what does not depend on the code. */
+const named = errors.map(([error, says]) => [says, error] as const)
+
+/** The table of what each failure means: outcome, retry, failover, cool down, stale. */
+type Row = readonly [LlmError.Verdict["outcome"], boolean, LlmError.Verdict["failover"], boolean, boolean]
+const transient: Row = ["failure", true, true, false, true]
+const transientButHealthy: Row = ["ignored", true, true, false, true]
+const refusedHere: Row = ["ignored", false, true, false, true]
+const final: Row = ["ignored", false, false, false, false]
+
+const reasons: { readonly [K in LlmError.Reason["_tag"]]: Row } = {
+  RateLimit: transientButHealthy,
+  Quota: ["ignored", false, true, true, true],
+  Overloaded: transient,
+  Server: transient,
+  Timeout: transient,
+  Conflict: transientButHealthy,
+  Network: transient,
+  MalformedResponse: transient,
+  Authentication: ["ignored", false, true, true, false],
+  Permission: ["ignored", false, true, true, false],
+  NotFound: ["ignored", false, true, false, false],
+  ContextLength: ["ignored", false, "larger", false, false],
+  PayloadTooLarge: ["ignored", false, "larger", false, false],
+  ContentPolicy: final,
+  InvalidRequest: final,
+  ClientClosed: final
+}
+
+const tags: { readonly [K in Exclude<LlmError.LlmError["_tag"], "ProviderError" | "AllProvidersFailed">]: Row } = {
+  InvalidRequest: final,
+  StreamInterrupted: ["failure", false, false, false, false],
+  AttemptTimeout: transient,
+  DeadlineExceeded: ["ignored", false, false, false, true],
+  CircuitOpen: refusedHere,
+  RateLimited: refusedHere,
+  BulkheadFull: refusedHere,
+  IdempotencyConflict: final,
+  IdempotencyInProgress: final,
+  AllProvidersUnavailable: ["ignored", false, false, false, true]
+}
+
+const row = (error: unknown): Row => {
+  const { coolDown, failover, outcome, retry, stale } = LlmError.classify(error)
+  return [outcome, retry, failover, coolDown, stale]
+}
+
+const reason = (tag: LlmError.Reason["_tag"]): LlmError.Reason =>
+  tag === "Network"
+    ? { _tag: tag, sent: true }
+    : tag === "MalformedResponse"
+    ? { _tag: tag, problem: "x" }
+    : { _tag: tag }
+
+const reasonTags = Object.keys(reasons) as Array<LlmError.Reason["_tag"]>
+
+const fields = (error: object, other?: object): object => Object.assign({}, error, other)
+
+describe("every error", () => {
+  it.each(named)("says what happened: %s", (says, error) => {
+    assert.strictEqual(error.message, says)
+  })
+
+  it.each(named)("survives JSON: %s", (_, error) => {
+    const codec = Schema.toCodecJson(error.constructor as unknown as Schema.Codec<LlmError.LlmError>)
+    const text = JSON.stringify(Schema.encodeUnknownSync(codec)(error))
+    const back = Schema.decodeUnknownSync(codec)(JSON.parse(text))
+    assert.strictEqual(back.constructor, error.constructor)
+    assert.deepStrictEqual(fields(back), fields(error))
+    assert.strictEqual(back.message, error.message)
+  })
+
+  it("has a name of its own", () => {
+    const names = new Set(errors.map(([error]) => error.name))
+    assert.strictEqual(names.size, new Set(errors.map(([error]) => error._tag)).size)
+    for (const [error] of errors) assert.strictEqual(error.name, `effect-resilient-llm/${error._tag}`)
+  })
+
+  it("shows the provider's own text to nobody who did not ask for it", () => {
+    const [error] = errors[0]!
+    assert.notInclude(`${String(error)} ${error.message} ${JSON.stringify(error)}`, "what the user asked")
+  })
+
+  it("refuses what is not an error when it is decoded", () => {
+    const decode = Schema.decodeUnknownExit(Schema.toCodecJson(LlmError.ProviderError))
+    const good = { _tag: "ProviderError", provider: "p", reason: { _tag: "Server" }, ledger: [] }
+    assert.strictEqual(decode(good)._tag, "Success")
+    for (const bad of [{ rateLimits: [{ limit: 1 }] }, { reason: { _tag: "Mood" } }, { status: "503" }]) {
+      assert.strictEqual(decode({ ...good, ...bad })._tag, "Failure", JSON.stringify(bad))
+    }
+  })
+
+  it("has a ledger, empty until a call ends with it", () => {
+    assert.deepStrictEqual(new LlmError.BulkheadFull({}).ledger, [])
+  })
+})
+
+describe("every reason", () => {
+  it.each(reasonTags)("%s has a sentence of its own", (tag) => {
+    const sentence = (tag: LlmError.Reason["_tag"]) =>
+      new LlmError.ProviderError({ provider: "openai", reason: reason(tag) }).message
+    assert.match(sentence(tag), /^openai \w.+\.$/)
+    assert.lengthOf(reasonTags.filter((other) => sentence(other) === sentence(tag)), 1)
+  })
+
+  it("a truncated stream says so", () => {
+    const error = new LlmError.ProviderError({
+      provider: "openai",
+      reason: { _tag: "MalformedResponse", problem: LlmError.TRUNCATED }
+    })
+    assert.include(error.message, "the stream ended")
+  })
+
+  it.each(reasonTags)("%s survives JSON", (tag) => {
+    const codec = Schema.toCodecJson(LlmError.Reason)
+    assert.deepStrictEqual(Schema.decodeUnknownSync(codec)(Schema.encodeSync(codec)(reason(tag))), reason(tag))
+  })
+})
+
+describe("classify", () => {
+  it.each(reasonTags)("a provider's %s", (tag) => {
+    assert.deepStrictEqual(row(new LlmError.ProviderError({ provider: "p", reason: reason(tag) })), reasons[tag])
+  })
+
+  const ours = named.filter(([, error]) => Object.hasOwn(tags, error._tag))
+  it.each(ours)("%s", (_, error) => {
+    assert.deepStrictEqual(row(error), tags[error._tag as keyof typeof tags])
+  })
+
+  it("covers every error", () => {
+    assert.deepStrictEqual(new Set(ours.map(([, error]) => error._tag)), new Set(Object.keys(tags)))
+  })
+
+  it("HTTP 501 is final, whatever the reason", () => {
+    const of = (fields: { readonly shouldRetry?: boolean }) =>
+      row(new LlmError.ProviderError({ provider: "p", reason: { _tag: "Server" }, status: 501, ...fields }))
+    assert.deepStrictEqual(of({}), final)
+    assert.deepStrictEqual(of({ shouldRetry: true }), ["ignored", true, false, false, false])
+  })
+
+  it.each(reasonTags)("x-should-retry overrides the retry of %s, and nothing else", (tag) => {
+    for (const shouldRetry of [true, false]) {
+      const [outcome, , ...others] = reasons[tag]
+      const error = new LlmError.ProviderError({ provider: "p", reason: reason(tag), shouldRetry })
+      assert.deepStrictEqual(row(error), [outcome, shouldRetry, ...others])
+    }
+  })
+
+  it("all failed: a stale answer may stand in when one of the failures allows it", () => {
+    const all = (errors: LlmError.AllProvidersFailed["errors"]) =>
+      row(new LlmError.AllProvidersFailed({ targets: ["a", "b"], errors }))
+    assert.deepStrictEqual(all([unauthorised, overloaded]), ["ignored", false, false, false, true])
+    assert.deepStrictEqual(all([unauthorised, unauthorised]), ["ignored", false, false, false, false])
+  })
+
+  const foreign: ReadonlyArray<unknown> = [
+    new Error("broken"),
+    "broken",
+    null,
+    undefined,
+    () => "a function",
+    Object.assign(() => "broken", { _tag: "InvalidRequest" }),
+    { _tag: 42 },
+    { _tag: "NotOurs" },
+    { _tag: "toString" },
+    { _tag: "ProviderError" }
+  ]
+  it.each(foreign.map((error) => [error]))("what is not ours is a transient failure: %s", (error) => {
+    assert.deepStrictEqual(row(error), transient)
+  })
+})
+
+it("isLocalRefusal: no provider was asked", () => {
+  const local = new Set(["CircuitOpen", "RateLimited", "BulkheadFull"])
+  for (const [error] of errors) assert.strictEqual(LlmError.isLocalRefusal(error), local.has(error._tag), error._tag)
+  assert.isFalse(LlmError.isLocalRefusal({ _tag: "CircuitOpen" }))
+})
+
+it("retryAfterMillis: only of what carries a duration", () => {
+  assert.strictEqual(LlmError.retryAfterMillis(new LlmError.BulkheadFull({ retryAfter })), 1500)
+  for (const none of [new LlmError.BulkheadFull({}), { retryAfter: 1500 }, "broken", null, undefined]) {
+    assert.isUndefined(LlmError.retryAfterMillis(none))
+  }
+})
+
+describe("summary", () => {
+  const summaries: ReadonlyArray<readonly [name: string, error: unknown, summary: LlmEvent.ErrorSummary]> = [
+    ["of a provider's failure, with everything", errors[0]![0], {
+      tag: "ProviderError",
+      reason: "MalformedResponse",
+      status: 200,
+      code: "broken",
+      requestId: "req-1",
+      retryAfter: 1500
+    }],
+    ["of a provider's failure", unauthorised, { tag: "ProviderError", reason: "Authentication" }],
+    ["of a timer", new LlmError.AttemptTimeout({ kind: "idle", after }), { tag: "AttemptTimeout", reason: "idle" }],
+    [
+      "of a broken stream",
+      new LlmError.StreamInterrupted({ provider: "p", kind: "reset", partialParts: 1 }),
+      { tag: "StreamInterrupted", reason: "reset" }
+    ],
+    ["of a deadline", new LlmError.DeadlineExceeded({ after }), { tag: "DeadlineExceeded" }],
+    [
+      "of a refusal",
+      new LlmError.RateLimited({ dimension: "tokens", retryAfter }),
+      { tag: "RateLimited", retryAfter: 1500 }
+    ],
+    ["of another's error", new TypeError("what the user asked"), { tag: "UnknownError" }],
+    ["of another's tagged error", { _tag: "Mine", kind: "what the user asked" }, { tag: "Mine" }],
+    ["of a text", "what the user asked", { tag: "UnknownError" }],
+    ["of null", null, { tag: "UnknownError" }],
+    ["of nothing", undefined, { tag: "UnknownError" }]
+  ]
+  it.each(summaries)("%s", (_, error, expected) => {
+    assert.deepStrictEqual(LlmError.summary(error), expected)
+  })
+})
+
+it("withoutStack builds an error without frames, and leaves the limit as it was", () => {
+  const limit = Error.stackTraceLimit
+  try {
+    Error.stackTraceLimit = 7
+    const bare = LlmError.withoutStack(() => new LlmError.BulkheadFull({}))
+    assert.notInclude(bare.stack, "\n    at ")
+    assert.throws(() =>
+      LlmError.withoutStack(() => {
+        throw new RangeError("broken")
+      }), RangeError)
+    assert.strictEqual(Error.stackTraceLimit, 7)
+    assert.include(new LlmError.BulkheadFull({}).stack, "\n    at ")
+  } finally {
+    Error.stackTraceLimit = limit
+  }
+})
+
+describe("a copy", () => {
+  const [error] = errors[0]! as readonly [LlmError.ProviderError, string]
+
+  it("withLedger: the same error with another ledger and the original's stack", () => {
+    const copy = LlmError.withLedger(overloaded, [ended])
+    assert.instanceOf(copy, LlmError.ProviderError)
+    assert.notStrictEqual(copy, overloaded)
+    assert.deepStrictEqual(fields(copy), fields(overloaded, { ledger: [ended] }))
+    assert.deepStrictEqual(overloaded.ledger, [])
+    assert.strictEqual(copy.stack, overloaded.stack)
+    assert.include(copy.stack, "LlmError.test")
+  })
+
+  it("of a copy keeps the original's stack", () => {
+    const copy = LlmError.withLedger(LlmError.withLedger(overloaded, [ended]), [])
+    assert.strictEqual(copy.stack, overloaded.stack)
+  })
+
+  it("its stack can be set by who wants another", () => {
+    const copy = LlmError.withLedger(overloaded, [])
+    Object.defineProperty(copy, "stack", { value: "another" })
+    assert.strictEqual(copy.stack, "another")
+  })
+
+  it("withBudgetExhausted marks a provider's failure, and no other", () => {
+    assert.isUndefined(overloaded.budgetExhausted)
+    const marked = LlmError.withBudgetExhausted(overloaded)
+    assert.deepStrictEqual(fields(marked), fields(overloaded, { budgetExhausted: true }))
+    const timeout = new LlmError.AttemptTimeout({ kind: "attempt", after })
+    assert.strictEqual(LlmError.withBudgetExhausted(timeout), timeout)
+    assert.strictEqual(LlmError.withBudgetExhausted("broken"), "broken")
+  })
+
+  it("withParts: the same break for somebody who received another number of parts", () => {
+    const broken = new LlmError.StreamInterrupted({ provider: "p", kind: "reset", partialParts: 3 })
+    assert.deepStrictEqual(fields(LlmError.withParts(broken, 0)), fields(broken, { partialParts: 0 }))
+  })
+
+  it("keeps every field", () => {
+    assert.deepStrictEqual(fields(LlmError.withLedger(error, [ended])), fields(error))
+  })
+})
