@@ -17,6 +17,7 @@ import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
 import type { Call, Served } from "./internal/call.ts"
+import { type Link, link, makeRing, unlink } from "./internal/ring.ts"
 import { check, type Options } from "./LlmConfig.ts"
 import type {
   AllProvidersFailed,
@@ -176,11 +177,15 @@ const fromTargets = (
     for (const observe of yield* observers) hub.listen(yield* observe(observed))
 
     // A client that ends takes its calls along: fibres that wait for an answer, scopes of open streams.
-    const waiting = new Set<Fiber.Fiber<unknown, unknown>>()
+    const waiting = makeRing()
     const streams = new Set<Scope.Closeable>()
     yield* Effect.addFinalizer((exit) =>
       Effect.suspend(() => {
-        for (const fiber of waiting) fiber.interruptUnsafe()
+        while (waiting.newer !== waiting) {
+          const one = waiting.newer as Waiting
+          unlink(one)
+          one.fiber.interruptUnsafe()
+        }
         return Effect.forEach(streams, (scope) => Scope.close(scope, exit), { discard: true })
       })
     )
@@ -191,14 +196,14 @@ const fromTargets = (
           const request = LlmRequest.read(input)
           if ("_tag" in request) return Effect.fail(request)
           const call = pipeline.begin(fiber, "complete", request, undefined)
-          waiting.add(fiber)
+          const here = wait(waiting, fiber)
           return Effect.matchCauseEffect(restore(pipeline.run(call)), {
             onSuccess: (served) => {
-              waiting.delete(fiber)
+              unlink(here)
               return Effect.succeed(respond(call, served))
             },
             onFailure: (cause) => {
-              waiting.delete(fiber)
+              unlink(here)
               const error = Cause.findErrorOption(cause)
               if (error._tag === "Some") return Effect.fail(Pipeline.failed(call, error.value))
               closed(call, cause)
@@ -221,7 +226,7 @@ const fromTargets = (
                 new OpenStream(call, served, scope),
               onFailure: (error) => Pipeline.failed(call, error)
             }).pipe(Effect.tap(({ abandoned }) => Scope.addFinalizer(scope, abandoned)))
-            waiting.add(fiber)
+            const here = wait(waiting, fiber)
             streams.add(scope)
             const end = (exit: Exit.Exit<unknown, unknown>) =>
               Effect.sync(() => {
@@ -231,7 +236,7 @@ const fromTargets = (
             return Effect.andThen(
               Scope.addFinalizerExit(scope, end),
               Effect.onExit(opened, (exit) => {
-                waiting.delete(fiber)
+                unlink(here)
                 return Exit.isSuccess(exit) ? Effect.void : Scope.close(scope, exit)
               })
             )
@@ -247,6 +252,17 @@ const fromTargets = (
       status: pipeline.status
     }
   })
+
+/** A fibre that waits for an answer. */
+interface Waiting extends Link {
+  readonly fiber: Fiber.Fiber<unknown, unknown>
+}
+
+const wait = (ring: Link, fiber: Fiber.Fiber<unknown, unknown>): Waiting => {
+  const here = { fiber, older: ring, newer: ring }
+  link(ring, here)
+  return here
+}
 
 const respond = (call: Call, served: Served): LlmResponse => {
   Pipeline.ended(call, served.source)

@@ -13,6 +13,7 @@ import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import { monotonicMillis } from "../internal/clock.ts"
 import { attempt, OptionsReader } from "../internal/options.ts"
+import { type Link, link, makeRing, unlink } from "../internal/ring.ts"
 import type { LlmConfigError } from "../LlmError.ts"
 
 /**
@@ -264,13 +265,6 @@ export const withSchema = <A>(store: LeaseStore<string>, schema: Schema.Codec<A,
   }
 }
 
-// A ring in the order of use. (A `Map` alone would do, but one whose oldest entry is deleted again and again searches
-// ever longer for the next oldest: 5 µs more per `set` with 10 000 entries.)
-interface Link {
-  older: Link
-  newer: Link
-}
-
 interface Slot<A> extends Link {
   readonly key: string
   /** Absent from a lease. */
@@ -280,11 +274,6 @@ interface Slot<A> extends Link {
   readonly storedAt: number
   readonly ttl: number
   readonly size: number
-}
-
-const unlink = (link: Link): void => {
-  link.older.newer = link.newer
-  link.newer.older = link.older
 }
 
 /**
@@ -300,16 +289,10 @@ export interface Memory<in out A> extends LeaseStore<A> {
 /** @internal */
 export const makeMemory = <A>(maxEntries: number, maxBytes: number): Memory<A> => {
   const slots = new Map<string, Slot<A>>()
-  const ring = {} as Link
-  ring.older = ring.newer = ring
+  /** In the order of use. */
+  const ring = makeRing()
   let bytes = 0
   let fences = 0
-
-  const link = (slot: Slot<A>): void => {
-    slot.older = ring.older
-    slot.newer = ring
-    slot.older.newer = ring.older = slot
-  }
 
   const drop = (slot: Slot<A>): void => {
     unlink(slot)
@@ -326,7 +309,7 @@ export const makeMemory = <A>(maxEntries: number, maxBytes: number): Memory<A> =
 
   const read = (slot: Slot<A>, now: number): Entry<A> => {
     unlink(slot)
-    link(slot)
+    link(ring, slot)
     return { value: slot.value as A, age: now - slot.storedAt }
   }
 
@@ -343,7 +326,7 @@ export const makeMemory = <A>(maxEntries: number, maxBytes: number): Memory<A> =
     }
     const slot: Slot<A> = { key, value, fence, storedAt: now, ttl, size, older: ring, newer: ring }
     slots.set(key, slot)
-    link(slot)
+    link(ring, slot)
     bytes += size
     while (ring.newer !== ring) {
       const oldest = ring.newer as Slot<A>

@@ -1,8 +1,12 @@
 // The benchmarks measure what they say: statistics, tables, and subjects that do their work. Nothing is timed here.
 import { assert, describe, it } from "@effect/vitest"
-import { cases, streamCases } from "./groups/inProcess.ts"
-import { compare, median, type Result } from "./measure.ts"
-import { aiSdk, byHand, cockatiel, langChain, opossum } from "./peers.ts"
+import { groups } from "./groups/index.ts"
+import { compare, median, type Result, type Worker } from "./measure.ts"
+import { aiSdk } from "./peers/aiSdk.ts"
+import { byHand, type Provider } from "./peers/byHand.ts"
+import { cockatiel } from "./peers/cockatiel.ts"
+import { langChain } from "./peers/langChain.ts"
+import { opossum } from "./peers/opossum.ts"
 import { asPage, asSvg, asText, figure, goals, tables } from "./render.ts"
 import { ANSWER, PROMPT } from "./stubs.ts"
 
@@ -24,20 +28,32 @@ it("the median of few and many, odd and even", () => {
 
 it("compare runs every subject in every round and divides by calls and parts", async () => {
   const ran: Array<string> = []
-  const subject = (name: string, per?: number) => ({
+  const workerOf = (_group: string, _name: string, name: string): Worker => ({
     name,
-    ...(per === undefined ? undefined : { per }),
-    run: async (count: number) => {
+    time: async (count) => {
       ran.push(name)
-      for (let end = performance.now() + count * 0.2; performance.now() < end;);
-    }
+      return count * 0.2
+    },
+    bytes: async (count) => count * 30,
+    end: () => ran.push("end")
   })
-  const results = await compare({ rounds: 3, warmup: 1, turn: 4 }, "g", "c", [subject("a"), subject("b", 10)])
-  const [a, b] = results.filter(({ metric }) => metric === "time")
-  assert.deepStrictEqual([a!.runs, b!.runs], [3, 3])
-  assert.isAbove(a!.median / b!.median, 5)
-  assert.include(ran.join(""), "ababab")
+  const subjects = { a: () => async () => {}, b: () => async () => {} }
+  const results = await compare({ rounds: 3, warmup: 1, turn: 4 }, "g", "c", { subjects, per: 10 }, workerOf)
+  assert.deepStrictEqual(results.map((one) => [one.subject, one.metric, one.median, one.runs]), [
+    ["a", "time", 20_000, 3],
+    ["a", "allocated", 3, 3],
+    ["b", "time", 20_000, 3],
+    ["b", "allocated", 3, 3]
+  ])
+  assert.isTrue(ran.join(" ").endsWith("a b a b a b a b end end"), ran.join(" "))
 })
+
+it("a worker runs one subject in a process of its own", async () => {
+  const { per = 1, subjects } = groups["streaming"]!["5 parts in a chunk, at once"]!
+  const chosen = { per, subjects: { "decoding alone": subjects["decoding alone"]! } }
+  const results = await compare({ rounds: 1, warmup: 0, turn: 1 }, "streaming", "5 parts in a chunk, at once", chosen)
+  assert.isAbove(results[0]!.median, 0)
+}, 30_000)
 
 describe("rendering", () => {
   const results = [
@@ -72,32 +88,57 @@ describe("rendering", () => {
   })
 })
 
-it("every subject of the in-process and stream cases does its work", async () => {
-  for (const [name, subjects] of [...await cases(), ...streamCases()]) {
-    for (const subject of subjects) {
-      await subject.run(2).catch((error: unknown) => assert.fail(`${name}, ${subject.name}: ${String(error)}`))
+it("every subject does its work", async () => {
+  for (const group of Object.values(groups)) {
+    for (const [name, { subjects }] of Object.entries(group)) {
+      for (const [subject, make] of Object.entries(subjects)) {
+        if (subject.length > "1,000".length && /^[\d,]+$/.test(subject)) continue // too large to be filled here
+        const run = await make()
+        await run(2).catch((error: unknown) => assert.fail(`${name}, ${subject}: ${String(error)}`))
+      }
     }
   }
-}, 30_000)
+}, 60_000)
 
 it("peers answer what they are asked, retry and fall back", async () => {
-  const asking = () => Promise.resolve(ANSWER)
-  const refusing = () => Promise.reject(new Error("down"))
-  const once = () => {
+  const asking: Provider = () => Promise.resolve(ANSWER)
+  const refusing: Provider = () => Promise.reject(new Error("down"))
+  const once = (): () => Promise<string> => {
     let k = 0
     return () => k++ === 0 ? Promise.reject(new Error("busy")) : Promise.resolve(ANSWER)
   }
+  const answering = () => Promise.resolve(ANSWER)
+  const down = () => Promise.reject<string>(new Error("down"))
+  const hand = (...providers: ReadonlyArray<Provider>) => () => byHand(providers)({ prompt: PROMPT })
   const asks = {
-    byHand: byHand([asking]),
-    "byHand retries": byHand([once()]),
-    "byHand falls back": byHand([refusing, asking]),
-    cockatiel: cockatiel(asking, refusing),
-    "cockatiel retries": cockatiel(once(), refusing),
-    "cockatiel falls back": cockatiel(refusing, asking),
-    opossum: opossum(asking, refusing),
-    "opossum falls back": opossum(refusing, asking),
-    langChain: langChain(),
-    aiSdk: aiSdk()
+    byHand: hand(asking),
+    "byHand retries": hand(once()),
+    "byHand falls back": hand(refusing, asking),
+    cockatiel: cockatiel(answering, down),
+    "cockatiel retries": cockatiel(once(), down),
+    "cockatiel falls back": cockatiel(down, answering),
+    opossum: opossum(answering, down),
+    "opossum falls back": opossum(down, answering),
+    langChain: () => langChain(ANSWER)(PROMPT),
+    aiSdk: () => aiSdk(ANSWER)(PROMPT)
   }
-  for (const [name, ask] of Object.entries(asks)) assert.strictEqual(await ask(PROMPT), ANSWER, name)
+  for (const [name, ask] of Object.entries(asks)) assert.strictEqual(await ask(), ANSWER, name)
+})
+
+it("the hand-written pipeline replays, joins, refuses another content under the same key, and falls back on old answers", async () => {
+  let calls = 0
+  let isDown = false
+  const ask = byHand([async () => {
+    calls += 1
+    if (isDown) throw new Error("down")
+    return `answer ${calls}`
+  }])
+  const same = { prompt: PROMPT, idempotencyKey: "k" }
+  assert.deepStrictEqual(await Promise.all([ask(same), ask(same)]), ["answer 1", "answer 1"])
+  assert.strictEqual(await ask(same), "answer 1")
+  assert.strictEqual(await ask({ ...same, prompt: "other" }).catch(String), "Error: conflict")
+  assert.strictEqual(await ask({ prompt: PROMPT }), "answer 2")
+  isDown = true
+  assert.strictEqual(await ask({ prompt: PROMPT }), "answer 2")
+  assert.strictEqual(await ask({ prompt: PROMPT, temperature: 1 }).catch(String), "Error: down")
 })

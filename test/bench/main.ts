@@ -4,22 +4,28 @@ import { writeFileSync } from "node:fs"
 import { availableParallelism, cpus } from "node:os"
 import { parseArgs } from "node:util"
 import { bundle } from "./groups/bundle.ts"
-import { growth } from "./groups/growth.ts"
 import { http } from "./groups/http.ts"
-import { inProcess, streaming } from "./groups/inProcess.ts"
-import { full, type Plan, quick, type Result } from "./measure.ts"
+import { groups } from "./groups/index.ts"
+import { compare, full, type Group, quick, type Result } from "./measure.ts"
 import { asPage, asSvg, asText, goals } from "./render.ts"
 
-const groups: Readonly<Record<string, (plan: Plan, isQuick: boolean) => Promise<ReadonlyArray<Result>>>> = {
-  "in-process": inProcess,
-  streaming,
-  growth,
+const timing = (group: string, cases: Group) => async (isQuick: boolean): Promise<ReadonlyArray<Result>> => {
+  const results: Array<Result> = []
+  for (const [name, one] of Object.entries(cases)) {
+    console.error(`  ${name}`)
+    results.push(...await compare(isQuick ? quick : full, group, name, one))
+  }
+  return results
+}
+
+const all: Readonly<Record<string, (isQuick: boolean) => Promise<ReadonlyArray<Result>>>> = {
+  ...Object.fromEntries(Object.entries(groups).map(([name, group]) => [name, timing(name, group)])),
   http,
   bundle
 }
 
 const { values } = parseArgs({ options: { only: { type: "string" }, quick: { type: "boolean", default: false } } })
-const names = Object.keys(groups)
+const names = Object.keys(all)
 if (values.only !== undefined && !names.includes(values.only)) {
   console.error(`--only takes one of: ${names.join(", ")}`)
   process.exit(2)
@@ -31,7 +37,7 @@ const results: Array<Result> = []
 for (const name of chosen) {
   const started = performance.now()
   console.error(`${name} …`)
-  const found = await groups[name]!(isQuick ? quick : full, isQuick)
+  const found = await all[name]!(isQuick)
   results.push(...found)
   console.log(`${asText(found)}\n`)
   console.error(`${name}: ${((performance.now() - started) / 1000).toFixed(0)} s`)

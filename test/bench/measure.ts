@@ -1,4 +1,9 @@
-// Measures subjects side by side: each round runs every subject once, so that a slow moment of the machine strikes all.
+// Measures subjects side by side, each in a process of its own: what one does to the garbage collector and to compiled code
+// does not strike the others, as it would not in a program that uses only one of them. Each round runs every subject once,
+// so that a slow moment of the machine strikes all.
+import { spawn } from "node:child_process"
+import { createInterface } from "node:readline"
+import { fileURLToPath } from "node:url"
 
 /** One line of the result: a flat table that any tool can read. */
 export interface Result {
@@ -13,24 +18,29 @@ export interface Result {
   readonly runs: number
 }
 
-/** Something that can do its work `count` times. */
-export interface Subject {
-  readonly name: string
-  readonly run: (count: number) => Promise<unknown>
+/** Does its work `count` times. */
+export type Run = (count: number) => Promise<unknown>
+
+/** How to make each subject of a case, ready to be measured. */
+export interface Case {
+  readonly subjects: Readonly<Record<string, () => Run | Promise<Run>>>
   /** Divides the figures, where one run of the work is several calls or parts. Default 1. */
   readonly per?: number
 }
+
+/** Cases by name. */
+export type Group = Readonly<Record<string, Case>>
 
 export interface Plan {
   /** Rounds that are counted, after `warmup` that are not. */
   readonly rounds: number
   readonly warmup: number
-  /** Length of one turn of one subject, roughly. */
+  /** Length of one turn of one subject in milliseconds, roughly. */
   readonly turn: number
 }
 
-export const full: Plan = { rounds: 15, warmup: 3, turn: 150 }
-export const quick: Plan = { rounds: 3, warmup: 3, turn: 50 }
+export const full: Plan = { rounds: 15, warmup: 5, turn: 150 }
+export const quick: Plan = { rounds: 3, warmup: 3, turn: 20 }
 
 export const median = (values: ReadonlyArray<number>): number => {
   const sorted = values.toSorted((a, b) => a - b)
@@ -49,53 +59,82 @@ export const result = (
   runs: values.length
 })
 
-const timed = async (subject: Subject, count: number): Promise<number> => {
-  const start = performance.now()
-  await subject.run(count)
-  return performance.now() - start
+/** A subject that can be asked: how long do `count` runs take, and how much do they allocate? */
+export interface Worker {
+  readonly name: string
+  /** Milliseconds. */
+  readonly time: (count: number) => Promise<number>
+  /** Bytes. */
+  readonly bytes: (count: number) => Promise<number>
+  readonly end: () => void
 }
 
-const collect = globalThis.gc ?? (() => {})
+/** A program of ours, and the lines that it prints. */
+export const start = (script: string, args: ReadonlyArray<string>) => {
+  const child = spawn(process.execPath, ["--expose-gc", fileURLToPath(new URL(script, import.meta.url)), ...args], {
+    stdio: ["pipe", "pipe", "inherit"]
+  })
+  const lines: AsyncIterator<string> = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
+  const read = async (): Promise<string> => {
+    const { done, value } = await lines.next()
+    if (done === true) throw new Error(`${script} ${args.join(" ")} ended`)
+    return value
+  }
+  return {
+    read,
+    ask: (question: unknown): Promise<string> => {
+      child.stdin.write(`${JSON.stringify(question)}\n`)
+      return read()
+    },
+    end: (): void => void child.stdin.end()
+  }
+}
+
+const hire = (group: string, name: string, subject: string): Worker => {
+  const { ask, end } = start("worker.ts", [group, name, subject])
+  const number = async (question: object): Promise<number> => Number(await ask(question))
+  return { name: subject, time: (count) => number({ time: count }), bytes: (count) => number({ bytes: count }), end }
+}
 
 /** Nanoseconds and allocated bytes per call, for every subject of a case. */
 export const compare = async (
   plan: Plan,
   group: string,
   name: string,
-  subjects: ReadonlyArray<Subject>
+  { per = 1, subjects }: Case,
+  workerOf: (group: string, name: string, subject: string) => Worker = hire
 ): Promise<ReadonlyArray<Result>> => {
-  const counts: Array<number> = []
-  for (const subject of subjects) {
-    let count = 1
-    let took = await timed(subject, count)
-    while (took < plan.turn / 4 && count < 1e6) {
-      count *= 2
-      took = await timed(subject, count)
+  const workers = Object.keys(subjects).map((subject) => workerOf(group, name, subject))
+  try {
+    const counts: Array<number> = []
+    for (const worker of workers) {
+      let count = 1
+      let took = await worker.time(count)
+      while (took < plan.turn / 4 && count < 1e6) {
+        count *= 2
+        took = await worker.time(count)
+      }
+      counts.push(Math.max(1, Math.round(count * plan.turn / took)))
     }
-    counts.push(Math.max(1, Math.round(count * plan.turn / took)))
-  }
-  const times = subjects.map((): Array<number> => [])
-  for (let round = 0; round < plan.rounds + plan.warmup; round++) {
-    for (const [i, subject] of subjects.entries()) {
-      const took = await timed(subject, counts[i]!)
-      if (round >= plan.warmup) times[i]!.push(took * 1e6 / counts[i]! / (subject.per ?? 1))
+    const times = workers.map((): Array<number> => [])
+    for (let round = 0; round < plan.rounds + plan.warmup; round++) {
+      for (const [i, worker] of workers.entries()) {
+        const took = await worker.time(counts[i]!)
+        if (round >= plan.warmup) times[i]!.push(took * 1e6 / counts[i]! / per)
+      }
     }
-  }
-  const results: Array<Result> = []
-  for (const [i, subject] of subjects.entries()) {
-    const of = { group, case: name, subject: subject.name }
-    results.push(result({ ...of, metric: "time", unit: "ns" }, times[i]!))
-    const bytes: Array<number> = []
-    // Few enough calls that no collection comes between the two readings; one that does gives a smaller figure.
-    const count = Math.max(1, Math.min(counts[i]!, 200))
-    for (let k = 0; k < Math.min(plan.rounds, 5); k++) {
-      collect()
-      const before = process.memoryUsage().heapUsed
-      await subject.run(count)
-      const after = process.memoryUsage().heapUsed
-      bytes.push(Math.max(0, after - before) / count / (subject.per ?? 1))
+    const results: Array<Result> = []
+    for (const [i, worker] of workers.entries()) {
+      const of = { group, case: name, subject: worker.name }
+      results.push(result({ ...of, metric: "time", unit: "ns" }, times[i]!))
+      const bytes: Array<number> = []
+      // Few enough calls that no collection comes between the two readings; one that does gives a smaller figure.
+      const count = Math.max(1, Math.min(counts[i]!, 200))
+      for (let k = 0; k < Math.min(plan.rounds, 5); k++) bytes.push(await worker.bytes(count) / count / per)
+      results.push(result({ ...of, metric: "allocated", unit: "B" }, bytes))
     }
-    results.push(result({ ...of, metric: "allocated", unit: "B" }, bytes))
+    return results
+  } finally {
+    for (const { end } of workers) end()
   }
-  return results
 }

@@ -1,30 +1,31 @@
 // Does the cost of a call depend on how much is kept, how many wait, how many targets there are?
 import { Effect, Fiber } from "effect"
-import type * as LlmConfig from "../../../src/LlmConfig.ts"
+import type { LlmConfig } from "../../../src/index.ts"
 import * as RateLimiter from "../../../src/resilience/RateLimiter.ts"
-import { compare, type Plan, type Result, type Subject } from "../measure.ts"
-import * as Stub from "../stubs.ts"
+import type { Case, Group, Run } from "../measure.ts"
+import { client, loop, now, on, PROMPT, provider } from "../stubs.ts"
 
-const GROUP = "growth"
-const { loop, on, PROMPT } = Stub
+const each = (sizes: ReadonlyArray<number>, make: (size: number) => Promise<Run>): Case => ({
+  subjects: Object.fromEntries(sizes.map((size) => [size.toLocaleString("en"), () => make(size)]))
+})
 
 /** Calls whose keys, or prompts, are new each time, in a client that holds `size` of them already. */
-const filled = async (size: number, what: "keys" | "answers"): Promise<Subject> => {
+const filled = (what: "keys" | "answers") => async (size: number): Promise<Run> => {
   const options: LlmConfig.Options = what === "keys"
     ? { ...on, cache: false, idempotency: { maxEntries: size } }
     : { ...on, cache: { maxEntries: size, maxBytes: 1e12 } }
-  const client = Stub.client([Stub.provider(() => Stub.now)], options)
+  const filling = client([provider(() => now)], options)
   let k = 0
   const next = Effect.suspend(() => {
     k += 1
-    return client.complete(what === "keys" ? { prompt: PROMPT, idempotencyKey: `key-${k}` } : `${PROMPT} ${k}`)
+    return filling.complete(what === "keys" ? { prompt: PROMPT, idempotencyKey: `key-${k}` } : `${PROMPT} ${k}`)
   })
   await loop(next)(size)
-  return { name: size.toLocaleString("en"), run: loop(next) }
+  return loop(next)
 }
 
 /** One more who waits and leaves, behind `size` others. */
-const waiting = async (size: number): Promise<Subject> => {
+const waiting = async (size: number): Promise<Run> => {
   const limiter = await Effect.runPromise(
     RateLimiter.make({ capacity: 1, refillPerSecond: 0.001, maxWait: "10000 days", queue: size + 10 })
   )
@@ -34,23 +35,15 @@ const waiting = async (size: number): Promise<Subject> => {
     Effect.forkChild(limiter.acquire(1), { startImmediately: true }),
     (fiber) => Fiber.interrupt(fiber)
   )
-  return { name: size.toLocaleString("en"), run: loop(comeAndGo) }
+  return loop(comeAndGo)
 }
 
-const targets = async (size: number): Promise<Subject> => {
-  const client = Stub.client(Array.from({ length: size }, () => Stub.provider(() => Stub.now)))
-  return { name: String(size), run: loop(client.complete(PROMPT)) }
-}
+const targets = async (size: number): Promise<Run> =>
+  loop(client(Array.from({ length: size }, () => provider(() => now))).complete(PROMPT))
 
-export const growth = async (plan: Plan, isQuick: boolean): Promise<ReadonlyArray<Result>> => {
-  const sizes = isQuick ? [1, 1e3, 1e5] : [1, 1e3, 1e5, 1e6]
-  const results: Array<Result> = []
-  const add = async (name: string, subjects: Iterable<Promise<Subject>>): Promise<void> => {
-    results.push(...await compare(plan, GROUP, name, await Promise.all(subjects)))
-  }
-  await add("idempotency keys kept", sizes.map((size) => filled(size, "keys")))
-  await add("answers in the cache", sizes.map((size) => filled(size, "answers")))
-  await add("waiters in the limiter's line", [10, 1e4].map(waiting))
-  await add("targets", [1, 10, 50].map(targets))
-  return results.filter(({ metric }) => metric === "time")
+export const growth: Group = {
+  "idempotency keys kept": each([1, 1e3, 1e5, 1e6], filled("keys")),
+  "answers in the cache": each([1, 1e3, 1e5, 1e6], filled("answers")),
+  "waiters in the limiter's line": each([10, 1e4], waiting),
+  "targets": each([1, 10, 50], targets)
 }

@@ -1,32 +1,9 @@
 // The same request over loopback HTTP by different clients, each in a process of its own, in turn.
-import { type ChildProcess, spawn } from "node:child_process"
-import { createInterface } from "node:readline"
-import { fileURLToPath } from "node:url"
 import type { Report } from "../http/client.ts"
 import { makers } from "../http/subjects.ts"
-import { type Plan, type Result, result } from "../measure.ts"
+import { type Result, result, start } from "../measure.ts"
 
 const GROUP = "http"
-const script = (name: string): string => fileURLToPath(new URL(`../http/${name}.ts`, import.meta.url))
-
-interface Process {
-  readonly child: ChildProcess
-  readonly next: () => Promise<string>
-}
-
-const start = (name: string, ...args: ReadonlyArray<string>): Process => {
-  const child = spawn(process.execPath, [script(name), ...args], { stdio: ["pipe", "pipe", "inherit"] })
-  const lines: AsyncIterator<string> = (createInterface({ input: child.stdout }))[Symbol.asyncIterator]()
-  return {
-    child,
-    next: async () => {
-      const { done, value } = await lines.next()
-      if (done === true) throw new Error(`${name} ${args[0] ?? ""} ended`)
-      return value
-    }
-  }
-}
-
 interface Case {
   readonly name: string
   readonly mode: "complete" | "stream"
@@ -68,28 +45,34 @@ const cases = (isQuick: boolean): ReadonlyArray<Case> => {
   ]
 }
 
-export const http = async (_: Plan, isQuick: boolean): Promise<ReadonlyArray<Result>> => {
-  const server = start("server")
+export const http = async (isQuick: boolean): Promise<ReadonlyArray<Result>> => {
+  const server = start("http/server.ts", [])
   const results: Array<Result> = []
   try {
-    const url = `http://127.0.0.1:${await server.next()}`
+    const url = `http://127.0.0.1:${await server.read()}`
     for (const { metrics, name, rounds, ...job } of cases(isQuick)) {
-      const clients = Object.keys(makers).map((subject) => ({ subject, process: start("client", subject, url) }))
-      const ask = async ({ process }: typeof clients[number], calls: number): Promise<Report> => {
-        process.child.stdin!.write(`${JSON.stringify({ ...job, calls })}\n`)
-        return JSON.parse(await process.next()) as Report
-      }
       const reports = new Map<string, Array<Report>>()
-      try {
-        if (rounds > 1 || isQuick) { for (const client of clients) await ask(client, Math.ceil(job.calls / 5)) }
-        for (let round = 0; round < rounds; round++) {
-          for (const client of clients) {
-            const report = await ask(client, job.calls)
-            reports.set(client.subject, [...reports.get(client.subject) ?? [], report])
+      const open = (subject: string) => ({ subject, process: start("http/client.ts", [subject, url]) })
+      const close = ({ process }: ReturnType<typeof open>): void => process.end()
+      const ask = async ({ process, subject }: ReturnType<typeof open>, calls: number): Promise<void> => {
+        const report = JSON.parse(await process.ask({ ...job, calls })) as Report
+        reports.set(subject, [...reports.get(subject) ?? [], report])
+      }
+      const subjects = Object.keys(makers)
+      if (job.path === "/late") {
+        // The connections of two such clients at once are more than a server may have.
+        for (const client of subjects.map(open)) await ask(client, job.calls).finally(() => close(client))
+      } else {
+        const clients = subjects.map(open)
+        try {
+          for (const client of clients) await ask(client, Math.ceil(job.calls / 2))
+          reports.clear()
+          for (let round = 0; round < rounds; round++) {
+            for (const client of clients) await ask(client, job.calls)
           }
+        } finally {
+          clients.forEach(close)
         }
-      } finally {
-        for (const { process } of clients) process.child.stdin!.end()
       }
       for (const [subject, all] of reports) {
         for (const metric of metrics) {
@@ -99,7 +82,7 @@ export const http = async (_: Plan, isQuick: boolean): Promise<ReadonlyArray<Res
       }
     }
   } finally {
-    server.child.stdin!.end()
+    server.end()
   }
   return results
 }

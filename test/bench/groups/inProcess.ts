@@ -1,254 +1,235 @@
 // The cost of the pipeline itself: a provider that answers at once.
-import { Cause, Effect, Exit, Stream } from "effect"
+import { Effect } from "effect"
 import type { LlmConfig } from "../../../src/index.ts"
-import * as CircuitBreaker from "../../../src/resilience/CircuitBreaker.ts"
-import * as Failover from "../../../src/resilience/Failover.ts"
-import * as Idempotency from "../../../src/resilience/Idempotency.ts"
-import * as RateLimiter from "../../../src/resilience/RateLimiter.ts"
-import * as ResponseCache from "../../../src/resilience/ResponseCache.ts"
-import * as Retry from "../../../src/resilience/Retry.ts"
-import * as Timeout from "../../../src/resilience/Timeout.ts"
-import { compare, type Plan, type Result, type Subject } from "../measure.ts"
-import * as Peers from "../peers.ts"
-import * as Stub from "../stubs.ts"
+import type { Case, Group, Run } from "../measure.ts"
+import type { Provider, Request } from "../peers/byHand.ts"
+import { ANSWER, type Answer, client, loop, now, off, on, overloaded, PROMPT, provider, soon } from "../stubs.ts"
 
-const GROUP = "in-process"
 const ours = "effect-resilient-llm"
-const { ANSWER, loop, off, on, PROMPT } = Stub
+const hand = "hand-written promises"
 
-const promises = (name: string, ask: () => Promise<unknown>): Subject => ({
-  name,
-  run: async (count) => {
-    for (let i = 0; i < count; i++) await ask()
-  }
-})
-const effects = (name: string, effect: Effect.Effect<unknown, unknown>, per = 1): Subject => ({
-  name,
-  run: loop(effect),
-  per
-})
-const complete = (generate: Stub.Answer, options: LlmConfig.Options = on) =>
-  Stub.client([Stub.provider(() => generate)], options).complete(PROMPT)
+const asyncLoop = (ask: () => Promise<unknown>): Run => async (count) => {
+  for (let i = 0; i < count; i++) await ask()
+}
+const complete = (generate: Answer, options: LlmConfig.Options = on): Run =>
+  loop(client([provider(() => generate)], options).complete(PROMPT))
 
+const answering = (): Promise<string> => Promise.resolve(ANSWER)
+const refusing = (): Promise<string> => Promise.reject(new Error("down"))
 /** Fails every second time. */
-const flaky = (): () => boolean => {
+const flaky = (): () => Promise<string> => {
   let k = 0
-  return () => k++ % 2 === 0
+  return () => k++ % 2 === 0 ? refusing() : answering()
 }
-const flakyAnswer = (): Stub.Answer => {
-  const isBad = flaky()
-  return Effect.suspend(() => isBad() ? Effect.fail(Stub.overloaded) : Stub.now)
+const flakyEffect = (): Answer => {
+  let k = 0
+  return Effect.suspend(() => k++ % 2 === 0 ? Effect.fail(overloaded) : now)
 }
-const flakyAsk = (): Peers.Ask => {
-  const isBad = flaky()
-  return () => isBad() ? Promise.reject(new Error("busy")) : Promise.resolve(ANSWER)
-}
-const asking: Peers.Ask = () => Promise.resolve(ANSWER)
-const refusing: Peers.Ask = () => Promise.reject(new Error("down"))
 
-/** A client whose first target's circuit is open for an hour, and one whose providers are gone after a good answer. */
-const withOpenBreaker = (): Effect.Effect<unknown, unknown> => {
+const byHand = async (...providers: ReadonlyArray<Provider>) => (await import("../peers/byHand.ts")).byHand(providers)
+const byHandLoop = async (request: Request, ...providers: ReadonlyArray<Provider>): Promise<Run> => {
+  const ask = await byHand(...providers)
+  return asyncLoop(() => ask(request))
+}
+const cockatiel = async (first: () => Promise<string>, second: () => Promise<string>) =>
+  (await import("../peers/cockatiel.ts")).cockatiel(first, second)
+const opossum = async (first: () => Promise<string>, second: () => Promise<string>) =>
+  (await import("../peers/opossum.ts")).opossum(first, second)
+
+const success: Case = {
+  subjects: {
+    [ours]: () => complete(now),
+    [hand]: () => byHandLoop({ prompt: PROMPT }, answering, answering),
+    "cockatiel": async () => asyncLoop(await cockatiel(answering, answering)),
+    "opossum + p-retry": async () => asyncLoop(await opossum(answering, answering)),
+    "Effect's own blocks": async () => {
+      const { effectBlocks } = await import("../peers/effectBlocks.ts")
+      return loop(await Effect.runPromise(Effect.scoped(effectBlocks(ANSWER, PROMPT))))
+    },
+    "LangChain": async () => {
+      const ask = (await import("../peers/langChain.ts")).langChain(ANSWER)
+      return asyncLoop(() => ask(PROMPT))
+    },
+    "AI SDK": async () => {
+      const ask = (await import("../peers/aiSdk.ts")).aiSdk(ANSWER)
+      return asyncLoop(() => ask(PROMPT))
+    }
+  }
+}
+
+const whatIsOn: Case = {
+  subjects: {
+    "the provider alone": () => loop(Effect.flatMap(now, () => Effect.void)),
+    "everything off": () => complete(now, off),
+    "everything off again": () => complete(now, off),
+    "everything on": () => complete(now),
+    ...Object.fromEntries(
+      Object.keys(off).filter((name) => name !== "bulkhead").map((name) => [
+        `all but ${name}`,
+        () => complete(now, { ...on, [name]: false })
+      ])
+    )
+  }
+}
+
+/** A pattern round an effect that succeeds, without the client. */
+const alone = <E>(make: Effect.Effect<Effect.Effect<unknown>, E>) => async (): Promise<Run> =>
+  loop(await Effect.runPromise(make))
+const work = Effect.succeed(ANSWER)
+
+const eachAlone: Case = {
+  subjects: {
+    "nothing": () => loop(work),
+    "retry": async () => loop((await import("../../../src/resilience/Retry.ts")).retry({})(work)),
+    "timeout": async () =>
+      loop(Effect.orDie((await import("../../../src/resilience/Timeout.ts")).attempt("60 seconds")(work))),
+    "circuit breaker": async () => {
+      const CircuitBreaker = await import("../../../src/resilience/CircuitBreaker.ts")
+      return alone(
+        Effect.map(CircuitBreaker.make({ key: "bench" }), (breaker) => Effect.orDie(breaker.protect(work)))
+      )()
+    },
+    "rate limiter": async () => {
+      const RateLimiter = await import("../../../src/resilience/RateLimiter.ts")
+      const limits = { capacity: 1e12, refillPerSecond: 1e9 }
+      return alone(Effect.map(RateLimiter.make(limits), (limiter) => Effect.orDie(limiter.take(1)(work))))()
+    },
+    "failover": async () => {
+      const Failover = await import("../../../src/resilience/Failover.ts")
+      return alone(
+        Effect.map(Failover.make(["a", "b"]), (failover) =>
+          Effect.orDie(
+            failover.run({ attempt: () => work, allFailed: () => "failed", allUnavailable: () => "none" })
+          ))
+      )()
+    },
+    "response cache": async () => {
+      const ResponseCache = await import("../../../src/resilience/ResponseCache.ts")
+      return alone(
+        Effect.map(
+          Effect.scoped(ResponseCache.make<string>()),
+          (cache) => ResponseCache.cached(cache, { key: "k", fresh: false })(work)
+        )
+      )()
+    },
+    "idempotency, replay": () => replayAlone(() => ""),
+    "idempotency, replay with content check": () => replayAlone(() => JSON.stringify([PROMPT]))
+  }
+}
+
+const replayAlone = async (fingerprint: () => string): Promise<Run> => {
+  const Idempotency = await import("../../../src/resilience/Idempotency.ts")
+  const produced = () => Effect.succeed({ value: ANSWER, store: true })
+  return alone(Effect.gen(function*() {
+    const flights = yield* Idempotency.make<string, never>()
+    const replay = Effect.suspend(() => flights.run({ key: "k", fingerprint: fingerprint() }, produced))
+    yield* replay
+    return Effect.orDie(replay)
+  }))()
+}
+
+/** A client whose first target's circuit is open for an hour, and one whose provider is gone after a good answer. */
+const withOpenBreaker = (): Run => {
   const circuitBreaker = { failureThreshold: 1, recoveryTimeout: "1 hour" } as const
-  const client = Stub.client(
-    [Stub.provider(() => Effect.fail(Stub.overloaded)), Stub.provider(() => Stub.now)],
+  const both = client(
+    [provider(() => Effect.fail(overloaded)), provider(() => now)],
     { ...on, circuitBreaker, retry: false }
   )
-  Effect.runSync(client.complete(PROMPT))
-  return client.complete(PROMPT)
+  Effect.runSync(both.complete(PROMPT))
+  return loop(both.complete(PROMPT))
 }
-const withStale = (): Effect.Effect<unknown, unknown> => {
+const withStale = (): Run => {
   let isDown = false
-  const generate: Stub.Answer = Effect.suspend(() => isDown ? Effect.fail(Stub.overloaded) : Stub.now)
-  const client = Stub.client([Stub.provider(() => generate)], { ...on, retry: false, circuitBreaker: false })
-  Effect.runSync(client.complete(PROMPT))
+  const generate: Answer = Effect.suspend(() => isDown ? Effect.fail(overloaded) : now)
+  const one = client([provider(() => generate)], { ...on, retry: false, circuitBreaker: false })
+  Effect.runSync(one.complete(PROMPT))
   isDown = true
-  return client.complete(PROMPT)
+  return loop(one.complete(PROMPT))
 }
-const byHandStale = async (): Promise<() => Promise<unknown>> => {
+const withStaleByHand = async (): Promise<Run> => {
   let isDown = false
-  const ask = Peers.byHand([() => isDown ? Promise.reject(new Error("down")) : Promise.resolve(ANSWER)])
-  await ask(PROMPT)
+  const ask = await byHand(() => isDown ? refusing() : answering())
+  const call = () => ask({ prompt: PROMPT })
+  await call()
   isDown = true
   // Until its breaker opens it also sleeps between retries.
-  await ask(PROMPT)
-  await ask(PROMPT)
-  return () => ask(PROMPT)
+  await call()
+  await call()
+  return asyncLoop(call)
 }
 
-/** Each pattern round an effect that succeeds, without the client. */
-const alone = Effect.gen(function*() {
-  const breaker = yield* CircuitBreaker.make({ key: "bench" })
-  const limiter = yield* RateLimiter.make({ capacity: 1e12, refillPerSecond: 1e9 })
-  const flights = yield* Idempotency.make<string, never>()
-  const failover = yield* Failover.make(["a", "b"])
-  const cache = yield* ResponseCache.make<string>()
-  const work = Effect.succeed(ANSWER)
-  const produced = () => Effect.succeed({ value: ANSWER, store: true })
-  const content = `${PROMPT} and more`
-  yield* flights.run({ key: "k", fingerprint: "" }, produced)
-  yield* flights.run({ key: "checked", fingerprint: JSON.stringify([content]) }, produced)
-  return {
-    "nothing": work,
-    "retry": Retry.retry({})(work),
-    "timeout": Timeout.attempt("60 seconds")(work),
-    "circuit breaker": breaker.protect(work),
-    "rate limiter": limiter.take(1)(work),
-    "failover": failover.run({ attempt: () => work, allFailed: () => "failed", allUnavailable: () => "none" }),
-    "response cache": ResponseCache.cached(cache, { key: "k", fresh: false })(work),
-    "idempotency, replay": flights.run({ key: "k", fingerprint: "" }, produced),
-    "idempotency, replay with content check": Effect.suspend(() =>
-      flights.run({ key: "checked", fingerprint: JSON.stringify([content]) }, produced)
-    )
-  }
-}).pipe(Effect.scoped)
-
-const openBreaker = Effect.gen(function*() {
-  const breaker = yield* CircuitBreaker.make({ key: "bench", failureThreshold: 1, recoveryTimeout: "1 hour" })
-  yield* Effect.exit(breaker.protect(Effect.fail(Stub.overloaded)))
-  const rejected = Effect.matchCause(breaker.protect(Effect.void), { onFailure: () => 0, onSuccess: () => 1 })
-  return rejected
-})
-
-const joined = (): Subject => {
-  const client = Stub.client([Stub.provider(() => Stub.soon)])
+const JOINED = 100
+const joined = (): Run => {
+  const one = client([provider(() => soon)])
   let k = 0
-  const hundred = Effect.suspend(() => {
+  return loop(Effect.suspend(() => {
     const idempotencyKey = `joined-${k++}`
     return Effect.all(
-      Array.from({ length: 100 }, () => client.complete({ prompt: PROMPT, idempotencyKey })),
+      Array.from({ length: JOINED }, () => one.complete({ prompt: PROMPT, idempotencyKey })),
       { concurrency: "unbounded", discard: true }
     )
-  })
-  return effects(ours, hundred, 100)
-}
-const joinedByHand = (): Subject => {
-  const ask = Peers.byHand([asking])
-  let k = 0
-  return {
-    name: "hand-written promises",
-    per: 100,
-    run: async (count) => {
-      for (let i = 0; i < count; i++) {
-        const key = `joined-${k++}`
-        await Promise.all(Array.from({ length: 100 }, () => ask(PROMPT, key)))
-      }
-    }
-  }
-}
-
-/** Every case with its subjects, made anew. */
-export const cases = async (): Promise<ReadonlyArray<readonly [name: string, subjects: ReadonlyArray<Subject>]>> => {
-  const blocks = await Effect.runPromise(Effect.scoped(Peers.effectBlocks))
-  const patterns = await Effect.runPromise(alone)
-  const replayed = Stub.client([Stub.provider(() => Stub.now)])
-  const byHand = Peers.byHand([asking])
-  const replay = replayed.complete({ prompt: PROMPT, idempotencyKey: "replayed" })
-  await Effect.runPromise(replay)
-  await byHand(PROMPT, "replayed")
-  const stale = await byHandStale()
-  const one = Peers.byHand([asking, asking])
-  const cockatiel = Peers.cockatiel(asking, asking)
-  const opossum = Peers.opossum(asking, asking)
-  const openCockatiel = Peers.cockatiel(refusing, asking)
-  for (let i = 0; i < 5; i++) await openCockatiel(PROMPT)
-  const langChain = Peers.langChain()
-  const aiSdk = Peers.aiSdk()
-  const retried = { ...on, retry: { baseDelay: 0 }, circuitBreaker: false } as const
-  const flakyByHand = Peers.byHand([flakyAsk()])
-  const flakyCockatiel = Peers.cockatiel(flakyAsk(), refusing)
-  const flakyOpossum = Peers.opossum(flakyAsk(), asking)
-  return [
-    ["success", [
-      effects(ours, complete(Stub.now)),
-      promises("hand-written promises", () => one(PROMPT)),
-      promises("cockatiel", () => cockatiel(PROMPT)),
-      promises("opossum + p-retry", () => opossum(PROMPT)),
-      effects("Effect's own blocks", blocks),
-      promises("LangChain", () => langChain(PROMPT)),
-      promises("AI SDK", () => aiSdk(PROMPT))
-    ]],
-    ["success, asynchronous provider", [
-      effects(ours, complete(Stub.soon)),
-      promises("hand-written promises", () => one(PROMPT))
-    ]],
-    ["what is on", [
-      effects("the provider alone", Effect.flatMap(Stub.now, () => Effect.void)),
-      effects("everything off", complete(Stub.now, off)),
-      effects("everything off again", complete(Stub.now, off)),
-      effects("everything on", complete(Stub.now)),
-      ...(Object.keys(off) as ReadonlyArray<keyof typeof off>).filter((name) => name !== "bulkhead").map((name) =>
-        effects(`all but ${name}`, complete(Stub.now, { ...on, [name]: false }))
-      )
-    ]],
-    ["each pattern alone", Object.entries(patterns).map(([name, effect]) => effects(name, effect))],
-    ["one retry", [
-      effects(ours, complete(flakyAnswer(), { ...retried, retryBudget: false })),
-      promises("hand-written promises", () => flakyByHand(PROMPT)),
-      promises("cockatiel", () => flakyCockatiel(PROMPT)),
-      promises("opossum + p-retry", () => flakyOpossum(PROMPT))
-    ]],
-    ["failover past an open breaker", [
-      effects(ours, withOpenBreaker()),
-      promises("cockatiel", () => openCockatiel(PROMPT))
-    ]],
-    ["rejection by an open breaker", [effects(ours, Effect.runSync(openBreaker))]],
-    ["replay of a given key", [
-      effects(ours, replay),
-      promises("hand-written promises", () => byHand(PROMPT, "replayed"))
-    ]],
-    ["stale answer for a failure", [effects(ours, withStale()), promises("hand-written promises", stale)]],
-    ["100 joined duplicates, per call", [joined(), joinedByHand()]]
-  ]
-}
-
-export const inProcess = async (plan: Plan): Promise<ReadonlyArray<Result>> => {
-  const results: Array<Result> = []
-  for (const [name, subjects] of await cases()) results.push(...await compare(plan, GROUP, name, subjects))
-  return results
-}
-
-// -----------------------------------------------------------------------------
-// streams
-// -----------------------------------------------------------------------------
-
-const PARTS = 100
-
-/** Reads prepared chunks; `isAsync`: each after a turn of the microtask queue, as from a socket. */
-const source = (perChunk: number, isAsync: boolean) => {
-  const chunks = Stub.chunksOf(PARTS, perChunk)
-  return Stream.fromPull(Effect.sync(() => {
-    let i = 0
-    const next = () => {
-      const chunk = chunks[i++]
-      return chunk === undefined ? Cause.done() : Exit.succeed(chunk as [typeof chunk[0] & {}])
-    }
-    return isAsync ?
-      Effect.callback<ReturnType<typeof next> extends Effect.Effect<infer A, infer _E> ? A : never, Cause.Done>(
-        (resume) => queueMicrotask(() => resume(next()))
-      ) :
-      Effect.suspend(next)
   }))
 }
+const joinedByHand = async (): Promise<Run> => {
+  const ask = await byHand(answering)
+  let k = 0
+  return asyncLoop(() => {
+    const idempotencyKey = `joined-${k++}`
+    return Promise.all(Array.from({ length: JOINED }, () => ask({ prompt: PROMPT, idempotencyKey })))
+  })
+}
 
-export const streamCases = (): ReadonlyArray<readonly [name: string, subjects: ReadonlyArray<Subject>]> =>
-  [false, true].flatMap((isAsync) =>
-    [1, 2, 5].map((perChunk) => {
-      const decoded = source(perChunk, isAsync)
-      const stream = (options: LlmConfig.Options) =>
-        Stream.runDrain(Stub.client([Stub.provider(() => Effect.never, () => decoded)], options).stream(PROMPT))
-      const name = `${perChunk} ${perChunk === 1 ? "part" : "parts"} in a chunk, ${
-        isAsync ? "asynchronous" : "at once"
-      }`
-      return [name, [
-        effects("decoding alone", Stream.runDrain(decoded), PARTS),
-        effects(ours, stream(on), PARTS),
-        effects(`${ours}, everything off`, stream(off), PARTS)
-      ]] as const
-    })
-  )
-
-export const streaming = async (plan: Plan): Promise<ReadonlyArray<Result>> => {
-  const results: Array<Result> = []
-  for (const [name, subjects] of streamCases()) results.push(...await compare(plan, "streaming", name, subjects))
-  return results
+export const inProcess: Group = {
+  success,
+  "success, asynchronous provider": {
+    subjects: {
+      [ours]: () => complete(soon),
+      [hand]: () => byHandLoop({ prompt: PROMPT }, answering, answering)
+    }
+  },
+  "what is on": whatIsOn,
+  "each pattern alone": eachAlone,
+  "one retry": {
+    subjects: {
+      [ours]: () =>
+        complete(flakyEffect(), { ...on, retry: { baseDelay: 0 }, circuitBreaker: false, retryBudget: false }),
+      [hand]: () => byHandLoop({ prompt: PROMPT }, flaky()),
+      "cockatiel": async () => asyncLoop(await cockatiel(flaky(), refusing)),
+      "opossum + p-retry": async () => asyncLoop(await opossum(flaky(), answering))
+    }
+  },
+  "failover past an open breaker": {
+    subjects: {
+      [ours]: withOpenBreaker,
+      "cockatiel": async () => {
+        const open = await cockatiel(refusing, answering)
+        for (let i = 0; i < 5; i++) await open()
+        return asyncLoop(open)
+      }
+    }
+  },
+  "rejection by an open breaker": {
+    subjects: {
+      [ours]: async () => {
+        const CircuitBreaker = await import("../../../src/resilience/CircuitBreaker.ts")
+        return alone(Effect.gen(function*() {
+          const breaker = yield* CircuitBreaker.make({ key: "bench", failureThreshold: 1, recoveryTimeout: "1 hour" })
+          yield* Effect.exit(breaker.protect(Effect.fail(overloaded)))
+          return Effect.matchCause(breaker.protect(Effect.void), { onFailure: () => 0, onSuccess: () => 1 })
+        }))()
+      }
+    }
+  },
+  "replay of a given key": {
+    subjects: {
+      [ours]: async () => {
+        const replay = client([provider(() => now)]).complete({ prompt: PROMPT, idempotencyKey: "replayed" })
+        await Effect.runPromise(replay)
+        return loop(replay)
+      },
+      [hand]: () => byHandLoop({ prompt: PROMPT, idempotencyKey: "replayed" }, answering)
+    }
+  },
+  "stale answer for a failure": { subjects: { [ours]: withStale, [hand]: withStaleByHand } },
+  "100 joined duplicates, per call": { per: JOINED, subjects: { [ours]: joined, [hand]: joinedByHand } }
 }

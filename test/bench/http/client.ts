@@ -1,7 +1,8 @@
 // One way of asking, in a process of its own: `client.ts <subject> <url>`. Reads jobs as lines of JSON, answers each with
 // a line of JSON.
 import { createInterface } from "node:readline"
-import { makers } from "./subjects.ts"
+import { inspect } from "node:util"
+import { type Asker, makers } from "./subjects.ts"
 
 interface Job {
   readonly mode: "complete" | "stream"
@@ -21,8 +22,19 @@ export interface Report {
 
 const [, , subject = "", url = ""] = process.argv
 
+/** One client for all jobs at an address, as an application has it, and its connections with it. */
+const askers = new Map<string, Promise<Asker>>()
+
+const askerOf = (path: string): Promise<Asker> => {
+  const known = askers.get(path)
+  if (known !== undefined) return known
+  const made = makers[subject]!(`${url}${path}`)
+  askers.set(path, made)
+  return made
+}
+
 const run = async ({ calls, concurrency, mode, path }: Job): Promise<Report> => {
-  const ask = (await makers[subject]!(`${url}${path}`))[mode]
+  const ask = (await askerOf(path))[mode]
   const latencies: Array<number> = []
   let left = calls
   let peak = 0
@@ -54,7 +66,7 @@ createInterface({ input: process.stdin }).on("line", (line) => {
   run(JSON.parse(line) as Job).then(
     (report) => process.stdout.write(`${JSON.stringify(report)}\n`),
     (error: unknown) => {
-      process.stderr.write(`${subject}: ${String(error)}\n`)
+      process.stderr.write(`${subject}: ${inspect(error, { depth: 8 })}\n`)
       process.exit(1)
     }
   )
