@@ -236,9 +236,11 @@ const canonicalMessages = (messages: ReadonlyArray<Prompt.Message>): ReadonlyArr
   canonical(encodeMessages(messages)) as ReadonlyArray<Prompt.MessageEncoded>
 
 /**
- * The identity of a request: the fixed-order JSON of everything that affects the answer, plus the tenant. Two requests
- * with the same identity ask the same question. Omitted fields are `null`, at the end they are left out; the leading
- * number is the version of this format.
+ * The identity of a request: what affects the answer, plus the tenant. Two requests with the same identity ask the same
+ * question.
+ *
+ * It is JSON of a fixed order, in which omitted fields are `null`, at the end left out, and the leading number is the
+ * version of this format. What is nothing but a text stands for itself, unless it could be taken for such JSON.
  *
  * @category accessors
  * @since 0.1.0
@@ -246,12 +248,12 @@ const canonicalMessages = (messages: ReadonlyArray<Prompt.Message>): ReadonlyArr
 export const identity = (request: LlmRequest): string => {
   const { maxTokens, model, prompt, responseFormat, seed, stop, temperature, tenant, toolChoice, tools, topP } = request
   let fields = ""
-  let omitted = ""
+  let omitted = 0
   const add = (value: unknown): void => {
-    if (value === undefined) omitted += ",null"
+    if (value === undefined) omitted += 1
     else {
-      fields += `${omitted},${JSON.stringify(value)}`
-      omitted = ""
+      fields += `${",null".repeat(omitted)},${JSON.stringify(value)}`
+      omitted = 0
     }
   }
   add(model)
@@ -264,16 +266,16 @@ export const identity = (request: LlmRequest): string => {
   add(toolChoice)
   add(tools && canonical(tools))
   add(responseFormat && canonical(responseFormat))
-  return `[1,${promptText(prompt)}${fields}]`
+  const text = fields === "" ? onlyText(prompt) : undefined
+  return text === undefined || text.startsWith("[") ? `[1,${JSON.stringify(prompt)}${fields}]` : text
 }
 
-// Requests are often one plain text; everything else of their prompt is known.
-const promptText = (prompt: LlmRequest["prompt"]): string => {
+const onlyText = (prompt: LlmRequest["prompt"]): string | undefined => {
   const message = prompt[0]
   return prompt.length === 1 && message?.role === "user" && typeof message.content === "string" &&
-      message.options === noOptions
-    ? `[{"content":${JSON.stringify(message.content)},"options":{},"role":"user"}]`
-    : JSON.stringify(prompt)
+      (message.options === noOptions || Object.keys(message.options ?? noOptions).length === 0)
+    ? message.content
+    : undefined
 }
 
 // Objects with sorted keys, so that the order in which a caller wrote fields does not matter.

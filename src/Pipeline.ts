@@ -27,11 +27,12 @@ import {
   type CallError,
   drain,
   emit,
-  type Fact,
+  identityOf,
   type Layer,
   nowOf,
   type Operation,
   type Served,
+  since,
   sizeOf,
   whenEnded,
   whole
@@ -54,9 +55,9 @@ import {
   type Verdict,
   withLedger
 } from "./LlmError.ts"
-import type { Hub } from "./LlmEvent.ts"
+import type { Hub, LlmEvent } from "./LlmEvent.ts"
 import type { LlmProvider } from "./LlmProvider.ts"
-import { identity, type LlmRequest } from "./LlmRequest.ts"
+import type { LlmRequest } from "./LlmRequest.ts"
 import { type Answer, isReplayable, type Source } from "./LlmResponse.ts"
 import * as Bulkhead from "./resilience/Bulkhead.ts"
 import * as CircuitBreaker from "./resilience/CircuitBreaker.ts"
@@ -226,36 +227,32 @@ export const make = (
       const deadline = request.deadline === undefined
         ? timers?.deadline ?? Infinity
         : Duration.toMillis(request.deadline)
-      const deadlineAt = startedAt + deadline
-      let question: string | undefined
       const call: Call = {
         id: ++calls,
         operation,
         request,
         context: fiber.context,
         trace: fiber.cache.tracer === undefined ? undefined : traceOf(fiber, operation, request),
-        identity: () => question ??= identity(request),
         clock,
         startedAt,
         deadline,
-        deadlineAt: () => deadlineAt,
+        until: { deadlineAt: startedAt + deadline },
         scope,
         hub,
         events: [],
         progress: {
           attempts: 0,
           target: undefined,
+          answeredAt: startedAt,
+          identity: undefined,
           idempotencyKey: request.idempotencyKey,
           sharedRefusal: undefined,
           ended: false
         }
       }
       const { model } = request
-      emit(
-        call,
-        model === undefined ? { _tag: "CallStarted", operation } : { _tag: "CallStarted", operation, model },
-        startedAt
-      )
+      const event = { _tag: "CallStarted" as const, call: call.id, at: 0, operation }
+      emit(call, model === undefined ? event : { ...event, model })
       return call
     }
 
@@ -275,7 +272,7 @@ export const make = (
       run: (call) =>
         timers === undefined && call.request.deadline !== undefined
           ? Effect.fail(new InvalidRequest({ path: "deadline", rule: "absent while `timeout` is off", kind: "given" }))
-          : run(call),
+          : run(call, call.startedAt),
       status: Effect.gen(function*() {
         const rateLimit = bucket === undefined ? undefined : yield* bucket.snapshot
         return { targets: yield* Effect.forEach(targets, (target) => statusOf(target, order)), rateLimit }
@@ -366,7 +363,7 @@ const withIdempotency = (
     }
 
     let prefix: string | undefined
-    return (call) => {
+    return (call, now) => {
       const { idempotencyKey: key, tenant } = call.request
       if (key !== undefined) {
         const scoped = JSON.stringify([call.operation, tenant ?? null, key])
@@ -375,10 +372,11 @@ const withIdempotency = (
       prefix ??= randomPrefix(Context.get(call.context, Random.Random))
       const generated = call.progress.idempotencyKey = `${prefix}-${call.id}`
       if (derive === false) {
-        emit(call, { _tag: "Idempotency", result: "generated", key: generated }, call.startedAt)
-        return next(call)
+        const at = since(call, now)
+        emit(call, { _tag: "Idempotency", call: call.id, at, result: "generated", key: generated })
+        return next(call, now)
       }
-      return share(derived, { key: `${call.operation}:${call.identity()}` }, call, orStale, next)
+      return share(derived, { key: questionOf(call) }, call, orStale, next)
     }
   })
 
@@ -405,27 +403,26 @@ const withCache = (
     )
     const cache = yield* ResponseCache.make<Answer>(store)
     const { memory } = cache
-    const keyOf = (call: Call): string => `${call.operation}:${call.identity()}`
-
     const lookup = <A, E>(
       call: Call,
       key: string,
-      then: (hit: ResponseCache.Hit<Answer> | undefined) => Effect.Effect<A, E>
+      now: number,
+      then: (hit: ResponseCache.Hit<Answer> | undefined, now: number) => Effect.Effect<A, E>
     ): Effect.Effect<A, E> =>
       memory === undefined
-        ? Effect.flatMap(cache.lookup(key), then)
-        : then(memory.lookupUnsafe(key, nowOf(call)))
+        ? Effect.flatMap(cache.lookup(key), (hit) => then(hit, nowOf(call)))
+        : then(memory.lookupUnsafe(key, now), now)
 
     const keep = (call: Call, key: string, answer: Answer): Effect.Effect<void> | undefined => {
       const told = (result: "rejected" | "stored" | "unavailable", now?: number): undefined => {
-        emit(call, { _tag: "Cache", result }, now)
+        emit(call, { _tag: "Cache", call: call.id, at: since(call, now), result })
       }
       if (!isReplayable(answer)) return told("rejected")
       const size = sizeOf(answer)
       if (memory === undefined) {
         return Effect.map(cache.store(key, answer, size), (stored) => told(stored ? "stored" : "unavailable"))
       }
-      const now = nowOf(call)
+      const now = call.progress.answeredAt
       return told(memory.storeUnsafe(key, answer, size, now) ? "stored" : "unavailable", now)
     }
 
@@ -433,13 +430,14 @@ const withCache = (
       whenEnded(served, () => keep(call, key, served.answer))
 
     /** The same question asked again in the background, by a call of its own. */
-    const refresh = ({ identity, operation, request }: Call): Effect.Effect<void, CallError> =>
+    const refresh = ({ operation, progress, request }: Call): Effect.Effect<void, CallError> =>
       Effect.withFiber((fiber) => {
         const scope = Scope.makeUnsafe()
-        const call = { ...begin(fiber, operation, request, operation === "stream" ? scope : undefined), identity }
+        const call = begin(fiber, operation, request, operation === "stream" ? scope : undefined)
+        call.progress.identity = progress.identity
         return Effect.onExit(
           Effect.flatMap(
-            Effect.flatMap(next(call), kept(call, keyOf(call))),
+            Effect.flatMap(next(call, call.startedAt), kept(call, questionOf(call))),
             (served) => Effect.map(drain(served), () => ended(call, served.source))
           ),
           (exit) => {
@@ -452,26 +450,30 @@ const withCache = (
 
     const stale = (call: Call, hit: ResponseCache.Hit<Answer>, error: CallError): Effect.Effect<Served, CallError> => {
       if (!classify(error).stale) return Effect.fail(error)
-      emit(call, { _tag: "Cache", result: "stale", age: hit.age, error: summary(error) })
-      return Effect.succeed(whole(hit.value, "stale", hit.age))
+      const { age, value } = hit
+      emit(call, { _tag: "Cache", call: call.id, at: since(call), result: "stale", age, error: summary(error) })
+      return Effect.succeed(whole(value, "stale", age))
     }
 
-    const layer: Layer = (call) => {
+    const layer: Layer = (call, asked) => {
       const { cache: wish, seed, temperature } = call.request
-      if (wish === "never") return next(call)
+      if (wish === "never") return next(call, asked)
       const mayReuse = readThrough && (wish === "always" || temperature === 0 || seed !== undefined)
-      const key = keyOf(call)
-      return lookup(call, key, (hit) => {
-        if (mayReuse && (hit === undefined || hit.state === "stale")) emit(call, { _tag: "Cache", result: "miss" })
-        if (hit === undefined) return Effect.flatMap(next(call), kept(call, key))
+      const key = questionOf(call)
+      return lookup(call, key, asked, (hit, now) => {
+        const at = since(call, now)
+        if (mayReuse && (hit === undefined || hit.state === "stale")) {
+          emit(call, { _tag: "Cache", call: call.id, at, result: "miss" })
+        }
+        if (hit === undefined) return Effect.flatMap(next(call, now), kept(call, key))
         if (mayReuse && hit.state !== "stale") {
-          emit(call, { _tag: "Cache", result: "fresh", age: hit.age })
+          emit(call, { _tag: "Cache", call: call.id, at, result: "fresh", age: hit.age })
           const served = whole(hit.value, "cache", hit.age)
           return hit.state === "fresh"
             ? Effect.succeed(served)
             : Effect.as(cache.revalidate(key, refresh(call)), served)
         }
-        return Effect.matchEffect(next(call), {
+        return Effect.matchEffect(next(call, now), {
           onSuccess: kept(call, key),
           onFailure: (error) => stale(call, hit, error)
         })
@@ -481,7 +483,8 @@ const withCache = (
     const orStale: Fallback = (call, error) =>
       call.request.cache === "never"
         ? Effect.fail(error)
-        : lookup(call, keyOf(call), (hit) => hit === undefined ? Effect.fail(error) : stale(call, hit, error))
+        : lookup(call, questionOf(call), nowOf(call), (hit) =>
+          hit === undefined ? Effect.fail(error) : stale(call, hit, error))
 
     return { layer, orStale }
   })
@@ -508,9 +511,13 @@ const withFailover = (targets: ReadonlyArray<Target>, failover: Failover.Failove
     implements Failover.Run<Served, Attempt.AttemptError, AllProvidersFailed | AllProvidersUnavailable, never>
   {
     readonly call: Call
+    readonly clock: Clock.Clock
+    readonly startedAt: number
 
-    constructor(call: Call) {
+    constructor(call: Call, now: number) {
       this.call = call
+      this.clock = call.clock
+      this.startedAt = now
     }
 
     attempt(index: number, longestHint: () => number, now: number): Effect.Effect<Served, Attempt.AttemptError> {
@@ -538,12 +545,21 @@ const withFailover = (targets: ReadonlyArray<Target>, failover: Failover.Failove
     }
 
     onSkip(index: number, { because, retryAfter }: Failover.Skip<Attempt.AttemptError>): void {
-      const fact = { _tag: "TargetSkipped" as const, target: at(index).config.id, because }
-      emit(this.call, retryAfter === undefined ? fact : { ...fact, retryAfter })
+      const { call } = this
+      const target = at(index).config.id
+      const event = { _tag: "TargetSkipped" as const, call: call.id, at: since(call), target, because }
+      emit(call, retryAfter === undefined ? event : { ...event, retryAfter })
     }
 
     onFailover(from: number, to: number): void {
-      emit(this.call, { _tag: "FailedOver", from: at(from).config.id, to: at(to).config.id })
+      const { call } = this
+      emit(call, {
+        _tag: "FailedOver",
+        call: call.id,
+        at: since(call),
+        from: at(from).config.id,
+        to: at(to).config.id
+      })
     }
 
     allFailed(failures: Failures): AllProvidersFailed | AllProvidersUnavailable {
@@ -561,11 +577,11 @@ const withFailover = (targets: ReadonlyArray<Target>, failover: Failover.Failove
     }
   }
 
-  return (call) => failover.run(new Walk(call))
+  return (call, now) => failover.run(new Walk(call, now))
 }
 
-const onlyFirst = (targets: ReadonlyArray<Target>, perTarget: PerTarget): Layer => (call) =>
-  perTarget(call, targets[0]!, nowOf(call), () => Infinity)
+const onlyFirst = (targets: ReadonlyArray<Target>, perTarget: PerTarget): Layer => (call, now) =>
+  perTarget(call, targets[0]!, now, () => Infinity)
 
 const openFor = (breaker: CircuitBreaker.CircuitBreaker, now: number): number | undefined => {
   const state = breaker.state.ref.current
@@ -587,7 +603,6 @@ const withRetry = (policy: Retry.Policy): PerTarget => (call, target, now, longe
 class Retries implements Retry.Hooks<Attempt.AttemptError> {
   readonly call: Call
   readonly target: Target
-  readonly deadlineAt: () => number
   readonly maxRetryAfter: () => number
   readonly isBlocked: ((now: number) => boolean) | undefined
   readonly withdraw: RetryBudget.RetryBudget["withdrawUnsafe"] | undefined
@@ -600,10 +615,13 @@ class Retries implements Retry.Hooks<Attempt.AttemptError> {
   ) {
     this.call = call
     this.target = target
-    this.deadlineAt = call.deadlineAt
     this.maxRetryAfter = longestHint
     this.isBlocked = breaker?.isOpenUnsafe
     this.withdraw = target.budget?.withdrawUnsafe
+  }
+
+  deadlineAt(): number {
+    return this.call.until.deadlineAt
   }
 
   launches(): number {
@@ -611,15 +629,16 @@ class Retries implements Retry.Hooks<Attempt.AttemptError> {
   }
 
   onScheduled(error: Attempt.AttemptError, delay: number, delayedBy: "backoff" | "retry-after"): void {
-    const { call, target } = this
-    const attempt = call.progress.attempts
-    emit(call, { _tag: "RetryScheduled", target: target.config.id, attempt, delay, delayedBy, error: summary(error) })
+    emit(this.call, { _tag: "RetryScheduled", ...this.facts(), delay, delayedBy, error: summary(error) })
   }
 
   onDenied(error: Attempt.AttemptError, because: Retry.Denial): void {
+    emit(this.call, { _tag: "RetryDenied", ...this.facts(), because, error: summary(error) })
+  }
+
+  private facts() {
     const { call, target } = this
-    const attempt = call.progress.attempts
-    emit(call, { _tag: "RetryDenied", target: target.config.id, attempt, because, error: summary(error) })
+    return { call: call.id, at: since(call), target: target.config.id, attempt: call.progress.attempts }
   }
 }
 
@@ -666,10 +685,16 @@ const requestFor = (call: Call, target: Target, now: number): LlmRequest => {
   const model = modelOf(call, target)
   if (logical !== undefined && model !== undefined && index > 0) {
     const mapped = Object.hasOwn(config.models ?? {}, logical) || Object.hasOwn(config.provider.models ?? {}, logical)
-    if (!mapped) emit(call, { _tag: "ModelSubstituted", target: config.id, requested: logical, model }, now)
+    if (!mapped) {
+      const at = since(call, now)
+      emit(call, { _tag: "ModelSubstituted", call: call.id, at, target: config.id, requested: logical, model })
+    }
   }
   const foreign = foreignReasoning(call.request, config.provider.reasoning)
-  if (foreign > 0) emit(call, { _tag: "ReasoningDropped", target: config.id, parts: foreign }, now)
+  if (foreign > 0) {
+    const at = since(call, now)
+    emit(call, { _tag: "ReasoningDropped", call: call.id, at, target: config.id, parts: foreign })
+  }
   const request: { -readonly [K in keyof LlmRequest]: LlmRequest[K] } = { ...call.request }
   if (model !== undefined) request.model = model
   if (idempotencyKey !== undefined) request.idempotencyKey = idempotencyKey
@@ -699,6 +724,10 @@ const statusOf = (target: Target, failover: Failover.Failover): Effect.Effect<Ta
     }
   })
 
+/** What is asked, and in which way: a stream and a whole answer are different things to keep. No identity begins so. */
+const questionOf = (call: Call): string =>
+  call.operation === "complete" ? identityOf(call) : `[${call.operation}]${identityOf(call)}`
+
 /**
  * Ends the books of a call that failed: its last event, and the ledger on its error.
  *
@@ -709,7 +738,7 @@ export const failed = <E extends LlmError>(call: Call, error: E): E => {
   return withLedger(error, [...call.events])
 }
 
-type CallEnded = Extract<Fact, { readonly _tag: "CallEnded" }>
+type CallEnded = Extract<LlmEvent, { readonly _tag: "CallEnded" }>
 
 /**
  * Publishes the end of a call, once.
@@ -720,15 +749,17 @@ export const ended = (call: Call, outcome: Source | "failure" | "interrupted" | 
   if (call.progress.ended) return
   call.progress.ended = true
   const { attempts, target } = call.progress
-  const now = nowOf(call)
-  const fact: { -readonly [K in keyof CallEnded]: CallEnded[K] } = {
+  const at = since(call)
+  const event: { -readonly [K in keyof CallEnded]: CallEnded[K] } = {
     _tag: "CallEnded",
+    call: call.id,
+    at,
     operation: call.operation,
     outcome,
-    duration: now - call.startedAt,
+    duration: at,
     attempts
   }
-  if (target !== undefined) fact.target = target
-  if (error !== undefined) fact.error = summary(error)
-  emit(call, fact, now)
+  if (target !== undefined) event.target = target
+  if (error !== undefined) event.error = summary(error)
+  emit(call, event)
 }

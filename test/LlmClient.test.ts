@@ -301,14 +301,24 @@ it("requests are plain JSON", () => {
 
 it("identity: a text and the messages it is short for ask the same question", () => {
   const id = (input: string | LlmRequest.Input) => LlmRequest.identity(Effect.runSync(LlmRequest.make(input)))
-  for (const text of ["Hi", "a \"quoted\" \u2028 \ud83d\ude00 text\n"]) {
-    assert.strictEqual(id(text), JSON.stringify([1, [{ content: text, options: {}, role: "user" }]]))
+  for (const text of ["Hi", "a \"quoted\" \u2028 \ud83d\ude00 text\n", "[1,[", "[stream]Hi"]) {
+    const json = JSON.stringify([1, [{ content: text, options: {}, role: "user" }]])
+    assert.strictEqual(id(text), text.startsWith("[") ? json : text)
     const content = [{ type: "text" as const, text }]
     for (const prompt of [text, [{ role: "user" as const, content: text }], [{ role: "user" as const, content }]]) {
       assert.strictEqual(id({ prompt }), id(text))
       assert.strictEqual(id({ prompt, seed: 1 }), id({ prompt: text, seed: 1 }))
     }
   }
+})
+
+it("identity: no text is taken for the JSON of another request", () => {
+  const id = (input: string | LlmRequest.Input) => LlmRequest.identity(Effect.runSync(LlmRequest.make(input)))
+  const other = id({ prompt: "Hi", seed: 1 })
+  assert.strictEqual(other, "[1,[{\"content\":\"Hi\",\"options\":{},\"role\":\"user\"}],null,null,null,null,1]")
+  assert.notStrictEqual(id(other), other)
+  assert.notStrictEqual(id({ prompt: [{ role: "user", content: "Hi", options: { a: { b: 1 } } }] }), id("Hi"))
+  assert.notStrictEqual(id({ prompt: [{ role: "system", content: "Hi" }] }), id("Hi"))
 })
 
 it("identity: field order does not matter, everything that affects the answer does", () => {

@@ -26,6 +26,7 @@ import {
   summary,
   TRUNCATED
 } from "../LlmError.ts"
+import type { LlmEvent } from "../LlmEvent.ts"
 import type { LlmProvider } from "../LlmProvider.ts"
 import type { LlmRequest } from "../LlmRequest.ts"
 import { type Answer, isContent, type Part, type StreamPart, type Usage } from "../LlmResponse.ts"
@@ -33,7 +34,7 @@ import type { Bulkhead, Permit } from "../resilience/Bulkhead.ts"
 import type { CircuitBreaker, Permit as Slot } from "../resilience/CircuitBreaker.ts"
 import type { RateLimiter, Reservation } from "../resilience/RateLimiter.ts"
 import * as Timeout from "../resilience/Timeout.ts"
-import { type Call, emit, type End, type Fact, followedBy, nowOf, type Rest, type Served, tell, whole } from "./call.ts"
+import { type Call, emit, type End, followedBy, nowOf, type Rest, type Served, since, tell, whole } from "./call.ts"
 
 /** Parts of a stream that are held back before its first content part; then it counts as committed. */
 const MAX_UNCOMMITTED_PARTS = 64
@@ -62,6 +63,7 @@ export type AttemptError =
   | RateLimited
   | InvalidRequest
 
+type AttemptSucceeded = Extract<LlmEvent, { readonly _tag: "AttemptSucceeded" }>
 type Mutable<A> = { -readonly [K in keyof A]: A[K] }
 type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 /** Acquires one thing: at once, and then there is nothing to run, or by an effect that waits or fails. */
@@ -107,9 +109,9 @@ export const make = (guards: Guards): (call: Call, request: LlmRequest) => Effec
 // -----------------------------------------------------------------------------
 
 const refused = (call: Call, target: string, by: "circuit-breaker" | "bulkhead" | "rate-limit"): void =>
-  emit(call, { _tag: "AttemptRefused", target, by })
+  emit(call, { _tag: "AttemptRefused", call: call.id, at: since(call), target, by })
 
-const timeLeft = (call: Call): number => Math.max(call.deadlineAt() - nowOf(call), 0)
+const timeLeft = (call: Call): number => Math.max(call.until.deadlineAt - nowOf(call), 0)
 
 const takePermit = (bulkhead: Bulkhead): Step => (attempt, restore) => {
   attempt.permit = bulkhead.tryAcquireUnsafe()
@@ -215,7 +217,9 @@ class Attempt {
   }
 
   waited(forWhat: "bulkhead" | "rate-limit", duration: number): void {
-    if (duration > 0) emit(this.call, { _tag: "Waited", target: this.guards.target, for: forWhat, duration })
+    const { call, guards } = this
+    if (duration <= 0) return
+    emit(call, { _tag: "Waited", call: call.id, at: since(call), target: guards.target, for: forWhat, duration })
   }
 
   deadlineExceeded(): DeadlineExceeded {
@@ -226,14 +230,15 @@ class Attempt {
   start(restore: Restore, now: number): Effect.Effect<Served, AttemptError> {
     const { call, guards } = this
     this.startedAt = now
-    if (this.startedAt >= call.deadlineAt()) {
+    if (this.startedAt >= call.until.deadlineAt) {
       return Effect.flatMap(this.close(Exit.void), () => Effect.fail(this.deadlineExceeded()))
     }
     this.number = ++call.progress.attempts
     call.progress.target = guards.target
     const { model } = this.request
-    const fact = { _tag: "AttemptStarted" as const, target: guards.target, attempt: this.number }
-    emit(call, model === undefined ? fact : { ...fact, model }, now)
+    const at = since(call, now)
+    const event = { _tag: "AttemptStarted" as const, call: call.id, at, target: guards.target, attempt: this.number }
+    emit(call, model === undefined ? event : { ...event, model })
     const asked = this.scope === undefined ? this.generate() : this.openStream(this.scope)
     const open = call.trace === undefined ? asked : call.trace.within(this.number, asked)
     const opened = (exit: Exit.Exit<Served, AttemptError>) => this.opened(exit)
@@ -244,7 +249,7 @@ class Attempt {
     return Timeout.boundedIn(
       restore,
       Effect.onExit(Effect.interruptible(open), opened),
-      (now) => Math.min(due, call.deadlineAt()) - now,
+      (now) => Math.min(due, call.until.deadlineAt) - now,
       (now) =>
         this.failed(
           due <= now ? new AttemptTimeout({ kind, after: Duration.millis(timers[kind]) }) : this.deadlineExceeded()
@@ -278,13 +283,15 @@ class Attempt {
     return true
   }
 
-  private fact(now: number) {
-    return { target: this.guards.target, attempt: this.number, duration: now - this.startedAt }
+  private facts(now: number) {
+    const { call, guards, number, startedAt } = this
+    return { call: call.id, at: since(call, now), target: guards.target, attempt: number, duration: now - startedAt }
   }
 
   succeeded(answer: Answer): void {
     const now = nowOf(this.call)
     if (!this.settle("success", now)) return
+    this.call.progress.answeredAt = now
     this.call.trace?.answered(this.number, answer)
     const usage = usageOf(answer)
     const input = usage?.inputTokens.total
@@ -293,18 +300,20 @@ class Attempt {
       const actual = { requests: 1, tokens: input + output, "input-tokens": input, "output-tokens": output }
       for (const reservation of this.reservations) reservation.settle(actual)
     }
-    const fact: Mutable<Extract<Fact, { readonly _tag: "AttemptSucceeded" }>> = {
+    const event: Mutable<AttemptSucceeded> = {
       _tag: "AttemptSucceeded",
+      call: this.call.id,
+      at: since(this.call, now),
       target: this.guards.target,
       attempt: this.number,
       duration: now - this.startedAt
     }
-    if (input !== undefined) fact.inputTokens = input
-    if (output !== undefined) fact.outputTokens = output
-    if (usage?.inputTokens.cacheRead !== undefined) fact.cacheReadTokens = usage.inputTokens.cacheRead
-    if (usage?.inputTokens.cacheWrite !== undefined) fact.cacheWriteTokens = usage.inputTokens.cacheWrite
-    if (usage?.outputTokens.reasoning !== undefined) fact.reasoningTokens = usage.outputTokens.reasoning
-    emit(this.call, fact, now)
+    if (input !== undefined) event.inputTokens = input
+    if (output !== undefined) event.outputTokens = output
+    if (usage?.inputTokens.cacheRead !== undefined) event.cacheReadTokens = usage.inputTokens.cacheRead
+    if (usage?.inputTokens.cacheWrite !== undefined) event.cacheWriteTokens = usage.inputTokens.cacheWrite
+    if (usage?.outputTokens.reasoning !== undefined) event.reasoningTokens = usage.outputTokens.reasoning
+    emit(this.call, event)
   }
 
   failed<E extends AttemptError | StreamInterrupted>(error: E): E {
@@ -315,11 +324,11 @@ class Attempt {
     if (error instanceof ProviderError) this.giveBackTokens(error, retryAfter, now)
     emit(this.call, {
       _tag: "AttemptFailed",
-      ...this.fact(now),
+      ...this.facts(now),
       error: summary(error),
       outcome: verdict.outcome,
       afterCommit: this.committedAt !== undefined
-    }, now)
+    })
     return error
   }
 
@@ -327,7 +336,7 @@ class Attempt {
   private left(by: "caller" | "defect"): void {
     const now = nowOf(this.call)
     if (!this.settle("ignored", now)) return
-    if (this.number > 0) emit(this.call, { _tag: "AttemptInterrupted", ...this.fact(now), by }, now)
+    if (this.number > 0) emit(this.call, { _tag: "AttemptInterrupted", ...this.facts(now), by })
     else for (const reservation of this.reservations) reservation.refund("all")
   }
 
@@ -423,7 +432,7 @@ class Attempt {
   private commit(pull: Pull.Pull<ReadonlyArray<StreamPart>, ProviderError>, parts: Array<StreamPart>): Served {
     const { call, guards } = this
     this.committedAt = nowOf(call)
-    emit(call, { _tag: "AttemptCommitted", ...this.fact(this.committedAt) }, this.committedAt)
+    emit(call, { _tag: "AttemptCommitted", ...this.facts(this.committedAt) })
     const answer = { ...this.answer(parts), cut: false }
     let delivered = parts.filter(isContent).length
     let isWhole = false
@@ -496,8 +505,8 @@ class Attempt {
     }
     const bounded = guards.timeout === undefined ? pull : Timeout.bounded(
       pull,
-      (now) => Math.min(silence.left(now), call.deadlineAt() - now),
-      (now) => this.failed(call.deadlineAt() <= now ? this.deadlineExceeded() : interruption("idle")),
+      (now) => Math.min(silence.left(now), call.until.deadlineAt - now),
+      (now) => this.failed(call.until.deadlineAt <= now ? this.deadlineExceeded() : interruption("idle")),
       this.alarm = new Timeout.Alarm()
     )
     const next: Rest = Effect.matchCauseEffect(bounded, { onSuccess: arrived, onFailure: lost })
@@ -505,7 +514,7 @@ class Attempt {
       if (isWhole) return Effect.andThen(this.close(Exit.void), Cause.done())
       if (broken !== undefined) return end(fromProvider(broken))
       const now = nowOf(call)
-      if (call.deadlineAt() <= now) return endByTimer(this.deadlineExceeded())
+      if (call.until.deadlineAt <= now) return endByTimer(this.deadlineExceeded())
       silence.start(now)
       return next
     })

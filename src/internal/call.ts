@@ -7,15 +7,12 @@ import * as Pull from "effect/Pull"
 import type * as Scope from "effect/Scope"
 import type { DeadlineExceeded, LlmError, StreamInterrupted } from "../LlmError.ts"
 import type { Hub, LlmEvent } from "../LlmEvent.ts"
-import type { LlmRequest } from "../LlmRequest.ts"
+import { identity, type LlmRequest } from "../LlmRequest.ts"
 import type { Answer, Source, StreamPart } from "../LlmResponse.ts"
 import { monotonicMillis } from "./clock.ts"
 import type { Trace } from "./trace.ts"
 
 export type Operation = "complete" | "stream"
-
-/** An event before the call has stamped it. */
-export type Fact = LlmEvent extends infer E ? E extends LlmEvent ? Omit<E, "call" | "at"> : never : never
 
 export interface Call {
   readonly id: number
@@ -26,14 +23,12 @@ export interface Call {
   readonly trace: Trace | undefined
   readonly clock: Clock
   readonly startedAt: number
-  /** Monotonic milliseconds; the longest of all callers that wait for this work. */
-  readonly deadlineAt: () => number
+  /** Monotonic milliseconds; of work that several wait for, it moves to the latest of theirs. */
+  readonly until: { readonly deadlineAt: number }
   /** Length of the caller's own deadline in milliseconds. */
   readonly deadline: number
   /** What a stream opens hangs below this scope; a `complete` opens nothing that outlives its attempts. */
   readonly scope: Scope.Closeable | undefined
-  /** What the request asks, apart from who asks; made when it is first needed. */
-  readonly identity: () => string
   readonly hub: Hub
   /** The ledger so far. */
   readonly events: Array<LlmEvent>
@@ -41,6 +36,10 @@ export interface Call {
     attempts: number
     /** The target asked last. */
     target: string | undefined
+    /** When the last attempt succeeded. */
+    answeredAt: number
+    /** What the request asks, apart from who asks; made when it is first needed. */
+    identity: string | undefined
     /** Sent upstream with every attempt: the caller's own, or a generated one. */
     idempotencyKey: string | undefined
     /** The refusal of the bucket that all targets share, if it refused. */
@@ -51,24 +50,26 @@ export interface Call {
 
 export const nowOf = (call: Call): number => monotonicMillis(call.clock)
 
+/** The `at` of an event: milliseconds since the call began. */
+export const since = (call: Call, now = nowOf(call)): number => now - call.startedAt
+
 /**
- * Stamps a fact (a fresh object, which becomes the event), adds it to the ledger and publishes it. Who has read the
- * clock in this step already says what it said.
+ * Adds an event to the ledger and publishes it. Whoever has read the clock in this step already says what it said; and
+ * events are written down whole, because it costs more to add fields to an object than to make it with them.
  */
-export const emit = (call: Call, fact: Fact, now = nowOf(call)): void => {
-  const event = fact as LlmEvent & { call: number; at: number }
-  event.call = call.id
-  event.at = now - call.startedAt
+export const emit = (call: Call, event: LlmEvent): void => {
   call.events.push(event)
   call.trace?.on(event)
   call.hub.publish(event, call.context)
 }
 
+export const identityOf = ({ progress, request }: Call): string => progress.identity ??= identity(request)
+
 /** What a call can fail with before its answer, or its stream's first content part, is there. */
 export type CallError = Exclude<LlmError, { readonly _tag: "StreamInterrupted" }>
 
-/** One layer of the pipeline. */
-export type Layer = (call: Call) => Effect.Effect<Served, CallError>
+/** One layer of the pipeline; `now` is the moment at which it is asked. */
+export type Layer = (call: Call, now: number) => Effect.Effect<Served, CallError>
 
 export type Rest = Pull.Pull<
   readonly [StreamPart, ...ReadonlyArray<StreamPart>],

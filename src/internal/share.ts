@@ -12,7 +12,19 @@ import { type Answer, isReplayable, type Source } from "../LlmResponse.ts"
 import * as Store from "../persistence/Store.ts"
 import type * as Idempotency from "../resilience/Idempotency.ts"
 import * as Timeout from "../resilience/Timeout.ts"
-import { type Call, type CallError, emit, type Layer, type Served, sizeOf, whenEnded, whole } from "./call.ts"
+import {
+  type Call,
+  type CallError,
+  emit,
+  identityOf,
+  type Layer,
+  nowOf,
+  type Served,
+  since,
+  sizeOf,
+  whenEnded,
+  whole
+} from "./call.ts"
 
 /** What callers with the same key share. */
 export interface Shared {
@@ -97,7 +109,7 @@ export const share = (
   orStale: Fallback,
   next: Layer
 ): Effect.Effect<Served, CallError> => {
-  const request = { ...name, fingerprint: call.identity(), deadlineAt: call.deadlineAt() }
+  const request = { ...name, fingerprint: identityOf(call), deadlineAt: call.until.deadlineAt }
   const served = call.operation === "complete"
     ? shareAnswer(flights, request, call, next)
     : shareStream(flights, request, call, next)
@@ -115,7 +127,7 @@ const shareAnswer = (
   let leads = false
   const work = (flight: Idempotency.Flight) => {
     leads = true
-    return Effect.mapBoth(next({ ...call, deadlineAt: () => flight.deadlineAt }), {
+    return Effect.mapBoth(next({ ...call, until: flight }, nowOf(call)), {
       onSuccess: (served) => produced(served, flights.keep, call),
       onFailure: (error) => {
         failedWork.set(error, { startedAt: call.startedAt, events: [...call.events] })
@@ -126,7 +138,7 @@ const shareAnswer = (
   const answered = flights.of.run({ ...request, onDecided: (how) => decided(call, how) }, work)
   return untilDeadline(call, answered).pipe(
     Effect.map(({ age, how, storeFailed, value }) => {
-      if (storeFailed) emit(call, { _tag: "Idempotency", result: "unavailable" })
+      if (storeFailed) unavailable(call)
       if (how === "led") return whole(value.answer, value.source, value.age)
       return how === "joined" ? joined(call, value) : replayed(value, age)
     }),
@@ -165,7 +177,7 @@ const shareStream = (
           const { abandon, complete } = entered.ticket
           const end = (exit: Exit.Exit<Idempotency.Produced<Shared>, CallError>) =>
             Effect.map(complete(exit), (storeFailed) => {
-              if (storeFailed) emit(call, { _tag: "Idempotency", result: "unavailable" })
+              if (storeFailed) unavailable(call)
             })
           const failed = (cause: Cause.Cause<LlmError>) => {
             const found = Cause.findErrorOption(cause)
@@ -183,7 +195,7 @@ const shareStream = (
             return end(Exit.fail(shared))
           }
           return Effect.flatMap(
-            Effect.tapCause(next(call), failed),
+            Effect.tapCause(next(call, nowOf(call)), failed),
             (served) => whenEnded(served, () => end(Exit.succeed(produced(served, flights.keep, call))), failed)
           )
         }
@@ -195,8 +207,12 @@ const shareStream = (
 const decided = (call: Call, result: "led" | "joined" | "replayed"): void => {
   const generated = result === "led" && call.request.idempotencyKey === undefined
   const key = call.progress.idempotencyKey
-  emit(call, { _tag: "Idempotency", result, ...(generated && key !== undefined ? { key } : undefined) })
+  const event = { _tag: "Idempotency" as const, call: call.id, at: since(call), result }
+  emit(call, generated && key !== undefined ? { ...event, key } : event)
 }
+
+const unavailable = (call: Call): void =>
+  emit(call, { _tag: "Idempotency", call: call.id, at: since(call), result: "unavailable" })
 
 const produced = ({ age, answer, source }: Served, keep: boolean, call: Call): Idempotency.Produced<Shared> => ({
   value: { answer, source, age, work: { startedAt: call.startedAt, events: [...call.events] } },
@@ -235,7 +251,7 @@ const untilDeadline = <A, E>(call: Call, self: Effect.Effect<A, E>): Effect.Effe
   Number.isFinite(call.deadline)
     ? Timeout.bounded(
       self,
-      (now) => call.deadlineAt() - now,
+      (now) => call.until.deadlineAt - now,
       () => new DeadlineExceeded({ after: Duration.millis(call.deadline) })
     )
     : self

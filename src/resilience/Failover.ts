@@ -78,6 +78,9 @@ export interface Run<A, E, E2, R> {
    * the moment at which the target was chosen.
    */
   readonly attempt: (index: number, longestHint: () => number, now: number) => Effect.Effect<A, E, R>
+  /** For who knows: the fibre's clock, and what it says at the start. */
+  readonly clock?: Clock.Clock | undefined
+  readonly startedAt?: number | undefined
   /** Is it known without a call that the target cannot serve? */
   readonly skip?: ((index: number, now: number) => Skip<E> | undefined) | undefined
   /** Is this target known to take less than another one, which found the request too large? Default: no. */
@@ -139,99 +142,138 @@ export const make = (ids: ReadonlyArray<string>, options?: Options): Effect.Effe
 /** @internal */
 export const fromPolicy = (ids: ReadonlyArray<string>, policy: Policy): Failover => {
   checkIds(ids)
-  const cooling = new Map<number, { readonly until: number; readonly error: unknown }>()
+  const cooling = new Map<number, Cooling>()
 
   const coolingDown: Failover["coolingDown"] = (index, now) => {
     const entry = cooling.get(index)
     return ids.length > 1 && entry !== undefined && entry.until > now ? entry : undefined
   }
+  const coolDown = (index: number, now: number, error: unknown): void => {
+    cooling.set(index, { until: now + policy.coolDown, error })
+  }
+  const targets: Targets = { count: ids.length, policy, coolingDown, coolDown }
 
-  const run = <A, E, E2, R>(options: Run<A, E, E2, R>): Effect.Effect<A, E | E2, R> => {
-    const skipped = (index: number, now: number): Skip<E> | undefined => {
-      if (ids.length === 1) return undefined
-      const entry = coolingDown(index, now)
-      return entry === undefined ? options.skip?.(index, now) : {
-        because: "cooling-down",
-        retryAfter: Math.ceil(entry.until - now),
-        error: () => entry.error as E // cooled down by this very run's kind of failure
-      }
+  return {
+    policy,
+    coolingDown,
+    run: (options) => {
+      const { clock, startedAt } = options
+      return clock === undefined || startedAt === undefined
+        ? Effect.clockWith((clock) => new Walk(targets, options, clock).from(0, monotonicMillis(clock)))
+        : new Walk(targets, options, clock).from(0, startedAt)
     }
+  }
+}
 
-    const from = (clock: Clock.Clock, index: number, before?: Progress<E>): Effect.Effect<A, E | E2, R> => {
-      let state = before
-      const now = monotonicMillis(clock)
-      let target = index
-      for (; target < ids.length; target++) {
-        const next = target
-        if (state?.tooLargeFor.some((other) => options.isSmaller?.(next, other)) === true) {
-          options.onSkip?.(target, { because: "context-too-small" })
-          continue
-        }
-        const skip = skipped(target, now)
-        if (skip === undefined) break
-        state ??= progress()
-        options.onSkip?.(target, skip)
-        state.skips.push({ index: target, skip })
-      }
-      if (target >= ids.length) return Effect.fail(conclude(state ?? progress()))
-      if (state?.last !== undefined) options.onFailover?.(state.last, target)
-      // A hint is worth waiting for unless a later target could serve right now.
-      const longestHint = (): number => {
-        const moment = monotonicMillis(clock)
-        for (let later = target + 1; later < ids.length; later++) {
-          if (skipped(later, moment) === undefined) return policy.maxRetryAfter
-        }
-        return Infinity
-      }
-      return Effect.catch(options.attempt(target, longestHint, now), (error) => {
-        const after = state ?? progress<E>()
-        after.last = target
-        const verdict = options.classify?.(error) ?? classify(error)
-        if (verdict.coolDown) cooling.set(target, { until: monotonicMillis(clock) + policy.coolDown, error })
-        if (verdict.failover === false) return Effect.fail(error)
-        if (isLocalRefusal(error) && ids.length > 1) {
-          const skip: Skip<E> = {
-            because: refusal[error._tag],
-            retryAfter: retryAfterMillis(error),
-            error: () => error
-          }
-          options.onSkip?.(target, skip)
-          after.skips.push({ index: target, skip })
-        } else after.failures.push({ index: target, error })
-        if (verdict.failover === "larger") after.tooLargeFor.push(target)
-        return from(clock, target + 1, after)
-      })
-    }
+interface Cooling {
+  readonly until: number
+  readonly error: unknown
+}
 
-    const conclude = (state: Progress<E>): E | E2 => {
-      const only = state.failures[0]
-      if (only === undefined) {
-        const waits = state.skips.flatMap(({ skip }) => skip.retryAfter === undefined ? [] : [skip.retryAfter])
-        return options.allUnavailable(waits.length === 0 ? undefined : Math.min(...waits))
-      }
-      if (state.failures.length === 1 && state.skips.length === 0) return only.error
-      const stand = state.skips.flatMap(({ index, skip }) =>
-        skip.error === undefined ? [] : [{ index, error: skip.error() }]
-      )
-      return options.allFailed([...state.failures, ...stand].toSorted((a, b) => a.index - b.index))
-    }
+/** What all runs share. */
+interface Targets {
+  readonly count: number
+  readonly policy: Policy
+  readonly coolingDown: Failover["coolingDown"]
+  readonly coolDown: (index: number, now: number, error: unknown) => void
+}
 
-    return Effect.clockWith((clock) => from(clock, 0))
+/** One run along the targets, and what has gone wrong in it so far. */
+class Walk<A, E, E2, R> {
+  private readonly targets: Targets
+  private readonly options: Run<A, E, E2, R>
+  private readonly clock: Clock.Clock
+  private failures: ReadonlyArray<{ readonly index: number; readonly error: E }> = none
+  private skips: ReadonlyArray<{ readonly index: number; readonly skip: Skip<E> }> = none
+  private tooLargeFor: ReadonlyArray<number> = none
+  /** The target asked last. */
+  private last: number | undefined
+
+  constructor(targets: Targets, options: Run<A, E, E2, R>, clock: Clock.Clock) {
+    this.targets = targets
+    this.options = options
+    this.clock = clock
   }
 
-  return { policy, coolingDown, run }
+  /** Asks the first target from `index` on that can be asked. */
+  from(index: number, now: number): Effect.Effect<A, E | E2, R> {
+    const { options, targets } = this
+    let target = index
+    for (; target < targets.count; target++) {
+      const skip = this.skip(target, now)
+      if (skip === undefined) break
+      options.onSkip?.(target, skip)
+      if (skip !== tooSmall) this.skips = [...this.skips, { index: target, skip }]
+    }
+    if (target >= targets.count) return Effect.fail(this.conclude())
+    if (this.last !== undefined) options.onFailover?.(this.last, target)
+    this.last = target
+    return Effect.catch(
+      options.attempt(target, () => this.longestHint(target), now),
+      (error) => this.failed(target, error)
+    )
+  }
+
+  private failed(target: number, error: E): Effect.Effect<A, E | E2, R> {
+    const { options, targets } = this
+    const verdict = options.classify?.(error) ?? classify(error)
+    const now = monotonicMillis(this.clock)
+    if (verdict.coolDown) targets.coolDown(target, now, error)
+    if (verdict.failover === false) return Effect.fail(error)
+    if (isLocalRefusal(error) && targets.count > 1) {
+      const skip: Skip<E> = {
+        because: refusal[error._tag],
+        retryAfter: retryAfterMillis(error),
+        error: () => error
+      }
+      options.onSkip?.(target, skip)
+      this.skips = [...this.skips, { index: target, skip }]
+    } else this.failures = [...this.failures, { index: target, error }]
+    if (verdict.failover === "larger") this.tooLargeFor = [...this.tooLargeFor, target]
+    return this.from(target + 1, now)
+  }
+
+  private skip(target: number, now: number): Skip<E> | undefined {
+    const { options } = this
+    if (this.tooLargeFor.some((other) => options.isSmaller?.(target, other) === true)) return tooSmall
+    return this.unavailable(target, now)
+  }
+
+  private unavailable(target: number, now: number): Skip<E> | undefined {
+    const { options, targets } = this
+    if (targets.count === 1) return undefined
+    const entry = targets.coolingDown(target, now)
+    return entry === undefined ? options.skip?.(target, now) : {
+      because: "cooling-down",
+      retryAfter: Math.ceil(entry.until - now),
+      error: () => entry.error as E // cooled down by this very kind of failure
+    }
+  }
+
+  /** A hint is worth waiting for unless a later target could serve right now. */
+  private longestHint(target: number): number {
+    const now = monotonicMillis(this.clock)
+    for (let later = target + 1; later < this.targets.count; later++) {
+      if (this.unavailable(later, now) === undefined) return this.targets.policy.maxRetryAfter
+    }
+    return Infinity
+  }
+
+  private conclude(): E | E2 {
+    const { failures, options, skips } = this
+    const only = failures[0]
+    if (only === undefined) {
+      const waits = skips.flatMap(({ skip }) => skip.retryAfter === undefined ? [] : [skip.retryAfter])
+      return options.allUnavailable(waits.length === 0 ? undefined : Math.min(...waits))
+    }
+    if (failures.length === 1 && skips.length === 0) return only.error
+    const stand = skips.flatMap(({ index, skip }) => skip.error === undefined ? [] : [{ index, error: skip.error() }])
+    return options.allFailed([...failures, ...stand].toSorted((a, b) => a.index - b.index))
+  }
 }
 
-/** What has gone wrong so far in one run. */
-interface Progress<E> {
-  readonly failures: Array<{ readonly index: number; readonly error: E }>
-  readonly skips: Array<{ readonly index: number; readonly skip: Skip<E> }>
-  readonly tooLargeFor: Array<number>
-  /** The target asked last. */
-  last: number | undefined
-}
-
-const progress = <E>(): Progress<E> => ({ failures: [], skips: [], tooLargeFor: [], last: undefined })
+const none: ReadonlyArray<never> = []
+const tooSmall = { because: "context-too-small" } as const
 
 const refusal = { CircuitOpen: "circuit-open", RateLimited: "rate-limited", BulkheadFull: "bulkhead-full" } as const
 

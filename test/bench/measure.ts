@@ -96,6 +96,17 @@ const hire = (group: string, name: string, subject: string): Worker => {
   return { name: subject, time: (count) => number({ time: count }), bytes: (count) => number({ bytes: count }), end }
 }
 
+/** How often a subject does its work in one turn. */
+const calibrate = async (worker: Worker, turn: number): Promise<number> => {
+  let count = 1
+  let took = await worker.time(count)
+  while (took < turn / 4 && count < 1e6) {
+    count *= 2
+    took = await worker.time(count)
+  }
+  return Math.max(1, Math.round(count * turn / took))
+}
+
 /** Nanoseconds and allocated bytes per call, for every subject of a case. */
 export const compare = async (
   plan: Plan,
@@ -108,13 +119,9 @@ export const compare = async (
   try {
     const counts: Array<number> = []
     for (const worker of workers) {
-      let count = 1
-      let took = await worker.time(count)
-      while (took < plan.turn / 4 && count < 1e6) {
-        count *= 2
-        took = await worker.time(count)
-      }
-      counts.push(Math.max(1, Math.round(count * plan.turn / took)))
+      // The first time it is slow, and tells nothing.
+      await calibrate(worker, plan.turn)
+      counts.push(await calibrate(worker, plan.turn))
     }
     const times = workers.map((): Array<number> => [])
     for (let round = 0; round < plan.rounds + plan.warmup; round++) {
