@@ -79,57 +79,71 @@ let defaultClock: Clock.Clock | undefined
 const isDefaultClock = (clock: Clock.Clock): boolean =>
   clock === (defaultClock ??= Context.get(Context.empty(), Clock.Clock))
 
-/** Runs `fire` after `millis` on the fibre's clock; returns what cancels it. */
-const startTimer = (fiber: Fiber.Fiber<unknown, unknown>, clock: Clock.Clock, millis: number, fire: () => void) => {
-  const wait = Math.min(Math.ceil(millis), MAX_TIMER)
-  if (isDefaultClock(clock)) {
-    // A bare timer costs a tenth of a sleeping fibre; both run the same vectors.
-    // oxlint-disable-next-line eslint/no-restricted-globals
-    const handle = setTimeout(fire, wait)
-    return () => clearTimeout(handle)
-  }
-  const sleeper = Effect.runForkWith(fiber.context)(clock.sleep(Duration.millis(wait)))
-  const forget = sleeper.addObserver((exit) => {
-    if (Exit.isSuccess(exit)) fire()
-  })
-  return () => {
-    forget()
-    sleeper.interruptUnsafe()
-  }
+/** Who waits for a timer. */
+interface Waiting {
+  /** Milliseconds it may still take. */
+  readonly left: () => number
+  /** The timer went off. */
+  readonly ring: () => void
 }
 
 /**
- * One timer for many short waits in a row, such as the pulls of a stream: it is not started anew for each of them, and
- * whoever waits when it goes off says how long it still takes.
+ * A timer. It serves many short waits in a row, such as the pulls of a stream: it is not started anew for each of them,
+ * and whoever waits when it goes off says how long it still takes.
  *
  * @internal
  */
 export class Alarm {
-  private stop: (() => void) | undefined
-  private ring: (() => void) | undefined
+  private waiting: Waiting | undefined
+  /** What runs: a bare timer, or a sleeping fibre and what makes it forget us. */
+  private timer: Parameters<typeof clearTimeout>[0]
+  private sleeper: Fiber.Fiber<void> | undefined
+  private forget: (() => void) | undefined
 
-  /** `ring` is called after `left()` milliseconds, or earlier when the timer was started for an earlier wait. */
-  set(fiber: Fiber.Fiber<unknown, unknown>, clock: Clock.Clock, left: () => number, ring: () => void): void {
-    this.ring = ring
-    if (this.stop !== undefined) return
-    const millis = left()
-    if (!Number.isFinite(millis)) return
-    this.stop = startTimer(fiber, clock, Math.max(millis, 0), () => {
-      this.stop = undefined
-      this.ring?.()
+  /** `waiting.ring` is called after `left()` milliseconds, or earlier when the timer runs for an earlier wait. */
+  set(fiber: Fiber.Fiber<unknown, unknown>, clock: Clock.Clock, waiting: Waiting): void {
+    this.waiting = waiting
+    if (this.timer !== undefined || this.sleeper !== undefined) return
+    const left = waiting.left()
+    if (!Number.isFinite(left)) return
+    const millis = Math.min(Math.ceil(Math.max(left, 0)), MAX_TIMER)
+    if (isDefaultClock(clock)) {
+      // A bare timer costs a tenth of a sleeping fibre; both run the same vectors.
+      // oxlint-disable-next-line eslint/no-restricted-globals
+      this.timer = setTimeout(goOff, millis, this)
+      return
+    }
+    this.sleeper = Effect.runForkWith(fiber.context)(clock.sleep(Duration.millis(millis)))
+    this.forget = this.sleeper.addObserver((exit) => {
+      if (Exit.isSuccess(exit)) goOff(this)
     })
   }
 
   /** Nobody waits; the timer runs on. */
   unset(): void {
-    this.ring = undefined
+    this.waiting = undefined
   }
 
   cancel(): void {
-    this.stop?.()
-    this.stop = this.ring = undefined
+    this.unset()
+    clearTimeout(this.timer)
+    this.forget?.()
+    this.sleeper?.interruptUnsafe()
+    this.stopped()
+  }
+
+  /** It has gone off. */
+  end(): void {
+    this.stopped()
+    this.waiting?.ring()
+  }
+
+  private stopped(): void {
+    this.timer = this.sleeper = this.forget = undefined
   }
 }
+
+const goOff = (alarm: Alarm): void => alarm.end()
 
 const uninterruptible = { uninterruptible: true } as const
 
@@ -175,31 +189,74 @@ export const boundedIn = <A, E, R, E2>(
     const child = Effect.runForkWith(parent.context as Context.Context<R>)(self, uninterruptible)
     const done = child.pollUnsafe()
     if (done !== undefined) return done
-    const clock = parent.getRef(Clock.Clock)
-    const alarm = shared ?? new Alarm()
-    const stop = (): void => shared === undefined ? alarm.cancel() : alarm.unset()
-    const wait = Effect.callback<A, E | E2>((resume) => {
-      const fire = (): void => {
-        const now = monotonicMillis(clock)
-        const rest = left(now)
-        if (rest > 0) return alarm.set(parent, clock, () => rest, fire)
-        forget()
-        const error = expired(now)
-        child.interruptUnsafe()
-        resume(Effect.fail(error))
-      }
-      const forget = child.addObserver((exit) => {
-        stop()
-        resume(exit)
-      })
-      // It may have ended before there was a timer to cancel.
-      if (child.pollUnsafe() === undefined) alarm.set(parent, clock, () => left(monotonicMillis(clock)), fire)
-    })
-    return Effect.onInterrupt(restore(wait), () => {
-      stop()
-      return Fiber.interrupt(child)
-    })
+    const limited = new Limited(parent, child, left, expired, shared)
+    return Effect.onInterrupt(
+      restore(Effect.callback<A, E | E2>((resume) => limited.wait(resume))),
+      () => limited.interrupt()
+    )
   })
+
+/** An effect that has suspended, and the caller that waits for it or for the timer. */
+class Limited<A, E, E2> implements Waiting {
+  private readonly caller: Fiber.Fiber<unknown, unknown>
+  private readonly child: Fiber.Fiber<A, E>
+  private readonly remaining: (now: number) => number
+  private readonly expired: (now: number) => E2
+  private readonly clock: Clock.Clock
+  private readonly alarm: Alarm
+  private readonly isShared: boolean
+  private resume: ((effect: Effect.Effect<A, E | E2>) => void) | undefined
+  private forget: (() => void) | undefined
+
+  constructor(
+    caller: Fiber.Fiber<unknown, unknown>,
+    child: Fiber.Fiber<A, E>,
+    remaining: (now: number) => number,
+    expired: (now: number) => E2,
+    shared: Alarm | undefined
+  ) {
+    this.caller = caller
+    this.child = child
+    this.remaining = remaining
+    this.expired = expired
+    this.clock = caller.getRef(Clock.Clock)
+    this.alarm = shared ?? new Alarm()
+    this.isShared = shared !== undefined
+  }
+
+  wait(resume: (effect: Effect.Effect<A, E | E2>) => void): void {
+    this.resume = resume
+    this.forget = this.child.addObserver((exit) => {
+      this.stop()
+      resume(exit)
+    })
+    // It may have ended before there was a timer to cancel.
+    if (this.child.pollUnsafe() === undefined) this.alarm.set(this.caller, this.clock, this)
+  }
+
+  left(): number {
+    return this.remaining(monotonicMillis(this.clock))
+  }
+
+  ring(): void {
+    const now = monotonicMillis(this.clock)
+    if (this.remaining(now) > 0) return this.alarm.set(this.caller, this.clock, this)
+    this.forget?.()
+    const error = this.expired(now)
+    this.child.interruptUnsafe()
+    this.resume?.(Effect.fail(error))
+  }
+
+  interrupt(): Effect.Effect<void> {
+    this.stop()
+    return Fiber.interrupt(this.child)
+  }
+
+  private stop(): void {
+    if (this.isShared) this.alarm.unset()
+    else this.alarm.cancel()
+  }
+}
 
 // -----------------------------------------------------------------------------
 // combinators

@@ -1,8 +1,6 @@
 // The chat completions protocol, as OpenAI defines it and as others speak it.
 import type * as Prompt from "effect/ai/Prompt"
 import type * as Response from "effect/ai/Response"
-import * as Result from "effect/Result"
-import * as Schema from "effect/Schema"
 import type { LlmRequest } from "../../LlmRequest.ts"
 import { type Exchange, malformed, NO_CHOICE, ofEvent, unsupported, WRONG_SHAPE } from "./errors.ts"
 import type { Protocol, StreamDecoder } from "./http.ts"
@@ -218,67 +216,48 @@ const isFirst = (choice: { readonly index?: unknown }): boolean => (choice.index
 // whole answer
 // -----------------------------------------------------------------------------
 
-const absent = <S extends Schema.Constraint>(schema: S) => Schema.optionalKey(Schema.NullOr(schema))
-const loose = Schema.optionalKey(Schema.Unknown)
-
-const Completion = Schema.Struct({
-  id: loose,
-  model: loose,
-  usage: loose,
-  citations: loose,
-  search_results: loose,
-  choices: Schema.Array(Schema.Struct({
-    index: loose,
-    finish_reason: loose,
-    // Azure leaves it out when its filter took the answer.
-    message: absent(Schema.Struct({
-      content: absent(Schema.Union([Schema.String, Schema.Array(Schema.Unknown)])),
-      reasoning_content: loose,
-      reasoning: loose,
-      refusal: loose,
-      annotations: loose,
-      function_call: loose,
-      tool_calls: absent(Schema.Array(Schema.Unknown))
-    }))
-  }))
-})
-const decodeCompletion = Schema.decodeUnknownResult(Completion)
+// By hand, because every answer comes through here: a `Schema` would copy what it checks.
+const isAbsentOr = (u: unknown, is: (u: unknown) => boolean): boolean => u === undefined || u === null || is(u)
+const isContent = (u: unknown): boolean => typeof u === "string" || Array.isArray(u)
+const isMessage = (u: unknown): boolean =>
+  isFields(u) && isAbsentOr(u["content"], isContent) && isAbsentOr(u["tool_calls"], Array.isArray)
+// Azure leaves the message out when its filter took the answer.
+const isChoice = (u: unknown): u is Fields => isFields(u) && isAbsentOr(u["message"], isMessage)
 
 const decode = (body: unknown, exchange: Exchange): ReadonlyArray<Response.PartEncoded> => {
-  if (isFields(body)) {
-    failOnError(exchange, body)
-    for (const choice of listOf(body["choices"])) failOnChoiceError(exchange, fieldsOf(choice))
-  }
-  const decoded = decodeCompletion(body)
-  if (Result.isFailure(decoded)) throw malformed(exchange, WRONG_SHAPE)
-  const completion = decoded.success
-  const choice = completion.choices.find(isFirst) ?? completion.choices[0]
-  const message = choice?.message ?? (textOf(choice?.finish_reason) === undefined ? undefined : {})
-  if (choice === undefined || message === undefined) throw malformed(exchange, NO_CHOICE)
-  const reason = finishReason(choice.finish_reason)
-  const parts: Array<Response.PartEncoded> = [metadataPart(exchange, completion.id, completion.model)]
+  if (!isFields(body)) throw malformed(exchange, WRONG_SHAPE)
+  failOnError(exchange, body)
+  const { choices, citations, id, model, search_results, usage } = body
+  for (const choice of listOf(choices)) failOnChoiceError(exchange, fieldsOf(choice))
+  if (!Array.isArray(choices) || !choices.every(isChoice)) throw malformed(exchange, WRONG_SHAPE)
+  const choice = choices.find(isFirst) ?? choices[0]
+  const given = choice?.["message"] ?? (textOf(choice?.["finish_reason"]) === undefined ? undefined : {})
+  if (choice === undefined || given === undefined) throw malformed(exchange, NO_CHOICE)
+  const message = fieldsOf(given)
+  const reason = finishReason(choice["finish_reason"])
+  const parts: Array<Response.PartEncoded> = [metadataPart(exchange, id, model)]
   takeContent(message, (type, text) => {
     const last = parts[parts.length - 1]
     if (last?.type === type) parts[parts.length - 1] = { type, text: last.text + text }
     else parts.push({ type, text })
   })
   const calls = [
-    ...message.tool_calls ?? [],
-    ...isFields(message.function_call) ? [{ function: message.function_call }] : []
+    ...listOf(message["tool_calls"]),
+    ...isFields(message["function_call"]) ? [{ function: message["function_call"] }] : []
   ]
   calls.map(fieldsOf).forEach((call, i) => {
     const { arguments: args, name } = fieldsOf(call["function"])
     if (typeof name !== "string" || name === "") return
-    const part = toolCallPart(textOf(call["id"]) ?? callId(completion.id, i), name, args, reason)
+    const part = toolCallPart(textOf(call["id"]) ?? callId(id, i), name, args, reason)
     if (part !== undefined) parts.push(part)
   })
-  const refusal = textOf(message.refusal)
+  const refusal = textOf(message["refusal"])
   const sources = new Sources()
-  for (const annotation of listOf(message.annotations)) sources.add(citedBy(annotation))
-  for (const page of pagesOf(completion.search_results, completion.citations)) sources.add(page)
+  for (const annotation of listOf(message["annotations"])) sources.add(citedBy(annotation))
+  for (const page of pagesOf(search_results, citations)) sources.add(page)
   parts.push(
     ...sources.parts(hasContent(parts)),
-    finishPart(reason, tokensOf(completion.usage), refusal === undefined ? undefined : { refusal })
+    finishPart(reason, tokensOf(usage), refusal === undefined ? undefined : { refusal })
   )
   return parts
 }

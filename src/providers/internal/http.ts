@@ -15,6 +15,7 @@ import type { HttpClientResponse } from "effect/http/HttpClientResponse"
 import * as Pull from "effect/Pull"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import * as Tracer from "effect/Tracer"
 import { ProviderError, TRUNCATED } from "../../LlmError.ts"
 import type { LlmProvider } from "../../LlmProvider.ts"
 import type { LlmRequest } from "../../LlmRequest.ts"
@@ -75,6 +76,8 @@ export interface Endpoint {
 
 const maxErrorBytes = 65_536
 const drainLimit = "100 millis"
+const JSON_TYPE = "application/json"
+const always = (): boolean => true
 const visibleAscii = /^[\x21-\x7e]{1,255}$/
 
 /** Runs a decoder; a thrown `ProviderError` is a typed failure, anything else a defect. */
@@ -93,70 +96,87 @@ export const make = (endpoint: Endpoint): Effect.Effect<LlmProvider, never, Http
     // A scope owns the connection from the first byte on, so that an interruption between headers and body closes it.
     // It is closed only when the body was not read to its end: to abort what is over costs a stack trace per call.
     const client = HttpClient.withScope(httpClient)
-    const template = HttpClientRequest.post(typeof url === "string" ? url : "", { headers: endpoint.headers })
-    // Vendors get no trace headers of ours, and their account headers show in no span. Without a tracer there is no span.
-    const privately = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> => {
-      const untraced = Effect.provideService(effect, HttpClient.TracerDisabledWhen, () => true)
-      const traced = Effect.updateContext(effect, (context: Context.Context<R>) =>
-        Context.add(
-          Context.add(context, HttpClient.TracerPropagationEnabled, false),
-          HttpHeaders.CurrentRedactedNames,
-          [...Context.get(context, HttpHeaders.CurrentRedactedNames), ...endpoint.secretHeaders]
-        ))
-      return Effect.withFiber((fiber) => fiber.cache.tracer === undefined ? untraced : traced)
-    }
+    const templateOf = (accept: string): HttpClientRequest.HttpClientRequest =>
+      HttpClientRequest.post(typeof url === "string" ? url : "", {
+        headers: { ...endpoint.headers, accept, "content-type": JSON_TYPE }
+      })
+    const forAnswers = templateOf("application/json")
+    const forStreams = templateOf("text/event-stream")
 
     const prepare = (request: LlmRequest, stream: boolean): HttpClientRequest.HttpClientRequest => {
       const model = request.model ?? endpoint.defaultModel
       if (model === undefined) throw unsupported(id, "missing_model")
-      const headers: Record<string, string> = { accept: stream ? "text/event-stream" : "application/json" }
+      const { hash, headers, method, url: fixed, urlParams } = stream ? forStreams : forAnswers
       const key = request.idempotencyKey
       try {
-        if (key !== undefined) headers["idempotency-key"] = visibleAscii.test(key) ? key : encodeURIComponent(key)
-        const body = HttpBody.text(JSON.stringify(protocol.encode(request, model, stream)), "application/json")
-        const addressed = typeof url === "string" ? template : HttpClientRequest.setUrl(template, url(model, stream))
-        return HttpClientRequest.setBody(HttpClientRequest.setHeaders(addressed, headers), body)
+        const address = typeof url === "string" ? fixed : url(model, stream)
+        const body = HttpBody.text(JSON.stringify(protocol.encode(request, model, stream)), JSON_TYPE)
+        // A copy, in one step with what the body says of itself.
+        const own = HttpHeaders.set(headers, "content-length", String(body.contentLength))
+        if (key === undefined) return HttpClientRequest.makeWith(method, address, urlParams, hash, own, body)
+        const sent = HttpHeaders.set(own, "idempotency-key", visibleAscii.test(key) ? key : encodeURIComponent(key))
+        return HttpClientRequest.makeWith(method, address, urlParams, hash, sent, body)
       } catch (error) {
         // Parameters and results of tools can hold what JSON cannot.
         throw error instanceof ProviderError ? error : unsupported(id, "not_serialisable")
       }
     }
 
+    // Vendors get no trace headers of ours, and their account headers show in no span. Without a tracer there is no span.
+    const send = (
+      request: HttpClientRequest.HttpClientRequest,
+      scope: Scope.Scope
+    ): Effect.Effect<HttpClientResponse, HttpClientError> =>
+      Effect.updateContext(client.execute(request), (context: Context.Context<never>) => {
+        const scoped = Context.add(context, Scope.Scope, scope)
+        if (Context.getOrUndefined(context, Tracer.Tracer) === undefined) {
+          return Context.add(scoped, HttpClient.TracerDisabledWhen, always)
+        }
+        return Context.add(
+          Context.add(scoped, HttpClient.TracerPropagationEnabled, false),
+          HttpHeaders.CurrentRedactedNames,
+          [...Context.get(context, HttpHeaders.CurrentRedactedNames), ...endpoint.secretHeaders]
+        )
+      })
+
     const open = (
       request: LlmRequest,
-      stream: boolean
-    ): Effect.Effect<readonly [HttpClientResponse, Exchange], ProviderError, Scope.Scope> =>
-      decoding(() => prepare(request, stream)).pipe(
-        Effect.flatMap((prepared) =>
-          authorization === undefined
-            ? privately(client.execute(prepared))
-            : Effect.flatMap(authorization, (value) =>
-              privately(client.execute(HttpClientRequest.setHeader(prepared, "authorization", value))))
-        ),
-        // A client of the user's may turn statuses into errors.
-        Effect.catch((error) =>
-          error instanceof ProviderError
-            ? Effect.fail(error)
-            : error.reason._tag === "StatusCodeError"
-            ? Effect.succeed(error.reason.response)
-            : Effect.fail(ofTransport(id, error))
-        ),
-        Effect.flatMap((response) =>
-          Clock.clockWith((clock) => {
-            const { status } = response
-            const exchange: Exchange = {
-              provider: id,
-              statuses: endpoint.statuses,
-              status,
-              headers: response.headers,
-              now: clock.currentTimeMillisUnsafe()
-            }
-            return status >= 200 && status <= 299
-              ? Effect.succeed([response, exchange] as const)
-              : Effect.flatMap(readPrefix(response), (body) => Effect.fail(ofResponse(exchange, body)))
-          })
+      stream: boolean,
+      scope: Scope.Scope
+    ): Effect.Effect<readonly [HttpClientResponse, Exchange], ProviderError> =>
+      Effect.flatMap(decoding(() => prepare(request, stream)), (prepared) => {
+        const sent = authorization === undefined ? send(prepared, scope) : Effect.flatMap(
+          authorization,
+          (value) => send(HttpClientRequest.setHeader(prepared, "authorization", value), scope)
         )
-      )
+        return Effect.matchEffect(sent, {
+          onSuccess: answered,
+          // A client of the user's may turn statuses into errors.
+          onFailure: (error) =>
+            error instanceof ProviderError
+              ? Effect.fail(error)
+              : error.reason._tag === "StatusCodeError"
+              ? answered(error.reason.response)
+              : Effect.fail(ofTransport(id, error))
+        })
+      })
+
+    const answered = (
+      response: HttpClientResponse
+    ): Effect.Effect<readonly [HttpClientResponse, Exchange], ProviderError> =>
+      Clock.clockWith((clock) => {
+        const { status } = response
+        const exchange: Exchange = {
+          provider: id,
+          statuses: endpoint.statuses,
+          status,
+          headers: response.headers,
+          now: clock.currentTimeMillisUnsafe()
+        }
+        return status >= 200 && status <= 299
+          ? Effect.succeed([response, exchange] as const)
+          : Effect.flatMap(readPrefix(response), (body) => Effect.fail(ofResponse(exchange, body)))
+      })
 
     const whole = (
       [response, exchange]: readonly [HttpClientResponse, Exchange]
@@ -177,19 +197,18 @@ export const make = (endpoint: Endpoint): Effect.Effect<LlmProvider, never, Http
       generate: (request) =>
         Effect.suspend(() => {
           const scope = Scope.makeUnsafe()
-          return Effect.flatMap(open(request, false), whole).pipe(
-            Effect.provideService(Scope.Scope, scope),
-            Effect.onError((cause) => Scope.close(scope, Exit.failCause(cause)))
+          return Effect.onError(
+            Effect.flatMap(open(request, false, scope), whole),
+            (cause) => Scope.close(scope, Exit.failCause(cause))
           )
         }),
       stream: (request) =>
         Stream.unwrap(Effect.suspend(() => {
           const scope = Scope.makeUnsafe()
           const body = { over: false }
-          const opened = Effect.provideService(open(request, true), Scope.Scope, scope)
           return Effect.andThen(
             Effect.addFinalizer((exit) => body.over ? Effect.void : Scope.close(scope, exit)),
-            Effect.flatMap(opened, ([response, exchange]) =>
+            Effect.flatMap(open(request, true, scope), ([response, exchange]) =>
               // Some servers ignore `stream: true`, and gateways answer with a JSON error under 200.
               exchange.headers["content-type"]?.startsWith("application/json") === true
                 ? Effect.map(whole([response, exchange]), (parts) => {

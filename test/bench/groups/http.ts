@@ -1,16 +1,18 @@
 // The same request over loopback HTTP by different clients, each in a process of its own, in turn.
-import type { Report } from "../http/client.ts"
+import type { Job, Report } from "../http/client.ts"
 import { makers } from "../http/subjects.ts"
 import { type Result, result, start } from "../measure.ts"
 
 const GROUP = "http"
-interface Case {
+interface Case extends Job {
   readonly name: string
-  readonly mode: "complete" | "stream"
-  readonly path: "/now" | "/late"
-  readonly concurrency: number
-  readonly calls: number
   readonly metrics: ReadonlyArray<keyof Report>
+  /**
+   * How often each client lives, and is measured, by turns with the others. One that has to rest while others work is slow
+   * afterwards, and what compilers and collectors make of a program differs by luck from process to process.
+   */
+  readonly lives: number
+  /** Measured in each life, one after the other. */
   readonly rounds: number
 }
 
@@ -25,64 +27,62 @@ const units: Record<keyof Report, string> = {
 const speed = ["cpu", "perSecond", "p50", "p99"] as const
 
 const cases = (isQuick: boolean): ReadonlyArray<Case> => {
-  const share = isQuick ? 0.1 : 1
-  const rounds = isQuick ? 1 : 5
-  const complete = { mode: "complete", path: "/now", metrics: speed, rounds } as const
+  const share = isQuick ? 0.05 : 1
+  const [lives, rounds] = isQuick ? [1, 1] : [3, 3]
+  const complete = { mode: "complete", path: "/now", metrics: speed, lives, rounds } as const
+  const counts = (warmup: number, calls: number) => ({ warmup: warmup * share, calls: calls * share })
+  const many = isQuick ? 1000 : 10_000
   return [
-    { ...complete, name: "1 at a time", concurrency: 1, calls: 2000 * share },
-    { ...complete, name: "64 at a time", concurrency: 64, calls: 5000 * share },
-    { ...complete, name: "512 at a time", concurrency: 512, calls: 5000 * share },
-    { ...complete, name: "streams of 100 chunks, 16 at a time", mode: "stream", concurrency: 16, calls: 300 * share },
+    { ...complete, name: "1 at a time", concurrency: 1, ...counts(4000, 1000) },
+    { ...complete, name: "64 at a time", concurrency: 64, ...counts(40_000, 8000) },
+    { ...complete, name: "512 at a time", concurrency: 512, ...counts(15_000, 4000) },
+    { ...complete, name: "streams of 100 chunks, 16 at a time", mode: "stream", concurrency: 16, ...counts(600, 150) },
     {
-      ...complete,
       name: "10,000 at a time, answers after 2 s",
+      mode: "complete",
       path: "/late",
-      concurrency: 10_000 * share,
-      calls: 10_000 * share,
+      concurrency: many,
+      calls: many,
+      warmup: 0,
       metrics: ["peakMegabytes", "cpu"],
+      lives: 1,
       rounds: 1
     }
   ]
 }
 
-export const http = async (isQuick: boolean): Promise<ReadonlyArray<Result>> => {
+/** One life of a client, with a server of its own. */
+const live = async (subject: string, { rounds, ...job }: Job & { readonly rounds: number }): Promise<Array<Report>> => {
   const server = start("http/server.ts", [])
-  const results: Array<Result> = []
+  const client = start("http/client.ts", [subject, `http://127.0.0.1:${await server.read()}`])
   try {
-    const url = `http://127.0.0.1:${await server.read()}`
-    for (const { metrics, name, rounds, ...job } of cases(isQuick)) {
-      const reports = new Map<string, Array<Report>>()
-      const open = (subject: string) => ({ subject, process: start("http/client.ts", [subject, url]) })
-      const close = ({ process }: ReturnType<typeof open>): void => process.end()
-      const ask = async ({ process, subject }: ReturnType<typeof open>, calls: number): Promise<void> => {
-        const report = JSON.parse(await process.ask({ ...job, calls })) as Report
-        reports.set(subject, [...reports.get(subject) ?? [], report])
-      }
-      const subjects = Object.keys(makers)
-      if (job.path === "/late") {
-        // The connections of two such clients at once are more than a server may have.
-        for (const client of subjects.map(open)) await ask(client, job.calls).finally(() => close(client))
-      } else {
-        const clients = subjects.map(open)
-        try {
-          for (const client of clients) await ask(client, Math.ceil(job.calls / 2))
-          reports.clear()
-          for (let round = 0; round < rounds; round++) {
-            for (const client of clients) await ask(client, job.calls)
-          }
-        } finally {
-          clients.forEach(close)
-        }
-      }
-      for (const [subject, all] of reports) {
-        for (const metric of metrics) {
-          const of = { group: GROUP, case: name, subject, metric, unit: units[metric] }
-          results.push(result(of, all.map((report) => report[metric])))
-        }
+    const reports: Array<Report> = []
+    for (let round = 0; round < rounds; round++) {
+      const warmup = round === 0 ? job.warmup : 0
+      reports.push(JSON.parse(await client.ask({ ...job, warmup })) as Report)
+    }
+    return reports
+  } finally {
+    client.end()
+    server.end()
+  }
+}
+
+export const http = async (isQuick: boolean): Promise<ReadonlyArray<Result>> => {
+  const results: Array<Result> = []
+  const subjects = Object.keys(makers)
+  for (const { lives, metrics, name, ...job } of cases(isQuick)) {
+    console.error(`  ${name}`)
+    const reports = subjects.map((): Array<Report> => [])
+    for (let i = 0; i < lives; i++) {
+      for (const [k, subject] of subjects.entries()) reports[k]!.push(...await live(subject, job))
+    }
+    for (const [k, subject] of subjects.entries()) {
+      for (const metric of metrics) {
+        const of = { group: GROUP, case: name, subject, metric, unit: units[metric] }
+        results.push(result(of, reports[k]!.map((report) => report[metric])))
       }
     }
-  } finally {
-    server.end()
   }
   return results
 }

@@ -4,11 +4,13 @@ import { createInterface } from "node:readline"
 import { inspect } from "node:util"
 import { type Asker, makers } from "./subjects.ts"
 
-interface Job {
+export interface Job {
   readonly mode: "complete" | "stream"
-  readonly path: string
+  readonly path: "/now" | "/late"
   readonly concurrency: number
   readonly calls: number
+  /** Calls before those that are measured. */
+  readonly warmup: number
 }
 
 /** What one job measured. Times are in microseconds. */
@@ -33,21 +35,25 @@ const askerOf = (path: string): Promise<Asker> => {
   return made
 }
 
-const run = async ({ calls, concurrency, mode, path }: Job): Promise<Report> => {
+const run = async ({ calls, concurrency, mode, path, warmup }: Job): Promise<Report> => {
   const ask = (await askerOf(path))[mode]
+  const make = async (count: number, note: (latency: number) => void): Promise<void> => {
+    let left = count
+    await Promise.all(Array.from({ length: Math.min(concurrency, count) }, async () => {
+      while (left-- > 0) {
+        const at = performance.now()
+        await ask()
+        note(performance.now() - at)
+      }
+    }))
+  }
+  await make(warmup, () => {})
   const latencies: Array<number> = []
-  let left = calls
   let peak = 0
   const watch = setInterval(() => peak = Math.max(peak, process.memoryUsage().rss), 50)
   const before = process.cpuUsage()
   const start = performance.now()
-  await Promise.all(Array.from({ length: concurrency }, async () => {
-    while (left-- > 0) {
-      const at = performance.now()
-      await ask()
-      latencies.push(performance.now() - at)
-    }
-  }))
+  await make(calls, (latency) => latencies.push(latency))
   const wall = performance.now() - start
   const { system, user } = process.cpuUsage(before)
   clearInterval(watch)
