@@ -220,6 +220,7 @@ export const make = (
     // Innermost first.
     const perTarget = backoff === undefined ? withoutRetry : withRetry(backoff)
     const overTargets = failover === false ? onlyFirst(targets, perTarget) : withFailover(targets, order, perTarget)
+    const providers = new Map(configs.map(({ id, provider }) => [id, provider.id]))
     let calls = 0
     const begin: Pipeline["begin"] = (fiber, operation, request, scope) => {
       const clock = fiber.getRef(Clock.Clock)
@@ -232,7 +233,7 @@ export const make = (
         operation,
         request,
         context: fiber.context,
-        trace: fiber.cache.tracer === undefined ? undefined : traceOf(fiber, operation, request),
+        trace: fiber.cache.tracer === undefined ? undefined : traceOf(fiber, operation, request, providers),
         clock,
         startedAt,
         deadline,

@@ -6,6 +6,7 @@ import * as Exit from "effect/Exit"
 import * as Schema from "effect/Schema"
 import * as SchemaTransformation from "effect/SchemaTransformation"
 import * as Scope from "effect/Scope"
+import type { ExternalSpan } from "effect/Tracer"
 import { DeadlineExceeded, type LlmError, ProviderError, withParts } from "../LlmError.ts"
 import { Ledger, type LlmEvent } from "../LlmEvent.ts"
 import { type Answer, isReplayable, type Source } from "../LlmResponse.ts"
@@ -38,6 +39,14 @@ export interface Shared {
 interface Work {
   readonly startedAt: number
   readonly events: ReadonlyArray<LlmEvent>
+  /** The span of the call that did it. */
+  readonly span?: ExternalSpan | undefined
+}
+
+const workOf = ({ events, startedAt, trace }: Call): Work => {
+  const span = trace?.reference()
+  const work = { startedAt, events: [...events] }
+  return span === undefined ? work : { ...work, span }
 }
 
 /** What the work behind a shared failure did. */
@@ -130,7 +139,7 @@ const shareAnswer = (
     return Effect.mapBoth(next({ ...call, until: flight }, nowOf(call)), {
       onSuccess: (served) => produced(served, flights.keep, call),
       onFailure: (error) => {
-        failedWork.set(error, { startedAt: call.startedAt, events: [...call.events] })
+        failedWork.set(error, workOf(call))
         return error
       }
     })
@@ -191,7 +200,7 @@ const shareStream = (
             if (error._tag === "DeadlineExceeded") return abandon
             // Those who waited have received nothing of the broken stream.
             const shared = (error._tag === "StreamInterrupted" ? withParts(error, 0) : error) as CallError
-            failedWork.set(shared, { startedAt: call.startedAt, events: [...call.events] })
+            failedWork.set(shared, workOf(call))
             return end(Exit.fail(shared))
           }
           return Effect.flatMap(
@@ -215,7 +224,7 @@ const unavailable = (call: Call): void =>
   emit(call, { _tag: "Idempotency", call: call.id, at: since(call), result: "unavailable" })
 
 const produced = ({ age, answer, source }: Served, keep: boolean, call: Call): Idempotency.Produced<Shared> => ({
-  value: { answer, source, age, work: { startedAt: call.startedAt, events: [...call.events] } },
+  value: { answer, source, age, work: workOf(call) },
   store: keep && source === "provider" && isReplayable(answer),
   size: sizeOf(answer) + call.events.length * BYTES_PER_EVENT
 })
@@ -238,7 +247,8 @@ const alsoFailed = (call: Call, error: CallError): CallError => {
   return error
 }
 
-const adopt = (call: Call, { events, startedAt }: Work): void => {
+const adopt = (call: Call, { events, span, startedAt }: Work): void => {
+  if (span !== undefined) call.trace?.joined(span)
   const shift = startedAt - call.startedAt
   for (const event of events) {
     if (event._tag !== "CallStarted" && event._tag !== "CallEnded" && event._tag !== "Idempotency") {

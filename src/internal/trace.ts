@@ -26,20 +26,18 @@ export interface Trace {
   readonly joined: (leader: Tracer.ExternalSpan) => void
 }
 
-/** `undefined` while no tracer is installed. `providers` names the provider behind each target. */
+/** `undefined` while no tracer is installed. `providers` names the provider of each target. */
 export const traceOf = (
   fiber: Fiber.Fiber<unknown, unknown>,
   operation: "complete" | "stream",
   request: LlmRequest,
-  providers: ReadonlyMap<string, string> = unknownProviders
+  providers: ReadonlyMap<string, string>
 ): Trace | undefined => {
   const { tracer, tracerEnabled } = fiber.cache
   return tracer === undefined || !tracerEnabled
     ? undefined
     : new CallTrace(fiber, tracer, operation, request, providers)
 }
-
-const unknownProviders: ReadonlyMap<string, string> = new Map()
 
 type Attributes = Readonly<Record<string, unknown>>
 type Of<Tag extends LlmEvent["_tag"]> = Extract<LlmEvent, { readonly _tag: Tag }>

@@ -8,9 +8,10 @@
  * @since 0.1.0
  * @see https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/
  */
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import type * as Metric from "effect/Metric"
+import * as Metric from "effect/Metric"
 import type * as Scope from "effect/Scope"
 import { providerName } from "../internal/trace.ts"
 import type { ErrorSummary, LlmEvent } from "../LlmEvent.ts"
@@ -34,9 +35,10 @@ export interface Options {
 }
 
 /**
- * Installs the metrics for the clients that this layer is provided to. Counters live as long as the layer, gauges as
- * long as their client; where several clients have a target of the same name, lines and permits add up, and of the
- * circuits the worst shows.
+ * Installs the metrics for the clients that this layer is provided to. Counters live as long as the registry that they are
+ * in, as all of Effect's do, so that a last export finds them; gauges as long as their client. Clients, and layers, that
+ * share a registry share its numbers: where several have a target of the same name, counts, lines and permits add up, and
+ * of the circuits the worst shows.
  *
  * **Example** (Counting attempts)
  *
@@ -57,7 +59,8 @@ export interface Options {
  *   const calls = (yield* Metric.snapshot).find(({ id }) => id === "llm_calls_total")
  *   return calls?.attributes
  * })
- * const attributes = await Effect.runPromise(Effect.provide(program, live))
+ * const alone = Effect.provideService(Metric.MetricRegistry, new Map()) // as in tests: numbers of its own
+ * const attributes = await Effect.runPromise(alone(Effect.provide(program, live)))
  * attributes // => { operation: "complete", target: "app/Vendor", outcome: "provider" }
  * ```
  *
@@ -80,124 +83,165 @@ interface Watched {
   readonly targets: ReadonlyArray<string>
 }
 
-/** The numbers of one layer, and the observer that counts into them. */
-const make = (options: Options): Effect.Effect<LlmObserver.Observer, never, Scope.Scope> =>
-  Effect.gen(function*() {
-    const context = yield* Effect.context()
-    const registrations: Array<Metric.Registration> = []
-    yield* Effect.addFinalizer(() =>
-      Effect.sync(() => {
-        for (const { remove } of registrations) remove()
-      })
+/** The numbers in one registry. */
+class Numbers {
+  readonly running = { complete: 0, stream: 0 }
+  private readonly context: Context.Context<never>
+  private readonly families = new Map<Definition, Family>()
+  private readonly watched = new Set<Watched>()
+  private readonly gauges = new Map<string, ReadonlyArray<Metric.Registration>>()
+
+  constructor(context: Context.Context<never>) {
+    this.context = context
+    for (const operation of ["complete", "stream"] as const) {
+      gauge(llm.inFlight, context, [operation], () => this.running[operation])
+    }
+  }
+
+  of(definition: Definition): Family {
+    const known = this.families.get(definition)
+    if (known !== undefined) return known
+    const family = new Family(definition, this.context)
+    this.families.set(definition, family)
+    return family
+  }
+
+  // --- gauges: what the clients' own status says, when somebody looks ----------
+
+  watch(client: LlmObserver.Observed): Effect.Effect<void, never, Scope.Scope> {
+    return Effect.gen({ self: this }, function*() {
+      const status = Effect.runSyncWith(yield* Effect.context())
+      const one: Watched = { status: () => status(client.status), targets: client.targets.map(({ id }) => id) }
+      yield* Effect.acquireRelease(
+        Effect.sync(() => this.show(one)),
+        () => Effect.sync(() => this.hide(one))
+      )
+    })
+  }
+
+  private show(one: Watched): void {
+    this.watched.add(one)
+    const status = one.status()
+    for (const target of one.targets) {
+      const name = `target ${target}`
+      if (!this.gauges.has(name)) this.gauges.set(name, this.ofTarget(target, status))
+    }
+    if (!this.gauges.has(SHARED)) this.gauges.set(SHARED, this.ofAll(status))
+  }
+
+  private hide(one: Watched): void {
+    this.watched.delete(one)
+    const left = new Set([...this.watched].flatMap(({ targets }) => targets).map((target) => `target ${target}`))
+    if (this.watched.size > 0) left.add(SHARED)
+    for (const [name, registered] of this.gauges) {
+      if (left.has(name)) continue
+      for (const { remove } of registered) remove()
+      this.gauges.delete(name)
+    }
+  }
+
+  private statuses(target: string): ReadonlyArray<TargetStatus> {
+    return [...this.watched].flatMap(({ status, targets }) =>
+      targets.includes(target) ? status().targets.filter(({ id }) => id === target) : []
     )
-    const family = (definition: Definition): Family => new Family(definition, context, registrations)
+  }
+
+  private ofTarget(target: string, { targets }: Status): ReadonlyArray<Metric.Registration> {
+    const own = targets.find(({ id }) => id === target)
+    const add = (definition: Definition, labels: ReadonlyArray<string>, read: () => number) =>
+      gauge(definition, this.context, [target, ...labels], read)
+    const sum = (read: (status: TargetStatus) => number | undefined) => (): number =>
+      this.statuses(target).reduce((total, status) => total + (read(status) ?? 0), 0)
+    return [
+      ...(own?.circuit === undefined ? [] : [
+        add(llm.breaker, [], () => Math.max(0, ...this.statuses(target).map(({ circuit }) => levelOf(circuit?.state))))
+      ]),
+      ...(own?.bulkhead === undefined ? [] : [
+        add(llm.permits, [], sum(({ bulkhead }) => bulkhead?.inUse)),
+        add(llm.permitsLimit, [], sum(({ bulkhead }) => bulkhead?.maxConcurrent)),
+        add(llm.queueDepth, ["bulkhead"], sum(({ bulkhead }) => bulkhead?.queued)),
+        add(llm.queueLimit, ["bulkhead"], sum(({ bulkhead }) => bulkhead?.maxQueued))
+      ]),
+      ...(own?.limits === undefined ? [] : [
+        add(llm.queueDepth, ["limits"], sum(({ limits }) => limits?.queued)),
+        add(llm.queueLimit, ["limits"], sum(({ limits }) => limits?.maxQueued))
+      ]),
+      ...(own?.retryBudget === undefined ? [] : [add(llm.budget, [], sum(({ retryBudget }) => retryBudget))])
+    ]
+  }
+
+  private ofAll({ rateLimit }: Status): ReadonlyArray<Metric.Registration> {
+    if (rateLimit === undefined) return []
+    const add = (definition: Definition, read: (status: Status) => number | undefined) =>
+      gauge(
+        definition,
+        this.context,
+        [SHARED, "rate-limit"],
+        () => [...this.watched].reduce((total, { status }) => total + (read(status()) ?? 0), 0)
+      )
+    return [
+      add(llm.queueDepth, (status) => status.rateLimit?.queued),
+      add(llm.queueLimit, (status) => status.rateLimit?.maxQueued)
+    ]
+  }
+}
+
+type Registry = (typeof Metric.MetricRegistry)["Service"]
+type Attributes = (typeof Metric.CurrentMetricAttributes)["Service"]
+
+// By registry, and by the attributes that all metrics of a program may have.
+const numbers = new WeakMap<Registry, WeakMap<Attributes, Numbers>>()
+
+const numbersIn = (registry: Registry, attributes: Attributes): Numbers => {
+  const ofRegistry = numbers.get(registry) ?? new WeakMap<Attributes, Numbers>()
+  numbers.set(registry, ofRegistry)
+  const known = ofRegistry.get(attributes)
+  if (known !== undefined) return known
+  const context = Context.add(
+    Context.make(Metric.MetricRegistry, registry),
+    Metric.CurrentMetricAttributes,
+    attributes
+  )
+  const made = new Numbers(context)
+  ofRegistry.set(attributes, made)
+  return made
+}
+
+/** The observer that counts. */
+const make = (options: Options): Effect.Effect<LlmObserver.Observer> =>
+  Effect.gen(function*() {
+    const counted = numbersIn(yield* Metric.MetricRegistry, yield* Metric.CurrentMetricAttributes)
     const own = {
-      calls: family(llm.calls),
-      attempts: family(llm.attempts),
-      retries: family(llm.retries),
-      retriesDenied: family(llm.retriesDenied),
-      failovers: family(llm.failovers),
-      skips: family(llm.skips),
-      rejections: family(llm.rejections),
-      transitions: family(llm.transitions),
-      idempotency: family(llm.idempotency),
-      cache: family(llm.cache),
-      tokens: family(llm.tokens),
-      callDuration: family(llm.callDuration),
-      attemptDuration: family(llm.attemptDuration),
-      firstPart: family(llm.firstPart),
-      wait: family(llm.wait),
-      staleAge: family(llm.staleAge)
+      calls: counted.of(llm.calls),
+      attempts: counted.of(llm.attempts),
+      retries: counted.of(llm.retries),
+      retriesDenied: counted.of(llm.retriesDenied),
+      failovers: counted.of(llm.failovers),
+      skips: counted.of(llm.skips),
+      rejections: counted.of(llm.rejections),
+      transitions: counted.of(llm.transitions),
+      idempotency: counted.of(llm.idempotency),
+      cache: counted.of(llm.cache),
+      tokens: counted.of(llm.tokens),
+      callDuration: counted.of(llm.callDuration),
+      attemptDuration: counted.of(llm.attemptDuration),
+      firstPart: counted.of(llm.firstPart),
+      wait: counted.of(llm.wait),
+      staleAge: counted.of(llm.staleAge)
     }
     const convention: Convention = conventions[options.semconv ?? "1.41.0"]
-    const counted = new Map(convention.usage.map(([, definition]) => [definition, family(definition)]))
     const genAi = {
-      duration: family(convention.duration),
-      firstChunk: family(convention.firstChunk),
+      duration: counted.of(convention.duration),
+      firstChunk: counted.of(convention.firstChunk),
       usage: convention.usage.map(([direction, definition, type]) => ({
         direction,
         isCounter: definition.kind === "counter",
-        family: counted.get(definition)!,
+        family: counted.of(definition),
         type: type === undefined ? [] : [type]
       }))
     }
     const known = options.models === undefined ? undefined : new Set(options.models)
-    const running = { complete: 0, stream: 0 }
-    for (const operation of ["complete", "stream"] as const) {
-      registrations.push(gauge(llm.inFlight, context, [operation], () => running[operation]))
-    }
-
-    // --- gauges: what the clients' own status says, when somebody looks ----------
-
-    const watched = new Set<Watched>()
-    const gauges = new Map<string, Array<Metric.Registration>>()
-    const statuses = (target: string): ReadonlyArray<TargetStatus> =>
-      [...watched].flatMap(({ status, targets }) =>
-        targets.includes(target) ? status().targets.filter(({ id }) => id === target) : []
-      )
-    const sum = (target: string, read: (status: TargetStatus) => number | undefined) => (): number =>
-      statuses(target).reduce((total, status) => total + (read(status) ?? 0), 0)
-    const shared = (read: (status: Status) => number | undefined) => (): number =>
-      [...watched].reduce((total, { status }) => total + (read(status()) ?? 0), 0)
-
-    const show = (name: string, has: (status: Status) => ReadonlyArray<Metric.Registration>, status: Status): void => {
-      if (!gauges.has(name)) gauges.set(name, [...has(status)])
-    }
-    const ofTarget = (target: string) => (status: Status): ReadonlyArray<Metric.Registration> => {
-      const own = status.targets.find(({ id }) => id === target)
-      const add = (definition: Definition, labels: ReadonlyArray<string>, read: () => number) =>
-        gauge(definition, context, [target, ...labels], read)
-      return [
-        ...(own?.circuit === undefined ? [] : [
-          add(llm.breaker, [], () => Math.max(0, ...statuses(target).map(({ circuit }) => levelOf(circuit?.state))))
-        ]),
-        ...(own?.bulkhead === undefined ? [] : [
-          add(llm.permits, [], sum(target, ({ bulkhead }) => bulkhead?.inUse)),
-          add(llm.permitsLimit, [], sum(target, ({ bulkhead }) => bulkhead?.maxConcurrent)),
-          add(llm.queueDepth, ["bulkhead"], sum(target, ({ bulkhead }) => bulkhead?.queued)),
-          add(llm.queueLimit, ["bulkhead"], sum(target, ({ bulkhead }) => bulkhead?.maxQueued))
-        ]),
-        ...(own?.limits === undefined ? [] : [
-          add(llm.queueDepth, ["limits"], sum(target, ({ limits }) => limits?.queued)),
-          add(llm.queueLimit, ["limits"], sum(target, ({ limits }) => limits?.maxQueued))
-        ]),
-        ...(own?.retryBudget === undefined ? [] : [
-          add(llm.budget, [], sum(target, ({ retryBudget }) => retryBudget))
-        ])
-      ]
-    }
-    const ofAll = ({ rateLimit }: Status): ReadonlyArray<Metric.Registration> =>
-      rateLimit === undefined ? [] : [
-        gauge(llm.queueDepth, context, [SHARED, "rate-limit"], shared((status) => status.rateLimit?.queued)),
-        gauge(llm.queueLimit, context, [SHARED, "rate-limit"], shared((status) => status.rateLimit?.maxQueued))
-      ]
-
-    const watch = (client: LlmObserver.Observed): Effect.Effect<void, never, Scope.Scope> =>
-      Effect.gen(function*() {
-        const status = Effect.runSyncWith(yield* Effect.context())
-        const one: Watched = { status: () => status(client.status), targets: client.targets.map(({ id }) => id) }
-        yield* Effect.acquireRelease(
-          Effect.sync(() => {
-            watched.add(one)
-            const now = one.status()
-            for (const target of one.targets) show(`target ${target}`, ofTarget(target), now)
-            show(SHARED, ofAll, now)
-          }),
-          () =>
-            Effect.sync(() => {
-              watched.delete(one)
-              const left = new Set([...watched].flatMap(({ targets }) => targets).map((target) => `target ${target}`))
-              if (watched.size > 0) left.add(SHARED)
-              for (const [name, registered] of gauges) {
-                if (left.has(name)) continue
-                for (const { remove } of registered) remove()
-                gauges.delete(name)
-              }
-            })
-        )
-      })
-
-    // --- counters and distributions: what happens -------------------------------
+    const { running } = counted
 
     /** Prometheus sees a counter grow only from its second reading on, so what alerts wait for begins at zero. */
     const expect = (target: string): void => {
@@ -213,7 +257,7 @@ const make = (options: Options): Effect.Effect<LlmObserver.Observer, never, Scop
 
     return (client) =>
       Effect.gen(function*() {
-        yield* watch(client)
+        yield* counted.watch(client)
         for (const { id } of client.targets) expect(id)
         const providers = new Map(client.targets.map(({ id, provider }) => [id, provider]))
         const operations = new Map<number, "complete" | "stream">()

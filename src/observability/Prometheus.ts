@@ -23,7 +23,7 @@ import { prometheusNames } from "./internal/table.ts"
  * **Example** (What a scrape sees)
  *
  * ```ts import.meta.vitest
- * import { Effect, Layer } from "effect"
+ * import { Effect, Layer, Metric } from "effect"
  * import { LlmClient } from "effect-resilient-llm"
  * import { Metrics, Prometheus } from "effect-resilient-llm/observability"
  * import { ScriptedProvider } from "effect-resilient-llm/testing"
@@ -38,7 +38,8 @@ import { prometheusNames } from "./internal/table.ts"
  *   yield* client.complete("Hi")
  *   return (yield* Prometheus.text).split("\n").filter((line) => line.startsWith("llm_attempts_total"))
  * })
- * const lines = await Effect.runPromise(Effect.provide(program, live))
+ * const alone = Effect.provideService(Metric.MetricRegistry, new Map()) // as in tests: numbers of its own
+ * const lines = await Effect.runPromise(alone(Effect.provide(program, live)))
  * lines // => ['llm_attempts_total{target="vendor",provider="vendor",operation="complete",outcome="success"} 1']
  * ```
  *

@@ -1,11 +1,12 @@
-// Ledgers, events, spans and log lines of one run say the same.
+// Ledgers, events, spans, log lines and counters of one run say the same.
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Logger, Option, References } from "effect"
+import { Effect, Exit, Layer, Logger, Metric, Option, References, Scope } from "effect"
 import { type LlmEvent, LlmObserver, type LlmRequest } from "effect-resilient-llm"
-import { Logging } from "effect-resilient-llm/observability"
+import { Logging, Metrics } from "effect-resilient-llm/observability"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { type Plan, run, settings, targetIds } from "../conformance/Chaos.run.ts"
 import { ask, failure, kinds, type Rig, rig, timed, vector } from "../support.ts"
+import { counters, tally } from "./metrics.ts"
 import { type Recorded, Recorder } from "./spans.ts"
 
 const F = ScriptedProvider.overloaded
@@ -180,8 +181,14 @@ const watch = () => {
     const [text] = message as ReadonlyArray<unknown>
     lines.push({ message: text, level: logLevel, facts: fiber.getRef(References.CurrentLogAnnotations) })
   })
+  const registry: (typeof Metric.MetricRegistry)["Service"] = new Map()
+  const metrics = Layer.buildWithScope(Metrics.layer(), Scope.makeUnsafe()).pipe(
+    Effect.provideService(Metric.MetricRegistry, registry),
+    Effect.runSync
+  )
   const on = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
     effect.pipe(
+      Effect.provide(metrics),
       Effect.provide(Logging.layer({ level: () => "Info" })),
       Effect.provide(LlmObserver.layer(() => Effect.succeed((event) => void events.push(event)))),
       Effect.provideService(Logger.CurrentLoggers, new Set([logger])),
@@ -215,6 +222,11 @@ const watch = () => {
       lines.filter(({ facts }) => facts["llm.call"] === undefined).map(({ message }) => message),
       events.flatMap((event) => event._tag === "CircuitChanged" ? [`LLM circuit is ${event.to}`] : []),
       "lines and circuits"
+    )
+    assert.deepStrictEqual(
+      [...Effect.runSync(Effect.provideService(counters, Metric.MetricRegistry, registry))].toSorted(),
+      [...tally(events)].toSorted(),
+      "counters and events"
     )
     for (const span of seen.spans) assert.strictEqual(span.ends, 1, `${span.name} ended ${span.ends} times`)
   }
@@ -264,7 +276,7 @@ describe.each(kinds)("%s", (kind) => {
     })))
 
   it.effect(
-    "a scripted run of everything: ledgers, events, spans and lines agree",
+    "a scripted run of everything: ledgers, events, spans, lines and counters agree",
     () =>
       vector(Effect.gen(function*() {
         const { agree, events, on, seen } = watch()

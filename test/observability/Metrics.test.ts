@@ -1,13 +1,13 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Layer, Metric, Scope, Stream } from "effect"
-import { type LlmEvent, LlmObserver } from "effect-resilient-llm"
+import { LlmObserver } from "effect-resilient-llm"
 import { Metrics } from "effect-resilient-llm/observability"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
 import { run, settings } from "../conformance/Chaos.run.ts"
 import { always, F, S } from "../conformance/support.ts"
 import { ask, fork, kinds, rig, success, timed, vector } from "../support.ts"
-import { measured, observed, series, total } from "./metrics.ts"
+import { counters, measured, observed, series, tally, total } from "./metrics.ts"
 
 describe.each(kinds)("%s", (kind) => {
   it.effect("M2 100 concurrent failures: exactly one circuit opens", () =>
@@ -169,116 +169,42 @@ describe.each(kinds)("%s", (kind) => {
     })).pipe(measured({ models: ["known"] })))
 })
 
-it.effect("gauges end with their client, counters with the layer; equal targets of two clients add up", () =>
+it.effect("gauges end with their client; equal targets of two clients, and of two layers, add up", () =>
   Effect.gen(function*() {
-    const registry = yield* Metric.MetricRegistry
-    const layer = yield* Scope.make()
-    const metrics = yield* Layer.buildWithScope(Metrics.layer(), layer)
     const scopes = [yield* Scope.make(), yield* Scope.make()]
     const options = { bulkhead: { maxConcurrent: 3 } }
     const clients = yield* Effect.forEach(
       scopes,
       (scope) =>
-        rig([always(ScriptedProvider.hang)], options).pipe(Scope.provide(scope), Effect.provideContext(metrics))
+        Effect.flatMap(
+          Layer.build(Metrics.layer()),
+          (metrics) => Effect.provide(rig([always(ScriptedProvider.hang)], options), metrics)
+        ).pipe(Scope.provide(scope))
     )
     const fibers = yield* Effect.forEach(clients, ({ client }) => fork(Effect.exit(client.complete("Hi"))))
+    assert.strictEqual(yield* total("llm_calls_in_flight"), 2)
     assert.strictEqual(yield* total("llm_permits_in_use", { target: "p" }), 2)
     assert.strictEqual(yield* total("llm_permits_limit", { target: "p" }), 6)
     yield* Scope.close(scopes[0]!, Exit.void)
     assert.strictEqual(yield* total("llm_permits_limit", { target: "p" }), 3)
     yield* Scope.close(scopes[1]!, Exit.void)
     assert.deepStrictEqual(yield* series("llm_permits_limit"), [])
-    assert.strictEqual(yield* total("llm_calls_total", { outcome: "interrupted" }), 2)
     assert.strictEqual(yield* total("llm_calls_in_flight"), 0)
-    yield* Scope.close(layer, Exit.void)
-    assert.strictEqual(registry.size, 0)
+    assert.strictEqual(yield* total("llm_calls_total", { outcome: "interrupted" }), 2)
     yield* Effect.forEach(fibers, Fiber.await)
   }).pipe(Effect.provideService(Metric.MetricRegistry, new Map())))
+
+it.effect("attributes that all metrics of a program have are theirs too", () =>
+  Effect.gen(function*() {
+    const r = yield* rig([always(S)])
+    yield* r.client.complete("Hi")
+    assert.strictEqual(yield* total("llm_calls_total", { service: "shop", outcome: "provider" }), 1)
+    assert.strictEqual(yield* total("llm_calls_in_flight", { service: "shop" }), 0)
+  }).pipe(measured(), Effect.provideService(Metric.CurrentMetricAttributes, { service: "shop" }), Effect.scoped))
 
 // -----------------------------------------------------------------------------
 // events and counters cannot disagree
 // -----------------------------------------------------------------------------
-
-const classOf = ({ reason, tag }: LlmEvent.ErrorSummary): string => tag === "ProviderError" ? reason! : tag
-
-/** Counts what the events of a run say, by the simplest means. */
-const tally = (events: ReadonlyArray<LlmEvent.LlmEvent>): ReadonlyMap<string, number> => {
-  const counts = new Map<string, number>()
-  const add = (name: string, labels: Record<string, string>, by = 1): void => {
-    const key = JSON.stringify([name, Object.entries(labels).filter(([, value]) => value !== "").toSorted()])
-    counts.set(key, (counts.get(key) ?? 0) + by)
-  }
-  const operations = new Map<number, string>()
-  const ended = (
-    event: { readonly call: number; readonly target: string },
-    outcome: string,
-    error: string
-  ): void => {
-    const { call, target } = event
-    const operation = operations.get(call)!
-    add("llm_attempts_total", { target, provider: target, operation, outcome, error })
-    add("llm_attempt_duration_seconds", { target, outcome, unit: "s" })
-  }
-  for (const event of events) {
-    switch (event._tag) {
-      case "CallStarted":
-        operations.set(event.call, event.operation)
-        break
-      case "AttemptSucceeded":
-        ended(event, "success", "")
-        for (const [direction, count] of [["input", event.inputTokens], ["output", event.outputTokens]] as const) {
-          if (count !== undefined) {
-            add("llm_tokens_total", { target: event.target, direction, unit: "{token}" }, count)
-          }
-        }
-        break
-      case "AttemptFailed":
-        ended(event, event.outcome, classOf(event.error))
-        break
-      case "AttemptInterrupted":
-        ended(event, event.by === "caller" ? "interrupted" : "defect", "")
-        break
-      case "AttemptCommitted":
-        add("llm_time_to_first_part_seconds", { target: event.target, unit: "s" })
-        break
-      case "Waited":
-        add("llm_wait_seconds", { target: event.target, for: event.for, unit: "s" })
-        break
-      case "AttemptRefused":
-        add("llm_rejections_total", { target: event.target, by: event.by })
-        break
-      case "RetryScheduled":
-        add("llm_retries_total", { target: event.target, reason: classOf(event.error) })
-        break
-      case "RetryDenied":
-        add("llm_retries_denied_total", { target: event.target, because: event.because })
-        break
-      case "TargetSkipped":
-        add("llm_targets_skipped_total", { target: event.target, because: event.because })
-        break
-      case "FailedOver":
-        add("llm_failovers_total", { from: event.from, to: event.to })
-        break
-      case "Idempotency":
-        add("llm_idempotency_total", { result: event.result })
-        break
-      case "Cache":
-        add("llm_cache_total", { result: event.result })
-        if (event.result === "stale") add("llm_stale_age_seconds", { unit: "s" })
-        break
-      case "CircuitChanged":
-        add("llm_breaker_transitions_total", { target: event.target, from: event.from, to: event.to })
-        break
-      case "CallEnded": {
-        const { error, operation, outcome, target = "none" } = event
-        add("llm_calls_total", { operation, target, outcome, error: error === undefined ? "" : classOf(error) })
-        add("llm_call_duration_seconds", { operation, outcome, unit: "s" })
-        break
-      }
-    }
-  }
-  return counts
-}
 
 it.effect.each(kinds)(
   "%s: a run with faults leaves in every counter exactly what its events say",
@@ -286,12 +212,7 @@ it.effect.each(kinds)(
     Effect.gen(function*() {
       const targets = [{ id: "p", chaos: true }, { id: "s", chaos: true }] as const
       const { events } = yield* run({ kind, seed: "metrics", calls: 1500, targets, options: settings })
-      const actual = new Map<string, number>()
-      for (const { attributes, id, state } of yield* Metric.snapshot) {
-        if (!id.startsWith("llm_") || typeof state !== "object" || state === null || !("count" in state)) continue
-        if (Number(state.count) === 0) continue // waited for by alerts
-        actual.set(JSON.stringify([id, Object.entries(attributes ?? {}).toSorted()]), Number(state.count))
-      }
+      const actual = yield* counters
       assert.deepStrictEqual([...actual].toSorted(), [...tally(events)].toSorted())
       assert.isAbove(actual.size, 20)
     }).pipe(measured())

@@ -1,13 +1,14 @@
 // Loopback: a collector of our own, over real HTTP and real time where sockets matter, else under the test clock.
 import { assert, describe, it } from "@effect/vitest"
-import { ConfigProvider, Effect, Layer, Schedule, type Scope } from "effect"
-import { Logging, Otlp } from "effect-resilient-llm/observability"
+import { ConfigProvider, Effect, Layer, Logger, Metric, Schedule, type Scope } from "effect"
+import { Logging, Metrics, Otlp } from "effect-resilient-llm/observability"
 import { FetchHttpClient, HttpClient, HttpClientResponse } from "effect/http"
 import { OtlpExporter } from "effect/observability"
 import { TestClock } from "effect/testing"
 import { createServer, type ServerResponse } from "node:http"
 import { type AddressInfo, type Socket } from "node:net"
 import { run, settings, targetIds } from "../conformance/Chaos.run.ts"
+import { keyOf, tally } from "./metrics.ts"
 
 interface Attribute {
   readonly key: string
@@ -29,6 +30,19 @@ interface Line {
   readonly body: { readonly stringValue: string }
   readonly severityText: string
   readonly attributes: ReadonlyArray<Attribute>
+}
+
+interface Point {
+  readonly attributes: ReadonlyArray<Attribute>
+  readonly count?: number | string
+  readonly asInt?: number | string
+  readonly asDouble?: number | string
+}
+
+interface Measured {
+  readonly name: string
+  readonly sum?: { readonly dataPoints: ReadonlyArray<Point> }
+  readonly histogram?: { readonly dataPoints: ReadonlyArray<Point> }
 }
 
 interface Batch {
@@ -58,6 +72,23 @@ class Collected {
     )
   }
 
+  /** Counters and counts of histograms, as the last export has them. */
+  get counts(): ReadonlyMap<string, number> {
+    type Body = {
+      resourceMetrics: ReadonlyArray<{ scopeMetrics: ReadonlyArray<{ metrics: ReadonlyArray<Measured> }> }>
+    }
+    const last = this.read<Body>("/v1/metrics").at(-1)
+    const counts = new Map<string, number>()
+    for (const { histogram, name, sum } of last?.resourceMetrics[0]?.scopeMetrics[0]?.metrics ?? []) {
+      if (!name.startsWith("llm_")) continue
+      for (const { asDouble, asInt, attributes, count } of (sum ?? histogram)?.dataPoints ?? []) {
+        const value = Number(count ?? asInt ?? asDouble)
+        if (value > 0) counts.set(keyOf(name, facts(attributes)), value)
+      }
+    }
+    return counts
+  }
+
   get resource(): Readonly<Record<string, unknown>> {
     type Body = { resourceSpans: ReadonlyArray<{ resource: { attributes: ReadonlyArray<Attribute> } }> }
     const [first] = this.read<Body>("/v1/traces")
@@ -65,8 +96,8 @@ class Collected {
   }
 }
 
-const facts = (attributes: ReadonlyArray<Attribute>): Readonly<Record<string, unknown>> =>
-  Object.fromEntries(attributes.map(({ key, value }) => [key, Object.values(value)[0]]))
+const facts = (attributes: ReadonlyArray<Attribute>): Readonly<Record<string, string>> =>
+  Object.fromEntries(attributes.map(({ key, value }) => [key, String(Object.values(value)[0])]))
 
 /** Answers, or keeps its callers waiting. */
 class Collector extends Collected {
@@ -119,7 +150,7 @@ const until = (condition: () => boolean) =>
   )
 
 describe("loopback", () => {
-  it("spans and log lines of a chaos run arrive complete", async () => {
+  it("spans, metrics and log lines of a chaos run arrive complete", async () => {
     const plan = {
       kind: "complete",
       seed: "collected",
@@ -136,7 +167,12 @@ describe("loopback", () => {
         attributes: { "deployment.environment.name": "test" },
         headers: { "x-key": "k" }
       }).pipe(fetching)
-      const log = yield* run(plan).pipe(Effect.provide(Logging.layer()), Effect.provide(telemetry))
+      const log = yield* run(plan).pipe(
+        Effect.provide([Logging.layer(), Metrics.layer()]),
+        Effect.provide(telemetry),
+        Effect.provideService(Metric.MetricRegistry, new Map()),
+        Effect.provideService(Logger.CurrentLoggers, new Set())
+      )
       return { collector, log }
     })))
     const of = (tag: string) => log.events.filter(({ _tag }) => _tag === tag)
@@ -158,6 +194,7 @@ describe("loopback", () => {
       collector.lines.filter(({ body }) => body.stringValue === "LLM call failed").length,
       log.events.filter((event) => event._tag === "CallEnded" && event.outcome === "failure").length
     )
+    assert.deepStrictEqual([...collector.counts].toSorted(), [...tally(log.events)].toSorted())
     assert.deepInclude(collector.resource, {
       "service.name": "shop",
       "service.version": "1.2",

@@ -94,6 +94,46 @@ describe.each(kinds)("%s", (kind) => {
       ])
     })))
 
+  it.effect("who joins another call, or a failing one, links to its span; a replay does not", () =>
+    vector(Effect.gen(function*() {
+      const seen = new Recorder()
+      const late = { delay: 1000 }
+      const r = yield* rig(
+        [[ScriptedProvider.answer("Hello.", late), ScriptedProvider.fail({ _tag: "Quota" }, late)]],
+        { idempotency: {}, retry: false }
+      )
+      const one = (idempotencyKey: string) =>
+        seen.on(Effect.exit(ask(kind, r.client, { prompt: "Hi", idempotencyKey })))
+      for (const key of ["good", "bad"]) {
+        const fibers = yield* Effect.forEach([1, 2, 3], () => fork(one(key)))
+        yield* TestClock.adjust(1000)
+        yield* Effect.forEach(fibers, Fiber.join)
+      }
+      yield* one("good")
+      const calls = seen.named("llm.call")
+      const linked = calls.map(({ links }) =>
+        links.map(({ attributes, span }) => [
+          calls.findIndex(({ spanId, traceId }) => spanId === span.spanId && traceId === span.traceId),
+          attributes["llm.link"]
+        ])
+      )
+      const [first, second] = [[[0, "joined"]], [[3, "joined"]]]
+      assert.deepStrictEqual(linked, [[], first, first, [], second, second, []])
+      assert.lengthOf(seen.attempts, 2)
+    })))
+
+  it.effect("providers by the conventions' names, also where the attempt failed", () =>
+    vector(Effect.gen(function*() {
+      const seen = new Recorder()
+      const failing = LlmProvider.make({
+        id: "gemini",
+        generate: () => Effect.fail(new LlmError.ProviderError({ provider: "gemini", reason: { _tag: "Quota" } }))
+      })
+      const context = yield* Layer.build(LlmClient.layerDynamic([{ id: "google", provider: failing }]))
+      yield* seen.on(Effect.exit(ask(kind, Context.get(context, LlmClient))))
+      assert.deepInclude(seen.attempts[0]!.facts, { "gen_ai.provider.name": "gcp.gemini", "llm.target": "google" })
+    })))
+
   it.effect("M7 a cache hit: no attempt span", () =>
     vector(Effect.gen(function*() {
       const r = yield* rig([[S]], { cache: { readThrough: true } })

@@ -1,5 +1,6 @@
 // Reading metrics in tests, and the page that documents them.
 import { type Context, Effect, Metric } from "effect"
+import type { LlmEvent } from "effect-resilient-llm"
 import { Metrics } from "effect-resilient-llm/observability"
 import { all, errors } from "effect-resilient-llm/observability/internal/table"
 
@@ -39,6 +40,103 @@ export const observed = (name: string, labels?: Sample) =>
         0
       )
   )
+
+/** The name under which a series is counted here. */
+export const keyOf = (name: string, labels: Sample): string =>
+  JSON.stringify([name, Object.entries(labels).filter(([, value]) => value !== "").toSorted()])
+
+/** Everything that has been counted or observed, by name and labels. */
+export const counters = Effect.contextWith((context: Context.Context<never>) =>
+  Effect.sync((): ReadonlyMap<string, number> => {
+    const found = new Map<string, number>()
+    for (const { attributes, id, state } of Metric.snapshotUnsafe(context)) {
+      if (!id.startsWith("llm_") || typeof state !== "object" || state === null || !("count" in state)) continue
+      if (Number(state.count) > 0) found.set(keyOf(id, attributes ?? {}), Number(state.count)) // 0: alerts wait for it
+    }
+    return found
+  })
+)
+
+const classOf = ({ reason, tag }: LlmEvent.ErrorSummary): string => tag === "ProviderError" ? reason! : tag
+
+/** Counts what the events of a run say, by the simplest means; named as in {@link counters}. */
+export const tally = (events: ReadonlyArray<LlmEvent.LlmEvent>): ReadonlyMap<string, number> => {
+  const counts = new Map<string, number>()
+  const add = (name: string, labels: Record<string, string>, by = 1): void => {
+    const key = keyOf(name, labels)
+    counts.set(key, (counts.get(key) ?? 0) + by)
+  }
+  const operations = new Map<number, string>()
+  const ended = (
+    event: { readonly call: number; readonly target: string },
+    outcome: string,
+    error: string
+  ): void => {
+    const { call, target } = event
+    const operation = operations.get(call)!
+    add("llm_attempts_total", { target, provider: target, operation, outcome, error })
+    add("llm_attempt_duration_seconds", { target, outcome, unit: "s" })
+  }
+  for (const event of events) {
+    switch (event._tag) {
+      case "CallStarted":
+        operations.set(event.call, event.operation)
+        break
+      case "AttemptSucceeded":
+        ended(event, "success", "")
+        for (const [direction, count] of [["input", event.inputTokens], ["output", event.outputTokens]] as const) {
+          if (count !== undefined) {
+            add("llm_tokens_total", { target: event.target, direction, unit: "{token}" }, count)
+          }
+        }
+        break
+      case "AttemptFailed":
+        ended(event, event.outcome, classOf(event.error))
+        break
+      case "AttemptInterrupted":
+        ended(event, event.by === "caller" ? "interrupted" : "defect", "")
+        break
+      case "AttemptCommitted":
+        add("llm_time_to_first_part_seconds", { target: event.target, unit: "s" })
+        break
+      case "Waited":
+        add("llm_wait_seconds", { target: event.target, for: event.for, unit: "s" })
+        break
+      case "AttemptRefused":
+        add("llm_rejections_total", { target: event.target, by: event.by })
+        break
+      case "RetryScheduled":
+        add("llm_retries_total", { target: event.target, reason: classOf(event.error) })
+        break
+      case "RetryDenied":
+        add("llm_retries_denied_total", { target: event.target, because: event.because })
+        break
+      case "TargetSkipped":
+        add("llm_targets_skipped_total", { target: event.target, because: event.because })
+        break
+      case "FailedOver":
+        add("llm_failovers_total", { from: event.from, to: event.to })
+        break
+      case "Idempotency":
+        add("llm_idempotency_total", { result: event.result })
+        break
+      case "Cache":
+        add("llm_cache_total", { result: event.result })
+        if (event.result === "stale") add("llm_stale_age_seconds", { unit: "s" })
+        break
+      case "CircuitChanged":
+        add("llm_breaker_transitions_total", { target: event.target, from: event.from, to: event.to })
+        break
+      case "CallEnded": {
+        const { error, operation, outcome, target = "none" } = event
+        add("llm_calls_total", { operation, target, outcome, error: error === undefined ? "" : classOf(error) })
+        add("llm_call_duration_seconds", { operation, outcome, unit: "s" })
+        break
+      }
+    }
+  }
+  return counts
+}
 
 /** `docs/metrics.md`. Written by `npx vitest run test/observability/docs.test.ts -u`. */
 export const page = (): string => {

@@ -55,12 +55,10 @@ export class Family {
   private readonly series = new Map<string, Series>()
   private readonly definition: Definition
   private readonly context: Context.Context<never>
-  private readonly registrations: Array<Metric.Registration>
 
-  constructor(definition: Definition, context: Context.Context<never>, registrations: Array<Metric.Registration>) {
+  constructor(definition: Definition, context: Context.Context<never>) {
     this.definition = definition
     this.context = context
-    this.registrations = registrations
   }
 
   /** The series of these values, in the order of the definition's labels. */
@@ -74,19 +72,17 @@ export class Family {
     const series = new Series(boundaries)
     this.series.set(key, series)
     const attributes = attributesOf(this.definition, values)
-    this.registrations.push(
-      kind === "counter"
-        ? Metric.registerUnsafe(Metric.counter(name, { description, attributes, incremental: true }), this.context, {
-          get: () => ({ count: series.count, incremental: true }),
-          update: ignored,
-          modify: ignored
-        })
-        : Metric.registerUnsafe(
-          Metric.histogram(name, { description, attributes, boundaries: boundaries ?? [] }),
-          this.context,
-          { get: () => series.distribution(), update: ignored, modify: ignored }
-        )
-    )
+    if (kind === "counter") {
+      Metric.registerUnsafe(Metric.counter(name, { description, attributes, incremental: true }), this.context, {
+        get: () => ({ count: series.count, incremental: true }),
+        update: ignored,
+        modify: ignored
+      })
+    } else {
+      const histogram = Metric.histogram(name, { description, attributes, boundaries: boundaries ?? [] })
+      const get = () => series.distribution()
+      Metric.registerUnsafe(histogram, this.context, { get, update: ignored, modify: ignored })
+    }
     return series
   }
 }
