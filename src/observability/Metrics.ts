@@ -72,6 +72,36 @@ export const layer = (options: Options = {}): Layer.Layer<never> =>
 
 const OTHER = "_OTHER"
 const SHARED = "all"
+const CHAT = "chat"
+
+/** The provider of a target, by its own name and by that of the conventions. */
+interface Vendor {
+  readonly provider: string
+  readonly name: string
+}
+
+const stranger: Vendor = { provider: OTHER, name: OTHER }
+
+/** Where the tokens of one direction are counted, with the value of `gen_ai.token.type` where there is such a label. */
+interface Usage {
+  readonly family: Family
+  readonly isCounter: boolean
+  readonly type: string | undefined
+}
+
+const usageOf = (numbers: Numbers, { usage }: Convention): Readonly<Record<Direction, ReadonlyArray<Usage>>> => {
+  const found: Record<Direction, Array<Usage>> = {
+    input: [],
+    output: [],
+    cache_read: [],
+    cache_write: [],
+    reasoning: []
+  }
+  for (const [direction, definition, type] of usage) {
+    found[direction].push({ family: numbers.of(definition), isCounter: definition.kind === "counter", type })
+  }
+  return found
+}
 
 const errorOf = ({ reason, tag }: ErrorSummary): string => {
   const name = tag === "ProviderError" ? reason : tag
@@ -233,12 +263,7 @@ const make = (options: Options): Effect.Effect<LlmObserver.Observer> =>
     const genAi = {
       duration: counted.of(convention.duration),
       firstChunk: counted.of(convention.firstChunk),
-      usage: convention.usage.map(([direction, definition, type]) => ({
-        direction,
-        isCounter: definition.kind === "counter",
-        family: counted.of(definition),
-        type: type === undefined ? [] : [type]
-      }))
+      usage: usageOf(counted, convention)
     }
     const known = options.models === undefined ? undefined : new Set(options.models)
     const { running } = counted
@@ -259,39 +284,38 @@ const make = (options: Options): Effect.Effect<LlmObserver.Observer> =>
       Effect.gen(function*() {
         yield* counted.watch(client)
         for (const { id } of client.targets) expect(id)
-        const providers = new Map(client.targets.map(({ id, provider }) => [id, provider]))
+        const vendors = new Map(
+          client.targets.map(({ id, provider }) => [id, { provider, name: providerName(provider) }])
+        )
+        const vendorOf = (target: string): Vendor => vendors.get(target) ?? stranger
         const operations = new Map<number, "complete" | "stream">()
         const models = new Map<number, string>()
+        const modelOf = (call: number): string => known === undefined ? "" : models.get(call) ?? ""
 
-        const genAiLabels = (call: number, target: string): readonly [string, string, string] => [
-          "chat",
-          providerName(providers.get(target) ?? OTHER),
-          known === undefined ? "" : models.get(call) ?? ""
-        ]
         const ended = (
-          event: { readonly call: number; readonly target: string; readonly duration: number },
+          { call, duration, target }: { readonly call: number; readonly target: string; readonly duration: number },
           outcome: "success" | "failure" | "ignored" | "interrupted" | "defect",
           error: string
         ): void => {
-          const { call, duration, target } = event
           const operation = operations.get(call) ?? "complete"
-          own.attempts.of(target, providers.get(target) ?? OTHER, operation, outcome, error).count += 1
-          own.attemptDuration.of(target, outcome).observe(duration / 1000)
+          const { name, provider } = vendorOf(target)
+          const seconds = duration / 1000
+          own.attempts.of(target, provider, operation, outcome, error).count += 1
+          own.attemptDuration.of(target, outcome).observe(seconds)
           if (outcome === "interrupted") return
           const type = outcome === "success" ? "" : error === "" ? OTHER : error
-          genAi.duration.of(...genAiLabels(call, target), type).observe(duration / 1000)
+          genAi.duration.of(CHAT, name, modelOf(call), type).observe(seconds)
         }
         const used = (
-          event: { readonly call: number; readonly target: string },
+          { call, target }: { readonly call: number; readonly target: string },
           direction: Direction,
           count: number | undefined
         ): void => {
           if (count === undefined) return
-          own.tokens.of(event.target, direction).count += count
-          for (const one of genAi.usage) {
-            if (one.direction !== direction) continue
-            const series = one.family.of(...genAiLabels(event.call, event.target), ...one.type)
-            if (one.isCounter) series.count += count
+          own.tokens.of(target, direction).count += count
+          for (const { family, isCounter, type } of genAi.usage[direction]) {
+            const series = family.of(CHAT, vendorOf(target).name, modelOf(call), type)
+            if (isCounter) series.count += count
             else series.observe(count)
           }
         }
@@ -309,7 +333,7 @@ const make = (options: Options): Effect.Effect<LlmObserver.Observer> =>
               break
             case "AttemptCommitted":
               own.firstPart.of(event.target).observe(event.duration / 1000)
-              genAi.firstChunk.of(...genAiLabels(event.call, event.target)).observe(event.duration / 1000)
+              genAi.firstChunk.of(CHAT, vendorOf(event.target).name, modelOf(event.call)).observe(event.duration / 1000)
               break
             case "AttemptSucceeded": {
               ended(event, "success", "")
@@ -349,7 +373,7 @@ const make = (options: Options): Effect.Effect<LlmObserver.Observer> =>
               break
             case "Cache":
               own.cache.of(event.result).count += 1
-              if (event.result === "stale" && event.age !== undefined) own.staleAge.of().observe(event.age / 1000)
+              if (event.result === "stale" && event.age !== undefined) own.staleAge.of("").observe(event.age / 1000)
               break
             case "CircuitChanged":
               own.transitions.of(event.target, event.from, event.to).count += 1
@@ -358,7 +382,7 @@ const make = (options: Options): Effect.Effect<LlmObserver.Observer> =>
               const error = event.error === undefined ? "" : errorOf(event.error)
               running[event.operation] -= 1
               operations.delete(event.call)
-              models.delete(event.call)
+              if (known !== undefined) models.delete(event.call)
               own.calls.of(event.operation, event.target ?? "none", event.outcome, error).count += 1
               own.callDuration.of(event.operation, event.outcome).observe(event.duration / 1000)
               break

@@ -14,6 +14,7 @@ import type { HttpClientRequest } from "effect/http/HttpClientRequest"
 import * as Layer from "effect/Layer"
 import * as EffectOtlp from "effect/observability/Otlp"
 import type { Flusher } from "effect/observability/OtlpExporter"
+import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Semaphore from "effect/Semaphore"
 
@@ -37,8 +38,8 @@ export interface Options {
   readonly timeout?: Duration.Input | undefined
 }
 
-/** Exports under way at once, of all three kinds together. */
-const MAX_EXPORTS = 6
+/** Exports of one kind (traces, metrics, logs) under way at once. */
+const MAX_EXPORTS = 2
 
 /**
  * Installs a tracer, a logger (beside those that are there) and the export of all metrics. Needs an `HttpClient`, such as
@@ -46,9 +47,10 @@ const MAX_EXPORTS = 6
  *
  * **Details**
  *
- * A collector that accepts connections and does not answer costs at most six sockets. An export that failed (transport,
- * 408, 429, 5xx) is tried three times more, a second apart; then the exporter drops what it has and rests for a
- * minute. Calls never wait for an export.
+ * A collector that accepts connections and does not answer costs at most six sockets, two for each kind, and the memory of
+ * a few seconds of telemetry: what finds both taken counts as failed. An export that failed (transport, 408, 429, 5xx) is
+ * tried three times more, a second apart; then the exporter drops what it has and rests for a minute. Calls never wait for
+ * an export.
  *
  * **Example** (Everything that follows is exported)
  *
@@ -102,28 +104,32 @@ const environment = Config.all({
   resource: pairs("OTEL_RESOURCE_ATTRIBUTES")
 })
 
-/** A client whose requests end: with their body, or with a failure after `timeout`, the wait for a turn included. */
+/** A client whose requests end: with their body, or with a failure after `timeout`, or at once when too many are open. */
 const layerBounded = (timeout: Duration.Input): Layer.Layer<HttpClient.HttpClient, never, HttpClient.HttpClient> =>
   Layer.effect(
     HttpClient.HttpClient,
     Effect.gen(function*() {
       const client = yield* HttpClient.HttpClient
-      const turns = yield* Semaphore.make(MAX_EXPORTS)
-      return HttpClient.make((request) =>
-        client.execute(request).pipe(
+      const turns = new Map<string, Semaphore.Semaphore>()
+      const late = `no answer in ${Duration.format(Duration.fromInputUnsafe(timeout))}`
+      return HttpClient.make((request, url) => {
+        const turn = turns.get(url.pathname) ?? Semaphore.makeUnsafe(MAX_EXPORTS)
+        turns.set(url.pathname, turn)
+        const whole = client.execute(request).pipe(
           // Its bytes stay with the response, for the exporter to read again.
           Effect.tap((response) => Effect.ignore(response.arrayBuffer)),
-          turns.withPermits(1),
-          Effect.timeoutOrElse({ duration: timeout, orElse: () => Effect.fail(expired(request, timeout)) })
+          Effect.timeoutOrElse({ duration: timeout, orElse: () => Effect.fail(lost(request, late)) })
         )
-      )
+        return Effect.flatMap(
+          turn.withPermitsIfAvailable(1)(whole),
+          Option.match({
+            onNone: () => Effect.fail(lost(request, "earlier exports have not been answered")),
+            onSome: Effect.succeed
+          })
+        )
+      })
     })
   )
 
-const expired = (request: HttpClientRequest, timeout: Duration.Input): HttpClientError.HttpClientError =>
-  new HttpClientError.HttpClientError({
-    reason: new HttpClientError.TransportError({
-      request,
-      description: `no answer in ${Duration.format(Duration.fromInputUnsafe(timeout))}`
-    })
-  })
+const lost = (request: HttpClientRequest, description: string): HttpClientError.HttpClientError =>
+  new HttpClientError.HttpClientError({ reason: new HttpClientError.TransportError({ request, description }) })

@@ -141,6 +141,12 @@ export const goals = (results: ReadonlyArray<Result>): ReadonlyArray<Goal> => {
     over(find(results, "what is on", "everything off again"), find(results, "what is on", "everything off")),
     times
   )
+  add(
+    "added by metrics, to a call with everything on",
+    "≤ 1 µs",
+    less(find(results, "what is observed", "metrics"), find(results, "what is observed", "nothing")),
+    nanos
+  )
   for (const [perChunk, wanted] of [[1, "≤ 2 µs"], [2, "≤ 1 µs"], [5, "≤ 1 µs"]] as const) {
     for (const how of ["at once", "asynchronous"]) {
       const name = `${perChunk} ${perChunk === 1 ? "part" : "parts"} in a chunk, ${how}`

@@ -59,12 +59,13 @@ export const off = {
 
 export const client = (
   providers: ReadonlyArray<LlmProvider.LlmProvider>,
-  options: LlmConfig.Options = on
+  options: LlmConfig.Options = on,
+  watching: Context.Context<never> = Context.empty()
 ) => {
   const [first, ...others] = providers.map((_, i) => Context.Service<never, LlmProvider.LlmProvider>(`bench/${i}`))
   const context = providers.reduce(
     (all, one, i) => Context.add(all, i === 0 ? first! : others[i - 1]!, one),
-    Context.empty()
+    watching
   )
   return Effect.runSync(
     LlmClient.make([first!, ...others], options).pipe(

@@ -28,7 +28,7 @@ const expected: Readonly<Record<string, ReadonlyArray<string | RegExp>>> = {
   "testing.ts": [/^ {6}0 CallStarted$/, /AttemptFailed/, /FailedOver/, "Here I am."]
 }
 
-const preload = new URL("resolve.ts", import.meta.url).href
+const preload = new URL("../preload.ts", import.meta.url).href
 
 describe.concurrent("docs/examples", () => {
   const scope = Scope.makeUnsafe()

@@ -50,9 +50,11 @@ export class Series {
   }
 }
 
-/** All series of one definition. */
+type Level = Map<string, Level | Series>
+
+/** All series of one definition: a map for each label, because to look up a joined text costs more than its parts. */
 export class Family {
-  private readonly series = new Map<string, Series>()
+  private readonly series: Level = new Map()
   private readonly definition: Definition
   private readonly context: Context.Context<never>
 
@@ -61,16 +63,26 @@ export class Family {
     this.context = context
   }
 
-  /** The series of these values, in the order of the definition's labels. */
-  of(...values: ReadonlyArray<string>): Series {
-    const key = values.length === 1 ? values[0]! : values.join("\n")
-    return this.series.get(key) ?? this.add(key, values)
+  /** The series of these values, in the order of the definition's labels; one empty value where it has none. */
+  of(a: string, b?: string, c?: string, d?: string, e?: string): Series {
+    let found = this.series.get(a)
+    if (b !== undefined) found = below(found, b)
+    if (c !== undefined) found = below(found, c)
+    if (d !== undefined) found = below(found, d)
+    if (e !== undefined) found = below(found, e)
+    return found instanceof Series ? found : this.add([a, b, c, d, e].filter((value) => value !== undefined))
   }
 
-  private add(key: string, values: ReadonlyArray<string>): Series {
+  private add(values: ReadonlyArray<string>): Series {
     const { boundaries, description, kind, name } = this.definition
     const series = new Series(boundaries)
-    this.series.set(key, series)
+    let level = this.series
+    for (const value of values.slice(0, -1)) {
+      const next = level.get(value) ?? new Map()
+      level.set(value, next)
+      level = next as Level
+    }
+    level.set(values.at(-1) ?? "", series)
     const attributes = attributesOf(this.definition, values)
     if (kind === "counter") {
       Metric.registerUnsafe(Metric.counter(name, { description, attributes, incremental: true }), this.context, {
@@ -86,6 +98,9 @@ export class Family {
     return series
   }
 }
+
+const below = (level: Level | Series | undefined, value: string): Level | Series | undefined =>
+  level instanceof Map ? level.get(value) : undefined
 
 /** A gauge that is read when somebody looks. */
 export const gauge = (

@@ -1,5 +1,5 @@
 // The cost of the pipeline itself: a provider that answers at once.
-import { Effect } from "effect"
+import { Effect, Layer, Scope, Tracer } from "effect"
 import type { LlmConfig } from "../../../src/index.ts"
 import type { Case, Group, Run } from "../measure.ts"
 import type { Provider, Request } from "../peers/byHand.ts"
@@ -69,6 +69,33 @@ const whatIsOn: Case = {
         () => complete(now, { ...on, [name]: false })
       ])
     )
+  }
+}
+
+/** Observers installed, and what calls then cost, with nobody reading. */
+const observed = (layers: ReadonlyArray<"Metrics" | "Logging">) => async (): Promise<Run> => {
+  const watching = await Promise.all(layers.map(async (name) => {
+    const { layer } = name === "Metrics"
+      ? await import("../../../src/observability/Metrics.ts")
+      : await import("../../../src/observability/Logging.ts")
+    return layer()
+  }))
+  const [first = Layer.empty, ...others] = watching
+  const context = await Effect.runPromise(Layer.buildWithScope(Layer.mergeAll(first, ...others), Scope.makeUnsafe()))
+  return loop(client([provider(() => now)], on, context).complete(PROMPT))
+}
+
+const whatIsObserved: Case = {
+  subjects: {
+    "nothing": observed([]),
+    "metrics": observed(["Metrics"]),
+    "log lines, none loud enough": observed(["Logging"]),
+    "metrics and spans": async () => {
+      const { layer } = await import("../../../src/observability/Metrics.ts")
+      const context = await Effect.runPromise(Layer.buildWithScope(layer(), Scope.makeUnsafe()))
+      const call = client([provider(() => now)], on, context).complete(PROMPT)
+      return loop(Effect.withTracer(call, Tracer.make({ span: (options) => new Tracer.NativeSpan(options) })))
+    }
   }
 }
 
@@ -188,6 +215,7 @@ export const inProcess: Group = {
     }
   },
   "what is on": whatIsOn,
+  "what is observed": whatIsObserved,
   "each pattern alone": eachAlone,
   "one retry": {
     subjects: {

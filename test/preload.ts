@@ -1,8 +1,8 @@
-// Preloaded into the example programs: the package's own name leads to its sources, as in the tests.
+// Preloaded into programs that tests run: the package's own name leads to its sources, as in the tests.
 import { existsSync } from "node:fs"
 import { registerHooks } from "node:module"
 
-const src = new URL("../../src/", import.meta.url)
+const src = new URL("../src/", import.meta.url)
 
 registerHooks({
   resolve: (specifier, context, next) => {
