@@ -15,6 +15,7 @@ export const tables = {
   I: ["idempotency", 14],
   A: ["cache", 15],
   K: ["bulkhead", 15],
+  M: ["telemetry and alerts", 10],
   E: ["all patterns together", 15]
 } as const satisfies Record<string, readonly [string, number]>
 
@@ -49,7 +50,10 @@ const idsOf = (list: string): ReadonlyArray<string> =>
 /** The tests of each row. */
 export const testsByRow = (): ReadonlyMap<string, ReadonlyArray<Named>> => {
   const found = new Map<string, Array<Named>>(rows.map((row) => [row, []]))
-  for (const path of globSync("test/{conformance,resilience,providers}/**/*.test.ts", { cwd: root }).toSorted()) {
+  for (
+    const path of globSync("test/{conformance,resilience,providers,observability}/**/*.test.ts", { cwd: root })
+      .toSorted()
+  ) {
     if (path.endsWith("rows.test.ts")) continue
     const source = readFileSync(resolve(root, path), "utf8")
     for (const [, ids, rest] of source.matchAll(titles)) {
