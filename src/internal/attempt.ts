@@ -241,14 +241,13 @@ class Attempt {
     emit(call, model === undefined ? event : { ...event, model })
     const asked = this.scope === undefined ? this.generate() : this.openStream(this.scope)
     const open = call.trace === undefined ? asked : call.trace.within(this.number, asked)
-    const opened = (exit: Exit.Exit<Served, AttemptError>) => this.opened(exit)
     const timers = guards.timeout
-    if (timers === undefined) return Effect.onExit(restore(open), opened)
+    if (timers === undefined) return this.opening(restore(open))
     const kind = call.operation === "stream" && timers.firstToken <= timers.attempt ? "firstToken" : "attempt"
     const due = this.startedAt + timers[kind]
     return Timeout.boundedIn(
       restore,
-      Effect.onExit(Effect.interruptible(open), opened),
+      this.opening(Effect.interruptible(open)),
       (now) => Math.min(due, call.until.deadlineAt) - now,
       (now) =>
         this.failed(
@@ -257,16 +256,24 @@ class Attempt {
     )
   }
 
-  private opened(exit: Exit.Exit<Served, AttemptError>): Effect.Effect<void> {
-    if (Exit.isFailure(exit)) {
-      this.settleCause(exit.cause)
-      return this.close(exit)
-    }
-    if (exit.value.isWhole()) this.succeeded(exit.value.answer)
-    // An answer that nobody waits for any more (its timer fired) is closed like a whole one.
-    if (exit.value.rest === undefined || this.settled || this.call.scope === undefined) return this.close(exit)
-    // From here on the stream belongs to its consumer; one that leaves early closes it with the call's scope.
-    return Scope.addFinalizerExit(this.call.scope, (end) => this.close(end))
+  /** Settles what ends here. Run in an uninterruptible region, so nothing comes between. */
+  private opening(open: Effect.Effect<Served, AttemptError>): Effect.Effect<Served, AttemptError> {
+    return Effect.matchCauseEffect(open, {
+      onFailure: (cause) => {
+        this.settleCause(cause)
+        const exit = Exit.failCause(cause)
+        return Effect.andThen(this.close(exit), exit)
+      },
+      onSuccess: (served) => {
+        if (served.isWhole()) this.succeeded(served.answer)
+        // An answer that nobody waits for any more (its timer fired) is closed like a whole one.
+        if (served.rest === undefined || this.settled || this.call.scope === undefined) {
+          return followedBy(this.closing(Exit.void), served)
+        }
+        // From here on the stream belongs to its consumer; one that leaves early closes it with the call's scope.
+        return Effect.as(Scope.addFinalizerExit(this.call.scope, (end) => this.close(end)), served)
+      }
+    })
   }
 
   // --- outcomes, each counted once -------------------------------------------
@@ -360,10 +367,15 @@ class Attempt {
 
   /** Ends the provider's work, then gives back what is still held. The first call does it, whoever calls again. */
   close(exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> {
+    return this.closing(exit) ?? Effect.void
+  }
+
+  /** What is left to do to {@link close}; nothing where the provider holds nothing. */
+  private closing(exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> | undefined {
     const { scope } = this
     if (scope === undefined) {
       this.release()
-      return Effect.void
+      return undefined
     }
     return Effect.uninterruptible(Effect.suspend(() => {
       if (this.closed) return Effect.void
