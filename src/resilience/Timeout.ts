@@ -124,22 +124,17 @@ export class Alarm {
     this.waiting = undefined
   }
 
+  /** Nobody waits, and nobody will. */
   cancel(): void {
-    this.unset()
     clearTimeout(this.timer)
     this.forget?.()
     this.sleeper?.interruptUnsafe()
-    this.stopped()
   }
 
   /** It has gone off. */
   end(): void {
-    this.stopped()
-    this.waiting?.ring()
-  }
-
-  private stopped(): void {
     this.timer = this.sleeper = this.forget = undefined
+    this.waiting?.ring()
   }
 }
 

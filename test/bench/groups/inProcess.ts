@@ -35,6 +35,10 @@ const cockatiel = async (first: () => Promise<string>, second: () => Promise<str
   (await import("../peers/cockatiel.ts")).cockatiel(first, second)
 const opossum = async (first: () => Promise<string>, second: () => Promise<string>) =>
   (await import("../peers/opossum.ts")).opossum(first, second)
+const effectBlocks = async (everything: boolean): Promise<Run> => {
+  const { effectBlocks: make } = await import("../peers/effectBlocks.ts")
+  return loop(await Effect.runPromise(Effect.scoped(make(ANSWER, PROMPT, everything))))
+}
 
 const success: Case = {
   subjects: {
@@ -42,10 +46,8 @@ const success: Case = {
     [hand]: () => byHandLoop({ prompt: PROMPT }, answering, answering),
     "cockatiel": async () => asyncLoop(await cockatiel(answering, answering)),
     "opossum + p-retry": async () => asyncLoop(await opossum(answering, answering)),
-    "Effect's own blocks": async () => {
-      const { effectBlocks } = await import("../peers/effectBlocks.ts")
-      return loop(await Effect.runPromise(Effect.scoped(effectBlocks(ANSWER, PROMPT))))
-    },
+    "Effect's own blocks": () => effectBlocks(false),
+    "all of Effect's own blocks": () => effectBlocks(true),
     "LangChain": async () => {
       const ask = (await import("../peers/langChain.ts")).langChain(ANSWER)
       return asyncLoop(() => ask(PROMPT))

@@ -10,7 +10,14 @@ const KEY = "sk-bench"
 const MODEL = "gpt-bench"
 const payload = (stream: boolean): string =>
   JSON.stringify({ model: MODEL, messages: [{ role: "user", content: PROMPT }], ...(stream ? { stream } : undefined) })
-const headers = { "content-type": "application/json", authorization: `Bearer ${KEY}` }
+let asked = 0
+/** What the library sends, for those who write their requests themselves. */
+const headers = () => ({
+  authorization: `Bearer ${KEY}`,
+  accept: "application/json",
+  "content-type": "application/json",
+  "idempotency-key": `bench-${process.pid}-${++asked}`
+})
 
 const same = (text: unknown): void => {
   if (text !== ANSWER) throw new Error("not the expected answer")
@@ -40,7 +47,7 @@ export const makers: Readonly<Record<string, (url: string) => Promise<Asker>>> =
     const ask = async (stream: boolean) => {
       const { body } = await request(`${url}/chat/completions`, {
         method: "POST",
-        headers,
+        headers: headers(),
         body: payload(stream),
         dispatcher
       })
@@ -58,24 +65,23 @@ export const makers: Readonly<Record<string, (url: string) => Promise<Asker>>> =
 
   "Effect's HttpClient on undici": async (url) => {
     const { NodeHttpClient } = await import("@effect/platform-node")
-    const { Effect, Exit, Layer, Scope, Stream } = await import("effect")
+    const { Effect, Layer, Scope, Stream } = await import("effect")
     const { HttpClient, HttpClientRequest } = await import("effect/http")
     const context = await Effect.runPromise(Layer.buildWithScope(NodeHttpClient.layerUndici, Scope.makeUnsafe()))
     const request = (stream: boolean) =>
       HttpClientRequest.post(`${url}/chat/completions`).pipe(
-        HttpClientRequest.setHeaders(headers),
+        HttpClientRequest.setHeaders(headers()),
         HttpClientRequest.bodyText(payload(stream), "application/json")
       )
     const run = Effect.runPromiseWith(context)
-    const complete = HttpClient.execute(request(false)).pipe(
+    const complete = Effect.suspend(() => HttpClient.execute(request(false))).pipe(
       Effect.flatMap((response) => response.json),
       Effect.map((json) => same((json as unknown as Completion).choices[0]!.message.content))
     )
-    const stream = HttpClient.execute(request(true)).pipe(
+    const stream = Effect.suspend(() => HttpClient.execute(request(true))).pipe(
       Effect.flatMap((response) => Stream.mkString(Stream.decodeText(response.stream))),
       Effect.map((events) => long(textOf(events)))
     )
-    void Exit
     return { complete: () => run(complete), stream: () => run(stream) }
   },
 
