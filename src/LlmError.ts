@@ -170,7 +170,7 @@ export class StreamInterrupted extends Schema.TaggedError<StreamInterrupted>("ef
     kind: Schema.Literals(["truncated", "reset", "error", "idle"]),
     /** Content parts handed to the consumer before the break. */
     partialParts: Schema.Number,
-    /** Tokens the provider reported before the break, when it did. */
+    /** Tokens the provider reported before the break, when it did; the built-in ones learn them from a stream's end. */
     usage: Schema.optionalKey(Schema.Struct({
       inputTokens: Schema.optionalKey(Schema.Number),
       outputTokens: Schema.optionalKey(Schema.Number)
@@ -453,7 +453,8 @@ const byTag: { readonly [K in Exclude<LlmError["_tag"], "ProviderError">]: Verdi
   BulkheadFull: refused,
   IdempotencyConflict: final,
   IdempotencyInProgress: final,
-  AllProvidersFailed: verdict("ignored", false, false, true),
+  // Whether a stale answer may stand in, its errors say.
+  AllProvidersFailed: final,
   AllProvidersUnavailable: verdict("ignored", false, false, true)
 }
 

@@ -263,14 +263,14 @@ export const ReasoningDropped = Schema.TaggedStruct("ReasoningDropped", {
 
 /**
  * The response cache answered (`fresh`), could have but had nothing fresh (`miss`), stood in for a failure (`stale`),
- * stored an answer, or refused to store one that is not whole (`rejected`).
+ * stored an answer, or refused to store one that is not whole, or too large (`rejected`).
  *
  * @category models
  * @since 0.1.0
  */
 export const Cache = Schema.TaggedStruct("Cache", {
   ...base,
-  result: Schema.Literals(["fresh", "miss", "stale", "stored", "rejected", "unavailable"]),
+  result: Schema.Literals(["fresh", "miss", "stale", "stored", "rejected"]),
   /** Age of the answer in milliseconds. */
   age: Schema.optionalKey(Schema.Number),
   /** What failed, for a stale answer. */
@@ -395,11 +395,15 @@ export const makeHub = (capacity = 1024): Effect.Effect<Hub, never, Scope.Scope>
       }
     }
     const listeners = new Set<Queue.Queue<LlmEvent, Cause.Done>>()
-    yield* Effect.addFinalizer(() => Effect.forEach(listeners, Queue.end, { discard: true }))
+    let isOver = false
+    yield* Effect.addFinalizer(() => {
+      isOver = true
+      return Effect.forEach(listeners, Queue.end, { discard: true })
+    })
     const listen = Effect.acquireRelease(
-      Effect.map(Queue.sliding<LlmEvent, Cause.Done>(capacity), (queue) => {
+      Effect.tap(Queue.sliding<LlmEvent, Cause.Done>(capacity), (queue) => {
         listeners.add(queue)
-        return queue
+        return isOver ? Queue.end(queue) : Effect.void
       }),
       (queue) => {
         listeners.delete(queue)

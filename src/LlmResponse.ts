@@ -4,7 +4,8 @@
  * @since 0.1.0
  */
 import type * as Response from "effect/ai/Response"
-import type { RateLimitFact } from "./LlmError.ts"
+import * as Schema from "effect/Schema"
+import { RateLimitFact } from "./LlmError.ts"
 import type { Ledger } from "./LlmEvent.ts"
 
 /** @category models @since 0.1.0 */
@@ -94,6 +95,23 @@ const requestIdOf = (part: Response.ResponseMetadataPartEncoded): string | undef
   const facts = part.metadata?.[METADATA]
   if (typeof facts !== "object" || facts === null || !("requestId" in facts)) return undefined
   return typeof facts.requestId === "string" ? facts.requestId : undefined
+}
+
+const isFacts = Schema.is(Schema.Array(RateLimitFact))
+
+/**
+ * What the vendor said of its limits with an answer.
+ *
+ * @internal
+ */
+export const rateLimitsOf = ({ parts }: Answer): ReadonlyArray<RateLimitFact> => {
+  for (const part of parts) {
+    if (part.type !== "response-metadata") continue
+    const facts = part.metadata?.[METADATA]
+    if (typeof facts !== "object" || facts === null || !("rateLimits" in facts)) continue
+    if (isFacts(facts.rateLimits)) return facts.rateLimits
+  }
+  return []
 }
 
 const noUsage: Usage = { inputTokens: {}, outputTokens: {} }

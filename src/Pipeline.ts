@@ -39,7 +39,7 @@ import {
 } from "./internal/call.ts"
 import { monotonicMillis } from "./internal/clock.ts"
 import { attempt as checked, OptionsReader } from "./internal/options.ts"
-import { type Fallback, type Flights, forProcesses, share, type Shared } from "./internal/share.ts"
+import { type Fallback, type Flights, forProcesses, isFromSecondChoice, share, type Shared } from "./internal/share.ts"
 import { traceOf } from "./internal/trace.ts"
 import type { CacheOptions, CircuitBreakerOptions, IdempotencyOptions, Options } from "./LlmConfig.ts"
 import {
@@ -200,6 +200,8 @@ export const make = (
     const order = yield* Failover.make(configs.map((config) => config.id), failover === false ? undefined : failover)
     const builtAt = monotonicMillis(yield* Clock.Clock)
 
+    // A probe keeps its slot as long as its attempt may take.
+    const probeLease = timers === undefined || timers.attempt === Infinity ? undefined : timers.attempt + 5000
     const targets = yield* Effect.forEach(configs, (config, index) =>
       Effect.gen(function*() {
         const size = config.bulkhead ?? bulkhead ?? false
@@ -211,7 +213,9 @@ export const make = (
           bulkhead: size === false ? undefined : yield* Bulkhead.make(size),
           limits: config.limits === undefined ? undefined : yield* RateLimiter.make({ limits: config.limits })
         }
-        const lanes = yield* checked(() => makeLanes(config.circuitBreaker ?? circuitBreaker, guards, hub, builtAt))
+        const lanes = yield* checked(() =>
+          makeLanes(config.circuitBreaker ?? circuitBreaker, probeLease, guards, hub, builtAt)
+        )
         const budget = backoff === undefined || retryBudget === false ? undefined : yield* RetryBudget.make(retryBudget)
         const { bulkhead: room, limits } = guards
         return { config, index, budget, lanes, bulkhead: room, limits } satisfies Target
@@ -268,12 +272,20 @@ export const make = (
         answers
       )
 
+    const needsIdentity = cache !== false || idempotency !== false
     return {
       begin,
-      run: (call) =>
-        timers === undefined && call.request.deadline !== undefined
-          ? Effect.fail(new InvalidRequest({ path: "deadline", rule: "absent while `timeout` is off", kind: "given" }))
-          : run(call, call.startedAt),
+      run: (call) => {
+        if (timers === undefined && call.request.deadline !== undefined) {
+          const rule = "absent while `timeout` is off"
+          return Effect.fail(new InvalidRequest({ path: "deadline", rule, kind: "given" }))
+        }
+        return needsIdentity && !hasIdentity(call)
+          ? Effect.fail(
+            new InvalidRequest({ path: "request", rule: "what JSON can hold", kind: "a bigint or a cycle" })
+          )
+          : run(call, call.startedAt)
+      },
       status: Effect.gen(function*() {
         const rateLimit = bucket === undefined ? undefined : yield* bucket.snapshot
         return { targets: yield* Effect.forEach(targets, (target) => statusOf(target, order)), rateLimit }
@@ -281,11 +293,22 @@ export const make = (
     }
   })
 
+/** Parameters and results of tools can hold what no text can. */
+const hasIdentity = (call: Call): boolean => {
+  try {
+    identityOf(call)
+    return true
+  } catch {
+    return false
+  }
+}
+
 /** More models than that are asked by mistake, or by somebody who makes names up. */
 const MAX_LANES = 100
 
 const makeLanes = (
   options: CircuitBreakerOptions | false | undefined,
+  probeLease: number | undefined,
   guards: Omit<Attempt.Guards, "breaker">,
   hub: Hub,
   builtAt: number
@@ -295,7 +318,7 @@ const makeLanes = (
     return { of: () => lane, all: () => [lane] }
   }
   const { scope: _, ...rules } = options ?? {}
-  const policy = CircuitBreaker.policy(rules)
+  const policy = CircuitBreaker.policy({ ...rules, probeLease: rules.probeLease ?? probeLease })
   const read = new OptionsReader<CircuitBreakerOptions>("circuitBreaker", { scope: options?.scope }, ["scope"])
   const perModel = read.oneOf("scope", ["target", "model"], "target") === "model"
   const target = guards.target
@@ -357,7 +380,8 @@ const withIdempotency = (
         ...memory,
         ...shared,
         // A request the provider cannot read stays unreadable; every other failure may be tried again.
-        storeFailure: (error) => error instanceof ProviderError && error.reason._tag === "InvalidRequest"
+        storeFailure: (error) =>
+          error instanceof ProviderError && error.reason._tag === "InvalidRequest" && !isFromSecondChoice(error)
       }),
       keep: true,
       shared: shared !== undefined
@@ -403,28 +427,14 @@ const withCache = (
         .boolean("readThrough", false)
     )
     const cache = yield* ResponseCache.make<Answer>(store)
-    const { memory } = cache
-    const lookup = <A, E>(
-      call: Call,
-      key: string,
-      now: number,
-      then: (hit: ResponseCache.Hit<Answer> | undefined, now: number) => Effect.Effect<A, E>
-    ): Effect.Effect<A, E> =>
-      memory === undefined
-        ? Effect.flatMap(cache.lookup(key), (hit) => then(hit, nowOf(call)))
-        : then(memory.lookupUnsafe(key, now), now)
-
-    const keep = (call: Call, key: string, answer: Answer): Effect.Effect<void> | undefined => {
-      const told = (result: "rejected" | "stored" | "unavailable", now?: number): undefined => {
-        emit(call, { _tag: "Cache", call: call.id, at: since(call, now), result })
-      }
-      if (!isReplayable(answer)) return told("rejected")
-      const size = sizeOf(answer)
-      if (memory === undefined) {
-        return Effect.map(cache.store(key, answer, size), (stored) => told(stored ? "stored" : "unavailable"))
-      }
+    // It was given no store, so it is one in memory.
+    const memory = cache.memory!
+    const keep = (call: Call, key: string, answer: Answer): undefined => {
       const now = call.progress.answeredAt
-      return told(memory.storeUnsafe(key, answer, size, now) ? "stored" : "unavailable", now)
+      const result = isReplayable(answer) && memory.storeUnsafe(key, answer, sizeOf(answer), now)
+        ? "stored"
+        : "rejected"
+      emit(call, { _tag: "Cache", call: call.id, at: since(call, now), result })
     }
 
     const kept = (call: Call, key: string) => (served: Served): Effect.Effect<Served> =>
@@ -456,36 +466,35 @@ const withCache = (
       return Effect.succeed(whole(value, "stale", age))
     }
 
-    const layer: Layer = (call, asked) => {
+    const layer: Layer = (call, now) => {
       const { cache: wish, seed, temperature } = call.request
-      if (wish === "never") return next(call, asked)
+      if (wish === "never") return next(call, now)
       const mayReuse = readThrough && (wish === "always" || temperature === 0 || seed !== undefined)
       const key = questionOf(call)
-      return lookup(call, key, asked, (hit, now) => {
-        const at = since(call, now)
-        if (mayReuse && (hit === undefined || hit.state === "stale")) {
-          emit(call, { _tag: "Cache", call: call.id, at, result: "miss" })
-        }
-        if (hit === undefined) return Effect.flatMap(next(call, now), kept(call, key))
-        if (mayReuse && hit.state !== "stale") {
-          emit(call, { _tag: "Cache", call: call.id, at, result: "fresh", age: hit.age })
-          const served = whole(hit.value, "cache", hit.age)
-          return hit.state === "fresh"
-            ? Effect.succeed(served)
-            : Effect.as(cache.revalidate(key, refresh(call)), served)
-        }
-        return Effect.matchEffect(next(call, now), {
-          onSuccess: kept(call, key),
-          onFailure: (error) => stale(call, hit, error)
-        })
+      const hit = memory.lookupUnsafe(key, now)
+      const at = since(call, now)
+      if (mayReuse && (hit === undefined || hit.state === "stale")) {
+        emit(call, { _tag: "Cache", call: call.id, at, result: "miss" })
+      }
+      if (hit === undefined) return Effect.flatMap(next(call, now), kept(call, key))
+      if (mayReuse && hit.state !== "stale") {
+        emit(call, { _tag: "Cache", call: call.id, at, result: "fresh", age: hit.age })
+        const served = whole(hit.value, "cache", hit.age)
+        return hit.state === "fresh"
+          ? Effect.succeed(served)
+          : Effect.as(cache.revalidate(key, refresh(call)), served)
+      }
+      return Effect.matchEffect(next(call, now), {
+        onSuccess: kept(call, key),
+        onFailure: (error) => stale(call, hit, error)
       })
     }
 
-    const orStale: Fallback = (call, error) =>
-      call.request.cache === "never"
-        ? Effect.fail(error)
-        : lookup(call, questionOf(call), nowOf(call), (hit) =>
-          hit === undefined ? Effect.fail(error) : stale(call, hit, error))
+    const orStale: Fallback = (call, error) => {
+      if (call.request.cache === "never") return Effect.fail(error)
+      const hit = memory.lookupUnsafe(questionOf(call), nowOf(call))
+      return hit === undefined ? Effect.fail(error) : stale(call, hit, error)
+    }
 
     return { layer, orStale }
   })
@@ -531,7 +540,7 @@ const withFailover = (targets: ReadonlyArray<Target>, failover: Failover.Failove
       if (request.model !== undefined && modelFor(target, request.model) === undefined) return { because: "no-model" }
       const { breaker } = target.lanes.of(modelOf(this.call, target))
       return breaker?.isOpenUnsafe(now) === true
-        ? { because: "circuit-open", retryAfter: openFor(breaker, now), error: () => breaker.rejectionUnsafe(now) }
+        ? { because: "circuit-open", retryAfter: openFor(breaker, now), error: breaker.refusalUnsafe(now) }
         : undefined
     }
 

@@ -1,8 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Stream } from "effect"
-import { LlmClient, LlmError, LlmProvider } from "effect-resilient-llm"
+import { Cause, Context, Duration, Effect, Exit, Layer, Scope, Stream } from "effect"
+import { LlmClient, LlmError, LlmProvider, LlmResponse } from "effect-resilient-llm"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
-import { ask, failure, kinds, nothingHeld, rig, success, timed, vector } from "./support.ts"
+import { TestClock } from "effect/testing"
+import { ask, failure, fork, kinds, nothingHeld, rig, success, timed, vector } from "./support.ts"
 
 const { answer, fail, hang, overloaded, rateLimited, stream } = ScriptedProvider
 const always = (step: ScriptedProvider.Step) => ({ always: step })
@@ -149,6 +150,196 @@ describe.each(kinds)("%s", (kind) => {
       const conflict = yield* Effect.flip(ask(kind, r.client, { prompt: "Other", idempotencyKey: "k" }))
       assert.strictEqual(conflict._tag, "IdempotencyConflict")
       yield* nothingHeld(r)
+    })))
+})
+
+const finish = {
+  type: "finish",
+  reason: "stop",
+  usage: {
+    inputTokens: { total: 1, uncached: undefined, cacheRead: undefined, cacheWrite: undefined },
+    outputTokens: { total: 1, text: undefined, reasoning: undefined }
+  }
+} as const
+
+/** What a vendor says of its limits; the last number is the time until its limit is whole again. */
+const facts = (remaining: number, resetAfter?: number) => [
+  { dimension: "requests", limit: 100, remaining, ...(resetAfter === undefined ? undefined : { resetAfter }) }
+]
+const refusing = (rateLimits: ReadonlyArray<LlmError.RateLimitFact>) =>
+  stream({
+    error: new LlmError.ProviderError({ provider: "p", reason: { _tag: "RateLimit" }, status: 429, rateLimits })
+  })
+
+describe.each(kinds)("limits that a vendor reports, %s", (kind) => {
+  it.effect("are those of its target, and nothing to the bucket of all targets", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([always(refusing(facts(0, 60_000))), always(answer("Hello."))], {
+        retry: false,
+        rateLimit: {}
+      })
+      for (const _ of [1, 2]) {
+        const { at, exit } = yield* timed(ask(kind, r.client))
+        assert.deepStrictEqual([at, success(exit).target], [0, "s"])
+      }
+      const { rateLimit } = yield* r.client.status
+      assert.strictEqual(rateLimit?.blockedFor, 0)
+      assert.isAbove(rateLimit?.levels["requests"] ?? 0, 3490)
+    })))
+
+  it.effect("lower the target's own, whether it failed or answered", () =>
+    vector(Effect.gen(function*() {
+      const metadata = {
+        type: "response-metadata",
+        metadata: LlmResponse.httpMetadata({ rateLimits: facts(40) })
+      } as const
+      const answered = answer([metadata, { type: "text", text: "Hello." }, finish])
+      const limits = { limits: [{ dimension: "requests", limit: 100, per: "1 hour" }] } as const
+      const r = yield* rig([[refusing(facts(60)), answered]], { retry: false }, [limits])
+      const level = Effect.map(
+        r.client.status,
+        ({ targets }) => Math.floor(targets[0]?.limits?.levels["requests"] ?? -1)
+      )
+      yield* Effect.exit(ask(kind, r.client))
+      assert.strictEqual(yield* level, 60)
+      yield* ask(kind, r.client)
+      assert.strictEqual(yield* level, 40)
+    })))
+
+  it.effect("count after the refund: what the vendor says is left is left", () =>
+    vector(Effect.gen(function*() {
+      const left = [{ dimension: "tokens", remaining: 100 }]
+      const limits = { limits: [{ dimension: "tokens", limit: 100_000, per: "1 hour" }] } as const
+      const r = yield* rig([always(refusing(left))], { retry: false }, [limits])
+      yield* Effect.exit(ask(kind, r.client))
+      assert.strictEqual((yield* r.client.status).targets[0]?.limits?.levels["tokens"], 100)
+    })))
+})
+
+describe.each(kinds)("what must not stay behind, %s", (kind) => {
+  it.effect("a provider that throws instead of failing: a defect, and everything is given back", () =>
+    vector(Effect.gen(function*() {
+      const broken = (): never => {
+        throw new TypeError("broken")
+      }
+      const provider: LlmProvider.LlmProvider = { id: "x", generate: broken, stream: broken }
+      const layer = LlmClient.layerDynamic([provider], { bulkhead: { maxConcurrent: 1, queue: 0 } })
+      const client = Context.get(yield* Layer.build(layer), LlmClient)
+      const tags: Array<string> = []
+      yield* fork(Stream.runForEach(client.events, ({ _tag }) => Effect.sync(() => tags.push(_tag))))
+      for (const _ of [1, 2]) {
+        const { exit } = yield* timed(ask(kind, client))
+        assert.isTrue(Exit.isFailure(exit) && Cause.hasDies(exit.cause), String(exit))
+        assert.strictEqual((yield* client.status).targets[0]?.bulkhead?.inUse, 0)
+      }
+      const ends = tags.filter((tag) => tag === "AttemptStarted" || tag === "AttemptInterrupted" || tag === "CallEnded")
+      const once = ["AttemptStarted", "AttemptInterrupted", "CallEnded"]
+      assert.deepStrictEqual(ends, [...once, ...once])
+    })))
+
+  it.effect.each([{ cache: {} }, { idempotency: {} }, {}])(
+    "what no JSON can hold is refused, with %j",
+    (options) =>
+      vector(Effect.gen(function*() {
+        const r = yield* rig([[answer("Hello.")]], options)
+        const part = { type: "tool-result", id: "1", name: "rows", isFailure: false, result: { count: 10n } } as const
+        const { exit } = yield* timed(ask(kind, r.client, { prompt: [{ role: "tool", content: [part] }] }))
+        if (Object.keys(options).length === 0) return void success(exit) // a provider may be able to send it
+        const error = failure(exit)
+        assert.deepInclude(error, { _tag: "InvalidRequest", path: "request", rule: "what JSON can hold" })
+        assert.deepStrictEqual(error.ledger.map(({ _tag }) => _tag), ["CallStarted", "CallEnded"])
+        yield* nothingHeld(r)
+      }))
+  )
+
+  it.effect("the payment for a retry that its deadline ended before it was sent", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([{ script: [overloaded], always: hang }], {
+        retryBudget: { capacity: 10, perAttempt: 0, perSecond: 0 },
+        bulkhead: { maxConcurrent: 1 },
+        timeout: {}
+      })
+      const first = yield* fork(ask(kind, r.client, { prompt: "Hi", deadline: "2 seconds" }))
+      yield* fork(Effect.exit(ask(kind, r.client)))
+      yield* TestClock.adjust(1000)
+      assert.strictEqual((yield* r.client.status).targets[0]?.retryBudget, 9)
+      yield* TestClock.adjust(1000)
+      assert.strictEqual(failure(first.pollUnsafe()!)._tag, "DeadlineExceeded")
+      assert.strictEqual((yield* r.client.status).targets[0]?.retryBudget, 10)
+    })))
+
+  it.effect("readers of events that come after the client has gone", () =>
+    vector(Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const { client } = yield* Scope.provide(rig([[answer("Hello.")]]), scope)
+      yield* ask(kind, client)
+      yield* Scope.close(scope, Exit.void)
+      assert.deepStrictEqual(success((yield* timed(Stream.runCollect(client.events))).exit), [])
+    })))
+
+  it.effect("answers too large for the cache, tool calls included; they are rejected, not a failure of the cache", () =>
+    vector(Effect.gen(function*() {
+      const call = { type: "tool-call", id: "1", name: "write", params: { text: "x".repeat(50_000) } } as const
+      const r = yield* rig([[answer([call, finish])]], { cache: { maxBytes: 90_000 } })
+      const results: Array<string> = []
+      yield* fork(Stream.runForEach(r.client.events, (event) =>
+        Effect.sync(() => {
+          if (event._tag === "Cache") results.push(event.result)
+        })))
+      yield* timed(ask(kind, r.client))
+      assert.deepStrictEqual(results, ["rejected"])
+    })))
+})
+
+describe.each(kinds)("what is known of the past, %s", (kind) => {
+  const refused = fail({ _tag: "InvalidRequest" }, { status: 400 })
+  const request = { prompt: "Hi", idempotencyKey: "k" }
+
+  it.effect("a replayed refusal has no attempts of the call that was refused", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([[refused]], { idempotency: {} })
+      yield* timed(ask(kind, r.client, request))
+      const { ledger } = failure((yield* timed(ask(kind, r.client, request))).exit)
+      assert.deepStrictEqual(ledger.map(({ _tag }) => _tag), ["CallStarted", "Idempotency", "CallEnded"])
+    })))
+
+  it.effect("the refusal of a second choice is not kept: the first one may be back", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([[overloaded, answer("Hello.")], [refused]], { idempotency: {}, retry: false })
+      assert.strictEqual(failure((yield* timed(ask(kind, r.client, request))).exit)._tag, "ProviderError")
+      assert.strictEqual(success((yield* timed(ask(kind, r.client, request))).exit).text, "Hello.")
+    })))
+
+  it.effect("a target that was skipped says why as it was then", () =>
+    vector(Effect.gen(function*() {
+      const late = fail({ _tag: "Overloaded" }, { status: 503, delay: "200 seconds" })
+      const circuitBreaker = { failureThreshold: 1, recoveryTimeout: "30 seconds" } as const
+      const r = yield* rig(
+        [[overloaded, answer("Hello.")], [answer("Hello."), late]],
+        { retry: false },
+        [{ circuitBreaker }]
+      )
+      yield* timed(ask(kind, r.client), 0)
+      const call = yield* fork(ask(kind, r.client))
+      yield* TestClock.adjust("31 seconds")
+      assert.strictEqual(success((yield* timed(ask(kind, r.client), 0)).exit).target, "p")
+      yield* TestClock.adjust("3 minutes")
+      const error = failure(call.pollUnsafe()!)
+      const skipped = error._tag === "AllProvidersFailed" ? error.errors[0] : error
+      assert.strictEqual(skipped?._tag, "CircuitOpen")
+      assert.deepInclude(skipped, { state: "open", retryAfter: Duration.seconds(30) })
+    })))
+
+  it.effect("a probe keeps its slot as long as its attempt may take", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([[overloaded, answer("Hello.", { delay: "100 seconds" })]], {
+        retry: false,
+        timeout: { attempt: "3 minutes", firstToken: "3 minutes" },
+        circuitBreaker: { failureThreshold: 1, recoveryTimeout: "5 seconds" }
+      })
+      yield* timed(ask(kind, r.client), "5 seconds")
+      assert.strictEqual(success((yield* timed(ask(kind, r.client))).exit).text, "Hello.")
+      assert.strictEqual((yield* r.client.status).targets[0]?.circuit?.state, "closed")
     })))
 })
 

@@ -146,8 +146,7 @@ const caches = {
   miss: "no fresh answer",
   stale: "stale answer instead",
   stored: "answer kept for bad times",
-  rejected: "answer not kept: not whole",
-  unavailable: "store unavailable"
+  rejected: "answer not kept: not whole, or too large"
 } as const
 
 const results = {

@@ -29,7 +29,7 @@ import {
 import type { LlmEvent } from "../LlmEvent.ts"
 import type { LlmProvider } from "../LlmProvider.ts"
 import type { LlmRequest } from "../LlmRequest.ts"
-import { type Answer, isContent, type Part, type StreamPart, type Usage } from "../LlmResponse.ts"
+import { type Answer, isContent, type Part, rateLimitsOf, type StreamPart, type Usage } from "../LlmResponse.ts"
 import type { Bulkhead, Permit } from "../resilience/Bulkhead.ts"
 import type { CircuitBreaker, Permit as Slot } from "../resilience/CircuitBreaker.ts"
 import type { RateLimiter, Reservation } from "../resilience/RateLimiter.ts"
@@ -141,7 +141,7 @@ const takeTokens = (
   const needed = cost(attempt.request)
   const free = limiter.tryAcquireUnsafe(needed, attempt.call.clock, now)
   if (free !== undefined) {
-    attempt.reservations.push(free)
+    attempt.reserved(limiter, free)
     return undefined
   }
   return Effect.catch(
@@ -149,7 +149,7 @@ const takeTokens = (
       maxWait: timeLeft(attempt.call),
       restore,
       onAcquired: (reservation) => {
-        attempt.reservations.push(reservation)
+        attempt.reserved(limiter, reservation)
         attempt.waited("rate-limit", reservation.waited)
       }
     }),
@@ -199,6 +199,8 @@ class Attempt {
   /** What a stream's provider holds. */
   readonly scope: Scope.Closeable | undefined
   readonly reservations: Array<Reservation> = []
+  /** The one of them that the target's own limits gave; what a vendor says of its limits is about it alone. */
+  private vendors: Reservation | undefined
   permit: Permit | undefined
   slot: Slot | undefined
   private number = 0
@@ -214,6 +216,11 @@ class Attempt {
     this.request = request
     this.guards = guards
     this.scope = call.scope === undefined ? undefined : Scope.makeUnsafe()
+  }
+
+  reserved(by: RateLimiter, reservation: Reservation): void {
+    this.reservations.push(reservation)
+    if (by === this.guards.limits) this.vendors = reservation
   }
 
   waited(forWhat: "bulkhead" | "rate-limit", duration: number): void {
@@ -239,7 +246,8 @@ class Attempt {
     const at = since(call, now)
     const event = { _tag: "AttemptStarted" as const, call: call.id, at, target: guards.target, attempt: this.number }
     emit(call, model === undefined ? event : { ...event, model })
-    const asked = this.scope === undefined ? this.generate() : this.openStream(this.scope)
+    // What a provider throws before it returns an effect is a defect of the attempt like any other.
+    const asked = Effect.suspend(() => this.scope === undefined ? this.generate() : this.openStream(this.scope))
     const open = call.trace === undefined ? asked : call.trace.within(this.number, asked)
     const timers = guards.timeout
     if (timers === undefined) return this.opening(restore(open))
@@ -307,6 +315,7 @@ class Attempt {
       const actual = { requests: 1, tokens: input + output, "input-tokens": input, "output-tokens": output }
       for (const reservation of this.reservations) reservation.settle(actual)
     }
+    if (this.vendors !== undefined) this.vendors.observe(rateLimitsOf(answer))
     const event: Mutable<AttemptSucceeded> = {
       _tag: "AttemptSucceeded",
       call: this.call.id,
@@ -358,10 +367,11 @@ class Attempt {
     const { _tag } = error.reason
     const unsent = error.reason._tag === "Network" && !error.reason.sent
     for (const reservation of this.reservations) {
-      if (error.rateLimits !== undefined) reservation.observe(error.rateLimits)
       if (unsent || _tag === "Quota") reservation.refund("all")
       else if (_tag !== "MalformedResponse") reservation.refund("tokens")
     }
+    // After the refund: what the vendor says is left is left.
+    if (error.rateLimits !== undefined) this.vendors?.observe(error.rateLimits)
     if (_tag === "RateLimit" && retryAfter !== undefined) this.guards.limits?.blockUnsafe(retryAfter, now)
   }
 

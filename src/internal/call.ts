@@ -142,6 +142,15 @@ export const drain = ({ rest }: Served): Effect.Effect<void, CallError> =>
     ? Effect.void
     : Pull.catchDone(Effect.forever(rest), () => Effect.void) as Effect.Effect<void, CallError>
 
+/** Characters of what may have no text. */
+const textSize = (value: unknown): number => {
+  try {
+    return JSON.stringify(value)?.length ?? 0
+  } catch {
+    return 256
+  }
+}
+
 /** Roughly the bytes an answer takes. */
 export const sizeOf = (answer: Answer): number => {
   let size = 0
@@ -150,7 +159,8 @@ export const sizeOf = (answer: Answer): number => {
     if ("delta" in part) size += part.delta.length
     else if ("text" in part) size += part.text.length
     else if ("data" in part) size += part.data.length
-    else if (part.type === "tool-call") size += 256
+    else if (part.type === "tool-call") size += textSize(part.params)
+    else if (part.type === "tool-result") size += textSize(part.result)
   }
   return size * 2
 }

@@ -133,25 +133,27 @@ const shareAnswer = (
   call: Call,
   next: Layer
 ): Effect.Effect<Served, CallError> => {
-  let leads = false
-  const work = (flight: Idempotency.Flight) => {
-    leads = true
-    return Effect.mapBoth(next({ ...call, until: flight }, nowOf(call)), {
+  let how: Idempotency.Answer<Shared>["how"] = "led"
+  const work = (flight: Idempotency.Flight) =>
+    Effect.mapBoth(next({ ...call, until: flight }, nowOf(call)), {
       onSuccess: (served) => produced(served, flights.keep, call),
       onFailure: (error) => {
         failedWork.set(error, workOf(call))
         return error
       }
     })
+  const onDecided = (decision: typeof how): void => {
+    how = decision
+    decided(call, decision)
   }
-  const answered = flights.of.run({ ...request, onDecided: (how) => decided(call, how) }, work)
+  const answered = flights.of.run({ ...request, onDecided }, work)
   return untilDeadline(call, answered).pipe(
     Effect.map(({ age, how, storeFailed, value }) => {
       if (storeFailed) unavailable(call)
       if (how === "led") return whole(value.answer, value.source, value.age)
       return how === "joined" ? joined(call, value) : replayed(value, age)
     }),
-    Effect.mapError((error) => leads ? error : alsoFailed(call, error))
+    Effect.mapError((error) => how === "joined" ? alsoFailed(call, error) : error)
   )
 }
 
@@ -246,6 +248,10 @@ const alsoFailed = (call: Call, error: CallError): CallError => {
   if (work !== undefined) adopt(call, work)
   return error
 }
+
+/** Did other targets fail, or were they passed over, before this one failed? Then they might do better next time. */
+export const isFromSecondChoice = (error: CallError): boolean =>
+  failedWork.get(error)?.events.some(({ _tag }) => _tag === "FailedOver" || _tag === "TargetSkipped") === true
 
 const adopt = (call: Call, { events, span, startedAt }: Work): void => {
   if (span !== undefined) call.trace?.joined(span)

@@ -52,7 +52,7 @@ export const levelOf = (event: LlmEvent): LogLevel.Severity => {
     case "CircuitChanged":
       return event.to === "open" || event.to === "forced-open" || event.to === "would-open" ? "Warn" : "Info"
     case "Cache":
-      return event.result === "stale" || event.result === "unavailable" ? "Warn" : "Debug"
+      return event.result === "stale" ? "Warn" : "Debug"
     case "Idempotency":
       return event.result === "unavailable" ? "Warn" : "Debug"
     default:
@@ -145,14 +145,7 @@ const messageOf = (event: LlmEvent): string | undefined => {
     case "Waited":
       return "LLM attempt waited"
     case "Cache":
-      switch (event.result) {
-        case "stale":
-          return "LLM answer is stale"
-        case "unavailable":
-          return "LLM cache did not answer"
-        default:
-          return undefined
-      }
+      return event.result === "stale" ? "LLM answer is stale" : undefined
     case "Idempotency":
       return event.result === "unavailable" ? "LLM idempotency store did not answer" : undefined
     case "CircuitChanged":

@@ -119,7 +119,11 @@ class Numbers {
   private readonly context: Context.Context<never>
   private readonly families = new Map<Definition, Family>()
   private readonly watched = new Set<Watched>()
-  private readonly gauges = new Map<string, ReadonlyArray<Metric.Registration>>()
+  /** By target, then by what a client must have to show them. */
+  private readonly gauges = new Map<
+    string,
+    Map<keyof Status | keyof TargetStatus, ReadonlyArray<Metric.Registration>>
+  >()
 
   constructor(context: Context.Context<never>) {
     this.context = context
@@ -152,11 +156,24 @@ class Numbers {
   private show(one: Watched): void {
     this.watched.add(one)
     const status = one.status()
-    for (const target of one.targets) {
-      const name = `target ${target}`
-      if (!this.gauges.has(name)) this.gauges.set(name, this.ofTarget(target, status))
+    for (const own of status.targets) {
+      for (const [what, show] of Object.entries(this.ofTarget(own.id))) {
+        if (own[what as keyof TargetStatus] !== undefined) {
+          this.showOnce(`target ${own.id}`, what as keyof TargetStatus, show)
+        }
+      }
     }
-    if (!this.gauges.has(SHARED)) this.gauges.set(SHARED, this.ofAll(status))
+    if (status.rateLimit !== undefined) this.showOnce(SHARED, "rateLimit", () => this.ofAll())
+  }
+
+  private showOnce(
+    name: string,
+    what: keyof Status | keyof TargetStatus,
+    show: () => ReadonlyArray<Metric.Registration>
+  ): void {
+    const shown = this.gauges.get(name) ?? new Map()
+    this.gauges.set(name, shown)
+    if (!shown.has(what)) shown.set(what, show())
   }
 
   private hide(one: Watched): void {
@@ -165,7 +182,7 @@ class Numbers {
     if (this.watched.size > 0) left.add(SHARED)
     for (const [name, registered] of this.gauges) {
       if (left.has(name)) continue
-      for (const { remove } of registered) remove()
+      for (const { remove } of [...registered.values()].flat()) remove()
       this.gauges.delete(name)
     }
   }
@@ -176,32 +193,30 @@ class Numbers {
     )
   }
 
-  private ofTarget(target: string, { targets }: Status): ReadonlyArray<Metric.Registration> {
-    const own = targets.find(({ id }) => id === target)
+  private ofTarget(target: string): { readonly [K in keyof TargetStatus]?: () => ReadonlyArray<Metric.Registration> } {
     const add = (definition: Definition, labels: ReadonlyArray<string>, read: () => number) =>
       gauge(definition, this.context, [target, ...labels], read)
     const sum = (read: (status: TargetStatus) => number | undefined) => (): number =>
       this.statuses(target).reduce((total, status) => total + (read(status) ?? 0), 0)
-    return [
-      ...(own?.circuit === undefined ? [] : [
+    return {
+      circuit: () => [
         add(llm.breaker, [], () => Math.max(0, ...this.statuses(target).map(({ circuit }) => levelOf(circuit?.state))))
-      ]),
-      ...(own?.bulkhead === undefined ? [] : [
+      ],
+      bulkhead: () => [
         add(llm.permits, [], sum(({ bulkhead }) => bulkhead?.inUse)),
         add(llm.permitsLimit, [], sum(({ bulkhead }) => bulkhead?.maxConcurrent)),
         add(llm.queueDepth, ["bulkhead"], sum(({ bulkhead }) => bulkhead?.queued)),
         add(llm.queueLimit, ["bulkhead"], sum(({ bulkhead }) => bulkhead?.maxQueued))
-      ]),
-      ...(own?.limits === undefined ? [] : [
+      ],
+      limits: () => [
         add(llm.queueDepth, ["limits"], sum(({ limits }) => limits?.queued)),
         add(llm.queueLimit, ["limits"], sum(({ limits }) => limits?.maxQueued))
-      ]),
-      ...(own?.retryBudget === undefined ? [] : [add(llm.budget, [], sum(({ retryBudget }) => retryBudget))])
-    ]
+      ],
+      retryBudget: () => [add(llm.budget, [], sum(({ retryBudget }) => retryBudget))]
+    }
   }
 
-  private ofAll({ rateLimit }: Status): ReadonlyArray<Metric.Registration> {
-    if (rateLimit === undefined) return []
+  private ofAll(): ReadonlyArray<Metric.Registration> {
     const add = (definition: Definition, read: (status: Status) => number | undefined) =>
       gauge(
         definition,
@@ -219,13 +234,14 @@ class Numbers {
 type Registry = (typeof Metric.MetricRegistry)["Service"]
 type Attributes = (typeof Metric.CurrentMetricAttributes)["Service"]
 
-// By registry, and by the attributes that all metrics of a program may have.
-const numbers = new WeakMap<Registry, WeakMap<Attributes, Numbers>>()
+// By registry, and by the attributes that all metrics of a program may have: those are equal when they say the same.
+const numbers = new WeakMap<Registry, Map<string, Numbers>>()
 
 const numbersIn = (registry: Registry, attributes: Attributes): Numbers => {
-  const ofRegistry = numbers.get(registry) ?? new WeakMap<Attributes, Numbers>()
+  const ofRegistry = numbers.get(registry) ?? new Map<string, Numbers>()
   numbers.set(registry, ofRegistry)
-  const known = ofRegistry.get(attributes)
+  const key = JSON.stringify(Object.entries(attributes).toSorted(([a], [b]) => a < b ? -1 : 1))
+  const known = ofRegistry.get(key)
   if (known !== undefined) return known
   const context = Context.add(
     Context.make(Metric.MetricRegistry, registry),
@@ -233,7 +249,7 @@ const numbersIn = (registry: Registry, attributes: Attributes): Numbers => {
     attributes
   )
   const made = new Numbers(context)
-  ofRegistry.set(attributes, made)
+  ofRegistry.set(key, made)
   return made
 }
 
@@ -327,7 +343,8 @@ const make = (options: Options): Effect.Effect<LlmObserver.Observer> =>
               operations.set(event.call, event.operation)
               break
             case "AttemptStarted":
-              if (known !== undefined && event.model !== undefined) {
+              // Work that others still wait for goes on after the end of the call that began it.
+              if (known !== undefined && event.model !== undefined && operations.has(event.call)) {
                 models.set(event.call, known.has(event.model) ? event.model : OTHER)
               }
               break

@@ -55,7 +55,10 @@ export interface Options {
   readonly halfOpenProbes?: number | undefined
   /** Successful probes that close. Default 1. */
   readonly successThreshold?: number | undefined
-  /** How long a probe holds its slot without a renewal: the attempt's timeout and some. Default 65 seconds. */
+  /**
+   * How long a probe holds its slot without a renewal: the attempt's timeout and some. Default 65 seconds; in a
+   * client 5 seconds more than its attempts may take.
+   */
   readonly probeLease?: Duration.Input | undefined
   /** Counts calls longer than `duration`; a share of `rate` (0.8) opens. A slow probe reopens. Default off. */
   readonly slowCall?:
@@ -531,6 +534,8 @@ export interface CircuitBreaker {
   readonly isOpenUnsafe: (now: number) => boolean
   /** The error for a rejected call. */
   readonly rejectionUnsafe: (now: number) => CircuitOpen
+  /** The same, of this moment, but made only when it is asked for. */
+  readonly refusalUnsafe: (now: number) => () => CircuitOpen
   /** Admits a call, or rejects it with `undefined`. Every permit must be recorded, in the end. */
   readonly admitUnsafe: (now: number) => Permit | undefined
   /** Records an outcome. Only the first one of a permit counts; late ones change nothing. */
@@ -685,17 +690,20 @@ export const fromPolicy = (
     move(record(policy, cell.current, permit, outcome, now, details), now)
   }
 
-  const rejectionUnsafe = (now: number): CircuitOpen => {
+  const refusalUnsafe = (now: number) => {
     const current = cell.current
-    const name = nameOf(current)
-    return withoutStack(() =>
-      new CircuitOpen({
-        key,
-        state: name === "half-open" || name === "forced-open" ? name : "open",
-        ...retryAfterOf(current, now)
-      })
-    )
+    return (): CircuitOpen => {
+      const name = nameOf(current)
+      return withoutStack(() =>
+        new CircuitOpen({
+          key,
+          state: name === "half-open" || name === "forced-open" ? name : "open",
+          ...retryAfterOf(current, now)
+        })
+      )
+    }
   }
+  const rejectionUnsafe = (now: number): CircuitOpen => refusalUnsafe(now)()
 
   const settle = (permit: Permit, start: number, exit: Exit.Exit<unknown, unknown>, now: number): void => {
     const duration = timesCalls ? now - start : undefined
@@ -716,6 +724,7 @@ export const fromPolicy = (
     status: Effect.clockWith((clock) => Effect.succeed(statusOf(policy, cell.current, monotonicMillis(clock)))),
     isOpenUnsafe: (now) => !peek(policy, cell.current, now),
     rejectionUnsafe,
+    refusalUnsafe,
     admitUnsafe,
     recordUnsafe,
     renewUnsafe: (permit, now) => {

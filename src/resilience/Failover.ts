@@ -78,8 +78,14 @@ export interface Run<A, E, E2, R> {
    * the moment at which the target was chosen.
    */
   readonly attempt: (index: number, longestHint: () => number, now: number) => Effect.Effect<A, E, R>
-  /** For who knows: the fibre's clock, and what it says at the start. */
+  /**
+   * For who knows: the fibre's clock, and what it says at the start. Then the run begins when it is made, not when it is
+   * run, so it is to be run once.
+   *
+   * @internal
+   */
   readonly clock?: Clock.Clock | undefined
+  /** @internal */
   readonly startedAt?: number | undefined
   /** Is it known without a call that the target cannot serve? */
   readonly skip?: ((index: number, now: number) => Skip<E> | undefined) | undefined

@@ -210,7 +210,7 @@ class Run<A, E, R> {
     }
     this.k += 1
     this.last = error
-    this.payment = undefined
+    this.refund()
     if (!(hooks.when ?? retryable)(error)) return Effect.fail(error)
     if (this.k > policy.maxRetries) {
       return policy.maxRetries === 0 ? Effect.fail(error) : this.deny(error, "attempts-exhausted")

@@ -1,5 +1,5 @@
 /**
- * Retry budget: one purse that every retry and every hedge of a target is paid from, so that an outage is not answered
+ * Retry budget: one purse that every retry of a target is paid from, so that an outage is not answered
  * with a storm.
  *
  * Each first attempt puts a fraction of a token in, time trickles a little more in, and a retry takes a whole one out:
@@ -160,7 +160,7 @@ export interface RetryBudget {
   readonly balance: Effect.Effect<number>
   /** To be called for each first attempt on the target. */
   readonly depositUnsafe: (now: number) => void
-  /** Pays for one retry or hedge, before it waits. `undefined`: there is not enough, do not retry. */
+  /** Pays for one retry, before it waits. `undefined`: there is not enough, do not retry. */
   readonly withdrawUnsafe: (now: number) => Withdrawal | undefined
 }
 

@@ -152,8 +152,7 @@ const uninterruptible = { uninterruptible: true } as const
  * - `expired` makes the error. It runs before the loser is interrupted; then the caller is
  *   released without waiting for the loser.
  *
- * @category combinators
- * @since 0.1.0
+ * @internal
  */
 export const bounded = <A, E, R, E2>(
   self: Effect.Effect<A, E, R>,
@@ -170,8 +169,7 @@ export const bounded = <A, E, R, E2>(
  * there is no moment at which it can be interrupted before `self` has started. `self` starts uninterruptible too, and
  * says itself which part of it may be interrupted.
  *
- * @category combinators
- * @since 0.1.0
+ * @internal
  */
 export const boundedIn = <A, E, R, E2>(
   restore: <B, E3, R3>(effect: Effect.Effect<B, E3, R3>) => Effect.Effect<B, E3, R3>,
@@ -306,6 +304,8 @@ export const deadline = (
 
 /**
  * The clock of a stream's silence: counts only time during which a pull is outstanding, and only content resets it.
+ *
+ * @internal
  */
 export class IdleClock {
   private spent = 0

@@ -137,8 +137,7 @@ describe("ledger", () => {
       ["fresh answer, 2 min old", events({ _tag: "Cache", at: 0, result: "fresh", age: 120_000 })],
       ["stale answer instead, 2 h 5 min old", events({ _tag: "Cache", at: 0, result: "stale", age: 7_500_000 })],
       ["answer kept for bad times", events({ _tag: "Cache", at: 0, result: "stored" })],
-      ["answer not kept: not whole", events({ _tag: "Cache", at: 0, result: "rejected" })],
-      ["store unavailable", events({ _tag: "Cache", at: 0, result: "unavailable" })],
+      ["answer not kept: not whole, or too large", events({ _tag: "Cache", at: 0, result: "rejected" })],
       ...([
         ["provider", "answered"],
         ["replay", "answered without a request"],

@@ -194,6 +194,27 @@ it.effect("gauges end with their client; equal targets of two clients, and of tw
     yield* Effect.forEach(fibers, Fiber.await)
   }).pipe(Effect.provideService(Metric.MetricRegistry, new Map())))
 
+it.effect("what one client has switched off, another one shows", () =>
+  Effect.gen(function*() {
+    yield* rig([always(S)], { rateLimit: false, bulkhead: false, circuitBreaker: false })
+    assert.deepStrictEqual(yield* series("llm_queue_limit"), [])
+    yield* rig([always(S)], { rateLimit: { queue: 7 }, bulkhead: { maxConcurrent: 3, queue: 5 }, circuitBreaker: {} })
+    assert.strictEqual(yield* total("llm_queue_limit"), 12)
+    assert.strictEqual(yield* total("llm_permits_limit"), 3)
+    assert.lengthOf(yield* series("llm_breaker_state"), 1)
+  }).pipe(measured(), Effect.scoped))
+
+it.effect("equal attributes are the same attributes: layers of one registry add up", () =>
+  Effect.gen(function*() {
+    for (const service of ["shop", "shop"]) {
+      yield* Effect.gen(function*() {
+        const r = yield* Effect.provide(rig([always(S)]), yield* Layer.build(Metrics.layer()))
+        yield* r.client.complete("Hi")
+      }).pipe(Effect.provideService(Metric.CurrentMetricAttributes, { service }))
+    }
+    assert.strictEqual(yield* total("llm_calls_total", { outcome: "provider" }), 2)
+  }).pipe(Effect.provideService(Metric.MetricRegistry, new Map()), Effect.scoped))
+
 it.effect("attributes that all metrics of a program have are theirs too", () =>
   Effect.gen(function*() {
     const r = yield* rig([always(S)])
