@@ -183,6 +183,16 @@ describe("every error", () => {
     }
   })
 
+  it("refuses tokens that are no numbers", () => {
+    const decode = Schema.decodeUnknownExit(Schema.toCodecJson(LlmError.StreamInterrupted))
+    const broken = { _tag: "StreamInterrupted", provider: "p", kind: "reset", partialParts: 1, ledger: [] }
+    const usages = [{}, { inputTokens: 1, outputTokens: 2 }, { inputTokens: "1" }, { outputTokens: null }]
+    assert.deepStrictEqual(
+      usages.map((usage) => decode({ ...broken, usage })._tag),
+      ["Success", "Success", "Failure", "Failure"]
+    )
+  })
+
   it("has a ledger, empty until a call ends with it", () => {
     assert.deepStrictEqual(new LlmError.BulkheadFull({}).ledger, [])
   })

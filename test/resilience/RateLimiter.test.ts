@@ -142,6 +142,26 @@ describe("RateLimiter", () => {
         assert.deepStrictEqual(entries, [["a", 10_000], ["c", 20_000], ["d", 30_000]])
       }))
 
+    it.effect.each([["a", "c"], ["c", "a"]] as const)(
+      "two that leave, %s and then %s: everybody behind is planned anew",
+      (gone) =>
+        Effect.gen(function*() {
+          const limiter = yield* make(tenPerTenSeconds)
+          yield* full(limiter, 10)
+          const { enter, entries } = journal(limiter)
+          const waiting = {
+            a: yield* enter("a", 5),
+            b: yield* enter("b", 5),
+            c: yield* enter("c", 5),
+            d: yield* enter("d", 5)
+          }
+          for (const name of gone) yield* Fiber.interrupt(waiting[name])
+          yield* enter("e", 5, { maxWait: 15_000 })
+          yield* TestClock.adjust("1 minute")
+          assert.deepStrictEqual(entries, [["b", 5000], ["d", 10_000], ["e", 15_000]])
+        })
+    )
+
     it.effect("a line without places: whoever need not wait is granted, the others are refused", () =>
       Effect.gen(function*() {
         const limiter = yield* make({ ...tenPerTenSeconds, queue: 0 })

@@ -315,6 +315,48 @@ describe("bounded", () => {
       alarm.cancel()
     })))
 
+  it("on the default clock waits in a row share one timer too", async () => {
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] })
+    try {
+      const alarm = new Timeout.Alarm()
+      for (let i = 0; i < 3; i++) {
+        const answer = Deferred.makeUnsafe<number>()
+        const call = Effect.runPromise(Timeout.bounded(Deferred.await(answer), () => 1000, expired, alarm))
+        assert.strictEqual(vi.getTimerCount(), 1)
+        Deferred.doneUnsafe(answer, Exit.succeed(i))
+        assert.strictEqual(await call, i)
+        assert.strictEqual(vi.getTimerCount(), 1)
+      }
+      alarm.cancel()
+      assert.strictEqual(vi.getTimerCount(), 0)
+    } finally {
+      vi.useRealTimers()
+    }
+  })
+
+  it("on the default clock a wait longer than a timer can be is taken in pieces too", async () => {
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] })
+    try {
+      const answer = Deferred.makeUnsafe<string>()
+      let asked = 0
+      const left = (): number => {
+        asked += 1
+        return 2 ** 40
+      }
+      const call = Effect.runPromise(Timeout.bounded(Deferred.await(answer), left, expired))
+      // Platforms go off at once when they are given more than 2^31 - 1.
+      vi.advanceTimersByTime(2 ** 31 - 2)
+      assert.strictEqual(asked, 1)
+      vi.advanceTimersByTime(1)
+      assert.isAbove(asked, 1)
+      Deferred.doneUnsafe(answer, Exit.succeed("in time"))
+      assert.strictEqual(await call, "in time")
+      assert.strictEqual(vi.getTimerCount(), 0)
+    } finally {
+      vi.useRealTimers()
+    }
+  })
+
   it.effect("nested limits: the shorter one wins", () =>
     counted(Effect.gen(function*() {
       const inner = yield* timed(Effect.never.pipe(Timeout.attempt(500), Timeout.deadline(1000)))

@@ -18,7 +18,7 @@ export const effectBlocks = (answer: string, prompt: string, everything = false)
     const withLimiter = yield* RateLimiter.makeWithRateLimiter
     const room = yield* Semaphore.make(100)
     const answers = yield* Cache.make({
-      lookup: (_: string): Effect.Effect<string, "unknown"> => Effect.fail("unknown"),
+      lookup: (asked: string): Effect.Effect<string, string> => Effect.fail(`${asked} is unknown`),
       capacity: 1000,
       timeToLive: "1 day"
     })
