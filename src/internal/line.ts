@@ -2,15 +2,15 @@
 //
 // The order is that of arrival, whatever the order in which fibres run. Whoever changes something serves the line on the
 // spot. How a wait ends is decided by the waiter's `outcome`, set once, in the step that grants or refuses; fibres only
-// carry it home. What becomes free by mere time needs a timekeeper: a one-permit semaphore is the gate to that post, and
-// its holder, one of the waiters, keeps the one timer. There is no background fibre.
+// carry it home. What becomes free by mere time needs a timekeeper: one of the waiters, who keeps the one timer and is
+// succeeded by the first in line when it leaves. There is no background fibre. (A semaphore would do as the gate to that
+// post, but Effect's looks at everybody who waits whenever one leaves.)
 import type * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as Latch from "effect/Latch"
-import * as Semaphore from "effect/Semaphore"
 import { monotonicMillis } from "./clock.ts"
 
 /** Makes an effect as interruptible as the surroundings of an uninterruptible region. */
@@ -40,6 +40,8 @@ export class Waiter<W, A, E> {
   readonly clock: Clock.Clock
   readonly arrived: number
   readonly bell: Bell
+  /** Calls it to keep the time, once it waits for that. */
+  call: Bell | undefined
   outcome: Exit.Exit<A, E> | undefined
   /** The neighbours, while it is in line. */
   before: Waiter<W, A, E> | undefined
@@ -67,8 +69,9 @@ export class WaitingLine<W, A, E> {
   first: Waiter<W, A, E> | undefined
   last: Waiter<W, A, E> | undefined
   size = 0
-  private readonly gate = Semaphore.makeUnsafe(1)
   private readonly rules: Rules<W, A, E>
+  /** One of those in line, whenever there is one. */
+  private timekeeper: Waiter<W, A, E> | undefined
   /** Wakes the timekeeper. */
   private alarm: Bell | undefined
 
@@ -84,8 +87,9 @@ export class WaitingLine<W, A, E> {
   /** Ends a wait, now and for good. */
   end(waiter: Waiter<W, A, E>, outcome: Exit.Exit<A, E>): void {
     waiter.outcome = outcome
-    this.remove(waiter)
+    // Before the next one is called to keep the time, so that they come home in order.
     waiter.bell.ring()
+    this.remove(waiter)
   }
 
   /** Something became free or scarce: serves who can be served; the others' time may have changed. */
@@ -115,7 +119,11 @@ export class WaitingLine<W, A, E> {
 
   /** What a waiter does meanwhile when time frees: it keeps the timer, if nobody else does. */
   keepTime(waiter: Waiter<W, A, E>): Effect.Effect<void> {
-    return this.gate.withPermit(this.untilEnd(waiter))
+    return Effect.withFiber((fiber) => {
+      if (this.timekeeper === waiter) return this.untilEnd(waiter)
+      waiter.call = new Bell(fiber)
+      return Effect.flatMap(waiter.call.heard, () => this.untilEnd(waiter))
+    })
   }
 
   private leave(waiter: Waiter<W, A, E>): void {
@@ -129,6 +137,7 @@ export class WaitingLine<W, A, E> {
     if (this.last === undefined) this.first = waiter
     else this.last.behind = waiter
     this.last = waiter
+    this.timekeeper ??= waiter
     this.size += 1
   }
 
@@ -141,6 +150,10 @@ export class WaitingLine<W, A, E> {
     else behind.before = before
     waiter.before = waiter.behind = undefined
     this.size -= 1
+    if (this.timekeeper === waiter) {
+      this.timekeeper = this.first
+      this.first?.call?.ring()
+    }
   }
 
   private untilEnd(waiter: Waiter<W, A, E>): Effect.Effect<void> {
