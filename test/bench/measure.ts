@@ -24,6 +24,8 @@ export type Run = (count: number) => Promise<unknown>
 /** How to make each subject of a case, ready to be measured. */
 export interface Case {
   readonly subjects: Readonly<Record<string, () => Run | Promise<Run>>>
+  /** Subjects that take too long to make for a quick look. */
+  readonly slow?: ReadonlyArray<string>
   /** Divides the figures, where one run of the work is several calls or parts. Default 1. */
   readonly per?: number
 }

@@ -6,7 +6,8 @@ import type { Case, Group, Run } from "../measure.ts"
 import { client, loop, now, on, PROMPT, provider } from "../stubs.ts"
 
 const each = (sizes: ReadonlyArray<number>, make: (size: number) => Promise<Run>): Case => ({
-  subjects: Object.fromEntries(sizes.map((size) => [size.toLocaleString("en"), () => make(size)]))
+  subjects: Object.fromEntries(sizes.map((size) => [size.toLocaleString("en"), () => make(size)])),
+  slow: ["1,000,000"]
 })
 
 /** Calls whose keys, or prompts, are new each time, in a client that holds `size` of them already. */
