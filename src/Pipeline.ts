@@ -88,7 +88,10 @@ export interface TargetOptions {
   readonly defaultModel?: string | undefined
   /** Tokens of context the target can take; decides where a prompt goes that was too long elsewhere. */
   readonly contextWindow?: number | undefined
-  /** Limits of this target alone, such as a vendor's requests and tokens per minute. Default: none. */
+  /**
+   * Limits of this target alone, such as a vendor's requests and tokens per minute. What the vendor says in its headers is
+   * left of them, with answers and with failures, lowers them. Default: none.
+   */
   readonly limits?: RateLimiter.Options["limits"] | undefined
   readonly circuitBreaker?: CircuitBreakerOptions | false | undefined
   readonly bulkhead?: Bulkhead.Options | false | undefined
@@ -272,7 +275,10 @@ export const make = (
         answers
       )
 
-    const needsIdentity = cache !== false || idempotency !== false
+    const derives = idempotency !== false && (idempotency?.derive ?? false) !== false
+    const isCompared = ({ request }: Call): boolean =>
+      derives || (cache !== false && request.cache !== "never") ||
+      (idempotency !== false && request.idempotencyKey !== undefined)
     return {
       begin,
       run: (call) => {
@@ -280,7 +286,7 @@ export const make = (
           const rule = "absent while `timeout` is off"
           return Effect.fail(new InvalidRequest({ path: "deadline", rule, kind: "given" }))
         }
-        return needsIdentity && !hasIdentity(call)
+        return isCompared(call) && !hasIdentity(call)
           ? Effect.fail(
             new InvalidRequest({ path: "request", rule: "what JSON can hold", kind: "a bigint or a cycle" })
           )

@@ -243,7 +243,8 @@ describe.each(kinds)("what must not stay behind, %s", (kind) => {
       vector(Effect.gen(function*() {
         const r = yield* rig([[answer("Hello.")]], options)
         const part = { type: "tool-result", id: "1", name: "rows", isFailure: false, result: { count: 10n } } as const
-        const { exit } = yield* timed(ask(kind, r.client, { prompt: [{ role: "tool", content: [part] }] }))
+        const input = { prompt: [{ role: "tool", content: [part] }], idempotencyKey: "k" } as const
+        const { exit } = yield* timed(ask(kind, r.client, input))
         if (Object.keys(options).length === 0) return void success(exit) // a provider may be able to send it
         const error = failure(exit)
         assert.deepInclude(error, { _tag: "InvalidRequest", path: "request", rule: "what JSON can hold" })

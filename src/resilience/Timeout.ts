@@ -7,6 +7,7 @@
  *
  * @since 0.1.0
  */
+import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
@@ -183,9 +184,13 @@ export const boundedIn = <A, E, R, E2>(
     const done = child.pollUnsafe()
     if (done !== undefined) return done
     const limited = new Limited(parent, child, left, expired, shared)
-    return Effect.onInterrupt(
+    // Nothing in here can be interrupted but the wait, so this is `onInterrupt`, at no cost for what succeeds.
+    return Effect.catchCause(
       restore(Effect.callback<A, E | E2>((resume) => limited.wait(resume))),
-      () => limited.interrupt()
+      (cause) =>
+        Cause.hasInterrupts(cause)
+          ? Effect.andThen(limited.interrupt(), Effect.failCause(cause))
+          : Effect.failCause(cause)
     )
   })
 

@@ -249,7 +249,8 @@ describe.each(kinds)("%s, every pattern on", (kind) => {
       for (let steps = 0; sweepRun(kind, keyed, budget, steps, tally); steps++);
     }
     assert.strictEqual(tally.late, 62)
-    assert.isAbove(tally.interrupted, 1000)
+    // Not an empty sweep: a call yields about 15 times per budget on average.
+    assert.isAbove(tally.interrupted, 14 * 62)
     // Begun, but interrupted before the provider's first step: who knows? Such an attempt keeps what it has paid.
     assert.isBelow(tally.unsent, tally.interrupted / 4)
   }, 60_000)
