@@ -38,12 +38,12 @@ it("compare runs every subject in every round and divides by calls and parts", a
     end: () => ran.push("end")
   })
   const subjects = { a: () => async () => {}, b: () => async () => {} }
-  const results = await compare({ rounds: 3, warmup: 1, turn: 4 }, "g", "c", { subjects, per: 10 }, workerOf)
+  const results = await compare({ lives: 2, rounds: 3, warmup: 1, turn: 4 }, "g", "c", { subjects, per: 10 }, workerOf)
   assert.deepStrictEqual(results.map((one) => [one.subject, one.metric, one.median, one.runs]), [
-    ["a", "time", 20_000, 3],
-    ["a", "allocated", 3, 3],
-    ["b", "time", 20_000, 3],
-    ["b", "allocated", 3, 3]
+    ["a", "time", 20_000, 6],
+    ["a", "allocated", 3, 6],
+    ["b", "time", 20_000, 6],
+    ["b", "allocated", 3, 6]
   ])
   assert.isTrue(ran.join(" ").endsWith("a b a b a b a b end end"), ran.join(" "))
 })
@@ -51,7 +51,12 @@ it("compare runs every subject in every round and divides by calls and parts", a
 it("a worker runs one subject in a process of its own", async () => {
   const { per = 1, subjects } = groups["streaming"]!["5 parts in a chunk, at once"]!
   const chosen = { per, subjects: { "decoding alone": subjects["decoding alone"]! } }
-  const results = await compare({ rounds: 1, warmup: 0, turn: 1 }, "streaming", "5 parts in a chunk, at once", chosen)
+  const results = await compare(
+    { lives: 1, rounds: 1, warmup: 0, turn: 1 },
+    "streaming",
+    "5 parts in a chunk, at once",
+    chosen
+  )
   assert.isAbove(results[0]!.median, 0)
 }, 30_000)
 

@@ -34,15 +34,17 @@ export interface Case {
 export type Group = Readonly<Record<string, Case>>
 
 export interface Plan {
-  /** Rounds that are counted, after `warmup` that are not. */
+  /** Processes of each subject, one after the other: what compilers make of a program differs by luck from one to the next. */
+  readonly lives: number
+  /** Rounds of a life that are counted, after `warmup` that are not. */
   readonly rounds: number
   readonly warmup: number
   /** Length of one turn of one subject in milliseconds, roughly. */
   readonly turn: number
 }
 
-export const full: Plan = { rounds: 15, warmup: 5, turn: 150 }
-export const quick: Plan = { rounds: 3, warmup: 3, turn: 20 }
+export const full: Plan = { lives: 3, rounds: 5, warmup: 5, turn: 100 }
+export const quick: Plan = { lives: 1, rounds: 3, warmup: 3, turn: 20 }
 
 export const median = (values: ReadonlyArray<number>): number => {
   const sorted = values.toSorted((a, b) => a - b)
@@ -117,7 +119,29 @@ export const compare = async (
   { per = 1, subjects }: Case,
   workerOf: (group: string, name: string, subject: string) => Worker = hire
 ): Promise<ReadonlyArray<Result>> => {
-  const workers = Object.keys(subjects).map((subject) => workerOf(group, name, subject))
+  const names = Object.keys(subjects)
+  const times = names.map((): Array<number> => [])
+  const bytes = names.map((): Array<number> => [])
+  for (let i = 0; i < plan.lives; i++) {
+    await live(plan, names.map((subject) => workerOf(group, name, subject)), per, times, bytes)
+  }
+  return names.flatMap((subject, i) => {
+    const of = { group, case: name, subject }
+    return [
+      result({ ...of, metric: "time", unit: "ns" }, times[i]!),
+      result({ ...of, metric: "allocated", unit: "B" }, bytes[i]!)
+    ]
+  })
+}
+
+/** One life of all subjects of a case, by turns. */
+const live = async (
+  plan: Plan,
+  workers: ReadonlyArray<Worker>,
+  per: number,
+  times: ReadonlyArray<Array<number>>,
+  bytes: ReadonlyArray<Array<number>>
+): Promise<void> => {
   try {
     const counts: Array<number> = []
     for (const worker of workers) {
@@ -125,24 +149,17 @@ export const compare = async (
       await calibrate(worker, plan.turn)
       counts.push(await calibrate(worker, plan.turn))
     }
-    const times = workers.map((): Array<number> => [])
     for (let round = 0; round < plan.rounds + plan.warmup; round++) {
       for (const [i, worker] of workers.entries()) {
         const took = await worker.time(counts[i]!)
         if (round >= plan.warmup) times[i]!.push(took * 1e6 / counts[i]! / per)
       }
     }
-    const results: Array<Result> = []
     for (const [i, worker] of workers.entries()) {
-      const of = { group, case: name, subject: worker.name }
-      results.push(result({ ...of, metric: "time", unit: "ns" }, times[i]!))
-      const bytes: Array<number> = []
       // Few enough calls that no collection comes between the two readings; one that does gives a smaller figure.
       const count = Math.max(1, Math.min(counts[i]!, 200))
-      for (let k = 0; k < Math.min(plan.rounds, 5); k++) bytes.push(await worker.bytes(count) / count / per)
-      results.push(result({ ...of, metric: "allocated", unit: "B" }, bytes))
+      for (let k = 0; k < Math.min(plan.rounds, 5); k++) bytes[i]!.push(await worker.bytes(count) / count / per)
     }
-    return results
   } finally {
     for (const { end } of workers) end()
   }
