@@ -197,7 +197,7 @@ const fromTargets = (
           if ("_tag" in request) return Effect.fail(request)
           const call = pipeline.begin(fiber, "complete", request, undefined)
           const here = wait(waiting, fiber)
-          return Effect.matchCauseEffect(restore(Effect.suspend(() => pipeline.run(call))), {
+          return Effect.matchCauseEffect(restore(pipeline.run(call)), {
             onSuccess: (served) => {
               unlink(here)
               return Effect.succeed(respond(call, served))
@@ -221,15 +221,11 @@ const fromTargets = (
             const outer = Context.get(fiber.context as Context.Context<Scope.Scope>, Scope.Scope)
             const scope = Scope.forkUnsafe(outer)
             const call = pipeline.begin(fiber, "stream", request, scope)
-            const opened = Effect.mapBoth(
-              restore(Effect.suspend(() =>
-                pipeline.run(call)
-              )),
-              {
-                onSuccess: (served) => new OpenStream(call, served, scope),
-                onFailure: (error) => Pipeline.failed(call, error)
-              }
-            ).pipe(Effect.tap(({ abandoned }) => Scope.addFinalizer(scope, abandoned)))
+            const opened = Effect.mapBoth(restore(pipeline.run(call)), {
+              onSuccess: (served) =>
+                new OpenStream(call, served, scope),
+              onFailure: (error) => Pipeline.failed(call, error)
+            }).pipe(Effect.tap(({ abandoned }) => Scope.addFinalizer(scope, abandoned)))
             const here = wait(waiting, fiber)
             streams.add(scope)
             const end = (exit: Exit.Exit<unknown, unknown>) =>
@@ -250,7 +246,8 @@ const fromTargets = (
     return {
       complete,
       open,
-      stream: (input) => fromScopedPull(Effect.map(open(input), ({ pull }) => pull)),
+      stream: (input) =>
+        fromScopedPull(Effect.map(open(input), ({ pull }) => pull)),
       events: hub.events,
       status: pipeline.status
     }

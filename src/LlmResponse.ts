@@ -91,10 +91,14 @@ export const httpMetadata = (facts: {
   }
 })
 
-const requestIdOf = (part: Response.ResponseMetadataPartEncoded): string | undefined => {
+const factsOf = (part: Response.ResponseMetadataPartEncoded): object => {
   const facts = part.metadata?.[METADATA]
-  if (typeof facts !== "object" || facts === null || !("requestId" in facts)) return undefined
-  return typeof facts.requestId === "string" ? facts.requestId : undefined
+  return typeof facts === "object" && facts !== null ? facts : {}
+}
+
+const requestIdOf = (part: Response.ResponseMetadataPartEncoded): string | undefined => {
+  const facts = factsOf(part)
+  return "requestId" in facts && typeof facts.requestId === "string" ? facts.requestId : undefined
 }
 
 const isFacts = Schema.is(Schema.Array(RateLimitFact))
@@ -104,12 +108,11 @@ const isFacts = Schema.is(Schema.Array(RateLimitFact))
  *
  * @internal
  */
-export const rateLimitsOf = ({ parts }: Answer): ReadonlyArray<RateLimitFact> => {
+export const limitsReported = ({ parts }: Answer): ReadonlyArray<RateLimitFact> => {
   for (const part of parts) {
     if (part.type !== "response-metadata") continue
-    const facts = part.metadata?.[METADATA]
-    if (typeof facts !== "object" || facts === null || !("rateLimits" in facts)) continue
-    if (isFacts(facts.rateLimits)) return facts.rateLimits
+    const facts = factsOf(part)
+    if ("rateLimits" in facts && isFacts(facts.rateLimits)) return facts.rateLimits
   }
   return []
 }

@@ -275,39 +275,28 @@ export const make = (
         answers
       )
 
-    const derives = idempotency !== false && (idempotency?.derive ?? false) !== false
-    const isCompared = ({ request }: Call): boolean =>
-      derives || (cache !== false && request.cache !== "never") ||
-      (idempotency !== false && request.idempotencyKey !== undefined)
     return {
       begin,
-      run: (call) => {
-        if (timers === undefined && call.request.deadline !== undefined) {
-          const rule = "absent while `timeout` is off"
-          return Effect.fail(new InvalidRequest({ path: "deadline", rule, kind: "given" }))
-        }
-        return isCompared(call) && !hasIdentity(call)
-          ? Effect.fail(
-            new InvalidRequest({ path: "request", rule: "what JSON can hold", kind: "a bigint or a cycle" })
-          )
-          : run(call, call.startedAt)
-      },
+      run: (call) =>
+        Effect.suspend(() => {
+          if (timers === undefined && call.request.deadline !== undefined) {
+            const rule = "absent while `timeout` is off"
+            return Effect.fail(new InvalidRequest({ path: "deadline", rule, kind: "given" }))
+          }
+          try {
+            return run(call, call.startedAt)
+          } catch (error) {
+            // The first layer that compares questions asks what this one is.
+            if (error instanceof InvalidRequest) return Effect.fail(error)
+            throw error
+          }
+        }),
       status: Effect.gen(function*() {
         const rateLimit = bucket === undefined ? undefined : yield* bucket.snapshot
         return { targets: yield* Effect.forEach(targets, (target) => statusOf(target, order)), rateLimit }
       })
     }
   })
-
-/** Parameters and results of tools can hold what no text can. */
-const hasIdentity = (call: Call): boolean => {
-  try {
-    identityOf(call)
-    return true
-  } catch {
-    return false
-  }
-}
 
 /** More models than that are asked by mistake, or by somebody who makes names up. */
 const MAX_LANES = 100
@@ -546,7 +535,7 @@ const withFailover = (targets: ReadonlyArray<Target>, failover: Failover.Failove
       if (request.model !== undefined && modelFor(target, request.model) === undefined) return { because: "no-model" }
       const { breaker } = target.lanes.of(modelOf(this.call, target))
       return breaker?.isOpenUnsafe(now) === true
-        ? { because: "circuit-open", retryAfter: openFor(breaker, now), error: breaker.refusalUnsafe(now) }
+        ? { because: "circuit-open", retryAfter: openFor(breaker, now), error: breaker.rejectionUnsafe(now) }
         : undefined
     }
 

@@ -29,7 +29,7 @@ import {
 import type { LlmEvent } from "../LlmEvent.ts"
 import type { LlmProvider } from "../LlmProvider.ts"
 import type { LlmRequest } from "../LlmRequest.ts"
-import { type Answer, isContent, type Part, rateLimitsOf, type StreamPart, type Usage } from "../LlmResponse.ts"
+import { type Answer, isContent, limitsReported, type Part, type StreamPart, type Usage } from "../LlmResponse.ts"
 import type { Bulkhead, Permit } from "../resilience/Bulkhead.ts"
 import type { CircuitBreaker, Permit as Slot } from "../resilience/CircuitBreaker.ts"
 import type { RateLimiter, Reservation } from "../resilience/RateLimiter.ts"
@@ -92,7 +92,7 @@ export const make = (guards: Guards): (call: Call, request: LlmRequest) => Effec
       const now = nowOf(call)
       if (breaker?.isOpenUnsafe(now) === true) {
         refused(call, guards.target, "circuit-breaker")
-        return Effect.fail(breaker.rejectionUnsafe(now))
+        return Effect.fail(breaker.rejectionUnsafe(now)())
       }
       const attempt = new Attempt(call, request, guards)
       const wait = acquire(attempt, restore, now)
@@ -170,7 +170,7 @@ const admit = (breaker: CircuitBreaker): Step => (attempt, _, now) => {
   attempt.slot = breaker.admitUnsafe(now)
   if (attempt.slot !== undefined) return undefined
   refused(attempt.call, attempt.guards.target, "circuit-breaker")
-  return Effect.fail(breaker.rejectionUnsafe(now))
+  return Effect.fail(breaker.rejectionUnsafe(now)())
 }
 
 /** Input by length (four characters a token), output by `maxTokens`; settled with the real usage afterwards. */
@@ -315,7 +315,7 @@ class Attempt {
       const actual = { requests: 1, tokens: input + output, "input-tokens": input, "output-tokens": output }
       for (const reservation of this.reservations) reservation.settle(actual)
     }
-    if (this.vendors !== undefined) this.vendors.observe(rateLimitsOf(answer))
+    if (this.vendors !== undefined) this.vendors.observe(limitsReported(answer))
     const event: Mutable<AttemptSucceeded> = {
       _tag: "AttemptSucceeded",
       call: this.call.id,

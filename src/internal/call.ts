@@ -5,7 +5,7 @@ import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Pull from "effect/Pull"
 import type * as Scope from "effect/Scope"
-import type { DeadlineExceeded, LlmError, StreamInterrupted } from "../LlmError.ts"
+import { type DeadlineExceeded, InvalidRequest, type LlmError, type StreamInterrupted } from "../LlmError.ts"
 import type { Hub, LlmEvent } from "../LlmEvent.ts"
 import { identity, type LlmRequest } from "../LlmRequest.ts"
 import type { Answer, Source, StreamPart } from "../LlmResponse.ts"
@@ -63,7 +63,14 @@ export const emit = (call: Call, event: LlmEvent): void => {
   call.hub.publish(event, call.context)
 }
 
-export const identityOf = ({ progress, request }: Call): string => progress.identity ??= identity(request)
+/** Throws `InvalidRequest` when parameters or results of tools hold what JSON cannot: see `Pipeline.run`. */
+export const identityOf = ({ progress, request }: Call): string => {
+  try {
+    return progress.identity ??= identity(request)
+  } catch {
+    throw new InvalidRequest({ path: "request", rule: "what JSON can hold", kind: "a bigint or a cycle" })
+  }
+}
 
 /** What a call can fail with before its answer, or its stream's first content part, is there. */
 export type CallError = Exclude<LlmError, { readonly _tag: "StreamInterrupted" }>

@@ -133,7 +133,7 @@ const shareAnswer = (
   call: Call,
   next: Layer
 ): Effect.Effect<Served, CallError> => {
-  let how: Idempotency.Answer<Shared>["how"] = "led"
+  let decision: Idempotency.Answer<Shared>["how"] = "led"
   const work = (flight: Idempotency.Flight) =>
     Effect.mapBoth(next({ ...call, until: flight }, nowOf(call)), {
       onSuccess: (served) => produced(served, flights.keep, call),
@@ -142,9 +142,9 @@ const shareAnswer = (
         return error
       }
     })
-  const onDecided = (decision: typeof how): void => {
-    how = decision
-    decided(call, decision)
+  const onDecided = (how: typeof decision): void => {
+    decision = how
+    decided(call, how)
   }
   const answered = flights.of.run({ ...request, onDecided }, work)
   return untilDeadline(call, answered).pipe(
@@ -153,7 +153,7 @@ const shareAnswer = (
       if (how === "led") return whole(value.answer, value.source, value.age)
       return how === "joined" ? joined(call, value) : replayed(value, age)
     }),
-    Effect.mapError((error) => how === "joined" ? alsoFailed(call, error) : error)
+    Effect.mapError((error) => decision === "joined" ? alsoFailed(call, error) : error)
   )
 }
 

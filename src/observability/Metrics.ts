@@ -113,6 +113,10 @@ interface Watched {
   readonly targets: ReadonlyArray<string>
 }
 
+/** What a target has gauges of, when it has it at all. */
+const OF_TARGET = ["circuit", "bulkhead", "limits", "retryBudget"] as const
+type OfTarget = (typeof OF_TARGET)[number]
+
 /** The numbers in one registry. */
 class Numbers {
   readonly running = { complete: 0, stream: 0 }
@@ -120,10 +124,7 @@ class Numbers {
   private readonly families = new Map<Definition, Family>()
   private readonly watched = new Set<Watched>()
   /** By target, then by what a client must have to show them. */
-  private readonly gauges = new Map<
-    string,
-    Map<keyof Status | keyof TargetStatus, ReadonlyArray<Metric.Registration>>
-  >()
+  private readonly gauges = new Map<string, Map<string, ReadonlyArray<Metric.Registration>>>()
 
   constructor(context: Context.Context<never>) {
     this.context = context
@@ -157,21 +158,15 @@ class Numbers {
     this.watched.add(one)
     const status = one.status()
     for (const own of status.targets) {
-      for (const [what, show] of Object.entries(this.ofTarget(own.id))) {
-        if (own[what as keyof TargetStatus] !== undefined) {
-          this.showOnce(`target ${own.id}`, what as keyof TargetStatus, show)
-        }
+      for (const what of OF_TARGET) {
+        if (own[what] !== undefined) this.showOnce(`target ${own.id}`, what, () => this.ofTarget(own.id)[what]())
       }
     }
     if (status.rateLimit !== undefined) this.showOnce(SHARED, "rateLimit", () => this.ofAll())
   }
 
-  private showOnce(
-    name: string,
-    what: keyof Status | keyof TargetStatus,
-    show: () => ReadonlyArray<Metric.Registration>
-  ): void {
-    const shown = this.gauges.get(name) ?? new Map()
+  private showOnce(name: string, what: string, show: () => ReadonlyArray<Metric.Registration>): void {
+    const shown = this.gauges.get(name) ?? new Map<string, ReadonlyArray<Metric.Registration>>()
     this.gauges.set(name, shown)
     if (!shown.has(what)) shown.set(what, show())
   }
@@ -193,7 +188,7 @@ class Numbers {
     )
   }
 
-  private ofTarget(target: string): { readonly [K in keyof TargetStatus]?: () => ReadonlyArray<Metric.Registration> } {
+  private ofTarget(target: string): Readonly<Record<OfTarget, () => ReadonlyArray<Metric.Registration>>> {
     const add = (definition: Definition, labels: ReadonlyArray<string>, read: () => number) =>
       gauge(definition, this.context, [target, ...labels], read)
     const sum = (read: (status: TargetStatus) => number | undefined) => (): number =>

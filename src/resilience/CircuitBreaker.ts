@@ -532,10 +532,8 @@ export interface CircuitBreaker {
   readonly status: Effect.Effect<Status>
   /** Would a call be rejected now? Also true while half-open with every slot taken. */
   readonly isOpenUnsafe: (now: number) => boolean
-  /** The error for a rejected call. */
-  readonly rejectionUnsafe: (now: number) => CircuitOpen
-  /** The same, of this moment, but made only when it is asked for. */
-  readonly refusalUnsafe: (now: number) => () => CircuitOpen
+  /** The error for a call that is rejected now; made only when it is asked for. */
+  readonly rejectionUnsafe: (now: number) => () => CircuitOpen
   /** Admits a call, or rejects it with `undefined`. Every permit must be recorded, in the end. */
   readonly admitUnsafe: (now: number) => Permit | undefined
   /** Records an outcome. Only the first one of a permit counts; late ones change nothing. */
@@ -690,7 +688,7 @@ export const fromPolicy = (
     move(record(policy, cell.current, permit, outcome, now, details), now)
   }
 
-  const refusalUnsafe = (now: number) => {
+  const rejectionUnsafe = (now: number) => {
     const current = cell.current
     return (): CircuitOpen => {
       const name = nameOf(current)
@@ -703,7 +701,6 @@ export const fromPolicy = (
       )
     }
   }
-  const rejectionUnsafe = (now: number): CircuitOpen => refusalUnsafe(now)()
 
   const settle = (permit: Permit, start: number, exit: Exit.Exit<unknown, unknown>, now: number): void => {
     const duration = timesCalls ? now - start : undefined
@@ -724,7 +721,6 @@ export const fromPolicy = (
     status: Effect.clockWith((clock) => Effect.succeed(statusOf(policy, cell.current, monotonicMillis(clock)))),
     isOpenUnsafe: (now) => !peek(policy, cell.current, now),
     rejectionUnsafe,
-    refusalUnsafe,
     admitUnsafe,
     recordUnsafe,
     renewUnsafe: (permit, now) => {
@@ -735,7 +731,7 @@ export const fromPolicy = (
         Effect.clockWith<A, E | CircuitOpen, R>((clock) => {
           const start = monotonicMillis(clock)
           const permit = admitUnsafe(start)
-          if (permit === undefined) return Effect.fail(rejectionUnsafe(start))
+          if (permit === undefined) return Effect.fail(rejectionUnsafe(start)())
           return Effect.onExit(restore(self), (exit) => {
             settle(permit, start, exit, monotonicMillis(clock))
             return Effect.void

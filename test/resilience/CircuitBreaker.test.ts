@@ -168,7 +168,7 @@ describe("CircuitBreaker", () => {
         const r = yield* opened
         for (const [now, retryAfter] of [[0, 5000], [4999, 1], [4999.5, 1]] as const) {
           r.rejects(now)
-          const error = r.breaker.rejectionUnsafe(now)
+          const error = r.breaker.rejectionUnsafe(now)()
           assert.deepStrictEqual([error.key, error.state, error.retryAfter], [
             "p/m",
             "open",
@@ -435,7 +435,7 @@ describe("CircuitBreaker", () => {
         const alsoBefore = r.admit(0)
         yield* r.breaker.force("open")
         for (const now of [0, 5000, 36_000_000, Number.MAX_SAFE_INTEGER]) r.rejects(now)
-        const error = r.breaker.rejectionUnsafe(36_000_000)
+        const error = r.breaker.rejectionUnsafe(36_000_000)()
         assert.deepStrictEqual([error.state, error.retryAfter], ["forced-open", undefined])
         r.breaker.recordUnsafe(before, "success", 1)
         assert.strictEqual((yield* r.breaker.status).state, "forced-open")
@@ -772,7 +772,7 @@ describe("CircuitBreaker", () => {
         const r = yield* opened
         r.rejects(0)
         r.run("SS", 5000)
-        const error = r.breaker.rejectionUnsafe(5000)
+        const error = r.breaker.rejectionUnsafe(5000)()
         assert.deepStrictEqual([error._tag, error.state, error.retryAfter], ["CircuitOpen", "open", undefined])
       }))
 

@@ -100,7 +100,7 @@ export const make = (endpoint: Endpoint): Effect.Effect<LlmProvider, never, Http
       HttpClientRequest.post(typeof url === "string" ? url : "", {
         headers: { ...endpoint.headers, accept, "content-type": JSON_TYPE }
       })
-    const forAnswers = templateOf("application/json")
+    const forAnswers = templateOf(JSON_TYPE)
     const forStreams = templateOf("text/event-stream")
 
     const prepare = (request: LlmRequest, stream: boolean): HttpClientRequest.HttpClientRequest => {
