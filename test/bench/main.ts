@@ -47,7 +47,10 @@ for (const name of chosen) {
   console.log(`${asText(found)}\n`)
   console.error(`${name}: ${((performance.now() - started) / 1000).toFixed(0)} s`)
 }
-for (const { got, wanted, what } of goals(results)) console.log(`${what}: ${got}${wanted === "" ? "" : ` (${wanted})`}`)
+// A quick look shows that everything runs: what is measured before it is compiled is no target.
+for (const { got, wanted, what } of isQuick ? [] : goals(results)) {
+  console.log(`${what}: ${got}${wanted === "" ? "" : ` (${wanted})`}`)
+}
 
 const at = (path: string): URL => new URL(path, import.meta.url)
 writeFileSync(at("results.json"), `${JSON.stringify(results, undefined, 1)}\n`)
