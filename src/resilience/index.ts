@@ -13,6 +13,9 @@ export * as CircuitBreaker from "./CircuitBreaker.ts"
 /** Tries targets in order. */
 export * as Failover from "./Failover.ts"
 
+/** Asks a second time when an answer takes long, and takes the first one. */
+export * as Hedge from "./Hedge.ts"
+
 /** One key, one call: joins what is in flight, replays what is stored. */
 export * as Idempotency from "./Idempotency.ts"
 

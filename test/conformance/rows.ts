@@ -11,6 +11,7 @@ export const tables = {
   T: ["timeouts and deadlines", 14],
   C: ["circuit breaker", 23],
   L: ["rate limiter", 25],
+  H: ["hedging", 12],
   F: ["failover", 14],
   I: ["idempotency", 14],
   A: ["cache", 15],
