@@ -6,6 +6,7 @@
  */
 import * as Config from "effect/Config"
 import type { ConfigError } from "effect/Config"
+import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as HttpClient from "effect/http/HttpClient"
@@ -17,6 +18,7 @@ import type { Flusher } from "effect/observability/OtlpExporter"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Semaphore from "effect/Semaphore"
+import { notFollowing } from "../internal/redirects.ts"
 
 /**
  * @category models
@@ -109,13 +111,13 @@ const layerBounded = (timeout: Duration.Input): Layer.Layer<HttpClient.HttpClien
   Layer.effect(
     HttpClient.HttpClient,
     Effect.gen(function*() {
-      const client = yield* HttpClient.HttpClient
+      const client = notFollowing(yield* HttpClient.HttpClient)
       const turns = new Map<string, Semaphore.Semaphore>()
       const late = `no answer in ${Duration.format(Duration.fromInputUnsafe(timeout))}`
       return HttpClient.make((request, url) => {
         const turn = turns.get(url.pathname) ?? Semaphore.makeUnsafe(MAX_EXPORTS)
         turns.set(url.pathname, turn)
-        const whole = client.execute(request).pipe(
+        const whole = Effect.updateContext(client.execute(request), ownContext).pipe(
           // Its bytes stay with the response, for the exporter to read again.
           Effect.tap((response) => Effect.ignore(response.arrayBuffer)),
           Effect.timeoutOrElse({ duration: timeout, orElse: () => Effect.fail(lost(request, late)) })
@@ -130,6 +132,8 @@ const layerBounded = (timeout: Duration.Input): Layer.Layer<HttpClient.HttpClien
       })
     })
   )
+
+const ownContext = (context: Context.Context<never>): Context.Context<never> => Context.makeUnsafe(context.mapUnsafe)
 
 const lost = (request: HttpClientRequest, description: string): HttpClientError.HttpClientError =>
   new HttpClientError.HttpClientError({ reason: new HttpClientError.TransportError({ request, description }) })

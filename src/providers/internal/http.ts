@@ -16,6 +16,7 @@ import * as Pull from "effect/Pull"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
+import { notFollowing } from "../../internal/redirects.ts"
 import { ProviderError, TRUNCATED } from "../../LlmError.ts"
 import type { LlmProvider } from "../../LlmProvider.ts"
 import type { LlmRequest } from "../../LlmRequest.ts"
@@ -95,7 +96,7 @@ export const make = (endpoint: Endpoint): Effect.Effect<LlmProvider, never, Http
     const { authorization, id, maxBodyBytes, protocol, url } = endpoint
     // A scope owns the connection from the first byte on, so that an interruption between headers and body closes it.
     // It is closed only when the body was not read to its end: to abort what is over costs a stack trace per call.
-    const client = HttpClient.withScope(httpClient)
+    const client = HttpClient.withScope(notFollowing(httpClient))
     const templateOf = (accept: string): HttpClientRequest.HttpClientRequest =>
       HttpClientRequest.post(typeof url === "string" ? url : "", {
         headers: { ...endpoint.headers, accept, "content-type": JSON_TYPE }
