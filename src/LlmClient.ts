@@ -148,8 +148,10 @@ type Needs<T extends ReadonlyArray<TargetInput>> = T[number] extends infer One
 
 type Targets = readonly [TargetInput, ...ReadonlyArray<TargetInput>]
 
-/** Refuses option names that do not exist, also in a value whose type was inferred. */
-type Known<O> = O & { readonly [K in Exclude<keyof O, keyof Options>]: never }
+/** Refuses names that do not exist, of patterns and of their options, also in a value whose type was inferred. */
+type Known<O> = O & { readonly [K in keyof O]: K extends keyof Options ? KnownIn<O[K], Options[K]> : never }
+type KnownIn<P, A> = P extends object ? { readonly [K in keyof P as Unknown<K, A>]: never } : unknown
+type Unknown<K, A> = string extends K ? never : K extends keyof Extract<A, object> ? never : K
 
 // -----------------------------------------------------------------------------
 // construction
@@ -356,7 +358,7 @@ const service = <Self>() =>
 <const Id extends string, const T extends Targets, const O extends Options = {}>(
   id: Id,
   targets: T,
-  options?: Known<O>
+  options?: Options & Known<O>
 ): ServiceClass<Self, Id, T, O> => {
   const tag = Context.Service<Self, Client<CompleteError<O>, StreamError<O>>>()(id)
   return Object.assign(tag, { layer: Layer.effect(tag, LlmClient.make<T, O>(targets, options)) })
@@ -441,7 +443,7 @@ export class LlmClient extends Base {
    */
   static layer<const T extends Targets, const O extends Options = {}>(
     targets: T,
-    options?: Known<O>
+    options?: Options & Known<O>
   ): Layer.Layer<LlmClient, LlmConfigError, Needs<T>> {
     return Layer.effect(LlmClient, LlmClient.make<T, Options>(targets, options))
   }
@@ -463,7 +465,7 @@ export class LlmClient extends Base {
   /** A client over provider values, for lists that are known only at run time. Ids default to the providers' own. */
   static layerDynamic<const O extends Options = {}>(
     targets: readonly [DynamicTarget, ...ReadonlyArray<DynamicTarget>],
-    options?: Known<O>
+    options?: Options & Known<O>
   ): Layer.Layer<LlmClient, LlmConfigError> {
     const configs = targets.map((target): Pipeline.TargetConfig =>
       "provider" in target ? { ...target, id: target.id ?? target.provider.id } : { id: target.id, provider: target }
@@ -479,7 +481,7 @@ export class LlmClient extends Base {
   /** A client as a value, with exactly the failures that its options leave. Its state ends with the scope. */
   static make<const T extends Targets, const O extends Options = {}>(
     targets: T,
-    options?: Known<O>
+    options?: Options & Known<O>
   ): Effect.Effect<Client<CompleteError<O>, StreamError<O>>, LlmConfigError, Needs<T> | Scope.Scope> {
     const client = Effect.flatMap(resolve(targets), (configs) => fromTargets(configs, (options ?? {}) as Options))
     // The one place where the value-level options become type-level failures; type tests hold it to its word.

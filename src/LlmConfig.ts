@@ -111,15 +111,23 @@ export interface CacheOptions {
  * @since 0.1.0
  */
 export interface Options {
+  /** Calls with the same key are one call. Default: on for given keys, in memory, for 24 hours. */
   readonly idempotency?: IdempotencyOptions | false | undefined
+  /** One token bucket for all targets. Default: 3500 requests a minute, waits up to 30 s in a queue of 256. */
   readonly rateLimit?: RateLimiter.Options | false | undefined
+  /** Leaves a failing target alone. Default: after 5 failures in a row, or half of at least 10 in 60 s, for 30 s. */
   readonly circuitBreaker?: CircuitBreakerOptions | false | undefined
+  /** Limits of an attempt and of the whole call. Default: attempt, first token and idle 60 s, deadline 5 minutes. */
   readonly timeout?: Timeout.Options | false | undefined
+  /** Asks the same target again. Default: 3 times, after 1 s doubling to 60 s, with equal jitter. */
   readonly retry?: Retry.Options | false | undefined
+  /** Bounds the retries of all calls together, per target. Default: 10, and 20 % of first attempts, and 0.1 a second. */
   readonly retryBudget?: RetryBudget.Options | false | undefined
+  /** Asks the next target. Default: in the order given; a target without quota or key rests for 10 minutes. */
   readonly failover?: Failover.Options | false | undefined
+  /** Keeps answers. Default: they stand in for failures, up to 25 hours old. */
   readonly cache?: CacheOptions | false | undefined
-  /** Calls in flight per target. */
+  /** Bounds the calls in flight, per target. Default: off. */
   readonly bulkhead?: Bulkhead.Options | false | undefined
 }
 

@@ -44,6 +44,27 @@ LlmClient.layer([A], { retry: { times: 3 } })
 // @ts-expect-error an option that does not exist
 LlmClient.make([A], { circuitbreaker: false })
 
+// The same in values that were made before.
+const misspelled = { circuitbreaker: false as const }
+const amongOthers = { circuitbreaker: false as const, retry: false as const }
+const inPattern = { retry: { maxRetries: 1, times: 3 } }
+const correct = { circuitBreaker: false as const, retry: { maxRetries: 1, baseDelay: "1 second" as const } }
+// @ts-expect-error an option that does not exist
+LlmClient.make([A], misspelled)
+// @ts-expect-error an option that does not exist
+LlmClient.make([A], amongOthers)
+// @ts-expect-error an option of a pattern that does not exist
+LlmClient.make([A], inPattern)
+LlmClient.make([A], correct)
+// @ts-expect-error an option that does not exist
+LlmClient.layer([A], amongOthers)
+// @ts-expect-error an option that does not exist
+LlmClient.layerDynamic([provider], amongOthers)
+// @ts-expect-error an option that does not exist
+LlmClient.Service<Chat>()("app/Chat", [A], amongOthers)
+expectTypeOf<Tag<CompleteOf<ReturnType<typeof LlmClient.make<[typeof A], typeof correct>>>>>()
+  .toEqualTypeOf<Tag<CompleteOf<typeof noBreaker>>>()
+
 // ---- failures follow the options -----------------------------------------------
 
 const all = LlmClient.make([A])
