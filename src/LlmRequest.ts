@@ -12,7 +12,9 @@ import { firstIssue, kindOf } from "./internal/issue.ts"
 import { InvalidRequest } from "./LlmError.ts"
 
 /**
- * A tool the model may call: a name and a JSON Schema of its parameters.
+ * A tool the model may call: a name and a JSON Schema of its parameters. With `provider` it is one of a vendor's own
+ * tools, which the vendor runs itself, such as `{ id: "openai.web_search", args: {} }`; targets of other vendors do not
+ * take such a request.
  *
  * @category models
  * @since 0.1.0
@@ -23,7 +25,12 @@ export const ToolDefinition = Schema.Struct({
   /** JSON Schema of the parameters, as plain data. */
   parameters: Schema.Record(Schema.String, Schema.Unknown),
   /** Ask the provider to follow the schema exactly, where it can. */
-  strict: Schema.optional(Schema.Boolean)
+  strict: Schema.optional(Schema.Boolean),
+  /** A vendor's own tool: `<vendor>.<tool>`, and its settings in the vendor's words. */
+  provider: Schema.optional(Schema.Struct({
+    id: Schema.NonEmptyString,
+    args: Schema.optional(Schema.Record(Schema.String, Schema.Unknown))
+  }))
 })
 /** @category models @since 0.1.0 */
 export type ToolDefinition = typeof ToolDefinition.Type
@@ -208,9 +215,8 @@ const readPrompt = (prompt: unknown): ReadonlyArray<Prompt.MessageEncoded> | Inv
     return prompt.length > 0 ? userText(prompt) : invalid("prompt", "a text or at least one message", prompt)
   }
   if (Prompt.isPrompt(prompt)) {
-    return prompt.content.length > 0
-      ? canonicalMessages(prompt.content)
-      : invalid("prompt", "at least one message", prompt.content)
+    // An empty one is legal in `effect/ai`; whether a model has something to say to it, its provider decides.
+    return canonicalMessages(prompt.content)
   }
   if (typeof prompt !== "object" || prompt === null || !(Symbol.iterator in prompt)) {
     return invalid("prompt", "a text, messages or a Prompt", prompt)
@@ -233,7 +239,22 @@ const readPrompt = (prompt: unknown): ReadonlyArray<Prompt.MessageEncoded> | Inv
 
 // Fields in a fixed order, so that equal prompts are equal texts.
 const canonicalMessages = (messages: ReadonlyArray<Prompt.Message>): ReadonlyArray<Prompt.MessageEncoded> =>
-  canonical(encodeMessages(messages)) as ReadonlyArray<Prompt.MessageEncoded>
+  canonical(encodeMessages(messages).map(withoutBookkeeping)) as ReadonlyArray<Prompt.MessageEncoded>
+
+// What `effect/ai` notes in a prompt for itself (a persisted chat gives every message a random id) is no part of the
+// question: it would make every turn another one.
+const withoutBookkeeping = (message: Prompt.MessageEncoded): unknown => {
+  const { content, ...rest } = withoutOwnOptions(message)
+  return { ...rest, content: typeof content === "string" ? content : content.map(withoutOwnOptions) }
+}
+
+const withoutOwnOptions = <A extends { readonly options?: Prompt.ProviderOptions | undefined }>(holder: A): A => {
+  const { options } = holder
+  if (options === undefined || !Object.keys(options).some(isBookkeeping)) return holder
+  return { ...holder, options: Object.fromEntries(Object.entries(options).filter(([key]) => !isBookkeeping(key))) }
+}
+
+const isBookkeeping = (namespace: string): boolean => namespace.startsWith("effect/ai/")
 
 /**
  * The identity of a request: what affects the answer, plus the tenant. Two requests with the same identity ask the same

@@ -3,6 +3,7 @@
  *
  * @since 0.1.0
  */
+import type * as Prompt from "effect/ai/Prompt"
 import type * as Response from "effect/ai/Response"
 import * as Schema from "effect/Schema"
 import { RateLimitFact } from "./LlmError.ts"
@@ -14,6 +15,16 @@ export type Part = Response.PartEncoded
 export type StreamPart = Response.StreamPartEncoded
 /** @category models @since 0.1.0 */
 export type Usage = Response.FinishPartEncoded["usage"]
+
+/**
+ * An answer as a message of a prompt.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface AssistantMessage extends Prompt.AssistantMessageEncoded {
+  readonly content: ReadonlyArray<Prompt.AssistantMessagePartEncoded>
+}
 
 /**
  * Where an answer came from: a `provider` asked by this call, a `replay` of another call with the same idempotency key
@@ -53,6 +64,11 @@ export interface LlmResponse {
   readonly content: ReadonlyArray<Part>
   /** All text of `content`. */
   readonly text: string
+  /**
+   * The answer as a message for the next turn: append it to the prompt, then what comes next. It has everything the
+   * provider needs back: reasoning with its signatures, tool calls with their ids.
+   */
+  readonly message: AssistantMessage
   readonly toolCalls: ReadonlyArray<Response.ToolCallPartEncoded>
   readonly finishReason: Response.FinishReason
   /** Total input includes cached tokens, total output includes reasoning; an unknown number is absent, not zero. */
@@ -62,6 +78,12 @@ export interface LlmResponse {
   /** The model that answered, when known. */
   readonly model?: string
   readonly requestId?: string
+  /** The vendor's own id of the answer. */
+  readonly id?: string
+  /** When the vendor says it made the answer, in ISO 8601. */
+  readonly timestamp?: string
+  /** The finish part as the provider gave it, with its metadata; absent when there was none. */
+  readonly finish?: Response.FinishPartEncoded
   /** True when the stream was so long (over 100 000 parts) that `content` does not hold all of it. */
   readonly cut?: boolean
   readonly source: Source
@@ -135,6 +157,9 @@ export const fromAnswer = (answer: Answer, source: Source, age: number, ledger: 
   let usage = noUsage
   let model = answer.model
   let requestId: string | undefined
+  let id: string | undefined
+  let timestamp: string | undefined
+  let finish: Response.FinishPartEncoded | undefined
   // A block begins with its first delta; its start and end may bring metadata, such as a signature.
   const block = (
     type: "text" | "reasoning",
@@ -182,8 +207,11 @@ export const fromAnswer = (answer: Answer, source: Source, age: number, ledger: 
       case "response-metadata":
         model = part.modelId ?? model
         requestId = requestIdOf(part) ?? requestId
+        id = part.id ?? id
+        timestamp = part.timestamp ?? timestamp
         break
       case "finish":
+        finish = part
         finishReason = part.reason
         usage = part.usage
         break
@@ -193,6 +221,7 @@ export const fromAnswer = (answer: Answer, source: Source, age: number, ledger: 
   return {
     content,
     text,
+    message: { role: "assistant", content: toMessageParts(content) },
     toolCalls,
     finishReason,
     usage,
@@ -200,11 +229,38 @@ export const fromAnswer = (answer: Answer, source: Source, age: number, ledger: 
     provider: answer.provider,
     ...(model === undefined ? undefined : { model }),
     ...(requestId === undefined ? undefined : { requestId }),
+    ...(id === undefined ? undefined : { id }),
+    ...(timestamp === undefined ? undefined : { timestamp }),
+    ...(finish === undefined ? undefined : { finish }),
     ...(answer.cut === true ? { cut: true } : undefined),
     source,
     age,
     ledger
   }
+}
+
+// What a prompt cannot hold, such as sources, is not sent back; no provider asks for it.
+const toMessageParts = (content: ReadonlyArray<Part>): ReadonlyArray<Prompt.AssistantMessagePartEncoded> => {
+  const parts: Array<Prompt.AssistantMessagePartEncoded> = []
+  for (const part of content) {
+    switch (part.type) {
+      case "text":
+      case "reasoning": {
+        const { metadata, text, type } = part
+        parts.push(metadata === undefined ? { type, text } : { type, text, options: metadata })
+        break
+      }
+      case "file":
+      case "tool-call":
+      case "tool-result":
+      case "tool-approval-request": {
+        const { metadata, ...rest } = part
+        parts.push(metadata === undefined ? rest : { ...rest, options: metadata })
+        break
+      }
+    }
+  }
+  return parts
 }
 
 /**

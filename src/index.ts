@@ -20,6 +20,9 @@ export * as LlmError from "./LlmError.ts"
 /** What happened, as typed facts. */
 export * as LlmEvent from "./LlmEvent.ts"
 
+/** The client as the `LanguageModel` of `effect/ai`. */
+export * as LlmLanguageModel from "./LlmLanguageModel.ts"
+
 /** Views of everything that clients do. */
 export * as LlmObserver from "./LlmObserver.ts"
 

@@ -17,6 +17,12 @@ const expected: Readonly<Record<string, ReadonlyArray<string | RegExp>>> = {
     "app/Vendor A scripted answer.",
     /^Invalid configuration: "LLM\.retry\.retries" must be one of/
   ],
+  "effect-ai.ts": [
+    "21 degrees in Berlin.",
+    "{\"city\":\"Berlin\",\"celsius\":21}",
+    "It is warm.",
+    "Answered by, after attempts: primary (2), secondary (3), primary (1), primary (1)"
+  ],
   "errors.ts": ["Busy; come back in 2m.", "app/Vendor does not accept the API key (HTTP 401). (5 facts)"],
   "own-provider.ts": ["An answer from the model in our own basement."],
   "patterns.ts": ["answer of call 3"],
