@@ -267,6 +267,26 @@ export class BulkheadFull extends Schema.TaggedError<BulkheadFull>("effect-resil
 }
 
 /**
+ * Turned away early, so that others are served. `throttled`: the provider accepted too little lately. `queue-full`: the
+ * waiting line has no room left for calls of this priority. `deadline`: the wait could not end in time.
+ *
+ * @category errors
+ * @since 0.2.0
+ */
+export class Shed extends Schema.TaggedError<Shed>("effect-resilient-llm/Shed")(
+  "Shed",
+  {
+    reason: Schema.Literals(["throttled", "queue-full", "deadline"]),
+    retryAfter: Schema.optionalKey(Schema.Duration),
+    ledger
+  }
+) {
+  override get message(): string {
+    return `The call was shed (${this.reason}).${hint(this.retryAfter)}`
+  }
+}
+
+/**
  * The idempotency key was used before with another request. `keyHash` is the first 16 hexadecimal digits of the
  * key's SHA-256.
  *
@@ -442,7 +462,7 @@ const byReason: { readonly [K in Reason["_tag"]]: Verdict } = {
   ClientClosed: final
 }
 
-const byTag: { readonly [K in Exclude<LlmError["_tag"], "ProviderError">]: Verdict } = {
+const byTag: { readonly [K in Exclude<LlmError["_tag"] | "Shed", "ProviderError">]: Verdict } = {
   InvalidRequest: final,
   StreamInterrupted: finalFailure,
   AttemptTimeout: transient,
@@ -451,6 +471,8 @@ const byTag: { readonly [K in Exclude<LlmError["_tag"], "ProviderError">]: Verdi
   CircuitOpen: refused,
   RateLimited: refused,
   BulkheadFull: refused,
+  // Turned away from a waiting line, it is not to go and wait in the next one.
+  Shed: verdict("ignored", false, false, true),
   IdempotencyConflict: final,
   IdempotencyInProgress: final,
   // Whether a stale answer may stand in, its errors say.
@@ -483,6 +505,7 @@ export const classify = (error: unknown): Verdict => {
     const errors = (error as AllProvidersFailed).errors
     return { ...byTag.AllProvidersFailed, stale: errors.some((e) => classify(e).stale) }
   }
+  if (error instanceof Shed && error.reason === "throttled") return refused
   return Object.hasOwn(byTag, tagged._tag) ? byTag[tagged._tag as keyof typeof byTag] : transient
 }
 
@@ -494,8 +517,20 @@ const isProviderError = (u: object): u is ProviderError => u instanceof Provider
  * @category classification
  * @since 0.1.0
  */
-export const isLocalRefusal = (error: unknown): error is CircuitOpen | RateLimited | BulkheadFull =>
-  error instanceof CircuitOpen || error instanceof RateLimited || error instanceof BulkheadFull
+export const isLocalRefusal = (error: unknown): error is CircuitOpen | RateLimited | BulkheadFull | Shed =>
+  error instanceof CircuitOpen || error instanceof RateLimited || error instanceof BulkheadFull || error instanceof Shed
+
+/**
+ * Does this failure say that the other side, or the way to it, has too much to do: a rate limit, an overload, a timeout,
+ * a broken connection? What is not ours counts as such.
+ *
+ * @category classification
+ * @since 0.2.0
+ */
+export const isOverload = (error: unknown): boolean =>
+  error instanceof ProviderError
+    ? error.reason._tag === "RateLimit" || error.reason._tag === "Overloaded" || error.reason._tag === "Network"
+    : classify(error) === transient
 
 /**
  * How long the failure asks to wait, in milliseconds.

@@ -217,6 +217,7 @@ export const TargetSkipped = Schema.TaggedStruct("TargetSkipped", {
     "cooling-down",
     "rate-limited",
     "bulkhead-full",
+    "throttled",
     "no-model",
     "context-too-small"
   ]),

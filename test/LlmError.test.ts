@@ -9,7 +9,9 @@ const unauthorised = new LlmError.ProviderError({ provider: "openai", reason: { 
 const ended: LlmEvent.LlmEvent = { _tag: "FailedOver", call: 1, at: 2, from: "a", to: "b" }
 
 /** Every error, with every field, and what it says. */
-const errors: ReadonlyArray<readonly [error: LlmError.LlmError | LlmError.LlmConfigError, says: string]> = [
+const errors: ReadonlyArray<
+  readonly [error: LlmError.LlmError | LlmError.Shed | LlmError.LlmConfigError, says: string]
+> = [
   [
     new LlmError.ProviderError({
       provider: "openai",
@@ -65,6 +67,8 @@ const errors: ReadonlyArray<readonly [error: LlmError.LlmError | LlmError.LlmCon
   ],
   [new LlmError.BulkheadFull({}), "Too many calls are in flight."],
   [new LlmError.BulkheadFull({ retryAfter }), "Too many calls are in flight. Try again in 1s 500ms."],
+  [new LlmError.Shed({ reason: "queue-full" }), "The call was shed (queue-full)."],
+  [new LlmError.Shed({ reason: "deadline", retryAfter }), "The call was shed (deadline). Try again in 1s 500ms."],
   [
     new LlmError.IdempotencyConflict({ keyHash: "0123456789abcdef" }),
     "The idempotency key (hash 0123456789abcdef) was already used with another request."
@@ -120,7 +124,9 @@ const reasons: { readonly [K in LlmError.Reason["_tag"]]: Row } = {
   ClientClosed: final
 }
 
-const tags: { readonly [K in Exclude<LlmError.LlmError["_tag"], "ProviderError" | "AllProvidersFailed">]: Row } = {
+const tags: {
+  readonly [K in Exclude<LlmError.LlmError["_tag"] | "Shed", "ProviderError" | "AllProvidersFailed">]: Row
+} = {
   InvalidRequest: final,
   StreamInterrupted: ["failure", false, false, false, false],
   AttemptTimeout: transient,
@@ -128,6 +134,7 @@ const tags: { readonly [K in Exclude<LlmError.LlmError["_tag"], "ProviderError" 
   CircuitOpen: refusedHere,
   RateLimited: refusedHere,
   BulkheadFull: refusedHere,
+  Shed: ["ignored", false, false, false, true],
   IdempotencyConflict: final,
   IdempotencyInProgress: final,
   AllProvidersUnavailable: ["ignored", false, false, false, true]
@@ -274,9 +281,31 @@ describe("classify", () => {
 })
 
 it("isLocalRefusal: no provider was asked", () => {
-  const local = new Set(["CircuitOpen", "RateLimited", "BulkheadFull"])
+  const local = new Set(["CircuitOpen", "RateLimited", "BulkheadFull", "Shed"])
   for (const [error] of errors) assert.strictEqual(LlmError.isLocalRefusal(error), local.has(error._tag), error._tag)
   assert.isFalse(LlmError.isLocalRefusal({ _tag: "CircuitOpen" }))
+})
+
+it("isOverload: the other side, or the way to it, has too much to do", () => {
+  const tags = new Set(["RateLimit", "Overloaded", "Network"])
+  for (const tag of reasonTags) {
+    const error = new LlmError.ProviderError({ provider: "p", reason: reason(tag) })
+    assert.strictEqual(LlmError.isOverload(error), tags.has(tag), tag)
+  }
+  for (const [error] of errors) {
+    if (error._tag !== "ProviderError" && error._tag !== "LlmConfigError") {
+      assert.strictEqual(LlmError.isOverload(error), error._tag === "AttemptTimeout")
+    }
+  }
+  // What is not ours has failed.
+  for (const error of ["broken", new Error("broken"), null]) assert.isTrue(LlmError.isOverload(error))
+})
+
+it("a throttled call fails over, one that was turned away from a waiting line does not", () => {
+  assert.deepStrictEqual(row(new LlmError.Shed({ reason: "throttled" })), refusedHere)
+  for (const reason of ["queue-full", "deadline"] as const) {
+    assert.isFalse(LlmError.classify(new LlmError.Shed({ reason })).failover)
+  }
 })
 
 it("retryAfterMillis: only of what carries a duration", () => {

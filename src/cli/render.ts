@@ -82,6 +82,7 @@ const tags: Readonly<Record<string, string>> = {
   CircuitOpen: "breaker open",
   RateLimited: "local rate limit",
   BulkheadFull: "too many calls in flight",
+  Shed: "shed",
   AllProvidersFailed: "all providers failed",
   AllProvidersUnavailable: "no provider available",
   IdempotencyConflict: "key used for something else",
@@ -124,6 +125,7 @@ const skips = {
   "cooling-down": "cooling down",
   "rate-limited": "local rate limit",
   "bulkhead-full": "too many calls in flight",
+  throttled: "accepts too little",
   "no-model": "has no model for this",
   "context-too-small": "its context is too small"
 } as const

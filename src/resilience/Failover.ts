@@ -59,6 +59,7 @@ export interface Skip<E> {
     | "cooling-down"
     | "rate-limited"
     | "bulkhead-full"
+    | "throttled"
     | "no-model"
     | "context-too-small"
   readonly retryAfter?: number | undefined
@@ -281,7 +282,13 @@ class Walk<A, E, E2, R> {
 const none: ReadonlyArray<never> = []
 const tooSmall = { because: "context-too-small" } as const
 
-const refusal = { CircuitOpen: "circuit-open", RateLimited: "rate-limited", BulkheadFull: "bulkhead-full" } as const
+const refusal = {
+  CircuitOpen: "circuit-open",
+  RateLimited: "rate-limited",
+  BulkheadFull: "bulkhead-full",
+  // What else is shed does not come here: it does not fail over.
+  Shed: "throttled"
+} as const
 
 const checkIds = (ids: ReadonlyArray<string>): void => {
   if (ids.length === 0) {

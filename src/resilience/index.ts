@@ -4,6 +4,9 @@
  * @since 0.1.0
  */
 
+/** How many calls may be in flight, found out while they are. */
+export * as AdaptiveConcurrency from "./AdaptiveConcurrency.ts"
+
 /** Bounds how many calls are in flight. */
 export * as Bulkhead from "./Bulkhead.ts"
 
@@ -18,6 +21,9 @@ export * as Hedge from "./Hedge.ts"
 
 /** One key, one call: joins what is in flight, replays what is stored. */
 export * as Idempotency from "./Idempotency.ts"
+
+/** Turns calls away early, so that those that are let in are served. */
+export * as LoadShedder from "./LoadShedder.ts"
 
 /** Which of several hosts is asked: not those that keep failing. */
 export * as OutlierEjection from "./OutlierEjection.ts"

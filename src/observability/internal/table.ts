@@ -211,6 +211,7 @@ export const errors: ReadonlySet<string> = new Set([
   "CircuitOpen",
   "RateLimited",
   "BulkheadFull",
+  "Shed",
   "IdempotencyConflict",
   "IdempotencyInProgress",
   "AllProvidersFailed",

@@ -1,0 +1,410 @@
+/**
+ * Turning calls away early, so that those that are let in are served.
+ *
+ * Two things share the name. The **throttle** looks at what the other side accepted lately and lets only so many calls
+ * through that about half of them are accepted (adaptive throttling; Beyer et al., "Site Reliability Engineering",
+ * chapter 21). The **doors** decide who may join a waiting line that fills up: the less urgent, the earlier they close.
+ *
+ * @since 0.2.0
+ */
+import * as Cause from "effect/Cause"
+import * as Config from "effect/Config"
+import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
+import * as Random from "effect/Random"
+import { monotonicMillis } from "../internal/clock.ts"
+import { attempt, OptionsReader } from "../internal/options.ts"
+import { isOverload, type LlmConfigError, Shed, withoutStack } from "../LlmError.ts"
+
+// -----------------------------------------------------------------------------
+// doors
+// -----------------------------------------------------------------------------
+
+/**
+ * How urgent a call is, from the most to the least urgent.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export type Priority = "critical" | "default" | "batch" | "sheddable"
+
+/**
+ * From the least to the most urgent.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export const priorities: ReadonlyArray<Priority> = ["sheddable", "batch", "default", "critical"]
+
+/**
+ * The share of a waiting line that may be full when a call of some priority joins it.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface Thresholds {
+  /** Default 1. */
+  readonly critical?: number | undefined
+  /** Default 0.9. */
+  readonly default?: number | undefined
+  /** Default 0.75. */
+  readonly batch?: number | undefined
+  /** Default 0.5. */
+  readonly sheddable?: number | undefined
+}
+
+// -----------------------------------------------------------------------------
+// policy
+// -----------------------------------------------------------------------------
+
+/**
+ * @category models
+ * @since 0.2.0
+ */
+export interface ThrottleOptions {
+  /** How many calls are let through for one that was accepted. Default 2. */
+  readonly ratio?: number | undefined
+  /**
+   * How far back it looks: twelve buckets, the oldest of which leaves as a whole. After a recovery the full load is back
+   * within two windows. Default 1 minute.
+   */
+  readonly window?: Duration.Input | undefined
+  /** The largest share it rejects. Below 1, so that it notices a recovery. Default 0.9. */
+  readonly maxRejection?: number | undefined
+}
+
+/**
+ * Checked options; milliseconds.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface ThrottlePolicy {
+  readonly ratio: number
+  readonly window: number
+  readonly maxRejection: number
+}
+
+/**
+ * Checks options; throws `LlmConfigError`.
+ *
+ * @category constructors
+ * @since 0.2.0
+ */
+export const throttlePolicy = (options?: ThrottleOptions, path = "throttle"): ThrottlePolicy => {
+  const read = new OptionsReader(path, options, ["ratio", "window", "maxRejection"])
+  return {
+    ratio: read.number("ratio", 2, 1),
+    window: read.millis("window", "1 minute", BUCKETS),
+    maxRejection: read.number("maxRejection", 0.9, 0, 0.99)
+  }
+}
+
+/**
+ * Checked thresholds.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export type Doors = { readonly [K in Priority]: number }
+
+/**
+ * Checks thresholds; throws `LlmConfigError`.
+ *
+ * @category constructors
+ * @since 0.2.0
+ */
+export const doors = (options?: Thresholds, path = "thresholds"): Doors => {
+  const read = new OptionsReader(path, options, ["critical", "default", "batch", "sheddable"])
+  return {
+    critical: read.number("critical", 1, 0, 1),
+    default: read.number("default", 0.9, 0, 1),
+    batch: read.number("batch", 0.75, 0, 1),
+    sheddable: read.number("sheddable", 0.5, 0, 1)
+  }
+}
+
+// -----------------------------------------------------------------------------
+// core
+// -----------------------------------------------------------------------------
+
+/**
+ * May a call join a line with room for `capacity` waiters, of whom `length` are there?
+ *
+ * @category core
+ * @since 0.2.0
+ */
+export const admits = (doors: Doors, priority: Priority, length: number, capacity: number): boolean =>
+  length < capacity * doors[priority]
+
+const BUCKETS = 12
+
+/**
+ * Requests of one twelfth of the window, and how many of them were accepted.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface Bucket {
+  /** `floor(now / (window / 12))` */
+  readonly bucket: number
+  readonly requests: number
+  readonly accepts: number
+}
+
+/**
+ * What a throttle knows, as plain immutable data. The youngest bucket is part of the state itself.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface Throttled extends Bucket {
+  /** At most eleven older buckets, oldest first, and their sums. */
+  readonly older: ReadonlyArray<Bucket>
+  readonly olderRequests: number
+  readonly olderAccepts: number
+}
+
+/**
+ * The state of a new throttle.
+ *
+ * @category core
+ * @since 0.2.0
+ */
+export const unthrottled: Throttled = {
+  bucket: 0,
+  requests: 0,
+  accepts: 0,
+  older: [],
+  olderRequests: 0,
+  olderAccepts: 0
+}
+
+const bucketOf = (policy: ThrottlePolicy, now: number): number => Math.floor(now / (policy.window / BUCKETS))
+
+const advance = (policy: ThrottlePolicy, state: Throttled, now: number): Throttled => {
+  const bucket = bucketOf(policy, now)
+  if (bucket <= state.bucket) return state
+  const { accepts, requests } = state
+  const older = [...state.older, { bucket: state.bucket, requests, accepts }]
+    .filter((old) => old.requests > 0 && old.bucket > bucket - BUCKETS)
+  let olderRequests = 0
+  let olderAccepts = 0
+  for (const old of older) {
+    olderRequests += old.requests
+    olderAccepts += old.accepts
+  }
+  return { bucket, requests: 0, accepts: 0, older, olderRequests, olderAccepts }
+}
+
+/**
+ * The share of calls that is to be rejected now: `(requests − ratio · accepts) / (requests + 1)`, from 0 to
+ * `maxRejection`.
+ *
+ * @category core
+ * @since 0.2.0
+ */
+export const rejection = (policy: ThrottlePolicy, state: Throttled, now: number): number => {
+  const at = advance(policy, state, now)
+  const requests = at.requests + at.olderRequests
+  const accepts = at.accepts + at.olderAccepts
+  return Math.min(Math.max((requests - policy.ratio * accepts) / (requests + 1), 0), policy.maxRejection)
+}
+
+/**
+ * The state after a call that was accepted or not. Not accepted is what was rejected here as well as what failed of
+ * overload.
+ *
+ * **Gotchas**
+ *
+ * Counted when the end is known: a call that is still under way says nothing yet, or the first calls of a slow service
+ * would look like an outage.
+ *
+ * @category core
+ * @since 0.2.0
+ */
+export const count = (policy: ThrottlePolicy, state: Throttled, isAccepted: boolean, now: number): Throttled => {
+  const at = advance(policy, state, now)
+  return {
+    bucket: at.bucket,
+    requests: at.requests + 1,
+    accepts: at.accepts + (isAccepted ? 1 : 0),
+    older: at.older,
+    olderRequests: at.olderRequests,
+    olderAccepts: at.olderAccepts
+  }
+}
+
+/**
+ * Milliseconds until the oldest knowledge may be forgotten: before that a rejected call has no better chance.
+ *
+ * @category core
+ * @since 0.2.0
+ */
+export const retryAfter = (policy: ThrottlePolicy, now: number): number => {
+  const length = policy.window / BUCKETS
+  return Math.ceil((bucketOf(policy, now) + 1) * length - now)
+}
+
+// -----------------------------------------------------------------------------
+// service
+// -----------------------------------------------------------------------------
+
+/**
+ * Options of one throttle.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface MakeOptions extends ThrottleOptions {
+  /** Did the other side fail for overload? Default: `LlmError.isOverload`. */
+  readonly isOverload?: ((error: unknown) => boolean) | undefined
+}
+
+/**
+ * @category models
+ * @since 0.2.0
+ */
+export interface ProtectOptions {
+  /** `critical` is never rejected, but counted. Default `default`. */
+  readonly priority?: Priority | undefined
+}
+
+/**
+ * A throttle in front of one thing.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface LoadShedder {
+  /** The share of calls that it rejects now. */
+  readonly rejection: Effect.Effect<number>
+  /**
+   * Runs an effect, or fails with `Shed { reason: "throttled" }`. What fails for overload counts as not accepted, what
+   * succeeds or fails otherwise as accepted, interruptions and defects not at all.
+   */
+  readonly protect: (
+    options?: ProtectOptions
+  ) => <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | Shed, R>
+}
+
+/**
+ * The service tag of one throttle.
+ *
+ * @category services
+ * @since 0.2.0
+ */
+export const LoadShedder: Context.Service<LoadShedder, LoadShedder> = Context.Service(
+  "effect-resilient-llm/LoadShedder"
+)
+
+/**
+ * Makes a throttle. Fails when the options are invalid.
+ *
+ * **Example** (A service that accepts nothing)
+ *
+ * ```ts import.meta.vitest
+ * import { Effect } from "effect"
+ * import { LoadShedder } from "effect-resilient-llm/resilience"
+ *
+ * const program = Effect.gen(function*() {
+ *   const shedder = yield* LoadShedder.make()
+ *   const call = Effect.fail("overloaded").pipe(shedder.protect(), Effect.exit)
+ *   for (let i = 0; i < 200; i++) yield* call
+ *   return yield* shedder.rejection
+ * })
+ * await Effect.runPromise(program) // => 0.9
+ * ```
+ *
+ * @category constructors
+ * @since 0.2.0
+ */
+export const make = ({ isOverload, ...options }: MakeOptions = {}): Effect.Effect<LoadShedder, LlmConfigError> =>
+  attempt(() => fromPolicy(throttlePolicy(options), isOverload))
+
+/**
+ * Provides one throttle.
+ *
+ * @category layers
+ * @since 0.2.0
+ */
+export const layer = (options?: MakeOptions): Layer.Layer<LoadShedder, LlmConfigError> =>
+  Layer.effect(LoadShedder, make(options))
+
+/**
+ * Provides one throttle whose options come from configuration.
+ *
+ * @category layers
+ * @since 0.2.0
+ */
+export const layerConfig = (
+  options: Config.Wrap<ThrottleOptions>
+): Layer.Layer<LoadShedder, LlmConfigError | Config.ConfigError> =>
+  Layer.effect(LoadShedder, Effect.flatMap(Config.unwrap(options), make))
+
+type Chance = (typeof Random.Random)["Service"]
+
+/**
+ * The state of one throttle.
+ *
+ * @internal
+ */
+export class Throttle {
+  readonly policy: ThrottlePolicy
+  private state = unthrottled
+
+  constructor(policy: ThrottlePolicy) {
+    this.policy = policy
+  }
+
+  rejection(now: number): number {
+    return rejection(this.policy, this.state, now)
+  }
+
+  count(isAccepted: boolean, now: number): void {
+    this.state = count(this.policy, this.state, isAccepted, now)
+  }
+
+  /** Is this call to be rejected? Then it is counted. Chance is asked only where it decides. */
+  rejects(priority: Priority, random: Chance, now: number): boolean {
+    if (priority === "critical") return false
+    const share = this.rejection(now)
+    if (share === 0 || random.nextDoubleUnsafe() >= share) return false
+    this.count(false, now)
+    return true
+  }
+}
+
+/** @internal */
+export const fromPolicy = (
+  policy: ThrottlePolicy,
+  fails: (error: unknown) => boolean = isOverload
+): LoadShedder => {
+  const throttle = new Throttle(policy)
+  return {
+    rejection: Effect.clockWith((clock) => Effect.succeed(throttle.rejection(monotonicMillis(clock)))),
+    protect: ({ priority = "default" } = {}) => <A, E, R>(self: Effect.Effect<A, E, R>) =>
+      Effect.withFiber<A, E | Shed, R>((fiber) =>
+        Effect.clockWith<A, E | Shed, R>((clock) => {
+          const now = monotonicMillis(clock)
+          if (throttle.rejects(priority, fiber.getRef(Random.Random), now)) return Effect.fail(shed(policy, now))
+          return Effect.onExit(self, (exit) => {
+            const end = monotonicMillis(clock)
+            if (Exit.isSuccess(exit)) throttle.count(true, end)
+            else {
+              const error = Cause.findErrorOption(exit.cause)
+              if (error._tag === "Some") throttle.count(!fails(error.value), end)
+            }
+            return Effect.void
+          })
+        })
+      )
+  }
+}
+
+/** @internal */
+export const shed = (policy: ThrottlePolicy, now: number): Shed =>
+  withoutStack(() => new Shed({ reason: "throttled", retryAfter: Duration.millis(retryAfter(policy, now)) }))

@@ -1,0 +1,214 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Schema } from "effect"
+import { Order, type Place } from "../../src/internal/order.ts"
+
+const [sheddable, batch, standard, critical] = [0, 1, 2, 3] as const
+
+/** Serves everybody, and names them. */
+const drain = (order: Order<string>, now: number): ReadonlyArray<string> => {
+  const served: Array<string> = []
+  for (let place = order.first(now); place !== undefined; place = order.first(now)) {
+    order.serve(place)
+    served.push(place.value)
+  }
+  assert.strictEqual(order.size, 0)
+  return served
+}
+
+describe("Order", () => {
+  it("S5 one tenant after the other, of a tenant the first", () => {
+    const order = new Order<string>(30_000)
+    for (const x of ["x1", "x2", "x3"]) order.add(x, standard, "x", 0)
+    order.add("y1", standard, "y", 1)
+    assert.deepStrictEqual(drain(order, 2), ["x1", "y1", "x2", "x3"])
+  })
+
+  it("S6 who has waited 30 seconds rises a class, and is ahead of who came to it later", () => {
+    for (const tenants of [["x", "x"], ["x", "y"]] as const) {
+      const order = new Order<string>(30_000)
+      order.add("batch", batch, tenants[0], 0)
+      assert.strictEqual(order.nextChange(), 30_000)
+      order.add("default", standard, tenants[1], 30_001)
+      assert.deepStrictEqual(drain(order, 30_001), ["batch", "default"])
+      order.add("batch", batch, tenants[0], 40_000)
+      order.add("default", standard, tenants[1], 69_999)
+      assert.deepStrictEqual(drain(order, 69_999), ["default", "batch"])
+    }
+  })
+
+  it("S7 critical is next, behind whomever it came", () => {
+    const order = new Order<string>(30_000)
+    for (let i = 0; i < 10; i++) order.add(`batch ${i}`, batch, `tenant ${i}`, 0)
+    order.add("critical", critical, "tenant 0", 1)
+    assert.strictEqual(order.first(1)?.value, "critical")
+  })
+
+  it("rises one class after the other, at its own moments, however late somebody looks", () => {
+    const order = new Order<string>(100)
+    const low = order.add("low", sheddable, "x", 0)
+    const late = order.add("late", standard, "y", 250)
+    order.first(299)
+    assert.deepStrictEqual([low.level, low.since, late.level], [standard, 200, standard])
+    // In the highest class the first to enter it is first in turn.
+    assert.strictEqual(order.first(400)?.value, "low")
+    assert.deepStrictEqual([low.level, low.since, late.level, late.since], [critical, 300, critical, 350])
+    assert.strictEqual(order.nextChange(), Infinity)
+  })
+
+  it("who leaves without being served costs its tenant no turn", () => {
+    const order = new Order<string>(Infinity)
+    const x1 = order.add("x1", standard, "x", 0)
+    for (const [name, tenant] of [["y1", "y"], ["x2", "x"], ["y2", "y"]] as const) order.add(name, standard, tenant, 0)
+    order.remove(x1)
+    assert.deepStrictEqual(drain(order, 0), ["x2", "y1", "y2"])
+  })
+
+  it("nobody starves: 100 000 calls, one tenant with 100 times the load of three others", () => {
+    const order = new Order<number>(30_000)
+    const places = 100_000
+    const flood = Math.floor(places * 100 / 103)
+    const begun = process.cpuUsage().user
+    for (let i = 0; i < flood; i++) order.add(i, standard, "flood", i / 1000)
+    for (let i = 0; i < places - flood; i++) order.add(i, standard, `quiet ${i % 3}`, 97 + i / 1000)
+    let quiet = 0
+    const served = new Map<string | undefined, number>()
+    for (let n = 1;; n++) {
+      const place = order.first(100)
+      if (place === undefined) break
+      order.serve(place)
+      served.set(place.tenant.name, (served.get(place.tenant.name) ?? 0) + 1)
+      if (place.tenant.name === "flood") continue
+      quiet = n
+      // Each of the four gets every fourth grant while it waits.
+      assert.strictEqual(served.get(place.tenant.name), Math.ceil(n / 4), `${place.tenant.name}, ${n}`)
+    }
+    const millis = (process.cpuUsage().user - begun) / 1000
+    assert.isAtMost(quiet, 4 * Math.ceil((places - flood) / 3))
+    assert.isBelow(millis, 2000, "milliseconds of CPU for 100 000 waiters")
+  })
+})
+
+// -----------------------------------------------------------------------------
+// reference model
+// -----------------------------------------------------------------------------
+
+const int = (minimum: number, maximum: number) => Schema.Int.check(Schema.isBetween({ minimum, maximum }))
+const Add = Schema.TaggedStruct("add", { level: int(0, 3), tenant: int(0, 3) })
+const Op = Schema.Union([
+  Add,
+  Add,
+  Add,
+  Schema.TaggedStruct("serve", {}),
+  Schema.TaggedStruct("remove", { which: int(0, 30) }),
+  Schema.TaggedStruct("advance", { millis: int(1, 60) })
+])
+
+const AGEING = 50
+
+interface Waits {
+  readonly name: number
+  readonly tenant: number
+  level: number
+  since: number
+}
+
+/** Everybody in one list in the order of arrival, and per class the tenants in the order of their turns. */
+class Model {
+  waits: Array<Waits> = []
+  turns: ReadonlyArray<Array<number>> = [[], [], [], []]
+  now = 0
+
+  private isIn(level: number, tenant: number): boolean {
+    return this.waits.some((one) => one.level === level && one.tenant === tenant)
+  }
+
+  private tidy(): void {
+    this.turns = this.turns.map((turns, level) => turns.filter((tenant) => this.isIn(level, tenant)))
+  }
+
+  private enter(one: Waits): void {
+    if (!this.turns[one.level]!.includes(one.tenant)) this.turns[one.level]!.push(one.tenant)
+  }
+
+  add(name: number, level: number, tenant: number): void {
+    const one = { name, tenant, level, since: this.now }
+    this.waits.push(one)
+    this.enter(one)
+  }
+
+  advance(millis: number): void {
+    for (let i = 0; i < millis; i++) {
+      this.now += 1
+      for (const level of [2, 1, 0]) {
+        const ripe = this.waits.filter((one) => one.level === level && one.since + AGEING === this.now)
+        for (const one of ripe) {
+          one.level += 1
+          one.since = this.now
+          this.tidy()
+          this.enter(one)
+        }
+      }
+    }
+  }
+
+  first(): Waits | undefined {
+    for (const level of [3, 2, 1, 0]) {
+      const [tenant] = this.turns[level]!
+      if (tenant !== undefined) return this.waits.find((one) => one.level === level && one.tenant === tenant)
+    }
+    return undefined
+  }
+
+  remove(one: Waits, isServed: boolean): void {
+    this.waits = this.waits.filter((other) => other !== one)
+    const turns = this.turns[one.level]!
+    if (isServed) turns.push(...turns.splice(turns.indexOf(one.tenant), 1))
+    this.tidy()
+  }
+}
+
+describe("Order against its model", () => {
+  it.prop(
+    "who is next is whom the model names",
+    { ops: Schema.Array(Op).check(Schema.isMinLength(20), Schema.isMaxLength(120)) },
+    ({ ops }) => {
+      const order = new Order<number>(AGEING)
+      const model = new Model()
+      const places = new Map<number, Place<number>>()
+      for (const [name, op] of ops.entries()) {
+        switch (op._tag) {
+          case "add":
+            model.add(name, op.level, op.tenant)
+            places.set(name, order.add(name, op.level, `${op.tenant}`, model.now))
+            break
+          case "serve": {
+            const next = model.first()
+            const place = order.first(model.now)
+            assert.strictEqual(place?.value, next?.name)
+            if (next === undefined || place === undefined) break
+            model.remove(next, true)
+            order.serve(place)
+            break
+          }
+          case "remove": {
+            const one = model.waits[op.which % Math.max(model.waits.length, 1)]
+            if (one === undefined) break
+            order.first(model.now)
+            model.remove(one, false)
+            order.remove(places.get(one.name)!)
+            break
+          }
+          case "advance":
+            model.advance(op.millis)
+        }
+        assert.strictEqual(order.first(model.now)?.value, model.first()?.name)
+        assert.strictEqual(order.size, model.waits.length)
+        const names = new Set([...order].map(({ value }) => value))
+        assert.deepStrictEqual(names, new Set(model.waits.map(({ name }) => name)))
+        const rising = model.waits.filter(({ level }) => level < 3).map(({ since }) => since + AGEING)
+        assert.strictEqual(order.nextChange(), Math.min(...rising))
+      }
+    },
+    { arbitrary: { runs: 400, seed: 11 } }
+  )
+})

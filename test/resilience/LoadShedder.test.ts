@@ -1,0 +1,273 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Context, Duration, Effect, Exit, Layer, Random, Schema } from "effect"
+import { LlmError } from "effect-resilient-llm"
+import * as LoadShedder from "effect-resilient-llm/resilience/LoadShedder"
+import { TestClock } from "effect/testing"
+import { chance, failure } from "../support.ts"
+
+/** Parameters of the vectors; the window of the product is shorter. */
+const options = { window: "2 minutes" } as const
+const policy = LoadShedder.throttlePolicy(options)
+
+const counted = (requests: number, accepts: number, now = 0): LoadShedder.Throttled => {
+  let state = LoadShedder.unthrottled
+  for (let i = 0; i < requests; i++) state = LoadShedder.count(policy, state, i < accepts, now)
+  return state
+}
+
+const provider = (reason: LlmError.Reason, status?: number) =>
+  new LlmError.ProviderError({ provider: "p", reason, ...(status === undefined ? undefined : { status }) })
+const overloaded = provider({ _tag: "Overloaded" }, 503)
+
+/** What calls find that reach the other side. */
+const ask = (
+  shedder: LoadShedder.LoadShedder,
+  answer: Effect.Effect<string, LlmError.LlmError>,
+  u: number,
+  priority?: LoadShedder.Priority
+) => Effect.exit(chance(u)(shedder.protect({ priority })(answer)))
+
+const fill = (shedder: LoadShedder.LoadShedder, requests: number, accepts: number) =>
+  Effect.gen(function*() {
+    // Draws of 1 would be impossible; this one is never below a share.
+    for (let i = 0; i < requests; i++) {
+      yield* ask(shedder, i < accepts ? Effect.succeed("") : Effect.fail(overloaded), 0.99999)
+    }
+  })
+
+describe("LoadShedder: throttle", () => {
+  it.each([[100, 100, 0], [100, 50, 0], [100, 40, 20 / 101], [100, 0, 0.9]])(
+    "S1 %i requests, %i accepted: %f are rejected",
+    (requests, accepts, share) => {
+      assert.strictEqual(LoadShedder.rejection(policy, counted(requests, accepts), 0), share)
+    }
+  )
+
+  it.effect("S1 the same, through the service", () =>
+    Effect.gen(function*() {
+      for (const [accepts, share] of [[100, 0], [50, 0], [40, 20 / 101], [0, 0.9]] as const) {
+        const shedder = yield* LoadShedder.make(options)
+        yield* fill(shedder, 100, accepts)
+        assert.strictEqual(yield* shedder.rejection, share)
+      }
+    }))
+
+  it.effect("S2 rejected below the share, and then the share is larger; admitted at the share", () =>
+    Effect.gen(function*() {
+      const shedder = yield* LoadShedder.make(options)
+      yield* fill(shedder, 100, 40)
+      const error = failure(yield* ask(shedder, Effect.succeed(""), 0.19)) as LlmError.Shed
+      assert.deepStrictEqual([error._tag, error.reason], ["Shed", "throttled"])
+      assert.strictEqual(LlmError.retryAfterMillis(error), 10_000)
+      assert.strictEqual(yield* shedder.rejection, 21 / 102)
+      assert.isTrue(Exit.isSuccess(yield* ask(shedder, Effect.succeed(""), 21 / 102)))
+      // 102 requests, 41 accepts.
+      assert.strictEqual(yield* shedder.rejection, 20 / 103)
+      const again = yield* LoadShedder.make(options)
+      yield* fill(again, 100, 40)
+      assert.isTrue(Exit.isSuccess(yield* ask(again, Effect.succeed(""), 0.2)))
+    }))
+
+  it("S3 after the window nothing is known, and the oldest bucket leaves as a whole", () => {
+    const state = counted(100, 0)
+    assert.strictEqual(LoadShedder.rejection(policy, state, 119_999), 0.9)
+    assert.strictEqual(LoadShedder.rejection(policy, state, 120_000), 0)
+    // Of the same bucket, at its end.
+    assert.strictEqual(LoadShedder.rejection(policy, counted(100, 0, 9999), 120_000), 0)
+    assert.strictEqual(LoadShedder.rejection(policy, counted(100, 0, 10_000), 120_000), 0.9)
+  })
+
+  it("S4 the less urgent, the earlier the door closes", () => {
+    const doors = LoadShedder.doors()
+    for (const [priority, room] of [["sheddable", 50], ["batch", 75], ["default", 90], ["critical", 100]] as const) {
+      assert.isTrue(LoadShedder.admits(doors, priority, room - 1, 100), priority)
+      assert.isFalse(LoadShedder.admits(doors, priority, room, 100), priority)
+    }
+  })
+
+  it.effect("S9 whoever answers accepts: only overloads, timeouts and broken connections do not", () =>
+    Effect.gen(function*() {
+      const accepted = [
+        provider({ _tag: "InvalidRequest" }, 400),
+        provider({ _tag: "Authentication" }, 401),
+        provider({ _tag: "Server" }, 500),
+        provider({ _tag: "Quota" }, 429)
+      ]
+      for (const error of accepted) {
+        const shedder = yield* LoadShedder.make(options)
+        for (let i = 0; i < 100; i++) yield* ask(shedder, Effect.fail(error), 0)
+        assert.strictEqual(yield* shedder.rejection, 0)
+      }
+      const refused = [
+        overloaded,
+        provider({ _tag: "RateLimit" }, 429),
+        provider({ _tag: "Network", sent: false }),
+        new LlmError.AttemptTimeout({ kind: "idle", after: Duration.seconds(1) })
+      ]
+      for (const error of refused) {
+        const shedder = yield* LoadShedder.make(options)
+        yield* ask(shedder, Effect.fail(error), 0)
+        assert.strictEqual(yield* shedder.rejection, 1 / 2)
+      }
+    }))
+
+  it.effect("S10 a thousand draws at a share of a fifth: the same rejections for the same seed", () =>
+    Effect.gen(function*() {
+      const seed = "S10"
+      const draws = (shedder: LoadShedder.LoadShedder) =>
+        Effect.gen(function*() {
+          const rejected: Array<number> = []
+          for (let i = 0; i < 1000; i++) {
+            // Each draw at 40 of 100 accepted.
+            const state = yield* Effect.exit(Random.withSeed(shedder.protect()(Effect.succeed("")), `${seed}${i}`))
+            if (Exit.isFailure(state)) rejected.push(i)
+          }
+          return rejected
+        })
+      const made = Effect.gen(function*() {
+        const shedder = yield* LoadShedder.make(options)
+        yield* fill(shedder, 10_000, 4000)
+        return yield* draws(shedder)
+      })
+      const first = yield* made
+      assert.deepStrictEqual(yield* made, first)
+      assert.isAbove(first.length, 100)
+      assert.isBelow(first.length, 300)
+    }))
+
+  it.effect("critical is never rejected, but counted", () =>
+    Effect.gen(function*() {
+      const shedder = yield* LoadShedder.make(options)
+      yield* fill(shedder, 100, 0)
+      for (let i = 0; i < 100; i++) {
+        assert.isTrue(Exit.isSuccess(yield* ask(shedder, Effect.succeed(""), 0, "critical")))
+      }
+      assert.strictEqual(yield* shedder.rejection, 0)
+    }))
+
+  it.effect("what is interrupted, defective or under way says nothing", () =>
+    Effect.gen(function*() {
+      const shedder = yield* LoadShedder.make(options)
+      for (const end of [Effect.interrupt, Effect.die("broken")]) yield* ask(shedder, end, 0)
+      const fibers = yield* Effect.forEach(Array.from({ length: 100 }), () =>
+        Effect.forkChild(shedder.protect()(Effect.sleep(1000)), { startImmediately: true }))
+      assert.strictEqual(yield* shedder.rejection, 0)
+      yield* TestClock.adjust(1000)
+      assert.strictEqual(
+        fibers.filter((fiber) =>
+          fiber.pollUnsafe() !== undefined
+        ).length,
+        100
+      )
+      yield* fill(shedder, 100, 0)
+      assert.strictEqual(yield* shedder.rejection, 0)
+    }))
+
+  it.effect(
+    "a dead service gets a tenth of the calls after ten seconds, and all of them two minutes after its recovery",
+    () =>
+      Effect.gen(function*() {
+        const seed = "dead"
+        const shedder = yield* LoadShedder.make()
+        let arrived = 0
+        let critical = 0
+        let isDead = true
+        const one = (priority: LoadShedder.Priority) =>
+          Effect.exit(
+            shedder.protect({ priority })(Effect.suspend(() => {
+              if (priority === "critical") critical += 1
+              else arrived += 1
+              return isDead ? Effect.fail(overloaded) : Effect.succeed("")
+            }))
+          )
+        const run = (calls: number, perSecond: number) =>
+          Effect.gen(function*() {
+            arrived = critical = 0
+            for (let i = 0; i < calls; i++) {
+              yield* one("default")
+              if (i % 10 === 0) yield* one("critical")
+              yield* TestClock.adjust(1000 / perSecond)
+            }
+          })
+        yield* Random.withSeed(
+          Effect.gen(function*() {
+            yield* run(1000, 100)
+            yield* run(10_000, 100)
+            assert.isAtLeast(arrived, 900, `seed ${seed}`)
+            assert.isAtMost(arrived, 1100, `seed ${seed}`)
+            assert.strictEqual(critical, 1000)
+            isDead = false
+            yield* run(11_999, 100)
+            yield* run(1000, 100)
+            assert.strictEqual(arrived, 1000)
+            assert.strictEqual(yield* shedder.rejection, 0)
+          }),
+          seed
+        )
+      }),
+    60_000
+  )
+
+  it.effect("is a service, and reads its options", () =>
+    Effect.gen(function*() {
+      const context = yield* Effect.scoped(Layer.build(LoadShedder.layer({ ratio: 1 })))
+      const shedder = Context.get(context, LoadShedder.LoadShedder)
+      yield* fill(shedder, 100, 50)
+      assert.strictEqual(yield* shedder.rejection, 50 / 101)
+      assert.deepStrictEqual(LoadShedder.throttlePolicy(), { ratio: 2, window: 60_000, maxRejection: 0.9 })
+      const wrong = [
+        [{ ratio: 0.5 }, "throttle.ratio"],
+        [{ window: 0 }, "throttle.window"],
+        [{ maxRejection: 1 }, "throttle.maxRejection"],
+        [{ ratios: 1 }, "throttle.ratios"]
+      ] as const
+      for (const [options, path] of wrong) {
+        assert.strictEqual((yield* Effect.flip(LoadShedder.make(options as LoadShedder.MakeOptions))).path, path)
+      }
+      assert.throws(() => LoadShedder.doors({ batch: 2 }), /thresholds.batch/)
+      // A judge of one's own.
+      const own = yield* LoadShedder.make({ isOverload: (error) => error === "busy" })
+      for (const error of ["busy", "wrong"]) yield* Effect.exit(chance(0.99)(own.protect()(Effect.fail(error))))
+      assert.strictEqual(yield* own.rejection, 0)
+      yield* Effect.exit(chance(0.99)(own.protect()(Effect.fail("busy"))))
+      assert.strictEqual(yield* own.rejection, 1 / 4)
+    }))
+})
+
+// -----------------------------------------------------------------------------
+// reference model
+// -----------------------------------------------------------------------------
+
+const int = (minimum: number, maximum: number) => Schema.Int.check(Schema.isBetween({ minimum, maximum }))
+const Op = Schema.Union([
+  Schema.TaggedStruct("count", { isAccepted: Schema.Boolean, times: int(1, 9) }),
+  Schema.TaggedStruct("advance", { millis: int(1, 40_000) })
+])
+
+describe("LoadShedder against its model", () => {
+  it.prop(
+    "the share is that of the log",
+    { ops: Schema.Array(Op).check(Schema.isMinLength(10), Schema.isMaxLength(80)) },
+    ({ ops }) => {
+      const log: Array<{ readonly at: number; readonly isAccepted: boolean }> = []
+      let state = LoadShedder.unthrottled
+      let now = 0
+      for (const op of ops) {
+        if (op._tag === "advance") now += op.millis
+        else {
+          for (let i = 0; i < op.times; i++) {
+            log.push({ at: now, isAccepted: op.isAccepted })
+            state = LoadShedder.count(policy, state, op.isAccepted, now)
+          }
+        }
+        const inWindow = log.filter(({ at }) => Math.floor(at / 10_000) > Math.floor(now / 10_000) - 12)
+        const accepts = inWindow.filter(({ isAccepted }) => isAccepted).length
+        const share = (inWindow.length - 2 * accepts) / (inWindow.length + 1)
+        assert.strictEqual(LoadShedder.rejection(policy, state, now), share < 0 ? 0 : share > 0.9 ? 0.9 : share)
+        assert.isAtMost(state.older.length, 11)
+        assert.strictEqual(Math.ceil((now + LoadShedder.retryAfter(policy, now)) % 10_000), 0)
+      }
+    },
+    { arbitrary: { runs: 200, seed: 17 } }
+  )
+})
