@@ -15,19 +15,57 @@ import { monotonicMillis } from "../internal/clock.ts"
 import { attempt, OptionsReader } from "../internal/options.ts"
 import { type Link, link, makeRing, unlink } from "../internal/ring.ts"
 import type { LlmConfigError } from "../LlmError.ts"
+import type { Health } from "./Health.ts"
 
 /**
- * The store could not be read or written. It names the operation and nothing else: keys and values may hold prompts.
+ * What is asked of a store.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export const Operation = Schema.Literals([
+  "get",
+  "set",
+  "remove",
+  "acquire",
+  "renew",
+  "complete",
+  "release",
+  "reserve",
+  "settle",
+  "block",
+  "snapshot",
+  "trip",
+  "probe",
+  "look"
+])
+
+/**
+ * @category models
+ * @since 0.2.0
+ */
+export type Operation = typeof Operation.Type
+
+/**
+ * The store could not be read or written. It names the operation and never a key or a value: they may hold prompts.
+ *
+ * **Details**
+ *
+ * `reason`: the store `failed` (default), did not answer in time (`timeout`), was not asked because it has not answered
+ * before (`down`), or the value is larger than it keeps (`too-large`).
  *
  * @category errors
  * @since 0.1.0
  */
 export class StoreError extends Schema.TaggedError<StoreError>("effect-resilient-llm/StoreError")(
   "StoreError",
-  { operation: Schema.Literals(["get", "set", "remove", "acquire", "complete", "release"]) }
+  {
+    operation: Operation,
+    reason: Schema.optional(Schema.Literals(["failed", "timeout", "down", "too-large"]))
+  }
 ) {
   override get message(): string {
-    return `The store failed (${this.operation}).`
+    return `The store failed (${this.operation}${this.reason === undefined ? "" : `, ${this.reason}`}).`
   }
 }
 
@@ -53,6 +91,8 @@ export interface SetOptions {
   readonly ttl: number
   /** The size of the value in bytes, as far as it is known. Default 0. */
   readonly size?: number | undefined
+  /** Whose it is. A store with bounds makes room at the cost of whoever takes up most of it. Default: nobody's. */
+  readonly share?: string | undefined
 }
 
 /**
@@ -66,12 +106,15 @@ export interface SetOptions {
  *
  * **Gotchas**
  *
- * Calls wait for `get` and `set`, so an implementation bounds its own time and fails rather than hangs.
+ * An implementation may fail, hang or answer late. Its users wait for at most 100 ms an operation, and then do without
+ * it until it answers again; what they no longer wait for is not interrupted.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Store<in out A> {
+  /** Of several stores over one connection: what is learned of one holds for all. Default: each learns by itself. */
+  readonly health?: Health | undefined
   readonly get: (key: string) => Effect.Effect<Entry<A> | undefined, StoreError>
   readonly set: (key: string, value: A, options: SetOptions) => Effect.Effect<void, StoreError>
   readonly remove: (key: string) => Effect.Effect<void, StoreError>
@@ -93,14 +136,28 @@ export type Acquired<A> =
   | { readonly _tag: "Acquired"; readonly fence: number }
 
 /**
+ * How a key may be leased although it is not free.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface AcquireOptions<out A> {
+  /** A lease of another process counts as ended: for whoever knows that no other process is alive. Default `false`. */
+  readonly takeOver?: boolean | undefined
+  /** A value equal to this one counts as absent: it was found before, and could not be read. */
+  readonly replacing?: A | undefined
+}
+
+/**
  * A store in which a key can be leased to the one process that works on its value. A key holds nothing, a value or a
  * lease; to `get`, a lease is nothing, `set` and `remove` replace and end it.
  *
  * **Details**
  *
  * - Each operation is one atomic step, and each reads time from the store's own clock, so that processes whose clocks
- *   differ agree. Redis: one script over `GET`, `SET … PX`, `INCR`; SQL: one conditional `INSERT … ON CONFLICT`.
- * - A lease ends when `lease` milliseconds have passed; nobody has to notice that its holder is gone.
+ *   differ agree. Redis: one script over one hash; SQL: one conditional `INSERT … ON CONFLICT`.
+ * - A lease ends when `lease` milliseconds have passed; nobody has to notice that its holder is gone. A holder that
+ *   lives renews it in time, so leases can be short.
  * - Fences grow: a lease has a higher one than every lease of the same key before it, and no number comes twice, also
  *   not after the store was restarted. The fence is the holder's only proof.
  * - A store may drop a lease early to stay within its bounds.
@@ -114,8 +171,17 @@ export type Acquired<A> =
  * @since 0.1.0
  */
 export interface LeaseStore<in out A> extends Store<A> {
-  /** Leases the key for `lease` milliseconds, unless it holds a value or a lease. */
-  readonly acquire: (key: string, lease: number) => Effect.Effect<Acquired<A>, StoreError>
+  /**
+   * Leases the key for `lease` milliseconds, unless it holds a value or a lease. The holder is the process, that is
+   * whoever made this store: only leases of others can be taken over.
+   */
+  readonly acquire: (
+    key: string,
+    lease: number,
+    options?: AcquireOptions<A>
+  ) => Effect.Effect<Acquired<A>, StoreError>
+  /** The lease runs for `lease` milliseconds from now. `false`: nothing changed, because it has ended. */
+  readonly renew: (key: string, fence: number, lease: number) => Effect.Effect<boolean, StoreError>
   /**
    * Puts the value in the place of the lease. `false`: nothing changed, because the key holds a value or a lease with
    * another fence. A lease that has ended but that nobody took over does not hinder.
@@ -177,13 +243,15 @@ export interface MemoryOptions {
 }
 
 /**
- * Makes a store in the memory of this process: bounded, and the least recently used entry leaves first.
+ * Makes a store in the memory of this process: bounded, and the least recently used entry leaves
+ * first.
  *
  * **Details**
  *
  * Ages are measured on the monotonic clock, so a jump of the wall clock changes nothing. An expired entry is dropped
  * when it is read or when it is next in line to leave. A value that alone exceeds `maxBytes` is not kept, and neither
- * is the value it would have replaced. A lease is an entry like any other, without a size.
+ * is the value it would have replaced. A lease is an entry like any other, without a size. Where values have a `share`,
+ * room is made at the cost of the share that takes up most, give or take half.
  *
  * **Example** (A value and its age)
  *
@@ -222,17 +290,47 @@ export const layerMemory = (options: MemoryOptions): Layer.Layer<SharedStore, Ll
   Layer.effect(SharedStore, memory<string>(options))
 
 /**
- * A shared store for values that are not texts. What cannot be encoded, or not be decoded because another version of
- * the program wrote it, is a failure of the store.
+ * A shared store for values that are not texts.
+ *
+ * **Details**
+ *
+ * - A value that cannot be decoded, because another version of the program or another hand wrote it, counts as absent:
+ *   `get` gives nothing, `acquire` leases its key, so that it is replaced. `onUndecodable` is told.
+ * - A value that cannot be encoded is a failure of the store.
  *
  * @category constructors
  * @since 0.1.0
  */
-export const withSchema = <A>(store: LeaseStore<string>, schema: Schema.Codec<A, unknown>): LeaseStore<A> => {
+export const withSchema = <A>(
+  store: LeaseStore<string>,
+  schema: Schema.Codec<A, unknown>,
+  onUndecodable?: () => void
+): LeaseStore<A> => {
   const json = Schema.fromJsonString(Schema.toCodecJson(schema))
-  const refuse = (operation: StoreError["operation"]) => () => new StoreError({ operation })
-  const decode = (operation: "get" | "acquire", text: string): Effect.Effect<A, StoreError> =>
-    Effect.mapError(Schema.decodeEffect(json)(text), refuse(operation))
+  const refuse = (operation: Operation) => () => new StoreError({ operation })
+  const encoded = Schema.encodeEffect(json)
+  const decoded = Schema.decodeEffect(json)
+  const unreadable = (): undefined => {
+    onUndecodable?.()
+  }
+  const decode = <B>(text: string, use: (value: A) => B): Effect.Effect<B | undefined> =>
+    Effect.match(decoded(text), { onFailure: unreadable, onSuccess: use })
+  const acquire = (
+    key: string,
+    lease: number,
+    options: AcquireOptions<string>
+  ): Effect.Effect<Acquired<A>, StoreError> =>
+    Effect.flatMap(store.acquire(key, lease, options), (acquired) => {
+      if (acquired._tag !== "Found") return Effect.succeed(acquired)
+      if (acquired.value === options.replacing) return Effect.fail(new StoreError({ operation: "acquire" }))
+      return Effect.flatMap(
+        decode(acquired.value, (value) => ({ ...acquired, value })),
+        (found): Effect.Effect<Acquired<A>, StoreError> =>
+          found === undefined
+            ? acquire(key, lease, { ...options, replacing: acquired.value })
+            : Effect.succeed(found)
+      )
+    })
   const encode = <B>(
     operation: "set" | "complete",
     value: A,
@@ -240,30 +338,29 @@ export const withSchema = <A>(store: LeaseStore<string>, schema: Schema.Codec<A,
     use: (text: string, options: SetOptions) => Effect.Effect<B, StoreError>
   ): Effect.Effect<B, StoreError> =>
     Effect.flatMap(
-      Effect.mapError(Schema.encodeEffect(json)(value), refuse(operation)),
-      (text) => use(text, { ttl: options.ttl, size: 2 * text.length })
+      Effect.mapError(encoded(value), refuse(operation)),
+      (text) => use(text, { ...options, size: 2 * text.length })
     )
   return {
+    health: store.health,
     get: (key) =>
       Effect.flatMap(store.get(key), (entry) =>
         entry === undefined
           ? Effect.undefined
-          : Effect.map(decode("get", entry.value), (value) => ({ value, age: entry.age }))),
+          : decode(entry.value, (value) => ({ value, age: entry.age }))),
     set: (key, value, options) => encode("set", value, options, (text, sized) => store.set(key, text, sized)),
     remove: store.remove,
-    acquire: (key, lease) =>
-      Effect.flatMap(
-        store.acquire(key, lease),
-        (acquired): Effect.Effect<Acquired<A>, StoreError> =>
-          acquired._tag === "Found"
-            ? Effect.map(decode("acquire", acquired.value), (value) => ({ ...acquired, value }))
-            : Effect.succeed(acquired)
-      ),
+    acquire: (key, lease, options) => acquire(key, lease, { takeOver: options?.takeOver }),
+    renew: store.renew,
     complete: (key, fence, value, options) =>
       encode("complete", value, options, (text, sized) => store.complete(key, fence, text, sized)),
     release: store.release
   }
 }
+
+// -----------------------------------------------------------------------------
+// memory
+// -----------------------------------------------------------------------------
 
 interface Slot<A> extends Link {
   readonly key: string
@@ -271,9 +368,20 @@ interface Slot<A> extends Link {
   readonly value: A | undefined
   /** Of a lease; 0 for a value. */
   readonly fence: number
-  readonly storedAt: number
-  readonly ttl: number
+  storedAt: number
+  ttl: number
   readonly size: number
+  readonly share: Share
+}
+
+/** What belongs to one of those who share the memory, in the order of use. */
+interface Share {
+  readonly name: string
+  readonly ring: Link
+  bytes: number
+  entries: number
+  /** Shares are filed by the power of two of what they take, so that a largest one is found at once. */
+  rank: number
 }
 
 /**
@@ -286,18 +394,46 @@ export interface Memory<in out A> extends LeaseStore<A> {
   readonly setUnsafe: (key: string, value: A, options: SetOptions, now: number) => void
 }
 
+const RANKS = 40
+
 /** @internal */
 export const makeMemory = <A>(maxEntries: number, maxBytes: number): Memory<A> => {
   const slots = new Map<string, Slot<A>>()
-  /** In the order of use. */
-  const ring = makeRing()
+  const shares = new Map<string, Share>()
+  const ranks: Array<Set<Share>> = Array.from({ length: RANKS }, () => new Set())
   let bytes = 0
   let fences = 0
+
+  const shareOf = (name: string): Share => {
+    let share = shares.get(name)
+    if (share === undefined) {
+      share = { name, ring: makeRing(), bytes: 0, entries: 0, rank: 0 }
+      shares.set(name, share)
+      ranks[0]!.add(share)
+    }
+    return share
+  }
+
+  const count = (share: Share, size: number, entries: 1 | -1): void => {
+    bytes += size
+    share.bytes += size
+    share.entries += entries
+    const part = Math.max(share.entries / maxEntries, share.bytes / maxBytes)
+    const rank = Math.max(0, Math.min(RANKS - 1, RANKS + Math.floor(Math.log2(part))))
+    if (share.entries === 0) {
+      shares.delete(share.name)
+      ranks[share.rank]!.delete(share)
+    } else if (rank !== share.rank) {
+      ranks[share.rank]!.delete(share)
+      ranks[rank]!.add(share)
+      share.rank = rank
+    }
+  }
 
   const drop = (slot: Slot<A>): void => {
     unlink(slot)
     slots.delete(slot.key)
-    bytes -= slot.size
+    count(slot.share, -slot.size, -1)
   }
 
   const living = (key: string, now: number): Slot<A> | undefined => {
@@ -309,30 +445,41 @@ export const makeMemory = <A>(maxEntries: number, maxBytes: number): Memory<A> =
 
   const read = (slot: Slot<A>, now: number): Entry<A> => {
     unlink(slot)
-    link(ring, slot)
+    link(slot.share.ring, slot)
     return { value: slot.value as A, age: now - slot.storedAt }
   }
 
-  const put = (key: string, value: A | undefined, fence: number, ttl: number, bare: number, now: number): void => {
+  /** What is to leave: whoever takes up most gives way first, with what it used least recently. */
+  const tooMuch = (): Slot<A> | undefined => {
+    if (slots.size <= maxEntries && bytes <= maxBytes) return undefined
+    for (let rank = RANKS - 1; rank >= 0; rank--) {
+      for (const { ring } of ranks[rank]!) if (ring.newer !== ring) return ring.newer as Slot<A>
+    }
+    return undefined
+  }
+
+  const put = (
+    key: string,
+    value: A | undefined,
+    fence: number,
+    { share: name = "", size: bare = 0, ttl }: SetOptions,
+    now: number
+  ): void => {
     const before = slots.get(key)
+    if (before !== undefined) drop(before)
     const size = bare + 2 * key.length
-    if (size > maxBytes) {
-      if (before !== undefined) drop(before)
-      return
-    }
-    if (before !== undefined) {
-      unlink(before)
-      bytes -= before.size
-    }
-    const slot: Slot<A> = { key, value, fence, storedAt: now, ttl, size, older: ring, newer: ring }
+    if (size > maxBytes) return
+    const share = shareOf(name)
+    const slot: Slot<A> = { key, value, fence, storedAt: now, ttl, size, share, older: share.ring, newer: share.ring }
     slots.set(key, slot)
-    link(ring, slot)
-    bytes += size
-    while (ring.newer !== ring) {
-      const oldest = ring.newer as Slot<A>
-      if (slots.size <= maxEntries && bytes <= maxBytes && now - oldest.storedAt < oldest.ttl) break
+    link(share.ring, slot)
+    count(share, size, 1)
+    for (let { newer } = share.ring; newer !== share.ring; newer = share.ring.newer) {
+      const oldest = newer as Slot<A>
+      if (now - oldest.storedAt < oldest.ttl) break
       drop(oldest)
     }
+    for (let oldest = tooMuch(); oldest !== undefined; oldest = tooMuch()) drop(oldest)
   }
 
   const getUnsafe = (key: string, now: number): Entry<A> | undefined => {
@@ -340,18 +487,29 @@ export const makeMemory = <A>(maxEntries: number, maxBytes: number): Memory<A> =
     return slot === undefined || slot.fence > 0 ? undefined : read(slot, now)
   }
 
-  const setUnsafe = (key: string, value: A, { size, ttl }: SetOptions, now: number): void =>
-    put(key, value, 0, ttl, size ?? 0, now)
+  const setUnsafe = (key: string, value: A, options: SetOptions, now: number): void => put(key, value, 0, options, now)
 
-  const acquire = (key: string, lease: number, now: number): Acquired<A> => {
+  // One process made it, so there is nobody to take over from.
+  const acquire = (key: string, lease: number, now: number, options?: AcquireOptions<A>): Acquired<A> => {
     const slot = living(key, now)
-    if (slot === undefined) {
-      put(key, undefined, ++fences, lease, 0, now)
+    const isFree = slot === undefined ||
+      (slot.fence === 0 && options?.replacing !== undefined && slot.value === options.replacing)
+    if (isFree) {
+      put(key, undefined, ++fences, { ttl: lease }, now)
       return { _tag: "Acquired", fence: fences }
     }
     return slot.fence > 0
       ? { _tag: "Held", left: slot.ttl - (now - slot.storedAt) }
       : { _tag: "Found", ...read(slot, now) }
+  }
+
+  const renew = (key: string, fence: number, lease: number, now: number): boolean => {
+    const slot = living(key, now)
+    if (slot === undefined || slot.fence === 0 || slot.fence !== fence) return false
+    read(slot, now)
+    slot.storedAt = now
+    slot.ttl = lease
+    return true
   }
 
   const complete = (key: string, fence: number, value: A, options: SetOptions, now: number): boolean => {
@@ -374,7 +532,8 @@ export const makeMemory = <A>(maxEntries: number, maxBytes: number): Memory<A> =
         const slot = slots.get(key)
         if (slot !== undefined) drop(slot)
       }),
-    acquire: (key, lease) => atNow((now) => acquire(key, lease, now)),
+    acquire: (key, lease, options) => atNow((now) => acquire(key, lease, now, options)),
+    renew: (key, fence, lease) => atNow((now) => renew(key, fence, lease, now)),
     complete: (key, fence, value, options) => atNow((now) => complete(key, fence, value, options, now)),
     release: (key, fence) =>
       Effect.sync(() => {

@@ -22,6 +22,7 @@ import { monotonicMillis } from "../internal/clock.ts"
 import { attempt, OptionsReader } from "../internal/options.ts"
 import { sha256 } from "../internal/sha256.ts"
 import { IdempotencyConflict, IdempotencyInProgress, type LlmConfigError } from "../LlmError.ts"
+import * as Health from "../persistence/Health.ts"
 import * as Store from "../persistence/Store.ts"
 
 // -----------------------------------------------------------------------------
@@ -41,6 +42,8 @@ export interface Request {
   readonly name?: string | undefined
   /** Stands for everything that affects the answer. Another fingerprint under a used key is a conflict. */
   readonly fingerprint: string
+  /** Whose share of a bounded memory the record takes, such as a tenant's. Default: nobody's. */
+  readonly share?: string | undefined
   /**
    * When this caller will leave, in milliseconds of the monotonic clock. In memory the pattern only compares it; with a
    * shared store it waits no longer than that for another process. Default `Infinity`.
@@ -153,10 +156,11 @@ export interface Idempotency<in out A, in out E> {
    * **Details**
    *
    * - The work runs in a fibre of its own, with the context of the caller that started it. A caller that is
-   *   interrupted leaves at once; while it asks a `store`, as soon as that has answered. Only when the last one leaves,
+   *   interrupted leaves at once; while it asks a `store`, as soon as that has answered, or after 100 ms. Only when the last one leaves,
    *   the work is interrupted, and that caller waits until the work has cleaned up. A caller that comes in the meantime
    *   starts anew.
    * - A failure goes to every member and is not recorded, unless the option `storeFailure` says so.
+   * - A lease of this process is renewed each third of its length for as long as the work goes on.
    * - Another process works on the key: this one waits until the record appears, the lease ends (then it does the work)
    *   or there is no time for another look before `deadlineAt` (then it fails with `IdempotencyInProgress`).
    * - If the work interrupts itself, the caller that brought it is interrupted and another member does its own work.
@@ -202,18 +206,26 @@ export interface Options<A, E> {
    */
   readonly store?: Store.LeaseStore<Stored<A, E>> | undefined
   /**
-   * With a `store`: how long a process may work on a key before another one may. Make it longer than the work can take;
-   * a process that dies blocks its keys for so long. Default 4 minutes.
+   * With a `store`: how long a key stays with a process that gives no sign of life. A process that lives renews its
+   * leases, so this is not a limit of the work; one that dies blocks its keys for so long. Default 15 seconds.
    */
   readonly lease?: Duration.Input | undefined
+  /**
+   * With a `store`: do not wait for leases of other processes, because there are none that live, as in a batch program
+   * that was killed and starts again. With another one alive, work is done twice. Default `false`.
+   */
+  readonly takeOver?: boolean | undefined
   /** The most answers the memory holds. Default 10 000. */
   readonly maxEntries?: number | undefined
   /** The most bytes the memory holds, counting `Produced.size`, keys and fingerprints. Default 64 MiB. */
   readonly maxBytes?: number | undefined
   /** Which failures are as final as an answer, and recorded. Default none. */
   readonly storeFailure?: ((error: E) => boolean) | undefined
-  /** Told once for every operation of the store that failed. The call goes on without the store. */
-  readonly onStoreError?: ((operation: "acquire" | "complete") => void) | undefined
+  /**
+   * Told once for every operation of the store that failed, or was not waited for any longer. The call goes on without
+   * the store. `renew`: a lease ended although the work went on, so another process may have begun it as well.
+   */
+  readonly onStoreError?: ((operation: "acquire" | "renew" | "complete") => void) | undefined
 }
 
 // -----------------------------------------------------------------------------
@@ -238,6 +250,7 @@ interface Held {
 class FlightState<A, E> implements Flight {
   readonly key: string
   readonly fingerprint: string
+  readonly share: string | undefined
   /**
    * `reading`: is there a record, or another process at work? `working`: no. `settling`: the result is being recorded,
    * or the lease given back. `over`: see `result`.
@@ -246,6 +259,10 @@ class FlightState<A, E> implements Flight {
   storeFailed = false
   /** Of the lease; 0 without one. */
   fence = 0
+  /** Renews the lease. */
+  renewal: Fiber.Fiber<unknown> | undefined
+  /** Milliseconds for which the store has been waited for on the way to the work. */
+  waited = 0
   held: Held | undefined
   result: Outcome<A, E> | "abandoned" | undefined
   /** The work, when it belongs to the flight and not to a leader in place. */
@@ -258,6 +275,7 @@ class FlightState<A, E> implements Flight {
   constructor(request: Request) {
     this.key = request.key
     this.fingerprint = request.fingerprint
+    this.share = request.share
   }
 
   /** Tells those that came while it was `reading`. */
@@ -319,13 +337,18 @@ const inProgress = (held: Held): Effect.Effect<never, IdempotencyInProgress> =>
 
 interface Books<A, E> {
   readonly acquire: (key: string) => Effect.Effect<Store.Acquired<Stored<A, E>>, Store.StoreError>
+  readonly renew: (key: string, fence: number) => Effect.Effect<boolean, Store.StoreError>
+  /** `waited`: milliseconds that the call has waited for the store before. */
   readonly complete: (
     key: string,
     fence: number,
     value: Stored<A, E>,
-    options: Store.SetOptions
+    options: Store.SetOptions,
+    waited: number
   ) => Effect.Effect<unknown, Store.StoreError>
   readonly release: (key: string, fence: number) => Effect.Effect<void, Store.StoreError>
+  /** How long a lease lasts without a renewal. */
+  readonly lease: number
   /** How a request is named there. */
   readonly nameOf: (request: Request) => Request
 }
@@ -339,28 +362,56 @@ const privateBooks = <A, E>(memory: Store.Memory<Stored<A, E>>): Books<A, E> => 
       const found = memory.getUnsafe(key, monotonicMillis(clock))
       return Effect.succeed(found === undefined ? free : { _tag: "Found", value: found.value, age: found.age })
     }),
+  renew: () => Effect.succeed(true),
   complete: (key, _, value, options) => memory.set(key, value, options),
   release: () => Effect.void,
+  lease: Infinity,
   nameOf: (request) => request
 })
 
-const sharedBooks = <A, E>(store: Store.LeaseStore<Stored<A, E>>, lease: number): Books<A, E> => ({
-  acquire: (key) => store.acquire(key, lease),
-  complete: store.complete,
-  release: store.release,
-  // Keys may name people and fingerprints hold prompts: neither leaves memory as it is.
-  nameOf: (request) => ({
-    ...request,
-    key: sha256(request.key),
-    name: request.name ?? request.key,
-    fingerprint: sha256(request.fingerprint)
-  })
-})
+/** Nobody waits for the store longer than its health allows. What comes too late is put right. */
+const sharedBooks = <A, E>(
+  store: Store.LeaseStore<Stored<A, E>>,
+  lease: number,
+  takeOver: boolean
+): Books<A, E> => {
+  const { ask } = store.health ?? Health.make({ name: "store", ping: Effect.suspend(() => store.get(PING)) })
+  return {
+    acquire: (key) =>
+      ask("acquire", Effect.suspend(() => store.acquire(key, lease, { takeOver })), {
+        late: (acquired) => acquired._tag === "Acquired" ? store.release(key, acquired.fence) : Effect.void
+      }),
+    renew: (key, fence) => ask("renew", Effect.suspend(() => store.renew(key, fence, lease))),
+    complete: (key, fence, value, options, waited) =>
+      ask("complete", Effect.suspend(() => store.complete(key, fence, value, options)), {
+        limit: Math.min(Health.OPERATION_LIMIT, Math.max(0, Health.CALL_LIMIT - waited))
+      }),
+    release: (key, fence) => ask("release", Effect.suspend(() => store.release(key, fence))),
+    lease,
+    // Keys may name people and fingerprints hold prompts: neither leaves memory as it is.
+    nameOf: (request) => ({
+      ...request,
+      key: sha256(request.key),
+      name: request.name ?? request.key,
+      fingerprint: sha256(request.fingerprint)
+    })
+  }
+}
+
+/** No request has this key: theirs are hashes. */
+const PING = "ping"
 
 /** How long to wait before the store is looked at again: 50 ms, doubled up to 1 s, half of it by chance. */
 const FIRST_LOOK = 50
 const LAST_LOOK = 1000
 const pause = (looks: number, u: number): number => Math.min(FIRST_LOOK * 2 ** looks, LAST_LOOK) * (0.5 + u / 2)
+
+/** Renewals per lease, and how often one that failed is tried again before the lease ends. */
+const RENEWALS = 3
+const TRIES = 5
+
+const TAKES_OVER =
+  "idempotency.takeOver: leases of other processes do not count. With another one alive, work is done twice."
 
 // -----------------------------------------------------------------------------
 // constructor
@@ -381,8 +432,8 @@ type Admitted<A, E> =
  *   Callers wait for the record to be written, so a repetition never overtakes it.
  * - A store that fails never fails a call: reading → the work is done, writing → the answer is returned.
  * - With a `store`, a key is also worked on by one process at a time: by the one that holds its lease. That is "at most
- *   once" as long as the work ends within the lease. If it takes longer, or its process is stopped, another process may
- *   do it again; then the first record stays, the later one is refused, and each caller has the answer of its own
+ *   once" as long as the lease can be renewed. If it cannot, because the process or the store is stopped for longer than
+ *   the lease, another process may do the work again; then the first record stays, the later one is refused, and each caller has the answer of its own
  *   process. Exactly once would need the cooperation of whom the work calls.
  * - Memory: one flight per key in work, bounded by the callers that wait.
  *
@@ -435,29 +486,73 @@ type Admitted<A, E> =
  */
 export const make = <A, E>(options?: Options<A, E>): Effect.Effect<Idempotency<A, E>, LlmConfigError> =>
   attempt(() => {
-    const known = ["ttl", "store", "lease", "maxEntries", "maxBytes", "storeFailure", "onStoreError"] as const
+    const known = [
+      "ttl",
+      "store",
+      "lease",
+      "takeOver",
+      "maxEntries",
+      "maxBytes",
+      "storeFailure",
+      "onStoreError"
+    ] as const
     const read = new OptionsReader("idempotency", options, known)
     const ttl = read.millis("ttl", "24 hours")
-    const lease = read.millis("lease", "4 minutes", 1)
+    const lease = read.millis("lease", "15 seconds", 1)
     if (lease === Infinity) read.fail("lease", "a finite duration", lease)
+    const takeOver = read.boolean("takeOver", false)
     const maxEntries = read.integer("maxEntries", 10_000, 1)
     const maxBytes = read.number("maxBytes", 64 * 1024 * 1024, 1)
     const store = read.value("store")
     const books = store === undefined
       ? privateBooks(Store.makeMemory<Stored<A, E>>(maxEntries, maxBytes))
-      : sharedBooks(store, lease)
-    return build(books, ttl, options?.storeFailure, options?.onStoreError)
-  })
+      : sharedBooks(store, lease, takeOver)
+    const idempotency = build(books, ttl, options?.storeFailure, options?.onStoreError)
+    const warned = takeOver && store !== undefined ? Effect.logWarning(TAKES_OVER) : Effect.void
+    return Effect.as(warned, idempotency)
+  }).pipe(Effect.flatten)
 
 const build = <A, E>(
   books: Books<A, E>,
   ttl: number,
   storeFailure: ((error: E) => boolean) | undefined,
-  onStoreError: ((operation: "acquire" | "complete") => void) | undefined
+  onStoreError: ((operation: "acquire" | "renew" | "complete") => void) | undefined
 ): Idempotency<A, E> => {
   const flights = new Map<string, FlightState<A, E>>()
 
-  const report = (operation: "acquire" | "complete"): void => quietly(() => onStoreError?.(operation))
+  const report = (operation: "acquire" | "renew" | "complete"): void => quietly(() => onStoreError?.(operation))
+
+  // --- leases ---
+
+  /** Keeps the lease until the work ends. One that cannot be renewed costs nobody anything: the fence decides. */
+  const keepLease = (flight: FlightState<A, E>, until: number): Effect.Effect<void> => {
+    const again = (millis: number, until: number): Effect.Effect<void> =>
+      Effect.andThen(
+        Effect.sleep(millis),
+        Clock.clockWith((clock) => {
+          const asked = monotonicMillis(clock)
+          return Effect.matchCauseEffect(Effect.suspend(() => books.renew(flight.key, flight.fence)), {
+            onSuccess: (renewed) => {
+              if (renewed) return again(books.lease / RENEWALS, asked + books.lease)
+              report("renew")
+              return Effect.void
+            },
+            onFailure: () => {
+              const left = until - monotonicMillis(clock)
+              if (left > 0) return again(Math.min(left, books.lease / RENEWALS / TRIES), until)
+              report("renew")
+              return Effect.void
+            }
+          })
+        })
+      )
+    return again(books.lease / RENEWALS, until)
+  }
+
+  const endRenewal = (flight: FlightState<A, E>): void => {
+    flight.renewal?.interruptUnsafe()
+    flight.renewal = undefined
+  }
 
   /** Gives the lease back, if there is one. It ends by itself, so nobody minds when that fails. */
   const release = (flight: FlightState<A, E>): Effect.Effect<void> =>
@@ -474,6 +569,7 @@ const build = <A, E>(
       flight.end("abandoned")
     }
     flight.phase = "settling"
+    endRenewal(flight)
     if (flight.fence > 0) return Effect.map(release(flight), end)
     end()
     return Effect.void
@@ -514,25 +610,33 @@ const build = <A, E>(
 
   // Asking is taking, so it is not interrupted; only the pause between two looks is.
   const look = (flight: FlightState<A, E>, request: Request, restore: Restore, looks: number): Admission =>
-    Effect.flatMap(Effect.exit(Effect.suspend(() => books.acquire(request.key))), (looked): Admission => {
-      const acquired = Exit.isSuccess(looked) ? looked.value : undefined
-      switch (acquired?._tag) {
-        case "Held":
-          return waitForOthers(flight, request, restore, looks, acquired.left)
-        case "Found":
-          flights.delete(request.key)
-          flight.tell(acquired)
-          return replay(request, acquired)
-        case "Acquired":
-          flight.fence = acquired.fence
-          break
-        case undefined:
-          flight.storeFailed = true
-          report("acquire")
-      }
-      flight.phase = "working"
-      flight.tell(undefined)
-      return Effect.succeed({ _tag: "Lead", flight })
+    Effect.withFiber((fiber) => {
+      const clock = fiber.getRef(Clock.Clock)
+      const asked = monotonicMillis(clock)
+      return Effect.flatMap(Effect.exit(Effect.suspend(() => books.acquire(request.key))), (looked): Admission => {
+        const acquired = Exit.isSuccess(looked) ? looked.value : undefined
+        flight.waited = monotonicMillis(clock) - asked
+        switch (acquired?._tag) {
+          case "Held":
+            return waitForOthers(flight, request, restore, looks, acquired.left)
+          case "Found":
+            flights.delete(request.key)
+            flight.tell(acquired)
+            return replay(request, acquired)
+          case "Acquired":
+            flight.fence = acquired.fence
+            if (acquired.fence > 0) {
+              flight.renewal = Effect.runForkWith(fiber.context)(keepLease(flight, asked + books.lease))
+            }
+            break
+          case undefined:
+            flight.storeFailed = true
+            report("acquire")
+        }
+        flight.phase = "working"
+        flight.tell(undefined)
+        return Effect.succeed({ _tag: "Lead", flight })
+      })
     })
 
   const waitForOthers = (
@@ -545,8 +649,13 @@ const build = <A, E>(
     Effect.withFiber((fiber) => {
       const now = monotonicMillis(fiber.getRef(Clock.Clock))
       const u = fiber.getRef(Random.Random).nextDoubleUnsafe()
-      const millis = Math.max(1, Math.ceil(Math.min(pause(looks, u), left)))
-      const held = flight.held = { until: now + left, lookAt: now + millis }
+      // The end of a lease is looked at as it comes, but a store that cannot tell it is not asked without a pause: one that
+      // gives no number, or still says "soon" when that is over.
+      const isKnown = left > 0 && left < Infinity
+      const isStuck = flight.held !== undefined && now >= flight.held.until && left < FIRST_LOOK
+      const longest = pause(looks, u)
+      const millis = Math.max(1, Math.ceil(isKnown && !isStuck ? Math.min(longest, left) : longest))
+      const held = flight.held = { until: now + (isKnown ? left : millis), lookAt: now + millis }
       const giveUp = (): void => {
         flights.delete(request.key)
         flight.tell(undefined)
@@ -617,7 +726,8 @@ const build = <A, E>(
       if (value === undefined) return release(flight)
       const stored = value
       const size = (Exit.isSuccess(exit) ? exit.value.size ?? 0 : 0) + 2 * flight.fingerprint.length
-      const complete = Effect.suspend(() => books.complete(flight.key, flight.fence, stored, { ttl, size }))
+      const options = { ttl, size, share: flight.share }
+      const complete = Effect.suspend(() => books.complete(flight.key, flight.fence, stored, options, flight.waited))
       // Refused when another process has taken over: then that one's record counts.
       return Effect.matchCauseEffect(complete, {
         onSuccess: () => Effect.void,
@@ -633,6 +743,7 @@ const build = <A, E>(
   const complete = (flight: FlightState<A, E>, exit: Exit.Exit<Produced<A>, E>): Effect.Effect<boolean> => {
     if (flight.phase !== "working") return Effect.succeed(false)
     flight.phase = "settling"
+    endRenewal(flight)
     return Effect.map(Effect.exit(record(flight, exit)), (recorded) => {
       flights.delete(flight.key)
       const { storeFailed } = flight

@@ -12,3 +12,6 @@ export * as FaultServer from "./FaultServer.ts"
 
 /** A provider that plays a script. */
 export * as ScriptedProvider from "./ScriptedProvider.ts"
+
+/** What every store must do, and what checks it. */
+export * as StoreLaws from "./StoreLaws.ts"

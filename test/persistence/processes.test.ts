@@ -26,7 +26,9 @@ const Process = Schema.Struct({
   calls: Schema.Array(Schema.Struct({ at: Time, patience: Schema.Literals([10, 500, 1500, NEVER, NEVER, NEVER]) }))
     .check(Schema.isMaxLength(4)),
   /** Its records are so long on their way. */
-  slow: Schema.Literals([0, 0, 30, 1100]),
+  slow: Schema.Literals([0, 0, 30, 90]),
+  /** Stopped or cut off, so that its renewals do not arrive. */
+  renews: Schema.Boolean,
   /** From then on the store hears nothing of it. */
   diesAt: Schema.Literals([0, 500, 1200, NEVER, NEVER, NEVER])
 })
@@ -48,7 +50,7 @@ describe.each(kinds)("%s", (kind) => {
         const accepted: Array<string> = []
         const begun: Array<Running<Outcome, unknown>> = []
         const rigs: Array<{ readonly r: Rig; readonly leased: ReadonlyArray<number> }> = []
-        for (const [by, { calls, diesAt, script, slow }] of processes.entries()) {
+        for (const [by, { calls, diesAt, renews, script, slow }] of processes.entries()) {
           const leased: Array<number> = []
           const whileItLives = <A>(use: (now: number) => Effect.Effect<A, Store.StoreError>, instead: A) =>
             Effect.flatMap(now, (at) => at < diesAt ? use(at) : Effect.succeed(instead))
@@ -67,6 +69,8 @@ describe.each(kinds)("%s", (kind) => {
                   else seen.late += 1
                 }))
             },
+            renew: (key, fence, lease) =>
+              whileItLives(() => renews ? memory.renew(key, fence, lease) : Effect.succeed(true), true),
             release: (key, fence) => whileItLives(() => memory.release(key, fence), undefined)
           }
           const steps = script.map((does, i) => stepOf(`${by}.${i}`, does))
@@ -101,7 +105,7 @@ describe.each(kinds)("%s", (kind) => {
         assert.strictEqual(source, record === undefined ? "provider" : "replay")
         assert.include(record ?? "\"new\"", `"${text}"`)
       })).pipe(Effect.provide(TestClock.layer())),
-    { arbitrary: { runs: 400 } }
+    { arbitrary: { runs: 400 }, timeout: 60_000 }
   )
 
   it("the runs above were not all harmless", () => {

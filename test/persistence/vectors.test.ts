@@ -1,4 +1,8 @@
 import { Store } from "effect-resilient-llm/persistence"
-import { runVectors } from "../conformance/store.runner.ts"
+import { TestClock } from "effect/testing"
+import { keepsTheLaws } from "./laws.ts"
 
-runVectors("memory", { layer: (bounds) => Store.layerMemory(bounds ?? { maxEntries: 1000 }) })
+keepsTheLaws("memory", {
+  layer: (bounds) => Store.layerMemory(bounds ?? { maxEntries: 1000 }),
+  advance: TestClock.adjust
+})

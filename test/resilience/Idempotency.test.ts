@@ -9,6 +9,7 @@ import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
+import * as Logger from "effect/Logger"
 import * as Scheduler from "effect/Scheduler"
 import * as Schema from "effect/Schema"
 import * as TestClock from "effect/testing/TestClock"
@@ -582,38 +583,38 @@ describe("a slow store", () => {
 
   it.effect("is read once for callers that come while it is being read, whether it knows the key or not", () =>
     Effect.gen(function*() {
-      const { idempotency, log } = yield* slow(100)
+      const { idempotency, log } = yield* slow(60)
       const stub = transport(1000)
       const first = yield* Effect.replicateEffect(caller(idempotency.run(request, stub.work)), 10)
-      yield* TestClock.adjust(1200)
-      for (const fiber of first) assert.strictEqual((yield* Fiber.join(fiber)).at, 1200)
-      assert.deepStrictEqual([stub.calls, log], [[100], ["acquire", "complete"]])
+      yield* TestClock.adjust(1120)
+      for (const fiber of first) assert.strictEqual((yield* Fiber.join(fiber)).at, 1120)
+      assert.deepStrictEqual([stub.calls, log], [[60], ["acquire", "complete"]])
       const second = yield* Effect.replicateEffect(caller(idempotency.run(request, stub.work)), 10)
       const other = yield* caller(idempotency.run({ ...request, fingerprint: "P′" }, stub.work))
-      yield* TestClock.adjust(100)
+      yield* TestClock.adjust(60)
       for (const fiber of second) {
         const { exit } = yield* Fiber.join(fiber)
-        const expected = { value: "S1", how: "replayed", age: 100, storeFailed: false }
+        const expected = { value: "S1", how: "replayed", age: 60, storeFailed: false }
         assert.deepStrictEqual(exit, Exit.succeed(expected as Idempotency.Answer<string>))
       }
       assert.isTrue(Exit.isFailure((yield* Fiber.join(other)).exit))
-      assert.deepStrictEqual([stub.calls, log], [[100], ["acquire", "complete", "acquire"]])
+      assert.deepStrictEqual([stub.calls, log], [[60], ["acquire", "complete", "acquire"]])
       yield* nothingLeft(idempotency, stub)
     }))
 
   it.effect("another fingerprint that comes while an unknown key is being read gets the conflict, not the work", () =>
     Effect.gen(function*() {
-      const { idempotency } = yield* slow(100)
+      const { idempotency } = yield* slow(60)
       const stub = transport(1000)
       const first = yield* caller(idempotency.run(request, stub.work))
       const other = yield* caller(idempotency.run({ ...request, fingerprint: "P′" }, stub.work))
-      yield* TestClock.adjust(100)
+      yield* TestClock.adjust(60)
       const { exit } = yield* Fiber.join(other)
       assert.isTrue(Exit.isFailure(exit) && Cause.pretty(exit.cause).includes("IdempotencyConflict"))
-      yield* TestClock.adjust(1100)
+      yield* TestClock.adjust(1060)
       assert.strictEqual(valueOf(yield* Fiber.join(first)), "S1")
       const stored = yield* caller(idempotency.run({ ...request, fingerprint: "P′" }, stub.work))
-      yield* TestClock.adjust(100)
+      yield* TestClock.adjust(60)
       assert.deepStrictEqual((yield* Fiber.join(stored)).exit, exit)
     }))
 
@@ -640,94 +641,134 @@ describe("a slow store", () => {
   // Asking is taking: what it took must be given back, so the answer is waited for.
   it.effect("the reader leaves when the store has answered, and gives the lease back; the others ask anew", () =>
     Effect.gen(function*() {
-      const { idempotency, log } = yield* slow(100)
+      const { idempotency, log } = yield* slow(60)
       const stub = transport(1000)
       const reader = yield* caller(idempotency.run(request, stub.work))
       const others = yield* Effect.replicateEffect(caller(idempotency.run(request, stub.work)), 3)
-      yield* TestClock.adjust(50)
+      yield* TestClock.adjust(30)
       const leaving = yield* caller(Fiber.interrupt(reader))
-      yield* TestClock.adjust(1350)
-      assert.strictEqual((yield* Fiber.join(leaving)).at, 200)
-      for (const fiber of others) assert.strictEqual((yield* Fiber.join(fiber)).at, 1400)
-      assert.deepStrictEqual([stub.calls, log], [[300], ["acquire", "release", "acquire", "complete"]])
+      yield* TestClock.adjust(1210)
+      assert.strictEqual((yield* Fiber.join(leaving)).at, 120)
+      for (const fiber of others) assert.strictEqual((yield* Fiber.join(fiber)).at, 1240)
+      assert.deepStrictEqual([stub.calls, log], [[180], ["acquire", "release", "acquire", "complete"]])
       yield* nothingLeft(idempotency, stub)
     }))
 
   it.effect("one that waits for the reader leaves at once", () =>
     Effect.gen(function*() {
-      const { idempotency } = yield* slow(100)
+      const { idempotency } = yield* slow(60)
       const stub = transport(0)
       yield* caller(idempotency.run(request, stub.work))
       const other = yield* caller(idempotency.run(request, stub.work))
-      yield* TestClock.adjust(50)
-      assert.strictEqual(yield* interruptedAt(other), 50)
+      yield* TestClock.adjust(30)
+      assert.strictEqual(yield* interruptedAt(other), 30)
       yield* TestClock.adjust(150)
       yield* nothingLeft(idempotency, stub)
     }))
 
   it.effect("a repetition never overtakes the record: callers that come while it is written join", () =>
     Effect.gen(function*() {
-      const { idempotency } = yield* slow(100)
+      const { idempotency } = yield* slow(60)
       const stub = transport(1000)
       const first = yield* caller(idempotency.run(request, stub.work))
-      yield* TestClock.adjust(1150)
+      yield* TestClock.adjust(1090)
       const second = yield* caller(idempotency.run(request, stub.work))
-      yield* TestClock.adjust(50)
-      assert.strictEqual((yield* Fiber.join(first)).at, 1200)
-      assert.strictEqual((yield* Fiber.join(second)).at, 1200)
-      assert.deepStrictEqual(stub.calls, [100])
+      yield* TestClock.adjust(30)
+      assert.strictEqual((yield* Fiber.join(first)).at, 1120)
+      assert.strictEqual((yield* Fiber.join(second)).at, 1120)
+      assert.deepStrictEqual(stub.calls, [60])
     }))
 
   it.effect("an answer that is being recorded is recorded, although everybody leaves; the last one waits for it", () =>
     Effect.gen(function*() {
-      const { idempotency } = yield* slow(100)
+      const { idempotency } = yield* slow(60)
       const stub = transport(1000)
       const first = yield* caller(idempotency.run(request, stub.work))
-      yield* TestClock.adjust(1150)
+      yield* TestClock.adjust(1090)
       const leaving = yield* caller(Fiber.interrupt(first))
-      yield* TestClock.adjust(50)
-      assert.strictEqual((yield* Fiber.join(leaving)).at, 1200)
+      yield* TestClock.adjust(30)
+      assert.strictEqual((yield* Fiber.join(leaving)).at, 1120)
       yield* nothingLeft(idempotency, stub)
       const next = yield* caller(idempotency.run(request, stub.work))
-      yield* TestClock.adjust(100)
+      yield* TestClock.adjust(60)
       assert.strictEqual(valueOf(yield* Fiber.join(next)), "S1")
-      assert.deepStrictEqual(stub.calls, [100])
+      assert.deepStrictEqual(stub.calls, [60])
     }))
 
   it.effect("everybody left while the answer is recorded: who comes then joins it", () =>
     Effect.gen(function*() {
-      const { idempotency, log } = yield* slow(100)
+      const { idempotency, log } = yield* slow(60)
       const stub = transport(1000)
       const first = yield* caller(idempotency.run(request, stub.work))
-      yield* TestClock.adjust(1150)
+      yield* TestClock.adjust(1090)
       const leaving = yield* caller(Fiber.interrupt(first))
       const next = yield* caller(idempotency.run(request, stub.work))
-      yield* TestClock.adjust(50)
-      assert.strictEqual((yield* Fiber.join(leaving)).at, 1200)
+      yield* TestClock.adjust(30)
+      assert.strictEqual((yield* Fiber.join(leaving)).at, 1120)
       assert.deepStrictEqual(yield* Fiber.join(next), {
         exit: Exit.succeed({ value: "S1", how: "joined", age: 0, storeFailed: false } as const),
-        at: 1200
+        at: 1120
       })
-      assert.deepStrictEqual([stub.calls, log], [[100], ["acquire", "complete"]])
+      assert.deepStrictEqual([stub.calls, log], [[60], ["acquire", "complete"]])
       yield* nothingLeft(idempotency, stub)
     }))
 
   it.effect("a ticket that is used twice at the same time records once", () =>
     Effect.gen(function*() {
-      const { idempotency, log } = yield* slow(100)
+      const { idempotency, log } = yield* slow(60)
       const leader = yield* caller(Effect.gen(function*() {
         const entered = yield* idempotency.enter(request)
         if (entered._tag !== "Lead") return yield* Effect.die(entered)
         const complete = (value: string) => entered.ticket.complete(Exit.succeed({ value, store: true }))
         return yield* Effect.all([complete("first"), complete("second"), entered.ticket.abandon], { concurrency: 3 })
       }))
-      yield* TestClock.adjust(200)
+      yield* TestClock.adjust(120)
       assert.isTrue(Exit.isSuccess((yield* Fiber.join(leader)).exit))
       assert.deepStrictEqual(log, ["acquire", "complete"])
       const next = yield* caller(idempotency.enter(request))
-      yield* TestClock.adjust(100)
+      yield* TestClock.adjust(60)
       const { exit } = yield* Fiber.join(next)
-      assert.deepStrictEqual(exit, Exit.succeed({ _tag: "Replay", exit: Exit.succeed("first"), age: 100 } as const))
+      assert.deepStrictEqual(exit, Exit.succeed({ _tag: "Replay", exit: Exit.succeed("first"), age: 60 } as const))
+    }))
+
+  it.effect("`takeOver` is asked of the store, with one warning", () =>
+    Effect.gen(function*() {
+      const memory = yield* Store.memory<Idempotency.Stored<string, ProviderError>>({ maxEntries: 10 })
+      const asked: Array<unknown> = []
+      const warnings: Array<string> = []
+      const logger = Logger.make(({ logLevel, message }) => warnings.push(`${logLevel} ${String(message)}`))
+      const idempotency = yield* Effect.provide(
+        make({
+          takeOver: true,
+          store: {
+            ...memory,
+            acquire: (key, lease, options) => {
+              asked.push([lease, options?.takeOver])
+              return memory.acquire(key, lease, options)
+            }
+          }
+        }),
+        Logger.layer([logger])
+      )
+      const stub = transport(0)
+      for (const key of ["a", "b"]) yield* idempotency.run({ key, fingerprint: "P" }, stub.work)
+      assert.deepStrictEqual(asked, [[15_000, true], [15_000, true]])
+      assert.deepStrictEqual(warnings.map((text) => text.slice(0, 26)), ["Warn idempotency.takeOver:"])
+    }))
+
+  it.effect("a lease that cannot be renewed any more is told once, and the work goes on", () =>
+    Effect.gen(function*() {
+      const memory = yield* Store.memory<Idempotency.Stored<string, ProviderError>>({ maxEntries: 10 })
+      const told: Array<string> = []
+      const idempotency = yield* make({
+        store: { ...memory, renew: () => Effect.succeed(false) },
+        onStoreError: (operation) => told.push(operation)
+      })
+      const stub = transport(60_000)
+      const call = yield* caller(idempotency.run(request, stub.work))
+      yield* TestClock.adjust(60_000)
+      assert.strictEqual(valueOf(yield* Fiber.join(call)), "S1")
+      assert.deepStrictEqual(told, ["renew"])
     }))
 
   const everything = (does: () => Effect.Effect<never>) => ({
@@ -736,6 +777,7 @@ describe("a slow store", () => {
     remove: does,
     acquire: does,
     complete: does,
+    renew: does,
     release: does
   })
 

@@ -1,15 +1,26 @@
-// What every store must do, as data: operations at times, and what they give. `store.runner.ts` runs them against the
-// layer of any store.
+// What every store must do, as data: operations at times, and what they give. `StoreLaws` runs them against the layer of
+// any store.
 
-/** `at` = milliseconds since the store was made. Operations of the same time follow each other in this order. */
+/**
+ * `at` = milliseconds since the store was made. Operations of the same time follow each other in this order. `process`: 2
+ * is another process over the same data.
+ */
 export type Step =
-  & { readonly at: number; readonly key: string }
+  & { readonly at: number; readonly key: string; readonly process?: 2 }
   & (
     | { readonly op: "get"; readonly expect: Kept | undefined }
     | { readonly op: "set"; readonly value: string; readonly ttl: number; readonly size?: number }
     | { readonly op: "remove" }
     /** `by` names the lease for the steps that come. */
-    | { readonly op: "acquire"; readonly by: string; readonly lease: number; readonly expect: "acquired" | Held | Kept }
+    | {
+      readonly op: "acquire"
+      readonly by: string
+      readonly lease: number
+      readonly takeOver?: boolean
+      readonly replacing?: string
+      readonly expect: "acquired" | Held | Kept
+    }
+    | { readonly op: "renew"; readonly by: string; readonly lease: number; readonly expect: boolean }
     /** Many ask at the same moment, for a minute: how many get the lease? */
     | { readonly op: "race"; readonly by: number; readonly acquired: number }
     | {
@@ -208,6 +219,106 @@ export const vectors: ReadonlyArray<Vector> = [
       { at: 3, op: "remove", key },
       { at: 3, op: "acquire", key, by: "3", lease, expect: "acquired" },
       { at: 3, op: "complete", key, by: "2", value: "2", ttl: minute, expect: false }
+    ]
+  },
+
+  // -- renewal --
+  {
+    name: "a lease that is renewed each third of its length lasts, and ends as soon after its holder as any other",
+    steps: [
+      { at: 0, op: "acquire", key, by: "1", lease: 15_000, expect: "acquired" },
+      { at: 5000, op: "renew", key, by: "1", lease: 15_000, expect: true },
+      { at: 10_000, op: "renew", key, by: "1", lease: 15_000, expect: true },
+      { at: 15_000, op: "renew", key, by: "1", lease: 15_000, expect: true },
+      { at: 15_000, op: "acquire", key, by: "2", lease, expect: { left: 15_000 } },
+      { at: 29_999, op: "acquire", key, by: "2", lease, expect: { left: 1 } },
+      { at: 30_000, op: "acquire", key, by: "2", lease, expect: "acquired" },
+      { at: 30_001, op: "renew", key, by: "1", lease: 15_000, expect: false },
+      { at: 30_001, op: "complete", key, by: "1", value: "late", ttl: day, expect: false },
+      { at: 30_001, op: "acquire", key, by: "3", lease, expect: { left: 239_999 } }
+    ]
+  },
+  {
+    name: "a renewed lease has the fence it had: its value is recorded, once",
+    steps: [
+      { at: 0, op: "acquire", key, by: "1", lease: 10, expect: "acquired" },
+      { at: 5, op: "renew", key, by: "1", lease: 10, expect: true },
+      { at: 14, op: "complete", key, by: "1", value: "1", ttl: minute, expect: true },
+      { at: 14, op: "renew", key, by: "1", lease: 10, expect: false },
+      { at: 15, op: "get", key, expect: { value: "1", age: 1 } }
+    ]
+  },
+  {
+    name: "a renewal can shorten, and sets what is left from now on",
+    steps: [
+      { at: 0, op: "acquire", key, by: "1", lease, expect: "acquired" },
+      { at: 1, op: "renew", key, by: "1", lease: 10, expect: true },
+      { at: 1, op: "acquire", key, by: "2", lease, expect: { left: 10 } },
+      { at: 11, op: "acquire", key, by: "2", lease, expect: "acquired" }
+    ]
+  },
+  {
+    name: "nothing is renewed that is not there: a lease that has ended, was released or removed, or is another's",
+    steps: [
+      { at: 0, op: "renew", key, by: nobody, lease, expect: false },
+      { at: 0, op: "acquire", key, by: "1", lease: 10, expect: "acquired" },
+      { at: 1, op: "renew", key, by: nobody, lease, expect: false },
+      { at: 10, op: "renew", key, by: "1", lease, expect: false },
+      { at: 10, op: "acquire", key, by: "2", lease, expect: "acquired" },
+      { at: 10, op: "release", key, by: "2" },
+      { at: 10, op: "renew", key, by: "2", lease, expect: false },
+      { at: 11, op: "acquire", key, by: "3", lease, expect: "acquired" },
+      { at: 11, op: "remove", key },
+      { at: 11, op: "renew", key, by: "3", lease, expect: false },
+      { at: 11, op: "get", key, expect: undefined }
+    ]
+  },
+
+  // -- taking over --
+  {
+    name: "the leases of this process are not taken over",
+    steps: [
+      { at: 0, op: "acquire", key, by: "1", lease, expect: "acquired" },
+      { at: 1, op: "acquire", key, by: "2", lease, takeOver: true, expect: { left: 239_999 } },
+      { at: 2, op: "complete", key, by: "1", value: "1", ttl: minute, expect: true },
+      { at: 2, op: "acquire", key, by: "2", lease, takeOver: true, expect: { value: "1", age: 0 } }
+    ]
+  },
+  {
+    name: "the lease of another process is taken over by who says so, and the late value is refused",
+    steps: [
+      { at: 0, op: "acquire", key, by: "1", lease, process: 2, expect: "acquired" },
+      { at: 1, op: "acquire", key, by: "2", lease, expect: { left: 239_999 } },
+      { at: 1, op: "acquire", key, by: "2", lease, takeOver: true, expect: "acquired" },
+      { at: 2, op: "renew", key, by: "1", lease, process: 2, expect: false },
+      { at: 2, op: "complete", key, by: "1", value: "late", ttl: minute, process: 2, expect: false },
+      { at: 2, op: "release", key, by: "1", process: 2 },
+      { at: 3, op: "complete", key, by: "2", value: "2", ttl: minute, expect: true },
+      { at: 3, op: "acquire", key, by: "3", lease, process: 2, expect: { value: "2", age: 0 } }
+    ]
+  },
+  {
+    name: "two processes see one state",
+    steps: [
+      { at: 0, op: "race", key, by: 50, acquired: 1 },
+      { at: 0, op: "race", key, by: 50, process: 2, acquired: 0 },
+      { at: 0, op: "remove", key, process: 2 },
+      { at: 0, op: "set", key, value: "1", ttl: minute },
+      { at: 1, op: "get", key, process: 2, expect: { value: "1", age: 1 } }
+    ]
+  },
+
+  // -- records that cannot be read --
+  {
+    name: "a value that could not be read is replaced by a lease, and the next one comes too late",
+    steps: [
+      { at: 0, op: "set", key, value: "garbage", ttl: day },
+      { at: 1, op: "acquire", key, by: "1", lease, expect: { value: "garbage", age: 1 } },
+      { at: 1, op: "acquire", key, by: "1", lease, replacing: "garbage", expect: "acquired" },
+      { at: 1, op: "get", key, expect: undefined },
+      { at: 2, op: "acquire", key, by: "2", lease, replacing: "garbage", expect: { left: 239_999 } },
+      { at: 3, op: "complete", key, by: "1", value: "good", ttl: minute, expect: true },
+      { at: 3, op: "acquire", key, by: "2", lease, replacing: "garbage", expect: { value: "good", age: 0 } }
     ]
   },
 

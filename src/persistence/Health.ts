@@ -1,0 +1,241 @@
+/**
+ * Whether a store answers, and the limits of waiting for it.
+ *
+ * A store that is down, slow or hung must never fail a call or hold it up. So nobody waits for one operation longer than
+ * 100 ms; after a first wait in vain (or three failures in a row) the store counts as down and is not asked at all, until
+ * a question of our own in the background is answered.
+ *
+ * @since 0.2.0
+ */
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import type * as Scope from "effect/Scope"
+import { monotonicMillis } from "../internal/clock.ts"
+import { type Operation, StoreError } from "./Store.ts"
+
+/**
+ * A store went down or came back. `operation`: what was waited for in vain.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface HealthChange {
+  readonly store: string
+  readonly to: "up" | "down"
+  readonly operation?: Operation | undefined
+  /** Monotonic milliseconds. */
+  readonly now: number
+}
+
+/**
+ * What is known of one store, shared by all that use it.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface Health {
+  /** Names the store in events and metrics: `redis`, `sqlite`, `sql`, `store`. */
+  readonly name: string
+  readonly isUp: () => boolean
+  /** Listens until the function it returns is called. What a listener throws is dropped. */
+  readonly watch: (listener: (change: HealthChange) => void) => () => void
+  /**
+   * Asks the store, and waits for at most `limit` milliseconds (default 100). The operation itself is not interrupted,
+   * for it may have reached the store: what it brings when nobody waits any more is given to `late`.
+   */
+  readonly ask: <A>(
+    operation: Operation,
+    self: Effect.Effect<A, StoreError>,
+    options?: {
+      readonly late?: ((value: A) => Effect.Effect<unknown, StoreError>) | undefined
+      readonly limit?: number | undefined
+    }
+  ) => Effect.Effect<A, StoreError>
+}
+
+/**
+ * @category models
+ * @since 0.2.0
+ */
+export interface HealthOptions {
+  readonly name: string
+  /** The cheapest question there is. */
+  readonly ping: Effect.Effect<unknown, unknown>
+  /**
+   * With a scope, a store that is down is pinged once a second until it answers. Without one it is pinged at most once a
+   * second, when somebody would have asked it.
+   */
+  readonly scope?: Scope.Scope | undefined
+}
+
+/** Milliseconds that one operation is waited for, and that all operations of one call are. */
+export const OPERATION_LIMIT = 100
+/** @internal */
+export const CALL_LIMIT = 150
+const PROBE_INTERVAL = 1000
+/** Failures in a row that bring a store down. In vain is enough once. */
+const FAILURES = 3
+
+/**
+ * @category constructors
+ * @since 0.2.0
+ */
+export const make = (options: HealthOptions): Health => new Watched(options)
+
+class Watched implements Health {
+  readonly name: string
+  private readonly ping: Effect.Effect<unknown, unknown>
+  private readonly scope: Scope.Scope | undefined
+  private readonly listeners = new Set<(change: HealthChange) => void>()
+  /** `trying`: a ping was answered, so operations are let through again; the first one that succeeds ends it. */
+  private state: "up" | "down" | "trying" = "up"
+  private failures = 0
+  private probing = false
+  private nextProbe = 0
+
+  constructor({ name, ping, scope }: HealthOptions) {
+    this.name = name
+    this.ping = ping
+    this.scope = scope
+  }
+
+  readonly isUp = (): boolean => this.state !== "down"
+
+  readonly watch: Health["watch"] = (listener) => {
+    this.listeners.add(listener)
+    return () => {
+      this.listeners.delete(listener)
+    }
+  }
+
+  readonly ask: Health["ask"] = (operation, self, options) =>
+    Effect.withFiber((fiber) => {
+      const clock = fiber.getRef(Clock.Clock)
+      if (this.state === "down") {
+        this.probe(fiber, clock)
+        return Effect.fail(new StoreError({ operation, reason: "down" }))
+      }
+      return waitFor(fiber, clock, self, options?.limit ?? OPERATION_LIMIT, (exit) => {
+        if (exit === undefined) {
+          this.fell(operation, fiber, clock)
+          return Exit.fail(new StoreError({ operation, reason: "timeout" }))
+        }
+        this.heard(operation, exit, fiber, clock)
+        return exit
+      }, options?.late)
+    })
+
+  private heard(
+    operation: Operation,
+    exit: Exit.Exit<unknown, StoreError>,
+    fiber: Fiber.Fiber<unknown, unknown>,
+    clock: Clock.Clock
+  ): void {
+    if (Exit.isSuccess(exit)) {
+      this.failures = 0
+      if (this.state !== "trying") return
+      this.state = "up"
+      this.tell({ store: this.name, to: "up", now: monotonicMillis(clock) })
+    } else if (!isRefusal(exit)) {
+      this.failures += 1
+      if (this.failures >= FAILURES || this.state === "trying") this.fell(operation, fiber, clock)
+    }
+  }
+
+  private fell(operation: Operation, fiber: Fiber.Fiber<unknown, unknown>, clock: Clock.Clock): void {
+    const before = this.state
+    if (before === "down") return
+    this.state = "down"
+    this.failures = 0
+    const now = monotonicMillis(clock)
+    this.nextProbe = now + PROBE_INTERVAL
+    if (before === "up") this.tell({ store: this.name, to: "down", operation, now })
+    if (this.scope !== undefined) this.probe(fiber, clock)
+  }
+
+  /** Starts to find out whether it answers again. */
+  private probe(fiber: Fiber.Fiber<unknown, unknown>, clock: Clock.Clock): void {
+    if (this.probing || (this.scope === undefined && monotonicMillis(clock) < this.nextProbe)) return
+    this.probing = true
+    const once = Effect.map(
+      Effect.exit(
+        Effect.withFiber((fiber) => waitFor(fiber, clock, this.ping, OPERATION_LIMIT, (exit) => exit ?? Exit.fail("")))
+      ),
+      (exit) => {
+        if (Exit.isSuccess(exit)) this.state = "trying"
+        this.nextProbe = monotonicMillis(clock) + PROBE_INTERVAL
+      }
+    )
+    const untilUp: Effect.Effect<void> = Effect.flatMap(
+      Effect.andThen(Effect.sleep(PROBE_INTERVAL), once),
+      () => this.state === "down" ? untilUp : Effect.void
+    )
+    const probing = Effect.onExit(this.scope === undefined ? once : untilUp, () =>
+      Effect.sync(() => {
+        this.probing = false
+      }))
+    Effect.runForkWith(fiber.context)(
+      this.scope === undefined ? probing : Effect.asVoid(Effect.forkIn(probing, this.scope))
+    )
+  }
+
+  private tell(change: HealthChange): void {
+    for (const listener of this.listeners) {
+      try {
+        listener(change)
+      } catch {
+        // A listener must not break the store.
+      }
+    }
+  }
+}
+
+/** Is it about the value, and not about the store? */
+const isRefusal = (exit: Exit.Failure<unknown, StoreError>): boolean =>
+  exit.cause.reasons.every((reason) => reason._tag === "Fail" && reason.error.reason === "too-large")
+
+/**
+ * Runs an operation in a fibre of its own and waits for it for so long. `decide` makes the result of how it ended, or of
+ * `undefined` when nobody waits any more.
+ */
+const waitFor = <A, E, B, E2>(
+  fiber: Fiber.Fiber<unknown, unknown>,
+  clock: Clock.Clock,
+  self: Effect.Effect<A, E>,
+  limit: number,
+  decide: (exit: Exit.Exit<A, E> | undefined) => Exit.Exit<B, E2>,
+  late?: (value: A) => Effect.Effect<unknown, unknown>
+): Effect.Effect<B, E2> => {
+  const run = Effect.runForkWith(fiber.context)
+  const child = run(Effect.suspend(() => self), { uninterruptible: true })
+  const done = child.pollUnsafe()
+  if (done !== undefined) return decide(done)
+  return Effect.callback<B, E2>((resume) => {
+    // What has arrived while this process was busy counts as in time: the answer is read after the timer has fired.
+    const timer = run(Effect.andThen(clock.sleep(Duration.millis(limit)), Effect.yieldNow))
+    const forget = child.addObserver((exit) => {
+      timer.interruptUnsafe()
+      resume(decide(exit))
+    })
+    const leave = (): void => {
+      forget()
+      if (late !== undefined) {
+        child.addObserver((exit) => {
+          if (Exit.isSuccess(exit)) run(Effect.ignoreCause(Effect.suspend(() => late(exit.value))))
+        })
+      }
+    }
+    timer.addObserver((exit) => {
+      if (Exit.isFailure(exit)) return
+      leave()
+      resume(decide(undefined))
+    })
+    return Effect.sync(() => {
+      timer.interruptUnsafe()
+      leave()
+    })
+  })
+}

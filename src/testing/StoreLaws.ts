@@ -1,0 +1,296 @@
+/**
+ * Certification kits: what every implementation of a port of this library must do, as data, and what runs it.
+ *
+ * Give it the layer of your store. In your own test runner:
+ *
+ * ```ts
+ * it.each(StoreLaws.laws)("$name", (law) => Effect.runPromise(StoreLaws.check(law, { layer: MyStore.layer })))
+ * ```
+ *
+ * @since 0.2.0
+ */
+import * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Layer from "effect/Layer"
+import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
+import type { Acquired, Entry, LeaseStore } from "../persistence/Store.ts"
+import { SharedStore } from "../persistence/Store.ts"
+import { type Step, type Vector, vectors } from "./internal/storeVectors.ts"
+
+// -----------------------------------------------------------------------------
+// models
+// -----------------------------------------------------------------------------
+
+/**
+ * One law: its name, and the steps that show it.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export type Law = Vector
+
+/**
+ * A store to examine.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface Subject<E = never> {
+  /** An empty store. A function gives one that has the bounds of the law, or `undefined` when there is none such. */
+  readonly layer:
+    | Layer.Layer<SharedStore, E>
+    | ((bounds: Law["bounds"]) => Layer.Layer<SharedStore, E> | undefined)
+  /** Another process over the same data. Without it, the laws that need two are skipped. */
+  readonly another?: Layer.Layer<SharedStore, E> | undefined
+  /**
+   * Moves the store's clock, for one whose time a test can move (the memory: `TestClock.adjust`). Without it real time
+   * passes: the laws of minutes and days are skipped, and ages are compared with a tolerance of half a second.
+   */
+  readonly advance?: ((millis: number) => Effect.Effect<void>) | undefined
+}
+
+/**
+ * A law that the store does not keep: at which step, what was expected, and what came.
+ *
+ * @category errors
+ * @since 0.2.0
+ */
+export class LawBroken extends Schema.TaggedError<LawBroken>("effect-resilient-llm/LawBroken")("LawBroken", {
+  law: Schema.String,
+  step: Schema.String,
+  expected: Schema.Unknown,
+  actual: Schema.Unknown
+}) {
+  override get message(): string {
+    return `"${this.law}", ${this.step}: expected ${inWords(this.expected)}, got ${inWords(this.actual)}`
+  }
+}
+
+const inWords = (value: unknown): string => value === undefined ? "nothing" : JSON.stringify(value)
+
+/**
+ * The laws of a store of values and leases.
+ *
+ * @category laws
+ * @since 0.2.0
+ */
+export const laws: ReadonlyArray<Law> = vectors
+
+// -----------------------------------------------------------------------------
+// running
+// -----------------------------------------------------------------------------
+
+/** In real time, one millisecond of a law is twenty. */
+const STRETCH = 20
+const LONGEST = 50
+const TOLERANCE = 500
+
+const needsTwo = (law: Law): boolean => law.steps.some(({ process }) => process !== undefined)
+const length = (law: Law): number => law.steps.at(-1)?.at ?? 0
+
+/**
+ * Does this law say something about such a store? See {@link Subject} for what is skipped.
+ *
+ * @category running
+ * @since 0.2.0
+ */
+export const applies = <E>(law: Law, subject: Subject<E>): boolean =>
+  (!needsTwo(law) || subject.another !== undefined) &&
+  (subject.advance !== undefined || length(law) <= LONGEST) &&
+  (law.bounds === undefined || (typeof subject.layer === "function" && subject.layer(law.bounds) !== undefined))
+
+const close = (expected: number, actual: unknown, way: 1 | -1): boolean => {
+  if (typeof actual !== "number") return false
+  const later = way * (actual - expected)
+  return later >= -1 && later <= TOLERANCE
+}
+
+class Examination {
+  private readonly law: Law
+  private readonly stores: readonly [LeaseStore<string>, LeaseStore<string> | undefined]
+  private readonly advance: (millis: number) => Effect.Effect<void>
+  private readonly stretch: number
+  private readonly leases = new Map<string, number>()
+  /** The highest fence of each key. */
+  private readonly highest = new Map<string, number>()
+
+  constructor(
+    law: Law,
+    stores: readonly [LeaseStore<string>, LeaseStore<string> | undefined],
+    advance: ((millis: number) => Effect.Effect<void>) | undefined
+  ) {
+    this.law = law
+    this.stores = stores
+    this.advance = advance ?? ((millis) => Effect.sleep(millis))
+    this.stretch = advance === undefined ? STRETCH : 1
+  }
+
+  get run(): Effect.Effect<void, unknown> {
+    let now = 0
+    return Effect.forEach(this.law.steps, (step, i) => {
+      const wait = step.at > now ? this.advance((step.at - now) * this.stretch) : Effect.void
+      now = step.at
+      return Effect.andThen(wait, this.step(step, `step ${i}: ${step.op} ${step.key} at ${step.at}`))
+    }, { discard: true })
+  }
+
+  private step(step: Step, where: string): Effect.Effect<unknown, unknown> {
+    const store = this.stores[step.process === 2 ? 1 : 0]!
+    const { key } = step
+    const fence = "by" in step && typeof step.by === "string" ? this.leases.get(step.by) ?? 0 : 0
+    const stretched = (millis: number): number => millis * this.stretch
+    switch (step.op) {
+      case "get":
+        return Effect.flatMap(store.get(key), (found) => this.entry(where, step.expect, found))
+      case "set":
+        return store.set(key, step.value, { ttl: stretched(step.ttl), size: step.size })
+      case "remove":
+        return store.remove(key)
+      case "acquire": {
+        const { expect, lease, replacing, takeOver } = step
+        return Effect.flatMap(
+          this.acquire(store, key, stretched(lease), where, { replacing, takeOver }),
+          (acquired) => {
+            if (expect === "acquired") {
+              if (acquired._tag !== "Acquired") return this.broken(where, expect, acquired)
+              this.leases.set(step.by, acquired.fence)
+              return Effect.void
+            }
+            if ("left" in expect) {
+              return acquired._tag === "Held" && this.same(expect.left, acquired.left, -1)
+                ? Effect.void
+                : this.broken(where, expect, acquired)
+            }
+            return acquired._tag === "Found"
+              ? this.entry(where, expect, acquired)
+              : this.broken(where, expect, acquired)
+          }
+        )
+      }
+      case "race": {
+        const all = Array.from({ length: step.by }, () => this.acquire(store, key, stretched(60_000), where))
+        return Effect.flatMap(Effect.all(all, { concurrency: "unbounded" }), (found) => {
+          const acquired = found.filter(({ _tag }) => _tag === "Acquired").length
+          return found.some(({ _tag }) => _tag === "Found")
+            ? this.broken(where, "a lease", "a value")
+            : this.equal(where, step.acquired, acquired)
+        })
+      }
+      case "renew":
+        return this.equals(where, step.expect, store.renew(key, fence, stretched(step.lease)))
+      case "complete":
+        return this.equals(
+          where,
+          step.expect,
+          store.complete(key, fence, step.value, { ttl: stretched(step.ttl), size: step.size })
+        )
+      case "release":
+        return store.release(key, fence)
+    }
+  }
+
+  private acquire(
+    store: LeaseStore<string>,
+    key: string,
+    lease: number,
+    where: string,
+    options?: Parameters<LeaseStore<string>["acquire"]>[2]
+  ): Effect.Effect<Acquired<string>, unknown> {
+    return Effect.tap(store.acquire(key, lease, options), (acquired) => {
+      if (acquired._tag !== "Acquired") return Effect.void
+      const highest = this.highest.get(key) ?? 0
+      if (!Number.isSafeInteger(acquired.fence) || acquired.fence <= highest) {
+        return this.broken(where, `a whole number above ${highest} as fence`, acquired.fence)
+      }
+      this.highest.set(key, acquired.fence)
+      return Effect.void
+    })
+  }
+
+  private same(expected: number, actual: unknown, way: 1 | -1): boolean {
+    return this.stretch === 1 ? expected === actual : close(expected * this.stretch, actual, way)
+  }
+
+  private entry(
+    where: string,
+    expected: Entry<string> | undefined,
+    actual: Entry<string> | undefined
+  ): Effect.Effect<void, LawBroken> {
+    const isSame = expected === undefined || actual === undefined
+      ? expected === actual
+      : expected.value === actual.value && this.same(expected.age, actual.age, 1)
+    return isSame ? Effect.void : this.broken(where, expected, actual)
+  }
+
+  private equals(where: string, expected: boolean, effect: Effect.Effect<boolean, unknown>) {
+    return Effect.flatMap(effect, (actual) => this.equal(where, expected, actual))
+  }
+
+  private equal<A>(where: string, expected: A, actual: A): Effect.Effect<void, LawBroken> {
+    return expected === actual ? Effect.void : this.broken(where, expected, actual)
+  }
+
+  private broken(step: string, expected: unknown, actual: unknown): Effect.Effect<never, LawBroken> {
+    return Effect.fail(new LawBroken({ law: this.law.name, step, expected, actual }))
+  }
+}
+
+const build = <E>(layer: Layer.Layer<SharedStore, E>): Effect.Effect<LeaseStore<string>, E, Scope.Scope> =>
+  Effect.map(Layer.build(Layer.fresh(layer)), (context) => Context.get(context, SharedStore))
+
+/**
+ * Checks one law. Fails with {@link LawBroken}, also when the store fails where it must not. A law that does not apply
+ * is kept.
+ *
+ * @category running
+ * @since 0.2.0
+ */
+export const check = <E>(law: Law, subject: Subject<E>): Effect.Effect<void, LawBroken | E> =>
+  Effect.scoped(Effect.gen(function*() {
+    if (!applies(law, subject)) return
+    const { advance, another } = subject
+    const layer = typeof subject.layer === "function" ? subject.layer(law.bounds) : subject.layer
+    const one = yield* build(layer!)
+    const two = another === undefined ? undefined : yield* build(another)
+    const exit = yield* Effect.exit(new Examination(law, [one, two], advance).run)
+    if (Exit.isSuccess(exit)) return
+    const error = Cause.squash(exit.cause)
+    if (error instanceof LawBroken) return yield* Effect.fail(error)
+    return yield* Effect.fail(
+      new LawBroken({ law: law.name, step: "a step", expected: "an answer", actual: String(error) })
+    )
+  }))
+
+/**
+ * Checks every law that applies. Fails with the first one that is broken.
+ *
+ * **Example** (The store in memory keeps the laws)
+ *
+ * ```ts import.meta.vitest
+ * import { Effect } from "effect"
+ * import { TestClock } from "effect/testing"
+ * import { Store } from "effect-resilient-llm/persistence"
+ * import { StoreLaws } from "effect-resilient-llm/testing"
+ *
+ * const examined = StoreLaws.run(
+ *   (bounds) => Store.layerMemory(bounds ?? { maxEntries: 1000 }),
+ *   { advance: TestClock.adjust }
+ * )
+ * const laws = await Effect.runPromise(Effect.provide(examined, TestClock.layer()))
+ * laws > 20 // => true
+ * ```
+ *
+ * @category running
+ * @since 0.2.0
+ */
+export const run = <E>(
+  layer: Subject<E>["layer"],
+  options?: Omit<Subject<E>, "layer">
+): Effect.Effect<number, LawBroken | E> => {
+  const subject: Subject<E> = { layer, ...options }
+  const applicable = laws.filter((law) => applies(law, subject))
+  return Effect.as(Effect.forEach(applicable, (law) => check(law, subject), { discard: true }), applicable.length)
+}

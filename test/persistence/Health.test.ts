@@ -1,0 +1,167 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Exit, Fiber, Scope } from "effect"
+import { Health, Store } from "effect-resilient-llm/persistence"
+import { TestClock } from "effect/testing"
+import { now } from "../support.ts"
+
+const failed = Effect.fail(new Store.StoreError({ operation: "get" }))
+
+/** A store that does as it is told. */
+const subject = (scope?: Scope.Scope) => {
+  const does = { now: Effect.succeed("ok") as Effect.Effect<string, Store.StoreError>, pings: 0, asked: 0 }
+  const changes: Array<string> = []
+  const health = Health.make({
+    name: "test",
+    ping: Effect.suspend(() => {
+      does.pings += 1
+      return does.now
+    }),
+    scope
+  })
+  health.watch(({ operation, store, to }) =>
+    changes.push(`${store} ${to}${operation === undefined ? "" : ` ${operation}`}`)
+  )
+  const ask = health.ask(
+    "get",
+    Effect.suspend(() => {
+      does.asked += 1
+      return does.now
+    })
+  )
+  return { ask, changes, does, health }
+}
+
+const waited = <A, E>(effect: Effect.Effect<A, E>) =>
+  Effect.gen(function*() {
+    const begun = yield* now
+    const exit = yield* Effect.exit(effect)
+    return { exit, millis: (yield* now) - begun }
+  })
+
+const reasonOf = (exit: Exit.Exit<unknown, Store.StoreError>): unknown =>
+  Exit.isFailure(exit)
+    ? exit.cause.reasons.map((reason) => reason._tag === "Fail" ? reason.error.reason : reason._tag)
+    : "ok"
+
+describe("Health", () => {
+  it.effect("what hangs is waited for once: everybody who asks then does not wait", () =>
+    Effect.gen(function*() {
+      const { ask, changes, does } = subject()
+      does.now = Effect.never
+      const first = yield* Effect.forEach(Array.from({ length: 64 }), () =>
+        Effect.forkChild(waited(ask), { startImmediately: true }))
+      yield* TestClock.adjust(100)
+      for (const fiber of first) {
+        const { exit, millis } = yield* Fiber.join(fiber)
+        assert.deepStrictEqual([reasonOf(exit), millis], [["timeout"], 100])
+      }
+      const next = yield* waited(ask)
+      assert.deepStrictEqual([reasonOf(next.exit), next.millis], [["down"], 0])
+      assert.deepStrictEqual([does.asked, changes], [64, ["test down get"]])
+    }))
+
+  it.effect("without a scope it is pinged when somebody asks, once a second at most; the first answer brings it back", () =>
+    Effect.gen(function*() {
+      const { ask, changes, does, health } = subject()
+      does.now = Effect.never
+      yield* Effect.forkChild(ask, { startImmediately: true })
+      yield* TestClock.adjust(100)
+      for (let i = 0; i < 50; i++) {
+        yield* Effect.exit(ask)
+        yield* TestClock.adjust(100)
+      }
+      assert.isAtLeast(does.pings, 4)
+      assert.isAtMost(does.pings, 5)
+      assert.isFalse(health.isUp())
+      does.now = Effect.succeed("ok")
+      yield* TestClock.adjust(1000)
+      assert.deepStrictEqual(reasonOf(yield* Effect.exit(ask)), ["down"])
+      assert.strictEqual(yield* ask, "ok")
+      assert.isTrue(health.isUp())
+      assert.deepStrictEqual(changes, ["test down get", "test up"])
+    }))
+
+  it.effect("with a scope it is pinged once a second until it answers, and not after the scope is closed", () =>
+    Effect.gen(function*() {
+      const scope = yield* Scope.make()
+      const { ask, changes, does } = subject(scope)
+      does.now = Effect.never
+      yield* Effect.forkChild(ask, { startImmediately: true })
+      yield* TestClock.adjust(100)
+      yield* TestClock.adjust("10 seconds")
+      assert.isAtLeast(does.pings, 8)
+      assert.isAtMost(does.pings, 10)
+      does.now = Effect.succeed("ok")
+      yield* TestClock.adjust("3 seconds")
+      const { pings } = does
+      assert.strictEqual(yield* ask, "ok")
+      does.now = Effect.never
+      yield* Effect.forkChild(ask, { startImmediately: true })
+      yield* TestClock.adjust(100)
+      yield* Scope.close(scope, Exit.void)
+      yield* TestClock.adjust("1 minute")
+      assert.strictEqual(does.pings, pings)
+      assert.deepStrictEqual(changes, ["test down get", "test up", "test down get"])
+    }))
+
+  it.effect("three failures in a row bring it down, one does not; a value that is too large is no failure", () =>
+    Effect.gen(function*() {
+      const { ask, changes, does, health } = subject()
+      const say = (effect: typeof does.now) =>
+        Effect.suspend(() => {
+          does.now = effect
+          return Effect.exit(ask)
+        })
+      for (const effect of [failed, failed, Effect.succeed("ok"), failed, failed]) yield* say(effect)
+      for (let i = 0; i < 5; i++) {
+        yield* say(Effect.fail(new Store.StoreError({ operation: "set", reason: "too-large" })))
+      }
+      assert.isTrue(health.isUp())
+      yield* say(failed)
+      assert.isFalse(health.isUp())
+      assert.deepStrictEqual(changes, ["test down get"])
+    }))
+
+  it.effect("a store that answers pings and fails at everything else is one change, not one a second", () =>
+    Effect.gen(function*() {
+      const changes: Array<string> = []
+      const health = Health.make({ name: "test", ping: Effect.void })
+      health.watch(({ to }) => changes.push(to))
+      for (let i = 0; i < 600; i++) {
+        yield* Effect.exit(health.ask("get", Effect.die("out of memory")))
+        yield* TestClock.adjust(100)
+      }
+      assert.deepStrictEqual(changes, ["down"])
+    }))
+
+  it.effect("what comes too late is put right, also when nobody waits because of an interruption", () =>
+    Effect.gen(function*() {
+      const late: Array<string> = []
+      const health = Health.make({ name: "test", ping: Effect.void })
+      const slow = health.ask("acquire", Effect.delay(Effect.succeed("fence 7"), 130), {
+        late: (value) => Effect.sync(() => late.push(value))
+      })
+      const one = yield* Effect.forkChild(slow, { startImmediately: true })
+      const two = yield* Effect.forkChild(slow, { startImmediately: true })
+      yield* TestClock.adjust(50)
+      yield* Fiber.interrupt(two)
+      yield* TestClock.adjust(50)
+      assert.deepStrictEqual(reasonOf(yield* Fiber.await(one)), ["timeout"])
+      assert.deepStrictEqual(late, [])
+      yield* TestClock.adjust(30)
+      assert.deepStrictEqual(late, ["fence 7", "fence 7"])
+    }))
+
+  it.effect("a listener that throws breaks nothing, and one that has left hears nothing", () =>
+    Effect.gen(function*() {
+      const { ask, changes, does, health } = subject()
+      health.watch(() => {
+        throw new Error("listener")
+      })
+      const heard: Array<unknown> = []
+      health.watch((change) => heard.push(change))()
+      does.now = failed
+      for (let i = 0; i < 3; i++) yield* Effect.exit(ask)
+      assert.deepStrictEqual([changes, heard], [["test down get"], []])
+    }))
+})
