@@ -40,5 +40,8 @@ export * as Retry from "./Retry.ts"
 /** Keeps retries from multiplying an outage. */
 export * as RetryBudget from "./RetryBudget.ts"
 
+/** Which target is asked first. */
+export * as Routing from "./Routing.ts"
+
 /** Time limits with typed errors. */
 export * as Timeout from "./Timeout.ts"

@@ -1,0 +1,118 @@
+// Which calls under way have taken too long, found out when somebody looks: there are no timers.
+//
+// How long is too long is fixed, or learned: twice the 95th percentile of the last successes of the same kind (operation and
+// model), because a model that thinks for a minute is not ill.
+import { Recent } from "./recent.ts"
+
+const SAMPLES = 100
+const ENOUGH = 20
+const FACTOR = 2
+/** Kinds remembered; more models than that are asked by mistake. */
+const MAX_KINDS = 100
+
+/** Thresholds by kind of call. */
+export class Thresholds {
+  private readonly least: number
+  private readonly most: number
+  private readonly kinds = new Map<string, Recent>()
+
+  /** Milliseconds: the learned threshold is at least the one and at most the other, which speaks alone in the beginning. */
+  constructor(least: number, most: number) {
+    this.least = least
+    this.most = most
+  }
+
+  add(kind: string, duration: number): void {
+    let recent = this.kinds.get(kind)
+    if (recent === undefined) {
+      if (this.kinds.size >= MAX_KINDS) {
+        const [oldest] = this.kinds.keys()
+        this.kinds.delete(oldest!)
+      }
+      this.kinds.set(kind, recent = new Recent(SAMPLES))
+    }
+    recent.add(duration)
+  }
+
+  of(kind: string): number {
+    const recent = this.kinds.get(kind)
+    if (recent === undefined || recent.count < ENOUGH) return this.most
+    return Math.min(Math.max(FACTOR * recent.quantile(0.95)!, this.least), this.most)
+  }
+}
+
+/** A call under way. */
+export interface Watched<out T> {
+  readonly value: T
+  /** Slow after this moment. */
+  readonly due: number
+  /** Where it is in the heap; negative when it is not there: it ended, or turned slow. */
+  place: number
+}
+
+/** Calls under way that are not slow yet, the first to turn slow on top. */
+export class InFlight<T> {
+  private readonly heap: Array<Watched<T>> = []
+
+  get size(): number {
+    return this.heap.length
+  }
+
+  start(value: T, due: number): Watched<T> {
+    const call: Watched<T> = { value, due, place: -1 }
+    // What can never be slow is not kept.
+    if (due < Infinity) this.rise(call, this.heap.push(call) - 1)
+    return call
+  }
+
+  /** It ended, slow or not. */
+  end(call: Watched<T>): void {
+    if (call.place < 0) return
+    const { heap } = this
+    const last = heap.pop()!
+    if (last !== call) {
+      this.rise(last, call.place)
+      this.sink(last, last.place)
+    }
+    call.place = -1
+  }
+
+  /** The next call that has turned slow by now, once; first those that did first. */
+  turned(now: number): Watched<T> | undefined {
+    const first = this.heap[0]
+    if (first === undefined || now <= first.due) return undefined
+    this.end(first)
+    return first
+  }
+
+  private rise(call: Watched<T>, from: number): void {
+    const { heap } = this
+    let i = from
+    while (i > 0) {
+      const parent = heap[(i - 1) >> 1]!
+      if (parent.due <= call.due) break
+      heap[i] = parent
+      parent.place = i
+      i = (i - 1) >> 1
+    }
+    heap[i] = call
+    call.place = i
+  }
+
+  private sink(call: Watched<T>, from: number): void {
+    const { heap } = this
+    let i = from
+    for (;;) {
+      let child = 2 * i + 1
+      if (child >= heap.length) break
+      if (child + 1 < heap.length && heap[child + 1]!.due < heap[child]!.due) child += 1
+      const below = heap[child]!
+      if (call.due <= below.due) break
+      heap[i] = below
+      below.place = i
+      i = child
+    }
+    heap[i] = call
+    call.place = i
+  }
+}
