@@ -334,13 +334,13 @@ export const toStreamParts = (parts: ReadonlyArray<Part>): ReadonlyArray<StreamP
       case "text":
         return [
           { type: "text-start", id },
-          { type: "text-delta", id, delta: part.text },
+          ...(part.text === "" ? [] : [{ type: "text-delta" as const, id, delta: part.text }]),
           { type: "text-end", id, ...metadata }
         ]
       case "reasoning":
         return [
           { type: "reasoning-start", id },
-          { type: "reasoning-delta", id, delta: part.text },
+          ...(part.text === "" ? [] : [{ type: "reasoning-delta" as const, id, delta: part.text }]),
           { type: "reasoning-end", id, ...metadata }
         ]
       default:

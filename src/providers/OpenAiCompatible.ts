@@ -52,6 +52,11 @@ export interface Options extends CommonOptions {
    * of these send usage anyway.
    */
   readonly streamOptions?: boolean | undefined
+  /**
+   * Under which name parts keep what only this vendor understands and wants back, see {@link OpenAiCompatible}; the `id`
+   * by default. Give providers that ask the same vendor the same name.
+   */
+  readonly vendor?: string | undefined
   /** Have the responses API give reasoning in encrypted form (default false), as for `OpenAi`. */
   readonly encryptedReasoning?: boolean | undefined
 }
@@ -67,19 +72,22 @@ const make = (options: Options): Effect.Effect<LlmProvider, LlmConfigError, Http
         "maxTokensField",
         "seedField",
         "streamOptions",
+        "vendor",
         "encryptedReasoning"
       ])
       const common = commonOf(reader, "openai-compatible", undefined)
       const key = options.apiKey === undefined ? undefined : secretOf(reader, "apiKey")
       const header = (textOption(reader, "authHeader") ?? "authorization").toLowerCase()
       const api = reader.oneOf("api", ["chat", "responses"], "chat")
+      const vendor = textOption(reader, "vendor") ?? common.id
       const encryptedReasoning = reader.boolean("encryptedReasoning", false)
       const dialect: Chat.Dialect = {
         provider: common.id,
         maxTokensField: reader.oneOf("maxTokensField", ["max_tokens", "max_completion_tokens"], "max_tokens"),
         seedField: reader.oneOf("seedField", ["seed", "random_seed"], "seed"),
         streamOptions: reader.boolean("streamOptions", true),
-        requireDone: false
+        requireDone: false,
+        vendor
       }
       return {
         ...common,
@@ -89,7 +97,7 @@ const make = (options: Options): Effect.Effect<LlmProvider, LlmConfigError, Http
           ...(key === undefined ? undefined : { [header]: header === "authorization" ? `Bearer ${key}` : key })
         },
         secretHeaders: [...common.secretHeaders, header],
-        reasoning: api === "responses" ? "openai" : false,
+        reasoning: api === "responses" ? "openai" : vendor,
         protocol: api === "responses"
           ? Responses.protocol({ provider: common.id, encryptedReasoning })
           : Chat.protocol(dialect)
@@ -146,7 +154,11 @@ export type AzureOptions =
     | { readonly deployment: string; readonly apiVersion: string }
   )
 
-const preset = (base: Options) => (options: PresetOptions = {}): Options => ({ ...base, ...compact({ ...options }) })
+const preset = (base: Options) => (options: PresetOptions = {}): Options => ({
+  ...base,
+  vendor: base.id,
+  ...compact({ ...options })
+})
 
 const azure = ({ apiVersion, deployment, endpoint, ...options }: AzureOptions): Options => {
   const base = `${endpoint}/`.replace(/\/+$/, "/openai")
@@ -270,6 +282,9 @@ const presets: Presets = {
  * - Answers are read leniently: a missing `id`, `index` or `usage`; arguments as text or object; content as text or
  *   list; errors as object, text or flat; `[DONE]` may be absent when the answer has a finish reason.
  * - Token counts are passed on as the server tells them.
+ * - What a vendor wants back is kept in the metadata of parts under its name, and sent back to it alone: the details of
+ *   reasoning (`reasoning_details`) and the extras of tool calls (`extra_content`) always, reasoning in its own field with
+ *   a turn that called tools, as DeepSeek asks.
  *
  * **Example** (A local server)
  *

@@ -94,14 +94,14 @@ const isRight = (outcome: Outcome, hint?: string): void => {
   assert.strictEqual(got.reasoning, "Hm", hint)
   assert.deepStrictEqual(got.toolCalls, [
     { type: "tool-call", id: "w1", name: "weather", params: { city: "Zürich 😀" }, ...signature("c2ln") },
-    { type: "tool-call", id: "r1_1", name: "clock", params: {} }
+    { type: "tool-call", id: "invented_0", name: "clock", params: {} }
   ], hint)
   assert.deepStrictEqual(
     outcome.parts.filter(({ type }) => type === "source"),
     [["https://a.test/1", "A"], ["https://b.test/", "https://b.test/"]].map(([url, title], i) => ({
       type: "source" as const,
       sourceType: "url" as const,
-      id: String(i),
+      id: `source_${i}`,
       url: url!,
       title: title!
     }))

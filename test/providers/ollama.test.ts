@@ -9,7 +9,18 @@ import * as Effect from "effect/Effect"
 import * as HttpClient from "effect/http/HttpClient"
 import * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
-import { apiKey, connect, digest, hash, type Outcome, play, randomChunks, seeded, serve } from "./support.ts"
+import {
+  apiKey,
+  connect,
+  digest,
+  hash,
+  type Outcome,
+  play,
+  randomChunks,
+  seeded,
+  serve,
+  withInvented
+} from "./support.ts"
 
 const make = Ollama.make({ defaultModel: "m" })
 const headers = { "content-type": "application/x-ndjson" }
@@ -174,10 +185,15 @@ const content = [
   { type: "reasoning", text: "Hm" },
   { type: "text", text: "Grüezi 😀" },
   { type: "tool-call", id: "call_2k7r", name: "weather", params: { city: "Zürich 😀" } },
-  { type: "tool-call", id: "call_1", name: "clock", params: {} }
+  { type: "tool-call", id: "invented_0", name: "clock", params: {} }
 ]
 const answer = (outcome: Outcome) =>
-  fromAnswer({ parts: outcome.parts as never, target: "t", provider: "p" }, "provider", 0, { events: [] } as never)
+  fromAnswer(
+    { parts: withInvented(outcome.parts) as never, target: "t", provider: "p" },
+    "provider",
+    0,
+    { events: [] } as never
+  )
 
 describe("Ollama: answers", () => {
   for (

@@ -171,8 +171,8 @@ export const content = [
     metadata: { openai: { itemId: "rs_1", encryptedContent: "sealed" } }
   },
   { type: "text", text: "Grüezi 😀", metadata: { openai: { phase: "final_answer" } } },
-  { type: "source", sourceType: "url", id: "source_0", url: "https://bern.test/", title: "Bern" },
-  { type: "source", sourceType: "url", id: "source_3", url: "https://zuerich.test/", title: "https://zuerich.test/" },
   { type: "tool-call", id: "call_1", name: "weather", params: { city: "Zürich 😀" } },
-  { type: "tool-call", id: "call_2", name: "clock", params: {} }
+  { type: "tool-call", id: "call_2", name: "clock", params: {} },
+  { type: "source", sourceType: "url", id: "source_0", url: "https://bern.test/", title: "Bern" },
+  { type: "source", sourceType: "url", id: "source_1", url: "https://zuerich.test/", title: "https://zuerich.test/" }
 ]

@@ -123,8 +123,8 @@ export const samples: ReadonlyArray<Sample> = [
     }),
     text: "Hi",
     reasoning: "Hm",
-    toolCalls: [{ ...weather, id: "call_0" }, clock],
-    reason: "stop",
+    toolCalls: [{ ...weather, id: "invented_0" }, clock],
+    reason: "tool-calls",
     usage: { inputTokens: {}, outputTokens: {} }
   },
   {
@@ -161,7 +161,7 @@ export const samples: ReadonlyArray<Sample> = [
     text: "Hi",
     reasoning: "Hm",
     toolCalls: [weather, clock],
-    reason: "stop",
+    reason: "tool-calls",
     usage: { inputTokens: { total: 3 }, outputTokens: { total: 4 } }
   },
   {

@@ -143,6 +143,14 @@ export const play = (make: Make, script: Script, streaming: boolean, request?: L
   Effect.flatMap(connect(make, serve(script)), (provider) => run(provider, streaming, request))
 
 /** The parts as a reader of the answer sees them. */
+const inventedId = /^call_[a-z\d]{16}_(?=\d+$)/
+
+/** Ids of calls that we invent are new each time; here only their place stays. */
+export const withInvented = <P extends { readonly type: string }>(parts: ReadonlyArray<P>): ReadonlyArray<P> =>
+  parts.map((part) =>
+    part.type === "tool-call" && "id" in part ? { ...part, id: String(part.id).replace(inventedId, "invented_") } : part
+  )
+
 export const digest = (outcome: Outcome) => {
   let text = ""
   let reasoning = ""
@@ -154,7 +162,7 @@ export const digest = (outcome: Outcome) => {
     else if (part.type === "text-delta") text += part.delta
     else if (part.type === "reasoning") reasoning += part.text
     else if (part.type === "reasoning-delta" && "delta" in part) reasoning += part.delta
-    else if (part.type === "tool-call") toolCalls.push(part)
+    else if (part.type === "tool-call") toolCalls.push(...withInvented([part]))
     else if (part.type === "finish") finish = part
     else if (part.type === "response-metadata") metadata = part
   }

@@ -1,6 +1,8 @@
 // An incremental decoder of server-sent events, by the algorithm of the HTML standard ("9.2.6 Interpreting an event
-// stream"), with two deliberate differences: a last event without its blank line is dispatched by `end`, because some
-// servers close without one, and `id` and `retry` have no effect, because nobody reconnects to a model's answer.
+// stream"), with deliberate differences: a last event without its blank line is dispatched by `end`, because some
+// servers close without one; `id` and `retry` have no effect, because nobody reconnects to a model's answer; and JSON
+// outside of any field, or in a field `error`, is an event too, because servers put their errors there.
+import { parse } from "./json.ts"
 
 /** Called for each event. `event` is empty when the server named none. */
 export type OnEvent = (event: string, data: string) => void
@@ -22,9 +24,11 @@ export const make = (onEvent: OnEvent, maxLength: number): Decoder => {
   let line = "" // the unfinished line
   let event = ""
   let data: string | undefined
+  let raw = false // is `data` JSON that came without a field?
   let withinLimit = true
 
   const dispatch = (): void => {
+    raw = false
     if (data !== undefined) {
       const [name, value] = [event, data]
       event = ""
@@ -38,14 +42,27 @@ export const make = (onEvent: OnEvent, maxLength: number): Decoder => {
     const colon = text.indexOf(":")
     if (colon === 0) return // a comment: keep-alive
     const field = colon === -1 ? text : text.slice(0, colon)
-    if (field !== "data" && field !== "event") return
+    if (field !== "data" && field !== "event" && field !== "error") return takeRaw(text)
+    if (raw) dispatch()
     let value = colon === -1 ? "" : text.slice(text.charCodeAt(colon + 1) === 0x20 ? colon + 2 : colon + 1)
     if (field === "event") event = value
     else {
+      if (field === "error") event = field
       if (data !== undefined) value = `${data}\n${value}`
       data = value
       if (value.length > maxLength) withinLimit = false
     }
+  }
+
+  const takeRaw = (text: string): void => {
+    const starts = text.startsWith("{") || text.startsWith("[")
+    if (raw && starts && !data!.includes("\n") && parse(data!) !== undefined) dispatch()
+    if (raw) data += `\n${text}`
+    else if (starts && data === undefined) {
+      raw = true
+      data = text
+    }
+    if ((data?.length ?? 0) > maxLength) withinLimit = false
   }
 
   return {

@@ -1,22 +1,26 @@
 // The chat completions protocol, as OpenAI defines it and as others speak it.
 import type * as Prompt from "effect/ai/Prompt"
 import type * as Response from "effect/ai/Response"
+import * as Base64 from "effect/encoding/Base64"
+import * as Result from "effect/Result"
 import type { LlmRequest } from "../../LlmRequest.ts"
 import { type Exchange, malformed, NO_CHOICE, ofEvent, unsupported, WRONG_SHAPE } from "./errors.ts"
+import { finishReason } from "./finish.ts"
 import type { Protocol, StreamDecoder } from "./http.ts"
 import { compact, countOf, type Fields, fieldsOf, isFields, listOf, textOf } from "./json.ts"
 import {
   type Assembler,
-  callId,
+  callParts,
   type Cited,
   finishPart,
+  grown,
   hasContent,
+  imagePart,
   metadataPart,
   Sources,
-  type Tokens,
-  toolCallPart
+  type Tokens
 } from "./parts.ts"
-import { argumentsText, fileOf, isOurs, partsOf, resultText, urlOf } from "./prompt.ts"
+import { argumentsText, fileOf, isOurs, partsOf, resultText, urlOf, vendorOptions } from "./prompt.ts"
 
 /** Where servers differ. */
 export interface Dialect {
@@ -27,6 +31,8 @@ export interface Dialect {
   readonly streamOptions: boolean
   /** Is a stream without `[DONE]` cut even if its answer finished? */
   readonly requireDone: boolean
+  /** Under which name parts keep what only this vendor understands and wants back; absent when it wants nothing. */
+  readonly vendor?: string | undefined
 }
 
 // -----------------------------------------------------------------------------
@@ -52,17 +58,38 @@ const userPart = (provider: string, part: Prompt.UserMessagePartEncoded): Fields
     : { type: "input_audio", input_audio: { data: base64, format } }
 }
 
-const assistantMessage = (text: string, calls: ReadonlyArray<Fields>): Fields => ({
-  role: "assistant",
-  content: text === "" && calls.length > 0 ? null : text,
-  ...(calls.length === 0 ? undefined : { tool_calls: calls })
-})
+/** Where a message tells its reasoning beside its content. */
+const reasoningFields = ["reasoning_content", "reasoning"] as const
+
+type AssistantTurn = (text: string, calls: ReadonlyArray<Fields>, message: Prompt.AssistantMessageEncoded) => Fields
+
+/** An assistant's turn, with the marks of this vendor: those of others mean nothing to it. */
+const assistantMessage = (vendor: string | undefined): AssistantTurn => (text, calls, message) => {
+  const reasoning: Record<string, string> = {}
+  const details: Array<unknown> = []
+  if (vendor !== undefined) {
+    for (const part of partsOf<Prompt.AssistantMessagePartEncoded>(message.content)) {
+      if (part.type !== "reasoning") continue
+      const { field, reasoningDetails } = vendorOptions(part, vendor)
+      for (const detail of listOf(reasoningDetails)) details.push(detail)
+      const name = reasoningFields.find((name) => name === field)
+      if (name !== undefined && calls.length > 0) reasoning[name] = (reasoning[name] ?? "") + part.text
+    }
+  }
+  return {
+    role: "assistant",
+    content: text === "" && calls.length > 0 ? null : text,
+    ...(details.length === 0 ? reasoning : { reasoning_details: details }),
+    ...(calls.length === 0 ? undefined : { tool_calls: calls })
+  }
+}
 
 /** Messages in the form that OpenAI made common; a vendor tells how it writes a user's part and an assistant's turn. */
 export const messagesOf = (
   prompt: LlmRequest["prompt"],
   userPart: (part: Prompt.UserMessagePartEncoded) => Fields,
-  assistant: (text: string, calls: ReadonlyArray<Fields>, message: Prompt.AssistantMessageEncoded) => Fields
+  assistant: AssistantTurn,
+  vendor?: string
 ): ReadonlyArray<Fields> => {
   const messages: Array<Fields> = []
   for (const message of prompt) {
@@ -84,7 +111,8 @@ export const messagesOf = (
         if (part.type === "text") text += part.text
         if (part.type !== "tool-call" || !isOurs(part)) continue
         const call = { name: part.name, arguments: argumentsText(part.params) }
-        calls.push({ id: part.id, type: "function", function: call })
+        const extra_content = vendor === undefined ? undefined : vendorOptions(part, vendor)["extraContent"]
+        calls.push(compact({ id: part.id, type: "function", function: call, extra_content }))
       }
       messages.push(assistant(text, calls, message))
     }
@@ -114,7 +142,12 @@ const encode = (dialect: Dialect, request: LlmRequest, model: string, stream: bo
   const choice = request.toolChoice
   return compact({
     model,
-    messages: messagesOf(request.prompt, (part) => userPart(dialect.provider, part), assistantMessage),
+    messages: messagesOf(
+      request.prompt,
+      (part) => userPart(dialect.provider, part),
+      assistantMessage(dialect.vendor),
+      dialect.vendor
+    ),
     [dialect.maxTokensField]: request.maxTokens,
     temperature: request.temperature,
     top_p: request.topP,
@@ -136,22 +169,6 @@ const encode = (dialect: Dialect, request: LlmRequest, model: string, stream: bo
 // shared by both kinds of answer
 // -----------------------------------------------------------------------------
 
-const finishReasons: Readonly<Record<string, Response.FinishReason>> = {
-  stop: "stop",
-  eos: "stop",
-  length: "length",
-  max_tokens: "length",
-  model_length: "length",
-  tool_calls: "tool-calls",
-  function_call: "tool-calls",
-  content_filter: "content-filter"
-}
-
-const finishReason = (value: unknown): Response.FinishReason => {
-  const raw = textOf(value)
-  return raw === undefined ? "unknown" : finishReasons[raw] ?? "other"
-}
-
 const tokensOf = (input: unknown): Tokens => {
   const usage = fieldsOf(input)
   const prompt = fieldsOf(usage["prompt_tokens_details"])
@@ -165,10 +182,12 @@ const tokensOf = (input: unknown): Tokens => {
   }
 }
 
+type Take = (type: "text" | "reasoning", text: string, field?: string) => void
+
 /** Calls `take` with each piece of text and reasoning. Content may be a text or a list, whose items may nest. */
-const takeContent = (message: Fields, take: (type: "text" | "reasoning", text: string) => void): void => {
-  const reasoning = textOf(message["reasoning_content"]) ?? textOf(message["reasoning"])
-  if (reasoning !== undefined) take("reasoning", reasoning)
+const takeContent = (message: Fields, take: Take): void => {
+  const field = reasoningFields.find((name) => textOf(message[name]) !== undefined)
+  if (field !== undefined) take("reasoning", message[field] as string, field)
   const { content } = message
   if (typeof content === "string") {
     if (content !== "") take("text", content)
@@ -184,6 +203,24 @@ const takeContent = (message: Fields, take: (type: "text" | "reasoning", text: s
     } else if (textOf(text) !== undefined) take("text", textOf(text)!)
   }
 }
+
+/** Images that come in or beside the content; some servers give their address instead. */
+const imagesOf = ({ content, images }: Fields): ReadonlyArray<Response.FilePartEncoded | Cited & { type?: never }> => {
+  const inside = listOf(content).filter((item) => /image/.test(String(fieldsOf(item)["type"])))
+  return [...inside, ...listOf(images)].flatMap((item): ReturnType<typeof imagesOf> => {
+    const { b64_json, data, image_url, url } = fieldsOf(item)
+    const given = typeof item === "string" ? item : fieldsOf(image_url)["url"] ?? image_url ?? url ?? b64_json ?? data
+    const part = imagePart(given)
+    return part === undefined ? [{ url: given, title: "image" }] : [part]
+  })
+}
+
+/** What only this vendor understands about a reasoning or a call, and wants back. */
+const marked = (vendor: string | undefined, mark: Fields): Response.ProviderMetadata | undefined =>
+  vendor === undefined ? undefined : { [vendor]: mark as Response.ProviderMetadata[string] }
+
+const markOfCall = (vendor: string | undefined, call: Fields): Response.ProviderMetadata | undefined =>
+  isFields(call["extra_content"]) ? marked(vendor, { extraContent: call["extra_content"] }) : undefined
 
 const citedBy = (annotation: unknown): Cited => {
   const { type, url_citation } = fieldsOf(annotation)
@@ -206,11 +243,43 @@ const failOnError = (exchange: Exchange, body: Fields): void => {
 
 const failOnChoiceError = (exchange: Exchange, choice: Fields): void => {
   if (isFields(choice["error"])) throw ofEvent(exchange, choice)
-  if (choice["finish_reason"] === "error") throw ofEvent(exchange, {})
 }
 
 /** Several answers come interleaved; the first is the one that was asked for. */
 const isFirst = (choice: { readonly index?: unknown }): boolean => (choice.index ?? 0) === 0
+
+/** Speech, with what is needed to name it in the next request and what was said. */
+const audioPart = (
+  vendor: string | undefined,
+  { id, transcript }: Fields,
+  data: string,
+  mediaType = audioTypes.find(([start]) => data.startsWith(start))?.[1] ?? "audio/wav"
+): Response.FilePartEncoded => {
+  const mark = compact({ audioId: textOf(id), transcript: textOf(transcript) })
+  const metadata = Object.keys(mark).length === 0 ? undefined : marked(vendor ?? "openai", mark)
+  return { type: "file", mediaType, data, ...(metadata === undefined ? undefined : { metadata }) }
+}
+
+const audioTypes: ReadonlyArray<readonly [start: string, mediaType: string]> = [
+  ["SUQz", "audio/mpeg"],
+  ["//", "audio/mpeg"],
+  ["T2dn", "audio/ogg"],
+  ["ZkxhQ", "audio/flac"]
+]
+
+/** Pieces of base64, each of which may end with padding, as one. */
+const joined = (pieces: ReadonlyArray<string>): string => {
+  const all = pieces.join("")
+  if (!all.slice(0, -2).includes("=")) return all
+  const bytes = pieces.map((piece) => Result.getOrElse(Base64.decode(piece), () => new Uint8Array()))
+  const whole = new Uint8Array(bytes.reduce((sum, { length }) => sum + length, 0))
+  let at = 0
+  for (const piece of bytes) {
+    whole.set(piece, at)
+    at += piece.length
+  }
+  return Base64.encode(whole)
+}
 
 // -----------------------------------------------------------------------------
 // whole answer
@@ -224,7 +293,11 @@ const isMessage = (u: unknown): boolean =>
 // Azure leaves the message out when its filter took the answer.
 const isChoice = (u: unknown): u is Fields => isFields(u) && isAbsentOr(u["message"], isMessage)
 
-const decode = (body: unknown, exchange: Exchange): ReadonlyArray<Response.PartEncoded> => {
+const decode = (
+  { vendor }: Dialect,
+  body: unknown,
+  exchange: Exchange
+): ReadonlyArray<Response.PartEncoded> => {
   if (!isFields(body)) throw malformed(exchange, WRONG_SHAPE)
   failOnError(exchange, body)
   const { choices, citations, id, model, search_results, usage } = body
@@ -234,30 +307,45 @@ const decode = (body: unknown, exchange: Exchange): ReadonlyArray<Response.PartE
   const given = choice?.["message"] ?? (textOf(choice?.["finish_reason"]) === undefined ? undefined : {})
   if (choice === undefined || given === undefined) throw malformed(exchange, NO_CHOICE)
   const message = fieldsOf(given)
-  const reason = finishReason(choice["finish_reason"])
-  const parts: Array<Response.PartEncoded> = [metadataPart(exchange, id, model)]
-  takeContent(message, (type, text) => {
-    const last = parts[parts.length - 1]
-    if (last?.type === type) parts[parts.length - 1] = { type, text: last.text + text }
-    else parts.push({ type, text })
-  })
   const calls = [
-    ...listOf(message["tool_calls"]),
+    ...listOf(message["tool_calls"]).map(fieldsOf),
     ...isFields(message["function_call"]) ? [{ function: message["function_call"] }] : []
-  ]
-  calls.map(fieldsOf).forEach((call, i) => {
+  ].map((call: Fields) => {
     const { arguments: args, name } = fieldsOf(call["function"])
-    if (typeof name !== "string" || name === "") return
-    const part = toolCallPart(textOf(call["id"]) ?? callId(id, i), name, args, reason)
-    if (part !== undefined) parts.push(part)
+    return { id: call["id"], name, args, metadata: markOfCall(vendor, call) }
   })
-  const refusal = textOf(message["refusal"])
+  const reason = finishReason(exchange, choice["finish_reason"], calls.some(({ name }) => textOf(name) !== undefined))
+  const parts: Array<Response.PartEncoded> = [metadataPart(exchange, id, model)]
+  const details = listOf(message["reasoning_details"])
+  takeContent(message, (type, text, field) => {
+    const last = parts[parts.length - 1]
+    if (last?.type === type) parts[parts.length - 1] = { ...last, text: last.text + text }
+    else {
+      const metadata = field === undefined ? undefined : marked(vendor, { field })
+      parts.push({ type, text, ...(metadata === undefined ? undefined : { metadata }) })
+    }
+  })
+  const metadata = details.length === 0 ? undefined : marked(vendor, { reasoningDetails: details })
+  if (metadata !== undefined) parts.push({ type: "reasoning", text: "", metadata })
   const sources = new Sources()
+  let shown = false
+  for (const image of imagesOf(message)) {
+    if (image.type === "file") parts.push(image)
+    else if (sources.add(image) > 0) shown = true
+  }
+  const audio = fieldsOf(message["audio"])
+  if (textOf(audio["data"]) !== undefined) parts.push(audioPart(vendor, audio, audio["data"] as string))
+  for (const call of callParts(exchange, calls, reason)) parts.push(call)
+  const refusal = textOf(message["refusal"])
   for (const annotation of listOf(message["annotations"])) sources.add(citedBy(annotation))
   for (const page of pagesOf(search_results, citations)) sources.add(page)
   parts.push(
-    ...sources.parts(hasContent(parts)),
-    finishPart(reason, tokensOf(usage), refusal === undefined ? undefined : { refusal })
+    ...sources.parts(shown || hasContent(parts)),
+    finishPart(
+      reason,
+      tokensOf(grown(fieldsOf(choice["usage"]), usage)),
+      refusal === undefined ? undefined : { refusal }
+    )
   )
   return parts
 }
@@ -267,42 +355,115 @@ const decode = (body: unknown, exchange: Exchange): ReadonlyArray<Response.PartE
 // -----------------------------------------------------------------------------
 
 const decodeStream = (dialect: Dialect, parts: Assembler, exchange: Exchange): StreamDecoder => {
+  const { vendor } = dialect
   let reason: unknown
-  let usage: unknown
+  let usage: Fields = {}
   let refusal = ""
-  let lastTool: unknown
   let results: unknown
   let citations: unknown
+  /** Kinds of content that came in deltas. Of a message told as a whole, only the others are taken. */
+  const streamed = new Set<string>()
+  let message: Fields = {}
+  const details: Array<Fields> = []
+  const sound: Array<string> = []
+  let audio: Fields = {}
 
-  const takeTool = (call: Fields): void => {
-    const id = textOf(call["id"])
-    const { arguments: args, name } = fieldsOf(call["function"])
-    // Without an index: an id starts a call, and what has none belongs to the last one.
-    const key = countOf(call["index"]) ?? (id === undefined ? lastTool ?? 0 : id)
-    const known = parts.hasTool(key)
-    if (!known || (id !== undefined && id !== parts.toolId(key))) parts.startTool(key, id, textOf(name))
-    else if (textOf(name) !== undefined) parts.nameTool(key, textOf(name)!)
-    lastTool = key
-    if (args !== undefined && args !== null) {
-      parts.toolDelta(key, typeof args === "string" ? args : JSON.stringify(args))
+  const takeCalls = (calls: unknown): void => {
+    listOf(calls).map(fieldsOf).forEach((call, i) => {
+      const { arguments: args, name } = fieldsOf(call["function"])
+      const key = countOf(call["index"])
+      const metadata = markOfCall(vendor, call)
+      parts.call({ key, id: call["id"], name, args, metadata, apart: key === undefined && i > 0 })
+    })
+  }
+
+  const takeText: Take = (type, text, field) =>
+    parts.delta(type, text, field === undefined ? undefined : marked(vendor, { field }))
+
+  const takeRefusal = (text: string): void => {
+    parts.spend(text.length)
+    refusal += text
+  }
+
+  /** Details come in pieces: those of one index and type are one, of which the texts go on. */
+  const takeDetails = (pieces: unknown): void => {
+    if (vendor === undefined) return
+    for (const piece of listOf(pieces).filter(isFields)) {
+      parts.spend(JSON.stringify(piece).length)
+      const at = details.findLastIndex(({ index, type }) => index === piece["index"] && type === piece["type"])
+      if (at === -1 || piece["index"] === undefined) details.push(piece)
+      else {
+        const before = details[at]!
+        const more: Record<string, unknown> = { ...before, ...compact(piece) }
+        for (const name of ["text", "summary", "data"]) {
+          const [start, next] = [textOf(before[name]), textOf(piece[name])]
+          if (start !== undefined) more[name] = start + (next ?? "")
+        }
+        details[at] = more
+      }
+    }
+  }
+
+  const takeFiles = (from: Fields): void => {
+    for (const image of imagesOf(from)) {
+      streamed.add("files")
+      if (image.type === "file") parts.add(image)
+      else parts.cite(image, true)
     }
   }
 
   const takeDelta = (delta: Fields): void => {
-    takeContent(delta, (type, text) => parts.delta(type, text))
-    const refused = textOf(delta["refusal"])
-    if (refused !== undefined) {
-      parts.spend(refused.length)
-      refusal += refused
+    takeContent(delta, (type, text, field) => {
+      streamed.add(type)
+      takeText(type, text, field)
+    })
+    takeDetails(delta["reasoning_details"])
+    takeFiles(delta)
+    const { data, ...more } = fieldsOf(delta["audio"])
+    if (textOf(data) !== undefined) {
+      parts.spend((data as string).length)
+      sound.push(data as string)
     }
+    audio = { ...audio, ...compact(more) }
+    const refused = textOf(delta["refusal"])
+    if (refused !== undefined) takeRefusal(refused)
     for (const annotation of listOf(delta["annotations"])) parts.cite(citedBy(annotation))
-    for (const call of listOf(delta["tool_calls"])) takeTool(fieldsOf(call))
-    if (isFields(delta["function_call"])) takeTool({ index: 0, function: delta["function_call"] })
+    takeCalls(delta["tool_calls"])
+    if (isFields(delta["function_call"])) {
+      const { arguments: args, name } = delta["function_call"]
+      parts.call({ key: "function_call", name, args })
+    }
+  }
+
+  const takeMessage = (whole: Fields, take: Take): void => {
+    const said = { text: "", reasoning: "" }
+    const from: { text?: string | undefined; reasoning?: string | undefined } = {}
+    takeContent(whole, (type, text, field) => {
+      said[type] += text
+      from[type] = field
+    })
+    take("reasoning", said.reasoning, from.reasoning)
+    take("text", said.text, from.text)
   }
 
   const finish = (): void => {
+    takeMessage(message, (type, text, field) => {
+      if (!parts.isHeard(type)) takeText(type, text, field)
+    })
+    if (!streamed.has("files")) takeFiles(message)
+    if (!parts.hasTools) takeCalls(message["tool_calls"])
+    if (refusal === "") takeRefusal(textOf(message["refusal"]) ?? "")
+    if (details.length === 0) takeDetails(message["reasoning_details"])
+    if (details.length > 0) {
+      parts.close()
+      parts.open("reasoning", marked(vendor, { reasoningDetails: details }))
+    }
+    const whole = fieldsOf(message["audio"])
+    if (sound.length > 0) parts.add(audioPart(vendor, audio, joined(sound), "audio/pcm"))
+    else if (textOf(whole["data"]) !== undefined) parts.add(audioPart(vendor, whole, whole["data"] as string))
     for (const page of pagesOf(results, citations)) parts.cite(page)
-    parts.finish(finishReason(reason), tokensOf(usage), refusal === "" ? undefined : { refusal })
+    const end = finishReason(exchange, reason, parts.hasTools)
+    parts.finish(end, tokensOf(usage), refusal === "" ? undefined : { refusal })
   }
 
   return {
@@ -314,17 +475,29 @@ const decodeStream = (dialect: Dialect, parts: Assembler, exchange: Exchange): S
       if (textOf(data["id"]) !== undefined || textOf(data["model"]) !== undefined) {
         parts.describe(data["id"], data["model"])
       }
-      if (isFields(data["usage"])) usage = data["usage"]
-      const groq = fieldsOf(data["x_groq"])["usage"]
-      if (isFields(groq)) usage = groq
+      usage = grown(grown(usage, data["usage"]), fieldsOf(data["x_groq"])["usage"])
       // Each chunk tells them all: the last ones count.
       results = data["search_results"] ?? results
       citations = data["citations"] ?? citations
       const choice = listOf(data["choices"]).map(fieldsOf).find(isFirst)
       if (choice === undefined) return
       failOnChoiceError(exchange, choice)
-      takeDelta(fieldsOf(choice["delta"] ?? choice["message"]))
-      if (textOf(choice["finish_reason"]) !== undefined) reason = choice["finish_reason"]
+      usage = grown(usage, choice["usage"])
+      takeDelta(fieldsOf(choice["delta"]))
+      const told = choice["message"]
+      if (isFields(told)) {
+        message = { ...message, ...compact(told) }
+        for (const annotation of listOf(told["annotations"])) parts.cite(citedBy(annotation))
+        // A server without deltas tells the message again and again, as far as it is, or in pieces.
+        if (!isFields(choice["delta"])) {
+          takeMessage(told, (type, text, field) => {
+            if (!streamed.has(type)) takeText(type, parts.rest(type, text) ?? text, field)
+          })
+        }
+      }
+      if (textOf(choice["finish_reason"]) === undefined) return
+      reason = choice["finish_reason"]
+      finishReason(exchange, reason, false)
     },
     marker: finish,
     end: () => {
@@ -335,6 +508,6 @@ const decodeStream = (dialect: Dialect, parts: Assembler, exchange: Exchange): S
 
 export const protocol = (dialect: Dialect): Protocol => ({
   encode: (request, model, stream) => encode(dialect, request, model, stream),
-  decode,
+  decode: (body, exchange) => decode(dialect, body, exchange),
   stream: (assembler, exchange) => decodeStream(dialect, assembler, exchange)
 })

@@ -6,18 +6,19 @@ import * as Schema from "effect/Schema"
 import type { LlmRequest } from "../../LlmRequest.ts"
 import { functionTools, messagesOf } from "./chat.ts"
 import { type Exchange, malformed, ofEvent, unsupported, WRONG_SHAPE } from "./errors.ts"
+import { finishReason } from "./finish.ts"
 import type { Protocol, StreamDecoder } from "./http.ts"
 import { compact, countOf, type Fields, fieldsOf, isFields, listOf, textOf } from "./json.ts"
 import {
   type Assembler,
-  callId,
+  callParts,
   type Cited,
   finishPart,
   hasContent,
   metadataPart,
   Sources,
   type Tokens,
-  toolCallPart
+  type WholeCall
 } from "./parts.ts"
 import { fileOf, partsOf, urlOf, vendorOptions } from "./prompt.ts"
 
@@ -85,19 +86,15 @@ const encode = (provider: string, request: LlmRequest, model: string, stream: bo
 // shared by both kinds of answer
 // -----------------------------------------------------------------------------
 
-const finishReasons: Readonly<Record<string, Response.FinishReason>> = {
-  COMPLETE: "stop",
-  STOP_SEQUENCE: "stop",
-  MAX_TOKENS: "length",
-  TOOL_CALL: "tool-calls"
+/** The reason to finish, unless it is a failure. */
+const reasonOf = (exchange: Exchange, end: Fields, calls: boolean): Response.FinishReason => {
+  if (textOf(end["error"]) !== undefined) throw ofEvent(exchange, end)
+  return finishReason(exchange, end["finish_reason"], calls)
 }
 
-/** The reason to finish, unless it is a failure. */
-const finishReason = (exchange: Exchange, value: unknown, end: Fields): Response.FinishReason => {
-  const raw = textOf(value)
-  if (raw === "ERROR" || textOf(end["error"]) !== undefined) throw ofEvent(exchange, end)
-  if (raw === "TIMEOUT") throw ofEvent(exchange, end, "Timeout")
-  return raw === undefined ? "unknown" : finishReasons[raw] ?? "other"
+/** Throws when the body is an error: Cohere's own, or one of a gateway. */
+const failOnError = (exchange: Exchange, body: Fields): void => {
+  if (typeof body["message"] === "string" || isFields(body["error"])) throw ofEvent(exchange, body)
 }
 
 /** `tokens` counts all that went through the model, `billed_units` what is paid for. */
@@ -110,6 +107,12 @@ const tokensOf = (input: unknown): Tokens => {
     output: countOf(tokens["output_tokens"]),
     reasoning: countOf(tokens["reasoning_tokens"])
   }
+}
+
+const callOf = (input: unknown): WholeCall => {
+  const call = fieldsOf(input)
+  const { arguments: args, name } = fieldsOf(call["function"])
+  return { id: call["id"], name, args }
 }
 
 /** Documents of the request, and pages among the results of tools; other results are no sources. */
@@ -140,11 +143,12 @@ const Chat = Schema.Struct({
 const decodeChat = Schema.decodeUnknownResult(Chat)
 
 const decode = (body: unknown, exchange: Exchange): ReadonlyArray<Response.PartEncoded> => {
-  if (isFields(body) && typeof body["message"] === "string") throw ofEvent(exchange, body)
+  if (isFields(body)) failOnError(exchange, body)
   const decoded = decodeChat(body)
   if (Result.isFailure(decoded)) throw malformed(exchange, WRONG_SHAPE)
-  const { finish_reason, id, message, usage } = decoded.success
-  const reason = finishReason(exchange, finish_reason, fieldsOf(body))
+  const { id, message, usage } = decoded.success
+  const calls = listOf(message.tool_calls).map(callOf)
+  const reason = reasonOf(exchange, fieldsOf(body), calls.some(({ name }) => textOf(name) !== undefined))
   const parts: Array<Response.PartEncoded> = [metadataPart(exchange, id, undefined)]
   const toolPlan = textOf(message.tool_plan)
   if (toolPlan !== undefined) parts.push({ type: "reasoning", text: toolPlan, metadata: plan })
@@ -155,12 +159,7 @@ const decode = (body: unknown, exchange: Exchange): ReadonlyArray<Response.PartE
     if (thinking !== undefined) parts.push({ type: "reasoning", text: thinking })
     else if (text !== undefined) parts.push({ type: "text", text })
   }
-  listOf(message.tool_calls).map(fieldsOf).forEach((call, i) => {
-    const { arguments: args, name } = fieldsOf(call["function"])
-    if (typeof name !== "string" || name === "") return
-    const part = toolCallPart(textOf(call["id"]) ?? callId(id, i), name, args, reason)
-    if (part !== undefined) parts.push(part)
-  })
+  for (const call of callParts(exchange, calls, reason)) parts.push(call)
   const sources = new Sources()
   for (const cited of listOf(message.citations).flatMap(citedBy)) sources.add(cited)
   parts.push(...sources.parts(hasContent(parts)), finishPart(reason, tokensOf(usage)))
@@ -172,11 +171,6 @@ const decode = (body: unknown, exchange: Exchange): ReadonlyArray<Response.PartE
 // -----------------------------------------------------------------------------
 
 const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
-  const takeArguments = (index: unknown, args: unknown): void => {
-    if (args !== undefined && args !== null) {
-      parts.toolDelta(index, typeof args === "string" ? args : JSON.stringify(args))
-    }
-  }
   const takeContent = (content: Fields): void => {
     parts.delta("reasoning", textOf(content["thinking"]) ?? "")
     parts.delta("text", textOf(content["text"]) ?? "")
@@ -185,6 +179,7 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
   return {
     event: (name, data) => {
       if (!isFields(data)) throw malformed(exchange, WRONG_SHAPE)
+      failOnError(exchange, data)
       const { index } = data
       const end = fieldsOf(data["delta"])
       const message = fieldsOf(end["message"])
@@ -205,15 +200,11 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
         case "tool-plan-delta":
           parts.delta("reasoning", textOf(message["tool_plan"]) ?? "", plan)
           break
-        case "tool-call-start": {
-          const call = fieldsOf(message["tool_calls"])
-          const { arguments: args, name: tool } = fieldsOf(call["function"])
-          parts.startTool(index, textOf(call["id"]), textOf(tool))
-          takeArguments(index, args)
+        case "tool-call-start":
+          parts.call({ ...callOf(message["tool_calls"]), key: index, apart: true })
           break
-        }
         case "tool-call-delta":
-          takeArguments(index, fieldsOf(fieldsOf(message["tool_calls"])["function"])["arguments"])
+          parts.call({ ...callOf(message["tool_calls"]), key: index })
           break
         case "tool-call-end":
           parts.endTool(index)
@@ -222,7 +213,7 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
           for (const cited of citedBy(message["citations"])) parts.cite(cited)
           break
         case "message-end":
-          parts.finish(finishReason(exchange, end["finish_reason"], end), tokensOf(end["usage"]))
+          parts.finish(reasonOf(exchange, end, parts.hasTools), tokensOf(end["usage"]))
           break
         case "error":
           throw ofEvent(exchange, data)

@@ -1,6 +1,7 @@
 // The one classifier of provider failures, as data: what was sent back → why it failed, and when to come again.
 import * as Duration from "effect/Duration"
 import type { HttpClientError } from "effect/http/HttpClientError"
+import type * as Random from "effect/Random"
 import * as Redacted from "effect/Redacted"
 import { ProviderError, type Reason } from "../../LlmError.ts"
 import {
@@ -25,6 +26,8 @@ export const NOT_JSON = "the body is not JSON"
 export const EVENT_NOT_JSON = "an event of the stream is not JSON"
 export const WRONG_SHAPE = "the body does not have the shape of the protocol"
 export const NO_CHOICE = "the body holds no answer"
+export const NESTED = "the JSON is nested deeper than 1,000 levels"
+export const ONLY_KEEP_ALIVES = "the stream holds nothing but signs of life"
 export const TOO_LARGE = "the body, or one event of it, is larger than allowed"
 export const UNEXPECTED_STATUS = "the HTTP status is neither a success nor an error"
 
@@ -32,7 +35,7 @@ export const UNEXPECTED_STATUS = "the HTTP status is neither a success nor an er
 // tables
 // -----------------------------------------------------------------------------
 
-type Tag = Exclude<Reason["_tag"], "Network" | "MalformedResponse">
+export type Tag = Exclude<Reason["_tag"], "Network" | "MalformedResponse">
 
 const byWord = (words: { readonly [K in Tag]?: string }): ReadonlyMap<string, Tag> =>
   new Map(
@@ -292,6 +295,8 @@ export interface Exchange {
   readonly headers: Headers
   /** Wall clock in milliseconds. */
   readonly now: number
+  /** Where the names of calls come from that the server gave none. */
+  readonly random?: Pick<Random.Random, "nextDoubleUnsafe"> | undefined
 }
 
 interface Details {

@@ -4,9 +4,20 @@ import type * as Response from "effect/ai/Response"
 import { TRUNCATED } from "../../LlmError.ts"
 import type { LlmRequest } from "../../LlmRequest.ts"
 import { type Exchange, malformed, NO_CHOICE, ofEvent, WRONG_SHAPE } from "./errors.ts"
+import { finishReason } from "./finish.ts"
 import type { Protocol, StreamDecoder } from "./http.ts"
 import { compact, countOf, type Fields, fieldsOf, isFields, listOf, parse, textOf } from "./json.ts"
-import { type Assembler, callId, finishPart, metadataPart, type Tokens, toolCallPart } from "./parts.ts"
+import {
+  type Assembler,
+  CallIds,
+  type Cited,
+  finishPart,
+  hasContent,
+  metadataPart,
+  Sources,
+  type Tokens,
+  toolCallPart
+} from "./parts.ts"
 import { fileOf, isOurs, partsOf, resultText, vendorOptions } from "./prompt.ts"
 
 const vendor = "google"
@@ -147,23 +158,6 @@ const encode = (dialect: Dialect, request: LlmRequest, model: string): Fields =>
 // shared by both kinds of answer
 // -----------------------------------------------------------------------------
 
-const finishReasons: ReadonlyMap<string, Response.FinishReason> = new Map([
-  ["STOP", "stop"],
-  ["MAX_TOKENS", "length"],
-  ["SAFETY", "content-filter"],
-  ["RECITATION", "content-filter"],
-  ["BLOCKLIST", "content-filter"],
-  ["PROHIBITED_CONTENT", "content-filter"],
-  ["SPII", "content-filter"],
-  ["IMAGE_SAFETY", "content-filter"],
-  ["IMAGE_PROHIBITED_CONTENT", "content-filter"],
-  ["IMAGE_RECITATION", "content-filter"],
-  ["MODEL_ARMOR", "content-filter"],
-  ["MALFORMED_FUNCTION_CALL", "error"],
-  ["UNEXPECTED_TOOL_CALL", "error"],
-  ["TOO_MANY_TOOL_CALLS", "error"]
-])
-
 /** What one piece of content says. */
 type Piece =
   | { readonly type: "text" | "reasoning"; readonly text: string; readonly metadata: Metadata | undefined }
@@ -212,18 +206,16 @@ class Answer {
   model: unknown
   /** Was there a candidate, or word that there will be none? */
   given = false
-  private said = false
   private called = false
   private blocked = false
   private reason: string | undefined
-  private usage: Fields = {}
-  private readonly sources = new Map<string, string>()
+  private readonly usage: Record<string, unknown> = {}
   private readonly exchange: Exchange
-  private readonly spend: (amount: number) => void
+  private readonly cite: (cited: Cited) => void
 
-  constructor(exchange: Exchange, spend: (amount: number) => void) {
+  constructor(exchange: Exchange, cite: (cited: Cited) => void) {
     this.exchange = exchange
-    this.spend = spend
+    this.cite = cite
   }
 
   /** Takes the next chunk, or a list of them, and returns its content. */
@@ -236,8 +228,10 @@ class Answer {
     if (chunk["error"] !== undefined && chunk["error"] !== null) throw ofEvent(this.exchange, chunk)
     this.id ??= textOf(chunk["responseId"])
     this.model ??= textOf(chunk["modelVersion"])
-    // Counts grow: later ones replace earlier ones.
-    if (isFields(chunk["usageMetadata"])) this.usage = chunk["usageMetadata"]
+    // Each chunk tells them anew, and some that say less than before are right. A zero at the end says nothing.
+    for (const [name, count] of Object.entries(fieldsOf(chunk["usageMetadata"]))) {
+      if (count !== 0 || this.usage[name] === undefined) this.usage[name] = count ?? this.usage[name]
+    }
     if (textOf(fieldsOf(chunk["promptFeedback"])["blockReason"]) !== undefined) this.given = this.blocked = true
     const candidate = listOf(chunk["candidates"]).find((one) => isFields(one) && (one["index"] ?? 0) === 0)
     if (!isFields(candidate)) return []
@@ -248,25 +242,23 @@ class Answer {
     if (reason !== undefined || pieces.length > 0) this.reason = reason
     for (const piece of pieces) {
       if (piece.type === "call") this.called = true
-      if (!("text" in piece) || piece.text !== "") this.said = true
     }
     this.takeSources(candidate)
     return pieces
   }
 
   private takeSources(candidate: Fields): void {
-    const grounds = listOf(fieldsOf(candidate["groundingMetadata"])["groundingChunks"]).map(fieldsOf)
-    const citations = fieldsOf(candidate["citationMetadata"])
-    const found = [
-      ...grounds.map((ground) => fieldsOf(ground["web"] ?? ground["retrievedContext"] ?? ground["maps"])),
-      ...[...listOf(citations["citationSources"]), ...listOf(citations["citations"])].map(fieldsOf)
-    ]
-    for (const { title, uri } of found) {
-      const url = textOf(uri)
-      if (url === undefined || this.sources.has(url) || !URL.canParse(url)) continue
-      const name = textOf(title) ?? url
-      this.spend(url.length + name.length)
-      this.sources.set(url, name)
+    for (const ground of listOf(fieldsOf(candidate["groundingMetadata"])["groundingChunks"])) {
+      const { maps, retrievedContext, web } = fieldsOf(ground)
+      const { title, uri } = fieldsOf(web ?? retrievedContext ?? maps)
+      this.cite({ url: uri, title })
+    }
+    const { citationSources, citations } = fieldsOf(candidate["citationMetadata"])
+    for (const list of [citationSources, citations]) {
+      for (const citation of listOf(list)) {
+        const { title, uri } = fieldsOf(citation)
+        this.cite({ url: uri, title })
+      }
     }
   }
 
@@ -277,9 +269,7 @@ class Answer {
 
   get finishReason(): Response.FinishReason {
     if (this.reason === undefined) return this.blocked ? "content-filter" : "unknown"
-    const reason = finishReasons.get(this.reason) ?? "other"
-    // Calls have no reason of their own.
-    return reason === "stop" && this.called ? "tool-calls" : reason
+    return finishReason(this.exchange, this.reason, this.called)
   }
 
   /** Thoughts are not among the candidates' tokens, but cached tokens are among the prompt's. */
@@ -293,18 +283,6 @@ class Answer {
       reasoning
     }
   }
-
-  /** The sources of what was said; without content they mean nothing. */
-  get sourceParts(): ReadonlyArray<Response.UrlSourcePartEncoded> {
-    if (!this.said) return []
-    return Array.from(this.sources, ([url, title], i) => ({
-      type: "source",
-      sourceType: "url",
-      id: String(i),
-      url,
-      title
-    }))
-  }
 }
 
 const described = <P extends object>(part: P, metadata: Metadata | undefined) =>
@@ -315,18 +293,18 @@ const described = <P extends object>(part: P, metadata: Metadata | undefined) =>
 // -----------------------------------------------------------------------------
 
 const decode = (body: unknown, exchange: Exchange): ReadonlyArray<Response.PartEncoded> => {
-  const answer = new Answer(exchange, () => {}) // the body's size is the limit
+  const sources = new Sources()
+  const answer = new Answer(exchange, (cited) => sources.add(cited))
   const pieces = answer.take(body)
   if (!answer.given) throw malformed(exchange, NO_CHOICE)
   // A stream without events is a list of chunks.
   if (Array.isArray(body) && !answer.whole) throw malformed(exchange, TRUNCATED)
   const { finishReason: reason, id, model } = answer
   const parts: Array<Response.PartEncoded> = [metadataPart(exchange, id, model)]
-  let calls = 0
+  const ids = new CallIds(exchange)
   for (const piece of pieces) {
     if (piece.type === "call") {
-      const part = toolCallPart(piece.id ?? callId(id, calls), piece.name, piece.args, reason, piece.metadata)
-      calls++
+      const part = toolCallPart(exchange, ids.of(piece.id), piece.name, piece.args, reason, piece.metadata)
       if (part !== undefined) parts.push(part)
     } else if (piece.type === "file") {
       const { data, mediaType, type } = piece
@@ -340,7 +318,7 @@ const decode = (body: unknown, exchange: Exchange): ReadonlyArray<Response.PartE
       } else parts.push(described({ type, text }, metadata))
     }
   }
-  parts.push(...answer.sourceParts, finishPart(reason, answer.tokens))
+  parts.push(...sources.parts(hasContent(parts)), finishPart(reason, answer.tokens))
   return parts
 }
 
@@ -349,25 +327,22 @@ const decode = (body: unknown, exchange: Exchange): ReadonlyArray<Response.PartE
 // -----------------------------------------------------------------------------
 
 const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
-  const answer = new Answer(exchange, (amount) => parts.spend(amount))
+  const answer = new Answer(exchange, (cited) => parts.cite(cited))
   let calls = 0
 
   const takePiece = (piece: Piece): void => {
     const { metadata } = piece
     switch (piece.type) {
       case "call": {
-        const { args, id, name } = piece
+        const { args = {}, id, name } = piece
         const key = calls++
-        if (metadata !== undefined) parts.spend(JSON.stringify(metadata).length)
-        parts.startTool(key, id, name, metadata)
-        parts.toolDelta(key, typeof args === "string" ? args : JSON.stringify(args ?? {}))
+        parts.call({ key, id, name, args, metadata, apart: true })
         parts.endTool(key)
         break
       }
       case "file": {
         const { data, mediaType, type } = piece
-        parts.close()
-        parts.out.push(described({ type, mediaType, data }, metadata))
+        parts.add(described({ type, mediaType, data }, metadata))
         break
       }
       default:
@@ -386,10 +361,7 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
       for (const piece of pieces) takePiece(piece)
     },
     end: () => {
-      if (!answer.whole) return
-      parts.close()
-      parts.out.push(...answer.sourceParts)
-      parts.finish(answer.finishReason, answer.tokens)
+      if (answer.whole) parts.finish(answer.finishReason, answer.tokens)
     }
   }
 }

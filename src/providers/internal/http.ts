@@ -13,20 +13,17 @@ import type { HttpClientError } from "effect/http/HttpClientError"
 import * as HttpClientRequest from "effect/http/HttpClientRequest"
 import type { HttpClientResponse } from "effect/http/HttpClientResponse"
 import * as Pull from "effect/Pull"
+import * as Random from "effect/Random"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
 import { notFollowing } from "../../internal/redirects.ts"
-import { ProviderError, TRUNCATED } from "../../LlmError.ts"
+import { ProviderError } from "../../LlmError.ts"
 import type { LlmProvider } from "../../LlmProvider.ts"
 import type { LlmRequest } from "../../LlmRequest.ts"
-import * as LlmResponse from "../../LlmResponse.ts"
 import {
-  EMPTY_BODY,
-  EVENT_NOT_JSON,
   type Exchange,
   malformed,
-  NOT_JSON,
   ofBody,
   ofResponse,
   ofTransport,
@@ -34,9 +31,10 @@ import {
   TOO_LARGE,
   unsupported
 } from "./errors.ts"
-import { type Fields, parse } from "./json.ts"
+import { bodyReader, decodeWhole } from "./events.ts"
+import { type Fields, wellFormed } from "./json.ts"
 import { Assembler } from "./parts.ts"
-import * as Sse from "./Sse.ts"
+import type * as Sse from "./Sse.ts"
 
 /** Reads the events of one answer into an {@link Assembler}. All of it may throw `ProviderError`. */
 export interface StreamDecoder {
@@ -78,6 +76,7 @@ export interface Endpoint {
 const maxErrorBytes = 65_536
 const drainLimit = "100 millis"
 const JSON_TYPE = "application/json"
+const isJson = /^\s*application\/(?:[\w.-]+\+)?json\b/i
 const always = (): boolean => true
 const visibleAscii = /^[\x21-\x7e]{1,255}$/
 
@@ -111,7 +110,7 @@ export const make = (endpoint: Endpoint): Effect.Effect<LlmProvider, never, Http
       const key = request.idempotencyKey
       try {
         const address = typeof url === "string" ? fixed : url(model, stream)
-        const body = HttpBody.text(JSON.stringify(protocol.encode(request, model, stream)), JSON_TYPE)
+        const body = HttpBody.text(wellFormed(JSON.stringify(protocol.encode(request, model, stream))), JSON_TYPE)
         // A copy, in one step with what the body says of itself.
         const own = HttpHeaders.set(headers, "content-length", String(body.contentLength))
         if (key === undefined) return HttpClientRequest.makeWith(method, address, urlParams, hash, own, body)
@@ -165,14 +164,15 @@ export const make = (endpoint: Endpoint): Effect.Effect<LlmProvider, never, Http
     const answered = (
       response: HttpClientResponse
     ): Effect.Effect<readonly [HttpClientResponse, Exchange], ProviderError> =>
-      Clock.clockWith((clock) => {
+      Effect.withFiber((fiber) => {
         const { status } = response
         const exchange: Exchange = {
           provider: id,
           statuses: endpoint.statuses,
           status,
           headers: response.headers,
-          now: clock.currentTimeMillisUnsafe()
+          now: fiber.getRef(Clock.Clock).currentTimeMillisUnsafe(),
+          random: fiber.getRef(Random.Random)
         }
         return status >= 200 && status <= 299
           ? Effect.succeed([response, exchange] as const)
@@ -182,13 +182,10 @@ export const make = (endpoint: Endpoint): Effect.Effect<LlmProvider, never, Http
     const whole = (
       [response, exchange]: readonly [HttpClientResponse, Exchange]
     ): Effect.Effect<ReadonlyArray<Response.PartEncoded>, ProviderError> =>
-      Effect.flatMap(readWhole(response, exchange, maxBodyBytes), (text) =>
-        decoding(() => {
-          if (text.trim() === "") throw malformed(exchange, EMPTY_BODY)
-          const body = parse(text)
-          if (body === undefined) throw malformed(exchange, NOT_JSON)
-          return protocol.decode(body, exchange)
-        }))
+      Effect.flatMap(
+        readWhole(response, exchange, maxBodyBytes),
+        (text) => decoding(() => decodeWhole(protocol, exchange, text))
+      )
 
     return {
       id,
@@ -210,13 +207,7 @@ export const make = (endpoint: Endpoint): Effect.Effect<LlmProvider, never, Http
           return Effect.andThen(
             Effect.addFinalizer((exit) => body.over ? Effect.void : Scope.close(scope, exit)),
             Effect.flatMap(open(request, true, scope), ([response, exchange]) =>
-              // Some servers ignore `stream: true`, and gateways answer with a JSON error under 200.
-              exchange.headers["content-type"]?.startsWith("application/json") === true
-                ? Effect.map(whole([response, exchange]), (parts) => {
-                  body.over = true
-                  return Stream.fromArray(LlmResponse.toStreamParts(parts))
-                })
-                : Effect.succeed(events(response, exchange, protocol, maxBodyBytes, body)))
+              Effect.succeed(events(response, exchange, protocol, maxBodyBytes, body)))
           )
         }))
     }
@@ -295,20 +286,15 @@ const events = (
   Stream.transformPull(response.stream, (pull, scope) =>
     Effect.suspend(() => {
       const assembler = new Assembler(exchange, maxLength)
-      const decoder = protocol.stream(assembler, exchange)
+      const reader = bodyReader(
+        protocol,
+        exchange,
+        assembler,
+        maxLength,
+        isJson.test(exchange.headers["content-type"] ?? "")
+      )
       const text = new TextDecoder()
-      let received = false
-      let ended = false
       let failure: ProviderError | undefined
-
-      const frames = (protocol.frames ?? Sse.make)((name, data) => {
-        if (assembler.finished || data === "") return
-        const json = parse(data)
-        if (json !== undefined) return decoder.event(name, json)
-        if (data.trim() === "[DONE]") return decoder.marker?.()
-        // An event without its blank line was cut: the end of the body says so better.
-        if (!ended) throw malformed(exchange, EVENT_NOT_JSON)
-      }, maxLength)
 
       const guarded = (step: () => void): void => {
         try {
@@ -329,18 +315,13 @@ const events = (
       }
 
       const feed = (chunks: NonEmptyReadonlyArray<Uint8Array>): void => {
-        for (const chunk of chunks) {
-          received ||= chunk.byteLength > 0
-          if (!frames.feed(text.decode(chunk, { stream: true }))) throw malformed(exchange, TOO_LARGE)
-        }
+        for (const chunk of chunks) reader.feed(text.decode(chunk, { stream: true }))
       }
 
       const finish = (): void => {
-        ended = body.over = true
-        if (!frames.feed(text.decode())) throw malformed(exchange, TOO_LARGE)
-        frames.end()
-        if (!assembler.finished) decoder.end?.()
-        if (!assembler.finished) throw malformed(exchange, received ? TRUNCATED : EMPTY_BODY)
+        body.over = true
+        reader.feed(text.decode())
+        reader.end()
       }
 
       const next: Pull.Pull<Parts, ProviderError> = Effect.suspend(() => {

@@ -18,14 +18,83 @@ export const textOf = (u: unknown): string | undefined => typeof u === "string" 
 export const countOf = (u: unknown): number | undefined =>
   typeof u === "number" && Number.isSafeInteger(u) && u >= 0 ? u : undefined
 
-/** Parses JSON; `undefined`, which no JSON text means, when it is none. */
+/** Levels that JSON may nest: beyond, what walks through it would meet the end of the stack. */
+export const MAX_DEPTH = 1000
+
+/** What {@link parse} makes of JSON that nests deeper than {@link MAX_DEPTH}: no value of any protocol. */
+export const TOO_DEEP = Symbol("nested too deep")
+
+/** Follows the nesting of a JSON text, which may come in pieces, without parsing it. */
+export class Nesting {
+  private depth = 0
+  private inText = false
+  private escaped = false
+  /** Is it nested deeper than {@link MAX_DEPTH}? */
+  isTooDeep = false
+  /** Did an object or list begin and end? */
+  isWhole = false
+
+  feed(text: string): void {
+    const next = (char: string, from: number): number => {
+      const found = text.indexOf(char, from)
+      return found === -1 ? Infinity : found
+    }
+    // Long strings are not looked at character by character.
+    let quote = -1
+    let escape = -1
+    let i = this.escaped ? 1 : 0
+    this.escaped = false
+    while (i < text.length) {
+      if (this.inText) {
+        if (quote < i) quote = next("\"", i)
+        if (escape < i) escape = next("\\", i)
+        if (escape < quote) i = escape + 2
+        else {
+          i = quote + 1
+          this.inText = quote === Infinity
+        }
+        this.escaped = i === text.length + 1
+        continue
+      }
+      const char = text.charCodeAt(i++)
+      if (char === 0x22) this.inText = true // quote
+      else if (char === 0x5b || char === 0x7b) { // [ {
+        this.isWhole = false
+        if (++this.depth > MAX_DEPTH) {
+          this.isTooDeep = true
+          return
+        }
+      } else if (char === 0x5d || char === 0x7d) this.isWhole = --this.depth === 0 // ] }
+    }
+  }
+}
+
+/** Parses JSON; `undefined`, which no JSON text means, when it is none, and {@link TOO_DEEP} when it nests too deep. */
 export const parse = (text: string): unknown => {
+  // A level costs two characters.
+  if (text.length > 2 * MAX_DEPTH) {
+    const nesting = new Nesting()
+    nesting.feed(text)
+    if (nesting.isTooDeep) return TOO_DEEP
+  }
   try {
     return JSON.parse(text)
   } catch {
     return undefined
   }
 }
+
+// Every escape is taken as one, so that what follows an escaped backslash is none.
+const escapes = /\\(?:ud[89ab][\da-f]{2}\\ud[c-f][\da-f]{2}|(ud[89a-f][\da-f]{2})|[^])/gi
+
+/**
+ * A JSON text whose strings are well-formed: half of a surrogate pair, which vendors refuse, becomes U+FFFD. In what
+ * `JSON.stringify` writes, such a half is the only one that is an escape.
+ */
+export const wellFormed = (json: string): string =>
+  /\\ud/i.test(json)
+    ? json.replace(escapes, (all, half: string | undefined) => half === undefined ? all : "\\ufffd")
+    : json
 
 /** An object without the fields that are `undefined`. */
 export const compact = (fields: Fields): Fields => {

@@ -5,14 +5,16 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import type { LlmRequest } from "../../LlmRequest.ts"
 import { type Exchange, malformed, ofEvent, unsupported, WRONG_SHAPE } from "./errors.ts"
+import { finishReason } from "./finish.ts"
 import type { Protocol, StreamDecoder } from "./http.ts"
 import { compact, countOf, type Fields, fieldsOf, isFields, listOf, parse, textOf } from "./json.ts"
 import {
   asMetadata,
   type Assembler,
-  callId,
+  CallIds,
   type Cited,
   finishPart,
+  grown,
   hasContent,
   metadataPart,
   Sources,
@@ -157,21 +159,6 @@ const encode = (provider: string, maxTokens: number, request: LlmRequest, model:
 // shared by both kinds of answer
 // -----------------------------------------------------------------------------
 
-const finishReasons: Readonly<Record<string, Response.FinishReason>> = {
-  end_turn: "stop",
-  stop_sequence: "stop",
-  max_tokens: "length",
-  model_context_window_exceeded: "length",
-  tool_use: "tool-calls",
-  refusal: "content-filter",
-  pause_turn: "other"
-}
-
-const finishReason = (value: unknown): Response.FinishReason => {
-  const raw = textOf(value)
-  return raw === undefined ? "unknown" : finishReasons[raw] ?? "other"
-}
-
 const finishMetadata = (stopReason: unknown, details: unknown): Response.ProviderMetadata | undefined =>
   stopReason === "refusal" ? { refusal: asMetadata(details) ?? {} } : undefined
 
@@ -250,10 +237,12 @@ const decode = (body: unknown, exchange: Exchange): ReadonlyArray<Response.PartE
   const decoded = decodeMessage(body)
   if (Result.isFailure(decoded)) throw malformed(exchange, WRONG_SHAPE)
   const message = decoded.success
-  const reason = finishReason(message.stop_reason)
+  const uses = message.content.filter(({ name, type }) => type === "tool_use" && textOf(name) !== undefined)
+  const reason = finishReason(exchange, message.stop_reason, uses.length > 0)
+  const ids = new CallIds(exchange)
   const parts: Array<Response.PartEncoded> = [metadataPart(exchange, message.id, message.model)]
   const sources = new Sources()
-  message.content.forEach((block, i) => {
+  for (const block of message.content) {
     switch (block.type) {
       case "text": {
         const text = textOf(block.text)
@@ -275,12 +264,13 @@ const decode = (body: unknown, exchange: Exchange): ReadonlyArray<Response.PartE
         break
       case "tool_use": {
         const name = textOf(block.name)
+        if (name === undefined && Object.keys(fieldsOf(block.input)).length > 0) throw malformed(exchange, WRONG_SHAPE)
         if (name === undefined) break
-        const call = toolCallPart(textOf(block.id) ?? callId(message.id, i), name, block.input, reason)
+        const call = toolCallPart(exchange, ids.of(block.id), name, block.input, reason)
         if (call !== undefined) parts.push(call)
       }
     }
-  })
+  }
   parts.push(
     ...sources.parts(hasContent(parts)),
     finishPart(reason, tokensOf(message.usage), finishMetadata(message.stop_reason, message.stop_details))
@@ -293,16 +283,13 @@ const decode = (body: unknown, exchange: Exchange): ReadonlyArray<Response.PartE
 // -----------------------------------------------------------------------------
 
 const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
-  const usage: Record<string, unknown> = {}
+  let usage: Fields = {}
+  /** Where blocks are that are not ours to read, such as calls of tools that run at the provider. */
+  const others = new Set<unknown>()
   let stopReason: unknown
   let stopDetails: unknown
   let signature = ""
   let textBlock: unknown // index of the open block of text or reasoning
-
-  // Counts are cumulative: later ones replace earlier ones, and those left out stay.
-  const takeUsage = (told: unknown): void => {
-    for (const [key, value] of Object.entries(fieldsOf(told))) if (value !== null) usage[key] = value
-  }
 
   const start = (index: unknown, block: Fields): void => {
     switch (block["type"]) {
@@ -322,10 +309,14 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
         parts.close()
         break
       case "tool_use": {
-        parts.startTool(index, textOf(block["id"]), textOf(block["name"]))
-        const { input } = block
-        if (isFields(input) && Object.keys(input).length > 0) parts.toolDelta(index, JSON.stringify(input))
+        const { id, input, name } = block
+        const args = isFields(input) && Object.keys(input).length > 0 ? input : undefined
+        parts.call({ key: index, id, name, args, apart: true })
+        break
       }
+      default:
+        parts.spend(16)
+        others.add(index)
     }
   }
 
@@ -347,7 +338,7 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
         break
       }
       case "input_json_delta":
-        parts.toolDelta(index, textOf(change["partial_json"]) ?? "")
+        if (!others.has(index)) parts.call({ key: index, args: textOf(change["partial_json"]) })
     }
   }
 
@@ -355,11 +346,12 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
     event: (name, data) => {
       if (!isFields(data)) throw malformed(exchange, WRONG_SHAPE)
       const { index } = data
+      if (isFields(data["error"])) throw ofEvent(exchange, data)
       switch (data["type"] ?? name) {
         case "message_start": {
           const message = fieldsOf(data["message"])
           parts.describe(message["id"], message["model"])
-          takeUsage(message["usage"])
+          usage = grown(usage, message["usage"])
           break
         }
         case "content_block_start":
@@ -379,11 +371,15 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
           const change = fieldsOf(data["delta"])
           stopReason = change["stop_reason"] ?? stopReason
           stopDetails = change["stop_details"] ?? stopDetails
-          takeUsage(data["usage"])
+          usage = grown(usage, data["usage"])
           break
         }
         case "message_stop":
-          parts.finish(finishReason(stopReason), tokensOf(usage), finishMetadata(stopReason, stopDetails))
+          parts.finish(
+            finishReason(exchange, stopReason, parts.hasTools),
+            tokensOf(usage),
+            finishMetadata(stopReason, stopDetails)
+          )
           break
         case "error":
           throw ofEvent(exchange, data)

@@ -4,9 +4,10 @@ import type * as Response from "effect/ai/Response"
 import type { LlmRequest } from "../../LlmRequest.ts"
 import { functionTools } from "./chat.ts"
 import { type Exchange, malformed, ofEvent, unsupported, WRONG_SHAPE } from "./errors.ts"
+import { finishReason } from "./finish.ts"
 import type { Protocol, StreamDecoder } from "./http.ts"
 import { compact, countOf, type Fields, fieldsOf, isFields, listOf, parse, textOf } from "./json.ts"
-import { type Assembler, callId, finishPart, metadataPart, type Tokens, toolCallPart } from "./parts.ts"
+import { type Assembler, callParts, finishPart, imagePart, metadataPart, type Tokens, type WholeCall } from "./parts.ts"
 import { fileOf, isOurs, partsOf, resultText } from "./prompt.ts"
 import type { Decoder, OnEvent } from "./Sse.ts"
 
@@ -79,24 +80,20 @@ const encode = (provider: string, request: LlmRequest, model: string, stream: bo
 // shared by both kinds of answer
 // -----------------------------------------------------------------------------
 
-const finishReason = (answer: Fields, calls: boolean): Response.FinishReason => {
-  const reason = textOf(answer["done_reason"])
-  if (reason === "length") return "length"
-  if (reason === "stop" || reason === undefined) return calls ? "tool-calls" : reason ?? "unknown"
-  return "other"
-}
-
 const tokensOf = (answer: Fields): Tokens => ({
   input: countOf(answer["prompt_eval_count"]),
   output: countOf(answer["eval_count"])
 })
 
-const callsOf = (message: Fields) =>
-  listOf(message["tool_calls"]).flatMap((input) => {
+const callsOf = (message: Fields): ReadonlyArray<WholeCall> =>
+  listOf(message["tool_calls"]).map((input) => {
     const call = fieldsOf(input)
     const { arguments: args, name } = fieldsOf(call["function"])
-    return textOf(name) === undefined ? [] : [{ id: textOf(call["id"]), name: name as string, args }]
+    return { id: call["id"], name, args }
   })
+
+const imagesOf = (message: Fields): ReadonlyArray<Response.FilePartEncoded> =>
+  listOf(message["images"]).flatMap((image) => imagePart(image) ?? [])
 
 const checked = (exchange: Exchange, answer: unknown): Fields => {
   if (!isFields(answer)) throw malformed(exchange, WRONG_SHAPE)
@@ -113,15 +110,12 @@ const decode = (body: unknown, exchange: Exchange): ReadonlyArray<Response.PartE
   const { message, model } = answer
   if (!isFields(message)) throw malformed(exchange, WRONG_SHAPE)
   const calls = callsOf(message)
-  const reason = finishReason(answer, calls.length > 0)
+  const reason = finishReason(exchange, answer["done_reason"], calls.length > 0)
   const parts: Array<Response.PartEncoded> = [metadataPart(exchange, undefined, model)]
   const [thinking, text] = [textOf(message["thinking"]), textOf(message["content"])]
   if (thinking !== undefined) parts.push({ type: "reasoning", text: thinking })
   if (text !== undefined) parts.push({ type: "text", text })
-  calls.forEach(({ args, id, name }, i) => {
-    const call = toolCallPart(id ?? callId(undefined, i), name, args, reason)
-    if (call !== undefined) parts.push(call)
-  })
+  for (const part of [...imagesOf(message), ...callParts(exchange, calls, reason)]) parts.push(part)
   parts.push(finishPart(reason, tokensOf(answer)))
   return parts
 }
@@ -156,22 +150,31 @@ const lines = (onEvent: OnEvent, maxLength: number): Decoder => {
 }
 
 const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
+  const told = new Set<string>()
   let calls = 0
   return {
     event: (_, data) => {
       const answer = checked(exchange, data)
       const message = fieldsOf(answer["message"])
+      // Some servers end without `done`, and some tell the whole message again.
+      const isEnd = answer["done"] === true || textOf(answer["done_reason"]) !== undefined
+      const again = (type: "text" | "reasoning", text: string): boolean =>
+        isEnd && text !== "" && parts.isHeard(type) && parts.rest(type, text) === ""
       parts.describe(undefined, answer["model"])
-      parts.delta("reasoning", textOf(message["thinking"]) ?? "")
-      parts.delta("text", textOf(message["content"]) ?? "")
-      for (const { args, id, name } of callsOf(message)) {
-        const key = calls++
-        parts.startTool(key, id, name)
-        if (args !== undefined && args !== null) {
-          parts.toolDelta(key, typeof args === "string" ? args : JSON.stringify(args))
-        }
+      for (const [type, text] of [["reasoning", message["thinking"]], ["text", message["content"]]] as const) {
+        if (!again(type, textOf(text) ?? "")) parts.delta(type, textOf(text) ?? "")
       }
-      if (answer["done"] === true) parts.finish(finishReason(answer, parts.hasTools), tokensOf(answer))
+      for (const image of imagesOf(message)) parts.add(image)
+      for (const call of callsOf(message)) {
+        const name = JSON.stringify(call)
+        if (isEnd && told.has(name)) continue
+        parts.spend(name.length)
+        told.add(name)
+        const key = calls++
+        parts.call({ ...call, key, apart: true })
+        parts.endTool(key)
+      }
+      if (isEnd) parts.finish(finishReason(exchange, answer["done_reason"], parts.hasTools), tokensOf(answer))
     }
   }
 }

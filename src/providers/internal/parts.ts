@@ -1,9 +1,9 @@
 // Builds the parts of an answer in the vocabulary of `effect/ai`, whole or as they stream in.
 import type * as Response from "effect/ai/Response"
 import * as LlmResponse from "../../LlmResponse.ts"
-import { type Exchange, malformed, TOO_LARGE } from "./errors.ts"
+import { type Exchange, malformed, NESTED, TOO_LARGE, WRONG_SHAPE } from "./errors.ts"
 import { rateLimitsOf, requestIdOf } from "./headers.ts"
-import { isFields, parse, textOf } from "./json.ts"
+import { countOf, type Fields, fieldsOf, isFields, Nesting, parse, textOf, TOO_DEEP } from "./json.ts"
 
 type Metadata = Response.ProviderMetadata
 type FinishReason = Response.FinishReason
@@ -44,10 +44,31 @@ export const usageOf = (tokens: Tokens): LlmResponse.Usage => {
   }
 }
 
+/**
+ * Counts that were told before and are told again. They are cumulative: what is left out stays, and none falls, because
+ * some servers end with zeros.
+ */
+export const grown = (before: Fields, told: unknown): Fields => {
+  if (!isFields(told)) return before
+  const counts: Record<string, unknown> = { ...before }
+  for (const [key, value] of Object.entries(told)) {
+    const old = before[key]
+    if (isFields(value)) counts[key] = grown(fieldsOf(old), value)
+    else if (value !== null && (countOf(value) ?? -1) >= (countOf(old) ?? -1)) counts[key] = value
+  }
+  return counts
+}
+
+const identifier = /^\P{C}{1,256}$/u
+
+/** A name of a model or an answer that is fit to be shown. */
+const identifierOf = (value: unknown): string | undefined =>
+  typeof value === "string" && identifier.test(value) ? value : undefined
+
 /** The first part of every answer. */
 export const metadataPart = (exchange: Exchange, id: unknown, model: unknown): Response.ResponseMetadataPartEncoded => {
-  const responseId = textOf(id)
-  const modelId = textOf(model)
+  const responseId = identifierOf(id)
+  const modelId = identifierOf(model)
   return {
     type: "response-metadata",
     ...(responseId === undefined ? undefined : { id: responseId }),
@@ -71,11 +92,45 @@ export const finishPart = (
   ...(metadata === undefined ? undefined : { metadata })
 })
 
+const longestCallId = 4096
+
+/** Names the calls of one answer: as the server did, unless it gave no name, one twice, or one without bounds. */
+export class CallIds {
+  private readonly taken = new Set<string>()
+  private readonly exchange: Exchange
+  private prefix: string | undefined
+  private invented = 0
+
+  constructor(exchange: Exchange) {
+    this.exchange = exchange
+  }
+
+  of(given: unknown): string {
+    let id = textOf(given)
+    while (id === undefined || id.length > longestCallId || this.taken.has(id)) id = this.invent()
+    this.taken.add(id)
+    return id
+  }
+
+  /** Drawn, so that it is new in a conversation of which we see one answer. */
+  private invent(): string {
+    const draw = () =>
+      Math.floor((this.exchange.random?.nextDoubleUnsafe() ?? 0) * 36 ** 8).toString(36).padStart(8, "0")
+    this.prefix ??= draw() + draw()
+    return `call_${this.prefix}_${this.invented++}`
+  }
+}
+
+/** Arguments as the text that most servers send them as; lenient ones send them parsed. */
+const argumentsText = (args: unknown): string =>
+  args === undefined || args === null ? "" : typeof args === "string" ? args : JSON.stringify(args)
+
 /**
  * A tool call. Arguments come as JSON text, or parsed from lenient servers; none at all mean `{}`, and a text that does
  * not parse stays a text. A text that the token limit or a filter cut, be it before its first character, is not a call.
  */
 export const toolCallPart = (
+  exchange: Exchange,
   id: string,
   name: string,
   args: unknown,
@@ -85,6 +140,7 @@ export const toolCallPart = (
   let params = args
   if (typeof args === "string") {
     params = parse(args)
+    if (params === TOO_DEEP) throw malformed(exchange, NESTED)
     if (params === undefined) {
       if (reason === "length" || reason === "content-filter") return undefined
       params = args
@@ -98,6 +154,55 @@ export const toolCallPart = (
     ...(metadata === undefined ? undefined : { metadata })
   }
 }
+
+/** A call as whole answers tell it. */
+export interface WholeCall {
+  readonly id?: unknown
+  readonly name: unknown
+  readonly args: unknown
+  readonly metadata?: Metadata | undefined
+}
+
+/** The calls of a whole answer. One that has arguments and no name is none, and cannot be left out in silence. */
+export const callParts = (
+  exchange: Exchange,
+  calls: ReadonlyArray<WholeCall>,
+  reason: FinishReason,
+  ids = new CallIds(exchange)
+): ReadonlyArray<Response.ToolCallPartEncoded> =>
+  calls.flatMap(({ args, id, metadata, name }) => {
+    if (textOf(name) === undefined) {
+      if (argumentsText(args).trim() === "") return []
+      throw malformed(exchange, WRONG_SHAPE)
+    }
+    return toolCallPart(exchange, ids.of(id), name as string, args, reason, metadata) ?? []
+  })
+
+const dataUrl = /^data:([^;,]+)(?:;[^,]*)?;base64,/i
+
+const signatures: ReadonlyArray<readonly [start: string, mediaType: string]> = [
+  ["iVBORw", "image/png"],
+  ["/9j/", "image/jpeg"],
+  ["R0lGOD", "image/gif"],
+  ["UklGR", "image/webp"]
+]
+
+/** An image that an answer holds, as a data URL or mere base64; `undefined` when it is none. */
+export const imagePart = (
+  image: unknown,
+  mediaType?: string
+): Response.FilePartEncoded | undefined => {
+  const text = textOf(image)
+  if (text === undefined || /^https?:/i.test(text)) return undefined
+  const prefix = dataUrl.exec(text)
+  const data = prefix === null ? text : text.slice(prefix[0].length)
+  const seen = signatures.find(([start]) => data.startsWith(start))?.[1]
+  return data === "" || !base64.test(data)
+    ? undefined
+    : { type: "file", mediaType: prefix?.[1]?.toLowerCase() ?? mediaType ?? seen ?? "image/png", data }
+}
+
+const base64 = /^[a-z\d+/_-]+={0,2}$/i
 
 /** What a citation names: a page by its address, or a document by its id. */
 export interface Cited {
@@ -117,10 +222,12 @@ export class Sources {
 
   /** Takes a source, unless it is known, has neither an address nor an id, or is one too many. Returns its size. */
   add({ id, mediaType = "text/plain", title, url }: Cited): number {
+    if (this.found.size === mostSources) return 0
     const address = textOf(url)
+    if (address !== undefined && this.found.has(`url ${address}`)) return 0
     const page = address !== undefined && URL.canParse(address) ? address : undefined
     const name = page ?? id
-    if (name === undefined || this.found.size === mostSources) return 0
+    if (name === undefined) return 0
     const key = page === undefined ? `document ${name}` : `url ${name}`
     if (this.found.has(key)) return 0
     const called = textOf(title) ?? name
@@ -142,18 +249,33 @@ export class Sources {
 /** Is there content among these parts? */
 export const hasContent = (parts: ReadonlyArray<Response.PartEncoded>): boolean => parts.some(LlmResponse.isContent)
 
-/** An id for a call to which the server gave none. */
-export const callId = (responseId: unknown, index: number): string => `${textOf(responseId) ?? "call"}_${index}`
+/** What a stream tells of a call at one time. */
+export interface CallPiece {
+  /** The place where the protocol says the call is; without one, it goes on with the last. */
+  readonly key?: unknown
+  readonly id?: unknown
+  readonly name?: unknown
+  /** More of the arguments' text, or all of them, parsed. */
+  readonly args?: unknown
+  readonly metadata?: Metadata | undefined
+  /** Does the protocol say that a call starts here? One that is told again under its own id does not. */
+  readonly apart?: boolean
+}
 
 interface Tool {
   readonly id: string
-  readonly metadata: Metadata | undefined
+  /** The server's name for it. */
+  readonly given: string | undefined
+  metadata: Metadata | undefined
   name: string | undefined
   args: string
+  readonly nesting: Nesting
   closed: boolean
 }
 
 const blockCost = 64
+/** Text that is kept to compare it with a whole message that may follow. */
+const mostHeard = 1024 * 1024
 
 /**
  * Assembles stream parts into `out`, which the transport takes away after each chunk. Text and reasoning are one block
@@ -163,11 +285,14 @@ export class Assembler {
   out: Array<Response.StreamPartEncoded> = []
   finished = false
   private described = false
-  private responseId = "call"
   private block: { readonly type: "text" | "reasoning"; readonly id: string } | undefined
   private blocks = 0
+  private readonly heard = { text: "", reasoning: "" }
   private readonly tools: Array<Tool> = []
   private readonly toolOf = new Map<unknown, Tool>()
+  private readonly toolById = new Map<string, Tool>()
+  private lastTool: Tool | undefined
+  private readonly ids: CallIds
   private readonly sources = new Sources()
   private said = false
   private readonly exchange: Exchange
@@ -176,15 +301,17 @@ export class Assembler {
   constructor(exchange: Exchange, budget: number) {
     this.exchange = exchange
     this.budget = budget
+    this.ids = new CallIds(exchange)
   }
 
   /** Emits the response metadata, once. */
   describe(id?: unknown, model?: unknown): void {
     if (this.described) return
     this.described = true
-    this.responseId = textOf(id) ?? this.responseId
     this.out.push(metadataPart(this.exchange, id, model))
   }
+
+  // --- text and reasoning -----------------------------------------------------
 
   /** Starts a block of text or reasoning, unless one of this type is open. */
   open(type: "text" | "reasoning", metadata?: Metadata): string {
@@ -201,7 +328,20 @@ export class Assembler {
     if (delta === "") return
     this.said = true
     const id = this.open(type, metadata)
+    if (this.heard[type].length <= mostHeard) this.heard[type] += delta
     this.out.push({ type: `${type}-delta`, id, delta })
+  }
+
+  /** Was any of it streamed? */
+  isHeard(type: "text" | "reasoning"): boolean {
+    return this.heard[type] !== ""
+  }
+
+  /** How what is told as a whole goes on where the stream has come to; `undefined` when it tells something else. */
+  rest(type: "text" | "reasoning", whole: string): string | undefined {
+    const heard = this.heard[type]
+    if (heard.length > mostHeard) return ""
+    return whole.startsWith(heard) ? whole.slice(heard.length) : undefined
   }
 
   /** Ends the open block. */
@@ -212,33 +352,82 @@ export class Assembler {
     this.out.push({ type: `${type}-end`, id, ...(metadata === undefined ? undefined : { metadata }) })
   }
 
+  /** Something whole, such as a file. */
+  add(part: Response.FilePartEncoded): void {
+    this.said = true
+    this.close()
+    this.describe()
+    this.out.push(part)
+  }
+
+  // --- tool calls -------------------------------------------------------------
+
+  get hasTools(): boolean {
+    return this.tools.length > 0
+  }
+
   hasTool(key: unknown): boolean {
     return this.toolOf.has(key)
   }
 
-  toolId(key: unknown): string | undefined {
-    return this.toolOf.get(key)?.id
+  /** The arguments told so far for the call under `key`, or for the last one. */
+  toolArguments(key: unknown): string {
+    return (key === undefined ? this.lastTool : this.toolOf.get(key))?.args ?? ""
   }
 
-  /** Starts a tool call under `key`; an earlier call under the same key is complete. Its name may follow later. */
-  startTool(key: unknown, id: string | undefined, name: string | undefined, metadata?: Metadata): void {
+  /**
+   * Takes a piece of a call. The one place that knows which call it belongs to:
+   *
+   * - Another name starts a call, and so does the same name where whole arguments are followed by others.
+   * - An id without a name starts no call, whatever it is: some servers draw one per piece.
+   * - A name that is said again goes on with its call, and arguments that are sent again add nothing.
+   */
+  call(piece: CallPiece): void {
+    const { key, metadata } = piece
+    const id = textOf(piece.id)
+    const name = textOf(piece.name)
+    const args = argumentsText(piece.args)
+    const known = this.toolFor(key, id, name)
+    const apart = piece.apart === true && name !== undefined && (id === undefined || id !== known?.given)
+    const goesOn = known !== undefined && !apart && continues(known, id, name, args)
+    const tool = goesOn ? known : this.startTool(key, id)
+    if (key !== undefined) this.toolOf.set(key, tool)
+    this.lastTool = tool
+    if (metadata !== undefined) {
+      this.spend(JSON.stringify(metadata).length)
+      tool.metadata = { ...tool.metadata, ...metadata }
+    }
+    if (name !== undefined) this.nameTool(tool, name)
+    if (!(tool.nesting.isWhole && args === tool.args)) this.extend(tool, args)
+  }
+
+  private toolFor(key: unknown, id: string | undefined, name: string | undefined): Tool | undefined {
+    const named = id === undefined ? undefined : this.toolById.get(id)
+    const here = key === undefined ? this.lastTool : this.toolOf.get(key)
+    return named !== undefined && (name === undefined || named.name === undefined || named.name === name)
+      ? named
+      : here
+  }
+
+  private startTool(key: unknown, given: string | undefined): Tool {
     this.spend(blockCost)
     this.endTool(key)
     const tool: Tool = {
-      id: id ?? callId(this.responseId, this.tools.length),
-      metadata,
+      id: this.ids.of(given),
+      given,
+      metadata: undefined,
       name: undefined,
       args: "",
+      nesting: new Nesting(),
       closed: false
     }
     this.tools.push(tool)
-    this.toolOf.set(key, tool)
-    if (name !== undefined) this.nameTool(key, name)
+    if (given !== undefined) this.toolById.set(given, tool)
+    return tool
   }
 
-  nameTool(key: unknown, name: string): void {
-    const tool = this.toolOf.get(key)
-    if (tool === undefined || tool.name !== undefined) return
+  private nameTool(tool: Tool, name: string): void {
+    if (tool.name !== undefined) return
     tool.name = name
     this.said = true
     this.close()
@@ -247,41 +436,54 @@ export class Assembler {
     if (tool.args !== "") this.out.push({ type: "tool-params-delta", id: tool.id, delta: tool.args })
   }
 
-  toolDelta(key: unknown, delta: string): void {
-    const tool = this.toolOf.get(key)
-    if (tool === undefined || delta === "") return
+  private extend(tool: Tool, delta: string): void {
+    if (delta === "") return
     this.spend(delta.length)
     tool.args += delta
-    if (tool.name !== undefined) this.out.push({ type: "tool-params-delta", id: tool.id, delta })
+    tool.nesting.feed(delta)
+    if (tool.nesting.isTooDeep) throw malformed(this.exchange, NESTED)
+    if (tool.name !== undefined && !tool.closed) this.out.push({ type: "tool-params-delta", id: tool.id, delta })
   }
 
   /** No more arguments will come for the call under `key`. */
   endTool(key: unknown): void {
     const tool = this.toolOf.get(key)
-    if (tool === undefined || tool.closed) return
+    if (tool !== undefined) this.closeTool(tool)
+  }
+
+  private closeTool(tool: Tool): void {
+    if (tool.closed) return
     tool.closed = true
     if (tool.name !== undefined) this.out.push({ type: "tool-params-end", id: tool.id })
   }
 
-  /** Keeps a source until the end. */
-  cite(cited: Cited): void {
-    this.spend(this.sources.add(cited))
+  // --- the end ----------------------------------------------------------------
+
+  /** Keeps a source until the end. Some are what was said. */
+  cite(cited: Cited, said = false): void {
+    const size = this.sources.add(cited)
+    this.said ||= said && size > 0
+    this.spend(size)
   }
 
-  get hasTools(): boolean {
-    return this.tools.length > 0
+  /** The answer came as a whole. */
+  whole(parts: ReadonlyArray<Response.StreamPartEncoded>): void {
+    for (const part of parts) this.out.push(part)
+    this.finished = true
   }
 
   /** The protocol's terminal signal: only now are the tool calls known to be whole. */
   finish(reason: FinishReason, tokens: Tokens, metadata?: Metadata): void {
     this.describe()
     this.close()
-    for (const key of this.toolOf.keys()) this.endTool(key)
+    for (const tool of this.tools) this.closeTool(tool)
     for (const { args, id, metadata, name } of this.tools) {
-      const call = name === undefined ? undefined : toolCallPart(id, name, args, reason, metadata)
+      if (name === undefined && reason !== "length" && args.trim() !== "") throw malformed(this.exchange, WRONG_SHAPE)
+      const call = name === undefined ? undefined : toolCallPart(this.exchange, id, name, args, reason, metadata)
       if (call !== undefined) this.out.push(call)
     }
-    this.out.push(...this.sources.parts(this.said), finishPart(reason, tokens, metadata))
+    for (const source of this.sources.parts(this.said)) this.out.push(source)
+    this.out.push(finishPart(reason, tokens, metadata))
     this.finished = true
   }
 
@@ -290,6 +492,15 @@ export class Assembler {
     this.budget -= amount
     if (this.budget < 0) throw malformed(this.exchange, TOO_LARGE)
   }
+}
+
+/** Does the piece belong to this call, which is at its place or has its id? */
+const continues = (tool: Tool, id: string | undefined, name: string | undefined, args: string): boolean => {
+  if (name === undefined || tool.name === undefined) return true
+  if (name !== tool.name) return false
+  const another = id !== undefined && tool.given !== undefined && id !== tool.given
+  if (tool.nesting.isWhole) return args.trim() === "" ? !another : !another && id !== undefined && args === tool.args
+  return !another || args.trim() !== "" || tool.args.trim() !== ""
 }
 
 /** A JSON value of a provider as metadata; `undefined` when it is no object. */

@@ -3,9 +3,22 @@ import type * as Prompt from "effect/ai/Prompt"
 import type * as Response from "effect/ai/Response"
 import type { LlmRequest } from "../../LlmRequest.ts"
 import { type Exchange, malformed, NO_CHOICE, ofEvent, unsupported, WRONG_SHAPE } from "./errors.ts"
+import { finishReason } from "./finish.ts"
 import type { Protocol, StreamDecoder } from "./http.ts"
 import { compact, countOf, type Fields, fieldsOf, isFields, listOf, textOf } from "./json.ts"
-import { type Assembler, callId, finishPart, metadataPart, type Tokens, toolCallPart } from "./parts.ts"
+import {
+  type Assembler,
+  CallIds,
+  callParts,
+  type Cited,
+  finishPart,
+  hasContent,
+  imagePart,
+  metadataPart,
+  Sources,
+  type Tokens,
+  type WholeCall
+} from "./parts.ts"
 import { argumentsText, fileOf, isOurs, partsOf, resultText, urlOf, vendorOptions } from "./prompt.ts"
 
 /** Name under which parts keep what only this protocol understands, whoever serves it. */
@@ -131,21 +144,10 @@ const encode = (dialect: Dialect, request: LlmRequest, model: string, stream: bo
 // shared by both kinds of answer
 // -----------------------------------------------------------------------------
 
-const incomplete: Readonly<Record<string, Response.FinishReason>> = {
-  max_output_tokens: "length",
-  content_filter: "content-filter"
-}
-
-const finishReason = (response: Fields, calls: boolean): Response.FinishReason => {
-  switch (response["status"]) {
-    case "completed":
-      return calls ? "tool-calls" : "stop"
-    case "incomplete":
-      return incomplete[textOf(fieldsOf(response["incomplete_details"])["reason"]) ?? ""] ?? "other"
-    default:
-      return "unknown"
-  }
-}
+const reasonOf = (exchange: Exchange, { incomplete_details, status }: Fields, calls: boolean): Response.FinishReason =>
+  status === "incomplete"
+    ? finishReason(exchange, textOf(fieldsOf(incomplete_details)["reason"]) ?? "incomplete", false)
+    : finishReason(exchange, status, calls)
 
 const tokensOf = (input: unknown): Tokens => {
   const usage = fieldsOf(input)
@@ -191,11 +193,22 @@ const reasoningOf = (item: Fields) => {
 }
 
 /** A page that the model cites; other citations name what only the provider knows. */
-const sourcePart = (citation: unknown, index: number): ReadonlyArray<Response.UrlSourcePartEncoded> => {
+const citedBy = (citation: unknown): Cited => {
   const { title, type, url } = fieldsOf(citation)
-  if (type !== "url_citation" || typeof url !== "string" || !URL.canParse(url)) return []
-  return [{ type: "source", sourceType: "url", id: `source_${index}`, url, title: textOf(title) ?? url }]
+  return type === "url_citation" ? { url, title } : {}
 }
+
+/** An image that the model made. */
+const imageOf = (item: Fields): Response.FilePartEncoded | undefined =>
+  item["type"] === "image_generation_call"
+    ? imagePart(item["result"], `image/${textOf(item["output_format"]) ?? "png"}`)
+    : undefined
+
+const callOf = (item: Fields): WholeCall => ({
+  id: textOf(item["call_id"]) ?? item["id"],
+  name: item["name"],
+  args: item["arguments"]
+})
 
 // -----------------------------------------------------------------------------
 // whole answer
@@ -207,28 +220,33 @@ const decode = (body: unknown, exchange: Exchange): ReadonlyArray<Response.PartE
   const { id, model, output, status, usage } = body
   if (!Array.isArray(output) || !output.every(isFields)) throw malformed(exchange, WRONG_SHAPE)
   if (status === "queued" || status === "in_progress") throw malformed(exchange, NO_CHOICE)
-  const called = (item: Fields): boolean => item["type"] === "function_call" && textOf(item["name"]) !== undefined
-  const reason = finishReason(body, output.some(called))
+  const calls = output.filter((item) => item["type"] === "function_call")
+  const reason = reasonOf(exchange, body, calls.some((item) => textOf(item["name"]) !== undefined))
   const parts: Array<Response.PartEncoded> = [metadataPart(exchange, id, model)]
+  const ids = new CallIds(exchange)
+  const sources = new Sources()
   let refusal = ""
-  let sources = 0
-  output.forEach((item, i) => {
-    if (called(item)) {
-      const call = textOf(item["call_id"]) ?? textOf(item["id"]) ?? callId(id, i)
-      const part = toolCallPart(call, item["name"] as string, item["arguments"], reason)
-      if (part !== undefined) parts.push(part)
+  for (const item of output) {
+    if (item["type"] === "function_call") {
+      for (const call of callParts(exchange, [callOf(item)], reason, ids)) parts.push(call)
     } else if (item["type"] === "message") {
       const { citations, metadata, text, ...message } = messageOf(item)
       refusal += message.refusal
       if (text !== "") parts.push({ type: "text", text, ...(metadata === undefined ? undefined : { metadata }) })
-      for (const citation of citations) parts.push(...sourcePart(citation, sources++))
+      for (const citation of citations) sources.add(citedBy(citation))
     } else if (item["type"] === "reasoning") {
       const { metadata, text } = reasoningOf(item)
       if (metadata !== undefined) parts.push({ type: "reasoning", text, metadata })
       else if (text !== "") parts.push({ type: "reasoning", text })
+    } else {
+      const image = imageOf(item)
+      if (image !== undefined) parts.push(image)
     }
-  })
-  parts.push(finishPart(reason, tokensOf(usage), refusal === "" ? undefined : { refusal }))
+  }
+  parts.push(
+    ...sources.parts(hasContent(parts)),
+    finishPart(reason, tokensOf(usage), refusal === "" ? undefined : { refusal })
+  )
   return parts
 }
 
@@ -237,57 +255,87 @@ const decode = (body: unknown, exchange: Exchange): ReadonlyArray<Response.PartE
 // -----------------------------------------------------------------------------
 
 const itemCost = 64
+/** Text of one item that is kept to compare it with what its end tells. */
+const mostHeard = 1024 * 1024
 
+/** What came of one item. */
+interface Item {
+  text: string
+  /** Which of the reasoning's kinds counts, and its last piece. */
+  kind: unknown
+  piece: unknown
+  over: boolean
+}
+
+/** Content comes in deltas; the ends of pieces, of items and of the whole bring what deltas did not. */
 const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
   let refusal = ""
-  let sources = 0
-  let block: { readonly item: unknown; readonly kind: unknown; piece: unknown } | undefined
-  // Items whose content came in deltas; of others it is taken from their end.
-  const fed = new Set<unknown>()
-  const calls = new Set<string>()
+  let open: unknown
+  let last: unknown
+  const items = new Map<unknown, Item>()
+  /** Items are named by place or by id, and by both at their start and end. */
+  const places = new Map<string, unknown>()
 
-  const feed = (item: unknown): void => {
-    if (fed.has(item)) return
-    parts.spend(itemCost)
-    fed.add(item)
+  const itemAt = (key: unknown): Item => {
+    let item = items.get(key)
+    if (item === undefined) {
+      parts.spend(itemCost)
+      items.set(key, item = { text: "", kind: undefined, piece: undefined, over: false })
+    }
+    return item
   }
 
-  const startBlock = (item: unknown, kind: unknown, piece: unknown): void => {
-    if (block !== undefined && block.item === item) return
-    parts.close()
-    block = { item, kind, piece }
+  const keyOf = (place: unknown, id: unknown): unknown => {
+    const name = textOf(id)
+    const key = countOf(place) ?? (name === undefined ? undefined : places.get(name) ?? name)
+    if (name !== undefined && !places.has(name)) {
+      parts.spend(itemCost)
+      places.set(name, key)
+    }
+    return key
   }
 
-  const textDelta = (item: unknown, delta: string): void => {
-    startBlock(item, "text", undefined)
-    feed(item)
-    parts.delta("text", delta)
+  const say = (type: "text" | "reasoning", key: unknown, delta: string): void => {
+    if (delta === "") return
+    if (open !== key) parts.close()
+    open = key
+    const item = itemAt(key)
+    if (item.text.length <= mostHeard) item.text += delta
+    parts.delta(type, delta)
+  }
+
+  /** Says what is missing of a text whose end is known. */
+  const complete = (type: "text" | "reasoning", key: unknown, whole: string): void => {
+    const { text } = itemAt(key)
+    if (text.length <= mostHeard && whole.startsWith(text)) say(type, key, whole.slice(text.length))
   }
 
   /** Reasoning comes as summaries or as it is. Of an item that tells both, what comes first is taken. */
-  const reasoningDelta = (item: unknown, kind: unknown, piece: unknown, delta: string): void => {
-    startBlock(item, kind, piece)
-    if (block === undefined || block.kind !== kind) return
-    feed(item)
-    parts.delta("reasoning", block.piece === piece ? delta : `\n\n${delta}`)
-    block.piece = piece
+  const sayReasoning = (key: unknown, kind: "summary" | "content", piece: unknown, delta: string): void => {
+    const item = itemAt(key)
+    item.kind ??= kind
+    if (item.kind !== kind) return
+    const separator = item.text !== "" && item.piece !== piece ? "\n\n" : ""
+    item.piece = piece
+    say("reasoning", key, separator + delta)
   }
 
-  const toolDelta = (item: unknown, args: unknown): void => {
-    if (args === undefined || args === null || args === "" || !parts.hasTool(item)) return
-    feed(item)
-    parts.toolDelta(item, argumentsText(args))
+  const hasCall = (key: unknown): boolean => key === undefined ? parts.hasTools : parts.hasTool(key)
+
+  const takeArguments = (key: unknown, args: unknown): void => {
+    const told = args === undefined || args === null ? "" : argumentsText(args)
+    const known = parts.toolArguments(key)
+    if (hasCall(key) && told.startsWith(known)) parts.call({ key, args: told.slice(known.length) })
   }
 
   const startTool = (key: unknown, item: Fields): void => {
-    const name = textOf(item["name"])
-    if (item["type"] !== "function_call" || name === undefined || parts.hasTool(key)) return
-    const id = textOf(item["id"])
+    const call = callOf(item)
+    if (item["type"] !== "function_call" || parts.hasTool(key)) return
     // One item in two places: whose the arguments were cannot be known.
-    if (id !== undefined && calls.has(id)) throw malformed(exchange, WRONG_SHAPE)
-    if (id !== undefined) calls.add(id)
-    parts.startTool(key, textOf(item["call_id"]) ?? id, name)
-    toolDelta(key, item["arguments"])
+    const place = places.get(textOf(item["id"]) ?? "")
+    if (place !== undefined && place !== key && parts.hasTool(place)) throw malformed(exchange, WRONG_SHAPE)
+    parts.call({ key, id: call.id, name: call.name, apart: true })
+    takeArguments(key, call.args)
   }
 
   const takeRefusal = (text: string): void => {
@@ -296,30 +344,52 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
   }
 
   const endItem = (key: unknown, item: Fields): void => {
+    const { over } = itemAt(key)
+    if (over && key !== undefined) return
+    itemAt(key).over = true
     switch (item["type"]) {
       case "message": {
         const message = messageOf(item)
-        if (!fed.has(key) && message.text !== "") textDelta(key, message.text)
+        complete("text", key, message.text)
         if (refusal === "") takeRefusal(message.refusal)
-        if (block?.item === key) parts.close(message.metadata)
-        for (const citation of message.citations) parts.out.push(...sourcePart(citation, sources++))
+        if (open === key) parts.close(message.metadata)
+        for (const citation of message.citations) parts.cite(citedBy(citation))
         break
       }
       case "reasoning": {
         const { metadata, text } = reasoningOf(item)
-        if (!fed.has(key) && text !== "") reasoningDelta(key, "end", undefined, text)
+        complete("reasoning", key, text)
         if (metadata !== undefined) {
-          startBlock(key, "end", undefined)
+          if (open !== key) parts.close()
+          open = key
           parts.open("reasoning")
         }
-        if (block?.item === key) parts.close(metadata)
+        if (open === key) parts.close(metadata)
         break
       }
       case "function_call":
         startTool(key, item)
-        if (!fed.has(key)) toolDelta(key, item["arguments"])
+        takeArguments(key, item["arguments"])
         parts.endTool(key)
+        break
+      default: {
+        const image = imageOf(item)
+        if (image !== undefined) parts.add(image)
+      }
     }
+    if (key === undefined) itemAt(key).text = ""
+  }
+
+  /** The output at the end tells every item once more. */
+  const endAll = (output: unknown): void => {
+    if (items.get(undefined)?.over === true) return
+    const known = Array.from(items.keys())
+    listOf(output).map(fieldsOf).forEach((item, i) => {
+      const name = textOf(item["id"]) ?? textOf(item["call_id"])
+      const nth = known[i]
+      const place = items.has(undefined) ? undefined : nth === undefined || typeof nth === "number" ? i : nth
+      endItem(name === undefined ? place : places.get(name) ?? place, item)
+    })
   }
 
   return {
@@ -328,8 +398,10 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
       const type = data["type"] ?? name
       if (name === "error" || type === "error" || isFields(data["error"])) throw ofEvent(exchange, data)
       const item = fieldsOf(data["item"])
-      const key = countOf(data["output_index"]) ?? textOf(data["item_id"]) ?? textOf(item["id"])
-      const delta = textOf(data["delta"])
+      // What names no item is about the last one.
+      const key = keyOf(data["output_index"], data["item_id"] ?? item["id"] ?? item["call_id"]) ?? last
+      last = key
+      const delta = textOf(data["delta"]) ?? ""
       switch (type) {
         case "response.created":
         case "response.in_progress": {
@@ -341,19 +413,32 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
           startTool(key, item)
           break
         case "response.output_text.delta":
-          if (delta !== undefined) textDelta(key, delta)
+          say("text", key, delta)
+          break
+        case "response.content_part.done":
+        case "response.output_text.done":
+          // Of several pieces of one item, only the item's end tells where each begins.
+          if ((countOf(data["content_index"]) ?? 0) === 0) {
+            complete("text", key, textOf(data["text"]) ?? textOf(fieldsOf(data["part"])["text"]) ?? "")
+          }
           break
         case "response.reasoning_summary_text.delta":
-          if (delta !== undefined) reasoningDelta(key, type, data["summary_index"], delta)
+          sayReasoning(key, "summary", data["summary_index"], delta)
           break
         case "response.reasoning_text.delta":
-          if (delta !== undefined) reasoningDelta(key, type, data["content_index"], delta)
+          sayReasoning(key, "content", data["content_index"], delta)
           break
         case "response.refusal.delta":
-          takeRefusal(delta ?? "")
+          takeRefusal(delta)
+          break
+        case "response.refusal.done":
+          if (refusal === "") takeRefusal(textOf(data["refusal"]) ?? "")
           break
         case "response.function_call_arguments.delta":
-          toolDelta(key, delta)
+          if (hasCall(key)) parts.call({ key, args: delta })
+          break
+        case "response.function_call_arguments.done":
+          takeArguments(key, data["arguments"])
           break
         case "response.output_item.done":
           endItem(key, item)
@@ -363,7 +448,12 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
           const response = fieldsOf(data["response"])
           failOnError(exchange, response)
           parts.describe(response["id"], response["model"])
-          const reason = finishReason(response, parts.hasTools)
+          endAll(response["output"])
+          const reason = reasonOf(
+            exchange,
+            type === "response.completed" ? { status: "completed", ...response } : response,
+            parts.hasTools
+          )
           parts.finish(reason, tokensOf(response["usage"]), refusal === "" ? undefined : { refusal })
           break
         }
