@@ -5,7 +5,6 @@
  * @since 0.2.0
  */
 import * as AiError from "effect/ai/AiError"
-import * as AnthropicStructuredOutput from "effect/ai/AnthropicStructuredOutput"
 import * as LanguageModel from "effect/ai/LanguageModel"
 import type * as Response from "effect/ai/Response"
 import * as Telemetry from "effect/ai/Telemetry"
@@ -16,8 +15,8 @@ import * as Effect from "effect/Effect"
 import { dual } from "effect/Function"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
-import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
+import { codecTransformer, definitionOf, isStrict, paramsOf } from "./internal/tools.ts"
 import { providerName } from "./internal/trace.ts"
 import { type Client, LlmClient } from "./LlmClient.ts"
 import * as LlmError from "./LlmError.ts"
@@ -398,38 +397,6 @@ const tags: ReadonlySet<string> = new Set<LlmError.LlmError["_tag"]>([
 // requests
 // -----------------------------------------------------------------------------
 
-const isStrict = new WeakSet<object>()
-
-// One model may be served by any vendor, attempt by attempt, so its schemas stay in what all of them take. A schema
-// beyond that (a recursive one) goes out as it is, and no vendor is asked to follow it to the letter.
-const codecTransformer: LanguageModel.CodecTransformer = (schema) => {
-  try {
-    const transformed = AnthropicStructuredOutput.toCodecAnthropic(schema)
-    isStrict.add(transformed.jsonSchema)
-    return transformed
-  } catch {
-    return LanguageModel.defaultCodecTransformer(schema)
-  }
-}
-
-const definitions = new WeakMap<Tool.Any, LlmRequest.ToolDefinition>()
-
-const definitionOf = (tool: Tool.Any): LlmRequest.ToolDefinition => {
-  const known = definitions.get(tool)
-  if (known !== undefined) return known
-  const strict = Tool.getStrictMode(tool)
-  const description = Tool.getDescription(tool)
-  const made: LlmRequest.ToolDefinition = {
-    name: Tool.isProviderDefined(tool) ? tool.providerName : tool.name,
-    ...(description === undefined ? undefined : { description }),
-    parameters: Tool.getJsonSchema(tool, strict === true ? { transformer: codecTransformer } : undefined),
-    ...(strict === undefined ? undefined : { strict }),
-    ...(Tool.isProviderDefined(tool) ? { provider: { id: tool.id, args: tool.args ?? {} } } : undefined)
-  }
-  definitions.set(tool, made)
-  return made
-}
-
 const toolChoiceOf = (choice: LanguageModel.ProviderOptions["toolChoice"], names: Names): LlmRequest.ToolChoice => {
   if (typeof choice === "string") return choice
   if ("tool" in choice) return { tool: names.toProvider(choice.tool) }
@@ -477,7 +444,7 @@ const requestOf = (
           type: "json" as const,
           name: schemaName(responseFormat.objectName),
           schema: jsonSchema,
-          ...(isStrict.has(jsonSchema) ? { strict: true } : undefined)
+          ...(isStrict(jsonSchema) ? { strict: true } : undefined)
         }
       }
     },
@@ -495,17 +462,6 @@ const requestOf = (
 // responses
 // -----------------------------------------------------------------------------
 
-// A strict schema may differ from the tool's own in how it is written (an absent field is null there), so what came is
-// rewritten to what the toolkit reads. What does not fit stays as it came: the toolkit says what is wrong with it.
-const paramsOf = (tool: Tool.Any | undefined, params: unknown): Effect.Effect<unknown> => {
-  if (tool === undefined || Tool.isDynamic(tool) || Tool.getStrictMode(tool) !== true) return Effect.succeed(params)
-  const { codec } = codecTransformer(tool.parametersSchema as Schema.Codec<unknown>)
-  return Schema.decodeUnknownEffect(codec)(params).pipe(
-    Effect.flatMap(Schema.encodeUnknownEffect(tool.parametersSchema as Schema.Codec<unknown>)),
-    Effect.orElseSucceed(() => params)
-  )
-}
-
 /** Rewrites what a vendor calls its tools, and what strict tools were called with. `undefined`: nothing to rewrite. */
 const rewriting = (tools: ReadonlyArray<Tool.Any>, names: Names) => {
   if (!tools.some((tool) => Tool.isProviderDefined(tool) || Tool.getStrictMode(tool) === true)) return undefined
@@ -514,9 +470,10 @@ const rewriting = (tools: ReadonlyArray<Tool.Any>, names: Names) => {
     switch (part.type) {
       case "tool-call": {
         const name = names.toProgram(part.name)
-        const params = part.providerExecuted === true
+        const tool = byName.get(name)
+        const params = tool === undefined || part.providerExecuted === true
           ? Effect.succeed(part.params)
-          : paramsOf(byName.get(name), part.params)
+          : paramsOf(tool, part.params)
         return Effect.map(params, (params) => ({ ...part, name, params }))
       }
       case "tool-result":

@@ -4,11 +4,15 @@
  * @since 0.1.0
  */
 import * as Prompt from "effect/ai/Prompt"
+import type * as Response from "effect/ai/Response"
+import type * as Tool from "effect/ai/Tool"
+import type * as Toolkit from "effect/ai/Toolkit"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { firstIssue, kindOf } from "./internal/issue.ts"
+import { definitionOf, isTool, isToolkit } from "./internal/tools.ts"
 import { InvalidRequest } from "./LlmError.ts"
 
 /**
@@ -124,9 +128,11 @@ type OptionFields = { readonly [K in keyof typeof fields]?: (typeof fields)[K]["
  * @category models
  * @since 0.1.0
  */
-export interface Input extends OptionFields {
+export interface Input extends Omit<OptionFields, "tools"> {
   /** Text, messages, or a `Prompt` of `effect/ai`. */
   readonly prompt: Prompt.RawInput
+  /** Plain definitions, `Tool`s of `effect/ai`, or a `Toolkit`. Their handlers are not run: see `LlmLanguageModel`. */
+  readonly tools?: ReadonlyArray<ToolDefinition | Tool.Any> | Toolkit.Any | undefined
   /** Longest time the whole call may take; the client's `timeout.deadline` when absent. */
   readonly deadline?: Duration.Input | undefined
 }
@@ -188,8 +194,11 @@ export const read = (input: string | Input): LlmRequest | InvalidRequest => {
   const { prompt, ...rest } = input
   const messages = readPrompt(prompt)
   if (messages instanceof InvalidRequest) return messages
-  const options = decodeOptions(rest)
-  if (Result.isFailure(options)) return new InvalidRequest(firstIssue(options.failure.issue, rest))
+  const tools = readTools(rest.tools)
+  if (tools instanceof InvalidRequest) return tools
+  const given = tools === rest.tools ? rest : { ...rest, tools }
+  const options = decodeOptions(given)
+  if (Result.isFailure(options)) return new InvalidRequest(firstIssue(options.failure.issue, given))
   const request: Record<string, unknown> = { prompt: messages }
   for (const [key, value] of Object.entries(options.success)) {
     if (value !== undefined) {
@@ -200,6 +209,60 @@ export const read = (input: string | Input): LlmRequest | InvalidRequest => {
   }
   return request as LlmRequest
 }
+
+// What is no tool of effect/ai stays as it is; the schema of the options says what is wrong with it.
+const readTools = (tools: unknown): unknown => {
+  const list: unknown = isToolkit(tools) ? Object.values(tools.tools) : tools
+  if (!Array.isArray(list)) return list
+  const read: Array<unknown> = []
+  for (const [i, tool] of list.entries()) {
+    try {
+      read.push(isTool(tool) ? definitionOf(tool) : tool)
+    } catch {
+      return invalid(`tools[${i}].parameters`, "a schema that JSON Schema can say", tool)
+    }
+  }
+  return read
+}
+
+/**
+ * What a tool call came to, as a message for the next turn.
+ *
+ * **Example** (A tool called by hand)
+ *
+ * ```ts import.meta.vitest
+ * import { Effect, Schema } from "effect"
+ * import { Tool } from "effect/ai"
+ * import { LlmClient, LlmRequest } from "effect-resilient-llm"
+ * import { ScriptedProvider } from "effect-resilient-llm/testing"
+ *
+ * class Vendor extends ScriptedProvider.Service<Vendor>()("app/Vendor") {}
+ * const Weather = Tool.make("Weather", { parameters: Schema.Struct({ city: Schema.String }) })
+ * const call = { type: "tool-call", id: "1", name: "Weather", params: { city: "Berlin" } } as const
+ *
+ * const program = Effect.gen(function*() {
+ *   const client = yield* LlmClient.make([Vendor])
+ *   const question = { role: "user", content: "How warm is it in Berlin?" } as const
+ *   const asked = yield* client.complete({ prompt: [question], tools: [Weather] })
+ *   const results = asked.toolCalls.map((call) => LlmRequest.toolResult(call, { celsius: 21 }))
+ *   const answer = yield* client.complete({ prompt: [question, asked.message, ...results], tools: [Weather] })
+ *   return answer.text
+ * })
+ * const live = Vendor.layer([ScriptedProvider.answer([call]), ScriptedProvider.answer("21 degrees.")])
+ * await Effect.runPromise(Effect.scoped(program).pipe(Effect.provide(live))) // => "21 degrees."
+ * ```
+ *
+ * @category constructors
+ * @since 0.2.0
+ */
+export const toolResult = (
+  call: Pick<Response.ToolCallPartEncoded, "id" | "name">,
+  result: unknown,
+  options: { readonly isFailure?: boolean | undefined } = {}
+): Prompt.ToolMessageEncoded => ({
+  role: "tool",
+  content: [{ type: "tool-result", id: call.id, name: call.name, result, isFailure: options.isFailure ?? false }]
+})
 
 const noOptions = Object.freeze({})
 
