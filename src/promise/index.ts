@@ -1,0 +1,238 @@
+/**
+ * The client for programs without Effect: promises, `AbortSignal`s, async iterators. It runs wherever there is `fetch`.
+ *
+ * **Example** (A chat backend)
+ *
+ * ```ts
+ * import { createResilientLlm } from "effect-resilient-llm/promise"
+ *
+ * // Keys come from OPENAI_API_KEY and ANTHROPIC_API_KEY. OpenAI is asked first, Anthropic when it cannot answer.
+ * const llm = createResilientLlm({ providers: { openai: {}, anthropic: {} } })
+ *
+ * const { text } = await llm.complete("What is AI?", { signal: AbortSignal.timeout(30_000) })
+ *
+ * for await (const text of llm.stream({ prompt: "Tell me more.", maxTokens: 500 })) process.stdout.write(text)
+ *
+ * await llm.close()
+ * ```
+ *
+ * @since 0.2.0
+ */
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as HttpClient from "effect/http/HttpClient"
+import * as Layer from "effect/Layer"
+import * as Redacted from "effect/Redacted"
+import * as Scope from "effect/Scope"
+import { type Client, LlmClient } from "../LlmClient.ts"
+import type { Options as PipelineOptions } from "../LlmConfig.ts"
+import type { LlmError } from "../LlmError.ts"
+import type { LlmEvent } from "../LlmEvent.ts"
+import * as LlmObserver from "../LlmObserver.ts"
+import type { LlmProvider } from "../LlmProvider.ts"
+import type { Input } from "../LlmRequest.ts"
+import type { LlmResponse, StreamPart } from "../LlmResponse.ts"
+import type { Status } from "../Pipeline.ts"
+import * as Run from "./internal/run.ts"
+import { Reader } from "./internal/stream.ts"
+import * as Transport from "./internal/transport.ts"
+import { keyOf, type Vendors, vendors } from "./internal/vendors.ts"
+import { ResilientLlmError, thrown } from "./ResilientLlmError.ts"
+
+export { ResilientLlmError } from "./ResilientLlmError.ts"
+export type { Code } from "./ResilientLlmError.ts"
+export type { Input, LlmEvent, LlmResponse, Status, StreamPart, Vendors }
+
+/**
+ * Everything about a client. The patterns have their defaults; `false` switches one off. Durations are milliseconds or
+ * texts such as `"20 seconds"`.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface Options extends PipelineOptions {
+  /**
+   * Who is asked, in this order. Keys that are not given come from the environment, and a vendor whose key is nowhere is
+   * left out. Default: OpenAI, Anthropic, Gemini and Cohere, as far as there are keys.
+   */
+  readonly providers?: Vendors | undefined
+  /** Told of everything that happens, while it happens. It must be quick. */
+  readonly onEvent?: ((event: LlmEvent) => void) | undefined
+}
+
+/**
+ * @category models
+ * @since 0.2.0
+ */
+export interface CallOptions {
+  /** Ends the call: its connection is closed, and its promise rejects with the signal's reason. */
+  readonly signal?: AbortSignal | undefined
+}
+
+/**
+ * A stream of texts. Nothing is asked before somebody reads it, or asks for its response. Leaving the loop early ends it
+ * and closes the connection.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface ResilientStream extends AsyncIterable<string> {
+  /** The same stream as parts: texts, reasoning, tool calls, and a finish part. What was read as text is not in it. */
+  readonly parts: AsyncIterable<StreamPart>
+  /** The whole response with usage and ledger. Reads what nobody has read. */
+  readonly response: Promise<LlmResponse>
+}
+
+/**
+ * A client. One for the life of an application: what it has learnt about the providers lives in it.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface ResilientLlm extends AsyncDisposable {
+  /** Those that are asked, in order. */
+  readonly targets: ReadonlyArray<string>
+  /** Asks and waits for the whole answer. Rejects with a {@link ResilientLlmError}, or with the reason of the abort. */
+  readonly complete: (input: string | Input, options?: CallOptions) => Promise<LlmResponse>
+  /** Asks and streams the answer. */
+  readonly stream: (input: string | Input, options?: CallOptions) => ResilientStream
+  /** How the providers are doing. */
+  readonly status: () => Promise<Status>
+  /** Ends all calls, and closes all connections. */
+  readonly close: () => Promise<void>
+}
+
+/**
+ * Makes a client. Wrong options, or no key at all, throw a {@link ResilientLlmError} here.
+ *
+ * **Example** (Failures are plain errors)
+ *
+ * ```ts import.meta.vitest
+ * import { createResilientLlm, ResilientLlmError } from "effect-resilient-llm/promise"
+ *
+ * await using llm = createResilientLlm({
+ *   providers: { openai: { apiKey: "key", baseUrl: "http://127.0.0.1:9" } },
+ *   retry: false,
+ *   cache: false
+ * })
+ * let code: unknown
+ * try {
+ *   await llm.complete("What is AI?")
+ * } catch (error) {
+ *   if (error instanceof ResilientLlmError) code = [error.code, error.retryable]
+ * }
+ * code // => ["AllProvidersFailed", true]
+ * ```
+ *
+ * @category constructors
+ * @since 0.2.0
+ */
+export const createResilientLlm = (options: Options = {}): ResilientLlm => {
+  const { onEvent, providers = { openai: {}, anthropic: {}, gemini: {}, cohere: {} }, ...pipeline } = options
+  const connections = Scope.makeUnsafe()
+  return over(made(providers, Transport.make(connections)), pipeline, onEvent, Scope.close(connections, Exit.void))
+}
+
+/**
+ * A client over providers as values.
+ *
+ * @internal
+ */
+export const fromProviders = (
+  providers: ReadonlyArray<LlmProvider>,
+  pipeline: PipelineOptions,
+  onEvent?: (event: LlmEvent) => void
+): ResilientLlm => over(providers, pipeline, onEvent, Effect.void)
+
+const now = <A>(effect: Effect.Effect<A, unknown>): A => {
+  const exit = Effect.runSyncExit(effect)
+  if (Exit.isSuccess(exit)) return exit.value
+  throw thrown(exit.cause, undefined)
+}
+
+const refuse = (message: string): never => {
+  throw new ResilientLlmError(message, { code: "LlmConfigError" })
+}
+
+const made = (chosen: Vendors, http: HttpClient.HttpClient): ReadonlyArray<LlmProvider> => {
+  const found: Array<LlmProvider> = []
+  const missing: Array<string> = []
+  for (const [name, given] of Object.entries(chosen)) {
+    if (given === undefined) continue
+    const vendor = vendors.get(name)
+    if (vendor === undefined) {
+      return refuse(`There is no provider "${name}". Those there are: ${[...vendors.keys()].join(", ")}.`)
+    }
+    const { apiKey, ...options } = given as { readonly apiKey?: unknown }
+    // Vertex AI has tokens of its own, which its options bring.
+    const keyless = vendor.variables === undefined || "vertex" in options
+    const key = keyOf(vendor, apiKey)
+    if (key === undefined && !keyless) {
+      missing.push(vendor.variables.join(" or "))
+      continue
+    }
+    if (key !== undefined && typeof key !== "string") return refuse(`The apiKey of ${name} must be a text.`)
+    const secret = key === undefined ? undefined : Redacted.make(key)
+    found.push(now(Effect.provideService(vendor.make(options, secret), HttpClient.HttpClient, http)))
+  }
+  if (found.length > 0) return found
+  return refuse(
+    missing.length === 0
+      ? "No provider is named."
+      : `No provider has a key: set ${missing.join(", or ")} in the environment, or give an apiKey.`
+  )
+}
+
+const over = (
+  providers: ReadonlyArray<LlmProvider>,
+  pipeline: PipelineOptions,
+  onEvent: ((event: LlmEvent) => void) | undefined,
+  disconnect: Effect.Effect<void>
+): ResilientLlm => {
+  const scope = Scope.makeUnsafe()
+  const [first, ...others] = providers
+  if (first === undefined) return refuse("No provider is named.")
+  const observed = onEvent === undefined ? Layer.empty : LlmObserver.layer(() => Effect.succeed(onEvent))
+  const layer = Layer.provide(LlmClient.layerDynamic<PipelineOptions>([first, ...others], pipeline), observed)
+  const client: Client<LlmError> = now(
+    Effect.flatMap(Layer.buildWithScope(layer, scope), (context) => Effect.provideContext(LlmClient, context))
+  )
+
+  let closing: Promise<void> | undefined
+  // First the calls, then what they run on: a connection that breaks under a call would be a failure of the provider.
+  const close = (): Promise<void> =>
+    closing ??= Effect.runPromise(Effect.andThen(Scope.close(scope, Exit.void), disconnect))
+  const run = Run.make(() => closing !== undefined)
+
+  return {
+    targets: providers.map(({ id }) => id),
+    complete: (input, { signal } = {}) => run(client.complete(input), signal),
+    stream: (input, { signal } = {}) => {
+      const reader = new Reader(client.open(input), run, signal)
+      return {
+        [Symbol.asyncIterator]: () => textsOf(reader),
+        parts: { [Symbol.asyncIterator]: () => partsOf(reader) },
+        get response() {
+          return reader.response()
+        }
+      }
+    },
+    status: () => run(client.status, undefined),
+    close,
+    [Symbol.asyncDispose]: close
+  }
+}
+
+async function* partsOf(reader: Reader): AsyncGenerator<StreamPart, void> {
+  try {
+    for (let next = await reader.next(); next.done !== true; next = await reader.next()) yield next.value
+  } finally {
+    await reader.leave()
+  }
+}
+
+async function* textsOf(reader: Reader): AsyncGenerator<string, void> {
+  for await (const part of partsOf(reader)) {
+    if (part.type === "text-delta" && part.delta !== "") yield part.delta
+  }
+}
