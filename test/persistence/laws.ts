@@ -1,11 +1,28 @@
 // One test per law of the certification kit, for a store.
 import { describe, it } from "@effect/vitest"
+import { Effect } from "effect"
 import { StoreLaws } from "effect-resilient-llm/testing"
 
-export const keepsTheLaws = <E>(name: string, subject: StoreLaws.Subject<E>): void => {
+/** `make` gives an empty store each time. */
+export const keepsTheLaws = <E>(name: string, make: () => StoreLaws.Subject<E>): void => {
   describe(`${name}: the laws of a store`, () => {
+    const test = make().advance === undefined ? it.live : it.effect
     for (const law of StoreLaws.laws) {
-      if (StoreLaws.applies(law, subject)) it.effect(law.name, () => StoreLaws.check(law, subject))
+      if (StoreLaws.applies(law, make())) {
+        test(law.name, () => Effect.suspend(() => StoreLaws.check(law, make())))
+      }
     }
   })
+}
+
+/** A clock that a test moves, for stores that take the time as a parameter. */
+export const movable = () => {
+  let time = 1_700_000_000_000
+  return {
+    now: () => time,
+    advance: (millis: number) =>
+      Effect.sync(() => {
+        time += millis
+      })
+  }
 }

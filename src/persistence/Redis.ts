@@ -1,0 +1,270 @@
+/**
+ * State in Redis, for fleets: over the `Redis` service of `effect/persistence`, so with any client that provides it.
+ *
+ * Every operation is one script on one key, so Redis Cluster works as well. Time is the server's.
+ *
+ * @since 0.2.0
+ */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Client from "effect/persistence/Redis"
+import * as Queue from "effect/Queue"
+import * as Schedule from "effect/Schedule"
+import * as Scope from "effect/Scope"
+import { attempt, OptionsReader } from "../internal/options.ts"
+import type { LlmConfigError } from "../LlmError.ts"
+import * as Health from "./Health.ts"
+import { isTooLarge, ownName, readShared, type SharedOptions, sharedOptions } from "./internal/bounds.ts"
+import * as Scripts from "./internal/redisScripts.ts"
+import { type Acquired, type LeaseStore, type Operation, SharedStore, StoreError } from "./Store.ts"
+
+// -----------------------------------------------------------------------------
+// options
+// -----------------------------------------------------------------------------
+
+/**
+ * @category models
+ * @since 0.2.0
+ */
+export interface Options extends SharedOptions {}
+
+// -----------------------------------------------------------------------------
+// layers
+// -----------------------------------------------------------------------------
+
+/**
+ * Keeps records, leases and cached answers in Redis 7 or later, or what speaks like it.
+ *
+ * **Details**
+ *
+ * - Keys are `<prefix>:<kind>:<hash>`. What is in them expires by itself.
+ * - Redis can be down when the layer is built, and at any time after: no call fails for it (see `Health`).
+ * - A client must not wait for ever by itself: see {@link nodeOptions} and {@link background}.
+ *
+ * **Example** (With node-redis)
+ *
+ * ```ts
+ * import { NodeRedis } from "@effect/platform-node"
+ * import { Layer } from "effect"
+ * import * as Redis from "effect-resilient-llm/persistence/Redis"
+ *
+ * const client = Redis.background(NodeRedis.layer(Redis.nodeOptions("redis://localhost:6379")))
+ * const state = Redis.layer({ prefix: "my-app" }).pipe(Layer.provide(client))
+ * ```
+ *
+ * @category layers
+ * @since 0.2.0
+ */
+export const layer = (options?: Options): Layer.Layer<SharedStore, LlmConfigError, Client.Redis> =>
+  Layer.effectContext(Effect.map(make(options), ({ idempotency }) => Context.make(SharedStore, idempotency)))
+
+/**
+ * Builds a client in the background, again and again until it is connected: a layer whose building does not need Redis to
+ * be up. Until then every command fails at once. Closing waits a second at most for a client that hangs.
+ *
+ * @category layers
+ * @since 0.2.0
+ */
+export const background = <A, E>(client: Layer.Layer<Client.Redis | A, E>): Layer.Layer<Client.Redis> =>
+  Layer.effect(
+    Client.Redis,
+    Effect.gen(function*() {
+      const scope = yield* Effect.scope
+      let connected: Client.Redis["Service"] | undefined
+      const connect = Effect.flatMap(Scope.make(), (own) =>
+        Effect.onExit(
+          Effect.flatMap(Layer.buildWithScope(client, own), (context) => {
+            connected = Context.get(context, Client.Redis)
+            return Effect.never
+          }),
+          (exit) => {
+            connected = undefined
+            // A client waits for its commands before it closes, and a server that hangs does not answer them.
+            const closing = Effect.runForkWith(context)(Scope.close(own, exit))
+            return Effect.race(
+              Effect.callback<void>((resume) => {
+                closing.addObserver(() => resume(Effect.void))
+              }),
+              Effect.sleep("1 second")
+            )
+          }
+        ))
+      const context = yield* Effect.context()
+      yield* Effect.forkIn(
+        Effect.retry(connect, Schedule.min([Schedule.exponential(100), Schedule.spaced(2000)])),
+        scope
+      )
+      const use = <B>(
+        f: (redis: Client.Redis["Service"]) => Effect.Effect<B, Client.RedisError>
+      ): Effect.Effect<B, Client.RedisError> =>
+        Effect.suspend(() =>
+          connected === undefined ? Effect.fail(new Client.RedisError({ cause: "not connected yet" })) : f(connected)
+        )
+      const service: Client.Redis["Service"] = {
+        send: (command, ...args) => use((redis) => redis.send(command, ...args)),
+        eval: (script) => (...params) => use((redis) => redis.eval(script)(...params)),
+        reserve: Effect.suspend(() =>
+          connected === undefined
+            ? Effect.fail(new Client.RedisError({ cause: "not connected yet" }))
+            : connected.reserve
+        ),
+        subscribe: (channel) =>
+          Effect.suspend(() =>
+            connected === undefined
+              ? Effect.tap(Queue.unbounded<Client.RedisMessage, Client.RedisError>(), (queue) =>
+                Queue.fail(queue, new Client.RedisError({ cause: "not connected yet" })))
+              : connected.subscribe(channel)
+          )
+      }
+      return service
+    })
+  )
+
+/**
+ * Options of node-redis that do not wait for ever: what is written while Redis is away fails at once, a server that hangs
+ * is noticed after 5 seconds and connected anew until it answers, and an idle connection stays open.
+ *
+ * **Gotchas**
+ *
+ * By default node-redis keeps commands until Redis comes back, waits without end for one that hangs, gives up for good
+ * after a `socketTimeout`, and counts silence of its own as one.
+ *
+ * @category constructors
+ * @since 0.2.0
+ */
+export const nodeOptions = (url: string): NodeOptions => ({
+  url,
+  disableOfflineQueue: true,
+  pingInterval: 2000,
+  socket: {
+    connectTimeout: 2000,
+    socketTimeout: 5000,
+    reconnectStrategy: (retries) => Math.min(50 * 2 ** Math.min(retries, 6), 2000)
+  }
+})
+
+/**
+ * @category models
+ * @since 0.2.0
+ */
+export interface NodeOptions {
+  readonly url: string
+  readonly disableOfflineQueue: true
+  readonly pingInterval: number
+  readonly socket: {
+    readonly connectTimeout: number
+    readonly socketTimeout: number
+    readonly reconnectStrategy: (retries: number) => number
+  }
+}
+
+// -----------------------------------------------------------------------------
+// stores
+// -----------------------------------------------------------------------------
+
+/**
+ * What one Redis gives.
+ *
+ * @internal
+ */
+export interface Stores {
+  readonly idempotency: LeaseStore<string>
+  readonly cache: LeaseStore<string>
+  readonly health: Health.Health
+}
+
+/** @internal */
+export const make = (
+  options?: Options,
+  now?: () => number
+): Effect.Effect<Stores, LlmConfigError, Client.Redis | Scope.Scope> =>
+  Effect.gen(function*() {
+    const policy = yield* attempt(() => readShared(new OptionsReader("redis", options, sharedOptions)))
+    const redis = yield* Client.Redis
+    const health = Health.make({ name: "redis", ping: redis.send("PING"), scope: yield* Effect.scope })
+    const owner = yield* ownName
+    const records = (kind: string): LeaseStore<string> => ({
+      ...makeRecords(redis, policy, kind, owner, () => now === undefined ? "" : String(now())),
+      health
+    })
+    return { idempotency: records("i"), cache: records("c"), health }
+  })
+
+const makeRecords = (
+  redis: Client.Redis["Service"],
+  { maxValueBytes, prefix }: ReturnType<typeof readShared>,
+  kind: string,
+  owner: string,
+  now: () => string
+): LeaseStore<string> => {
+  const name = (key: string): string => `${prefix}:${kind}:${key}`
+  const run = {
+    get: redis.eval(Scripts.get),
+    set: redis.eval(Scripts.set),
+    remove: redis.eval(Scripts.remove),
+    acquire: redis.eval(Scripts.acquire),
+    renew: redis.eval(Scripts.renew),
+    complete: redis.eval(Scripts.complete),
+    release: redis.eval(Scripts.release)
+  }
+  const ask = <A, B>(
+    operation: Operation,
+    effect: () => Effect.Effect<A, unknown>,
+    use: (reply: A) => B
+  ): Effect.Effect<B, StoreError> =>
+    Effect.mapBoth(Effect.suspend(effect), { onSuccess: use, onFailure: () => new StoreError({ operation }) })
+  const refused = (operation: "set" | "complete", value: string): StoreError | undefined =>
+    isTooLarge(value, maxValueBytes) ? new StoreError({ operation, reason: "too-large" }) : undefined
+  const nothing = (): void => {}
+  return {
+    get: (key) =>
+      ask(
+        "get",
+        () => run.get(name(key), now()),
+        (reply) => reply === null ? undefined : { value: reply[0], age: Number(reply[1]) }
+      ),
+    set: (key, value, { ttl }) =>
+      refused("set", value) ??
+        ask("set", () => run.set(name(key), now(), value, Scripts.millis(ttl)), nothing),
+    remove: (key) => ask("remove", () => run.remove(name(key), now()), nothing),
+    acquire: (key, lease, { replacing, takeOver } = {}) =>
+      ask(
+        "acquire",
+        () =>
+          run.acquire(
+            name(key),
+            now(),
+            Scripts.millis(lease),
+            owner,
+            takeOver === true ? "1" : "0",
+            replacing === undefined ? "0" : "1",
+            replacing ?? ""
+          ),
+        (reply): Acquired<string> => {
+          switch (reply[0]) {
+            case "F":
+              return { _tag: "Found", value: reply[1], age: Number(reply[2]) }
+            case "H":
+              return { _tag: "Held", left: Number(reply[1]) }
+            case "A":
+              return { _tag: "Acquired", fence: Number(reply[1]) }
+          }
+        }
+      ),
+    renew: (key, fence, lease) =>
+      ask(
+        "renew",
+        () => run.renew(name(key), now(), String(fence), Scripts.millis(lease)),
+        (done) => Number(done) === 1
+      ),
+    complete: (key, fence, value, { ttl }) =>
+      refused("complete", value) ??
+        ask(
+          "complete",
+          () => run.complete(name(key), now(), String(fence), value, Scripts.millis(ttl)),
+          (done) => Number(done) === 1
+        ),
+    release: (key, fence) => ask("release", () => run.release(name(key), now(), String(fence)), nothing)
+  }
+}

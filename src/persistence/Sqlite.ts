@@ -1,0 +1,189 @@
+/**
+ * State in a file, through `node:sqlite`: for the processes of one machine, such as a batch program that must survive its
+ * own death, or workers beside each other. No dependency, no server. Needs Node.
+ *
+ * @since 0.2.0
+ */
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Schedule from "effect/Schedule"
+import type * as Scope from "effect/Scope"
+import type { DatabaseSync, StatementSync } from "node:sqlite"
+import { attempt, OptionsReader } from "../internal/options.ts"
+import { LlmConfigError } from "../LlmError.ts"
+import * as Health from "./Health.ts"
+import { ownName, readShared, type SharedOptions, sharedOptions } from "./internal/bounds.ts"
+import * as Records from "./internal/records.ts"
+import { type LeaseStore, SharedStore } from "./Store.ts"
+
+// -----------------------------------------------------------------------------
+// options
+// -----------------------------------------------------------------------------
+
+/**
+ * @category models
+ * @since 0.2.0
+ */
+export interface Options extends SharedOptions {
+  /** The file. It is made where there is none; its folder must exist. Not on a network drive. */
+  readonly filename: string
+  /**
+   * Must a record outlive the machine, not only the process? Then every write waits for the disk: half as many writes a
+   * second. Default `false`.
+   */
+  readonly durable?: boolean | undefined
+}
+
+// -----------------------------------------------------------------------------
+// layer
+// -----------------------------------------------------------------------------
+
+/**
+ * Keeps records, leases and cached answers in a file that several processes of one machine may share.
+ *
+ * **Details**
+ *
+ * - The file is in WAL mode; beside it are a `-wal` and a `-shm` file. Tables begin with `llm_`, so that the file can be
+ *   one that you have already.
+ * - Another process may be writing: then the write is tried again, without blocking the event loop.
+ * - What has expired is deleted in small steps, one in a hundred writes.
+ *
+ * Fails with `LlmConfigError` when the file cannot be opened, or was written by a later version of this library.
+ *
+ * **Example** (A repeated program does not pay twice)
+ *
+ * ```ts import.meta.vitest
+ * import { Effect } from "effect"
+ * import { Store } from "effect-resilient-llm/persistence"
+ * import * as Sqlite from "effect-resilient-llm/persistence/Sqlite"
+ *
+ * const program = Effect.gen(function*() {
+ *   const store = yield* Store.SharedStore
+ *   const acquired = yield* store.acquire("order-7", 15_000)
+ *   if (acquired._tag === "Acquired") {
+ *     yield* store.complete("order-7", acquired.fence, "paid", { ttl: 86_400_000 })
+ *   }
+ *   return (yield* store.acquire("order-7", 15_000))._tag
+ * })
+ *
+ * await Effect.runPromise(Effect.provide(program, Sqlite.layer({ filename: ":memory:" }))) // => "Found"
+ * ```
+ *
+ * @category layers
+ * @since 0.2.0
+ */
+export const layer = (options: Options): Layer.Layer<SharedStore, LlmConfigError> =>
+  Layer.effectContext(Effect.map(make(options), ({ idempotency }) => Context.make(SharedStore, idempotency)))
+
+/**
+ * What one file gives.
+ *
+ * @internal
+ */
+export interface Stores {
+  readonly idempotency: LeaseStore<string>
+  readonly cache: LeaseStore<string>
+  readonly health: Health.Health
+}
+
+/** @internal */
+export const make = (
+  options: Options,
+  now?: () => number
+): Effect.Effect<Stores, LlmConfigError, Scope.Scope> =>
+  Effect.gen(function*() {
+    const { filename, ...policy } = yield* attempt(() => {
+      const read = new OptionsReader("sqlite", options, ["filename", "durable", ...sharedOptions])
+      const filename: unknown = read.value("filename")
+      return {
+        filename: typeof filename === "string" && filename !== ""
+          ? filename
+          : read.fail("filename", "the name of a file", filename),
+        durable: read.boolean("durable", false),
+        ...readShared(read)
+      }
+    })
+    const scope = yield* Effect.scope
+    const sqlite = yield* Effect.promise(() => import("node:sqlite"))
+    const unusable = (rule: string) => new LlmConfigError({ path: "sqlite.filename", rule, kind: "a file that is not" })
+    const database = yield* Effect.acquireRelease(
+      Effect.try({
+        // No time-out of its own: it would block the event loop while it waits.
+        try: () => new sqlite.DatabaseSync(filename, { timeout: 0 }),
+        catch: () => unusable("a file that SQLite can open, in a folder that exists")
+      }),
+      (database) => Effect.sync(() => database.close())
+    )
+    const version = yield* Effect.mapError(
+      patiently(() => migrate(database, policy.durable), OPENING),
+      () => unusable("a file that SQLite can write")
+    )
+    if (version > Records.migrations.length) {
+      yield* Effect.fail(unusable("a file of this version of the library, or of one before it"))
+    }
+
+    const prepared = new Map<string, StatementSync>()
+    const statement = (text: string): StatementSync => {
+      let found = prepared.get(text)
+      if (found === undefined) prepared.set(text, found = database.prepare(text))
+      return found
+    }
+    const connection: Records.Connection = {
+      dialect: Records.sqlite,
+      query: (text, params) => patiently(() => statement(text).all(...params), BUSY),
+      behind: (effect) => Effect.asVoid(Effect.forkIn(Effect.ignoreCause(effect), scope)),
+      owner: yield* ownName,
+      ...policy,
+      now
+    }
+    const health = Health.make({
+      name: "sqlite",
+      ping: Effect.suspend(() => connection.query("select 1", [])),
+      scope
+    })
+    return {
+      idempotency: { ...Records.make(connection, "i"), health },
+      cache: { ...Records.make(connection, "c"), health },
+      health
+    }
+  })
+
+/** Milliseconds for which a file that is being written by others is tried again: by an operation, and at the start. */
+const BUSY = 1000
+const OPENING = 10_000
+
+const isBusy = (error: unknown): boolean => {
+  const code = (error as { readonly errcode?: number } | null)?.errcode
+  // The lower byte: 5 is BUSY, 6 is LOCKED.
+  return code !== undefined && [5, 6].includes(code & 0xff)
+}
+
+const patiently = <A>(use: () => A, millis: number): Effect.Effect<A, unknown> =>
+  Effect.retry(Effect.try({ try: use, catch: (error) => error }), {
+    while: isBusy,
+    schedule: Schedule.min([Schedule.exponential(1, 1.5), Schedule.spaced(20)]).pipe(
+      Schedule.jittered,
+      Schedule.upTo({ duration: millis })
+    )
+  })
+
+const migrate = (database: DatabaseSync, durable: boolean): number => {
+  database.exec(`pragma journal_mode = wal; pragma synchronous = ${durable ? "full" : "normal"}`)
+  database.exec("begin immediate")
+  try {
+    database.exec("create table if not exists llm_schema (version integer not null)")
+    const row = database.prepare("select max(version) as version from llm_schema").get()
+    const version = Number(row?.version ?? 0)
+    for (const [i, statements] of Records.migrations.entries()) {
+      if (i < version) continue
+      for (const text of statements) database.exec(text)
+      database.prepare("insert into llm_schema (version) values (?)").run(i + 1)
+    }
+    database.exec("commit")
+    return version
+  } catch (error) {
+    database.exec("rollback")
+    throw error
+  }
+}
