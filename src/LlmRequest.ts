@@ -12,6 +12,7 @@ import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { firstIssue, kindOf } from "./internal/issue.ts"
+import { NotJson, plain } from "./internal/json.ts"
 import { definitionOf, isTool, isToolkit } from "./internal/tools.ts"
 import { InvalidRequest } from "./LlmError.ts"
 
@@ -140,6 +141,10 @@ export interface Input extends Omit<OptionFields, "tools"> {
 /**
  * A checked request, as patterns and providers see it: plain JSON, the prompt as encoded messages, no undefined fields.
  *
+ * Parameters, results and schemas of tools are what JSON makes of them: a `Date` is its text, a `Map` is `{}`, and what
+ * has a `toJSON` is what that gives. What JSON cannot hold, and more than 1,000 levels or 250,000 values in one piece
+ * of data, is an {@link InvalidRequest}.
+ *
  * @category models
  * @since 0.1.0
  */
@@ -153,7 +158,7 @@ export type LlmRequest =
 const decodeOptions = Schema.decodeUnknownResult(Options, { onExcessProperty: "error" })
 const Messages = Schema.Array(Prompt.Message)
 const decodeMessages = Schema.decodeUnknownResult(Messages)
-const encodeMessages = Schema.encodeSync(Messages)
+const encodeMessages = Schema.encodeResult(Messages)
 
 const invalid = (path: string, rule: string, value: unknown): InvalidRequest =>
   new InvalidRequest({ path, rule, kind: kindOf(value) })
@@ -191,6 +196,17 @@ export const read = (input: string | Input): LlmRequest | InvalidRequest => {
   if (typeof input !== "object" || input === null) {
     return invalid("request", "a text or an object with a prompt", input)
   }
+  try {
+    return readObject(input)
+  } catch (error) {
+    // What the caller gave can do anything when it is read.
+    return error instanceof NotJson
+      ? new InvalidRequest(error)
+      : new InvalidRequest({ path: "request", rule: "plain data", kind: "an object that throws" })
+  }
+}
+
+const readObject = (input: Input): LlmRequest | InvalidRequest => {
   const { prompt, ...rest } = input
   const messages = readPrompt(prompt)
   if (messages instanceof InvalidRequest) return messages
@@ -202,12 +218,27 @@ export const read = (input: string | Input): LlmRequest | InvalidRequest => {
   const request: Record<string, unknown> = { prompt: messages }
   for (const [key, value] of Object.entries(options.success)) {
     if (value !== undefined) {
-      request[key] = key === "deadline"
-        ? Duration.fromInputUnsafe(value as Duration.Input)
-        : value
+      request[key] = key === "deadline" ? Duration.fromInputUnsafe(value as Duration.Input) : value
+    }
+  }
+  // Models answer in the order of a schema's fields, so that is kept.
+  const { responseFormat } = options.success
+  if (options.success.tools !== undefined) request["tools"] = options.success.tools.map(jsonTool)
+  if (responseFormat?.type === "json" && responseFormat.schema !== undefined) {
+    request["responseFormat"] = {
+      ...responseFormat,
+      schema: jsonAt("responseFormat.schema", responseFormat.schema, false)
     }
   }
   return request as LlmRequest
+}
+
+const jsonTool = (tool: ToolDefinition, i: number): ToolDefinition => {
+  const { parameters, provider } = tool
+  const json = { ...tool, parameters: jsonAt(`tools[${i}].parameters`, parameters, false) }
+  if (provider?.args === undefined) return json as ToolDefinition
+  const args = jsonAt(`tools[${i}].provider.args`, provider.args, false)
+  return { ...json, provider: { ...provider, args } } as ToolDefinition
 }
 
 // What is no tool of effect/ai stays as it is; the schema of the options says what is wrong with it.
@@ -264,6 +295,17 @@ export const toolResult = (
   content: [{ type: "tool-result", id: call.id, name: call.name, result, isFailure: options.isFailure ?? false }]
 })
 
+/** What JSON makes of a part of the request. */
+const jsonAt = (path: string, value: unknown, sorted: boolean): unknown => {
+  try {
+    return plain(value, sorted)
+  } catch (error) {
+    if (!(error instanceof NotJson)) throw error
+    const below = error.path === "" || error.path.startsWith("[") ? error.path : `.${error.path}`
+    throw new NotJson(path + below, error.rule, error.kind)
+  }
+}
+
 const noOptions = Object.freeze({})
 
 // As `canonicalMessages` would write it.
@@ -279,7 +321,7 @@ const readPrompt = (prompt: unknown): ReadonlyArray<Prompt.MessageEncoded> | Inv
   }
   if (Prompt.isPrompt(prompt)) {
     // An empty one is legal in `effect/ai`; whether a model has something to say to it, its provider decides.
-    return canonicalMessages(prompt.content)
+    return readMessages(prompt.content, canonicalMessages)
   }
   if (typeof prompt !== "object" || prompt === null || !(Symbol.iterator in prompt)) {
     return invalid("prompt", "a text, messages or a Prompt", prompt)
@@ -292,32 +334,67 @@ const readPrompt = (prompt: unknown): ReadonlyArray<Prompt.MessageEncoded> | Inv
       return invalid(`prompt[${i}].role`, `one of ${ROLES.join(", ")}`, role)
     }
   }
-  const decoded = decodeMessages(list)
-  if (Result.isFailure(decoded)) {
-    const issue = firstIssue(decoded.failure.issue, list)
-    return new InvalidRequest({ ...issue, path: `prompt${issue.path}` })
-  }
-  return canonicalMessages(decoded.success)
+  return readMessages(list, (messages) => Result.flatMap(decodeMessages(messages), canonicalMessages))
 }
 
-// Fields in a fixed order, so that equal prompts are equal texts.
-const canonicalMessages = (messages: ReadonlyArray<Prompt.Message>): ReadonlyArray<Prompt.MessageEncoded> =>
-  canonical(encodeMessages(messages).map(withoutBookkeeping)) as ReadonlyArray<Prompt.MessageEncoded>
+const readMessages = <A>(
+  messages: ReadonlyArray<A>,
+  decode: (messages: ReadonlyArray<A>) => Result.Result<ReadonlyArray<Prompt.MessageEncoded>, Schema.SchemaError>
+): ReadonlyArray<Prompt.MessageEncoded> | InvalidRequest => {
+  try {
+    const read = decode(messages)
+    if (Result.isSuccess(read)) return read.success
+    const issue = firstIssue(read.failure.issue, messages)
+    return new InvalidRequest({ ...issue, path: `prompt${issue.path}` })
+  } catch (error) {
+    if (error instanceof NotJson) throw error
+    // Provider options too deep for the schema, or something that throws when it is read: find out where.
+    jsonAt("prompt", messages, false)
+    throw error
+  }
+}
+
+// Objects with sorted keys, so that the order in which a caller wrote fields does not matter, and plain JSON in what
+// may be anything: parameters and results of tools.
+const canonicalMessages = (
+  messages: ReadonlyArray<Prompt.Message>
+): Result.Result<ReadonlyArray<Prompt.MessageEncoded>, Schema.SchemaError> =>
+  Result.map(encodeMessages(messages), (encoded) => encoded.map(canonicalMessage))
+
+const canonicalMessage = (message: Prompt.MessageEncoded, i: number): Prompt.MessageEncoded =>
+  sortedFields(message, `prompt[${i}]`, (key, value, path) =>
+    key === "content" && Array.isArray(value)
+      ? value.map((part, j) => sortedFields(part, `${path}[${j}]`, jsonField))
+      : jsonField(key, value, path)) as unknown as Prompt.MessageEncoded
+
+const jsonField = (key: string, value: unknown, path: string): unknown => {
+  if (key === "options") return jsonAt(path, withoutBookkeeping(value as Prompt.ProviderOptions), true)
+  // A tool that gives nothing gives `null`.
+  return jsonAt(path, value, true) ?? (key === "params" || key === "result" ? null : undefined)
+}
 
 // What `effect/ai` notes in a prompt for itself (a persisted chat gives every message a random id) is no part of the
 // question: it would make every turn another one.
-const withoutBookkeeping = (message: Prompt.MessageEncoded): unknown => {
-  const { content, ...rest } = withoutOwnOptions(message)
-  return { ...rest, content: typeof content === "string" ? content : content.map(withoutOwnOptions) }
-}
-
-const withoutOwnOptions = <A extends { readonly options?: Prompt.ProviderOptions | undefined }>(holder: A): A => {
-  const { options } = holder
-  if (options === undefined || !Object.keys(options).some(isBookkeeping)) return holder
-  return { ...holder, options: Object.fromEntries(Object.entries(options).filter(([key]) => !isBookkeeping(key))) }
-}
+const withoutBookkeeping = (options: Prompt.ProviderOptions): Prompt.ProviderOptions =>
+  Object.keys(options).some(isBookkeeping)
+    ? Object.fromEntries(Object.entries(options).filter(([key]) => !isBookkeeping(key)))
+    : options
 
 const isBookkeeping = (namespace: string): boolean => namespace.startsWith("effect/ai/")
+
+const sortedFields = (
+  fields: object,
+  path: string,
+  each: (key: string, value: unknown, path: string) => unknown
+): Record<string, unknown> => {
+  const sorted: Record<string, unknown> = {}
+  for (const key of Object.keys(fields).toSorted()) {
+    const value = (fields as Record<string, unknown>)[key]
+    const json = typeof value === "string" ? value : each(key, value, `${path}.${key}`)
+    if (json !== undefined) sorted[key] = json
+  }
+  return sorted
+}
 
 /**
  * The identity of a request: what affects the answer, plus the tenant. Two requests with the same identity ask the same
@@ -348,8 +425,8 @@ export const identity = (request: LlmRequest): string => {
   add(topP)
   add(stop)
   add(toolChoice)
-  add(tools && canonical(tools))
-  add(responseFormat && canonical(responseFormat))
+  add(tools && plain(tools, true))
+  add(responseFormat && plain(responseFormat, true))
   const text = fields === "" ? onlyText(prompt) : undefined
   return text === undefined || text.startsWith("[") ? `[1,${JSON.stringify(prompt)}${fields}]` : text
 }
@@ -360,13 +437,4 @@ const onlyText = (prompt: LlmRequest["prompt"]): string | undefined => {
       (message.options === noOptions || Object.keys(message.options ?? noOptions).length === 0)
     ? message.content
     : undefined
-}
-
-// Objects with sorted keys, so that the order in which a caller wrote fields does not matter.
-const canonical = (value: unknown): unknown => {
-  if (typeof value !== "object" || value === null) return value
-  if (Array.isArray(value)) return value.map(canonical)
-  const sorted: Record<string, unknown> = {}
-  for (const key of Object.keys(value).toSorted()) sorted[key] = canonical((value as Record<string, unknown>)[key])
-  return sorted
 }

@@ -31,12 +31,20 @@ export const kindOf = (value: unknown): string => {
   }
 }
 
-/** Renders `["targets", 0, "id"]` as `targets[0].id`. */
-export const renderPath = (path: ReadonlyArray<PropertyKey>): string =>
-  path.reduce<string>(
-    (out, key) => typeof key === "number" ? `${out}[${key}]` : out === "" ? String(key) : `${out}.${String(key)}`,
+// Names come from outside, too: what does not look like the name of a field could be anything.
+const nameOf = (key: string | symbol): string =>
+  typeof key === "string" && /^[A-Za-z_$][\w$-]{0,30}$/.test(key) ? key : "?"
+
+const MAX_STEPS = 16
+
+/** Renders `["targets", 0, "id"]` as `targets[0].id`, of a long path the start. */
+export const renderPath = (path: ReadonlyArray<PropertyKey>): string => {
+  const rendered = path.slice(0, MAX_STEPS).reduce<string>(
+    (out, key) => typeof key === "number" ? `${out}[${key}]` : out === "" ? nameOf(key) : `${out}.${nameOf(key)}`,
     ""
   )
+  return path.length > MAX_STEPS ? `${rendered}.…` : rendered
+}
 
 const at = (input: unknown, path: ReadonlyArray<PropertyKey>): unknown =>
   path.reduce<unknown>(

@@ -1,0 +1,110 @@
+// What JSON makes of a value, as plain data: that is what is sent, and what is compared.
+import { renderPath } from "./issue.ts"
+
+/** The most levels of arrays and objects inside each other. */
+export const MAX_DEPTH = 1000
+
+/** The most values in one piece of data: objects that share parts can be small in memory and endless as text. */
+export const MAX_VALUES = 250_000
+
+/** A value that JSON cannot hold. `path` leads to it from the value that was given; `""` is that value. */
+export class NotJson {
+  readonly path: string
+  readonly rule: string
+  readonly kind: string
+
+  constructor(path: string, rule: string, kind: string) {
+    this.path = path
+    this.rule = rule
+    this.kind = kind
+  }
+}
+
+/**
+ * A copy as `JSON.parse(JSON.stringify(value))` gives it, with the keys of objects in a fixed order if `sorted`.
+ * `undefined` for what JSON leaves out. Throws {@link NotJson} and nothing else.
+ */
+export const plain = (value: unknown, sorted: boolean): unknown => {
+  const walk = new Walk(sorted)
+  try {
+    return walk.value("", value, 0)
+  } catch (error) {
+    if (error instanceof NotJson) throw error
+    throw new NotJson(renderPath(walk.path), "JSON", "an object that throws")
+  }
+}
+
+// `Object(1)` is 1 in JSON.
+const boxed = /^\[object (?:Number|String|Boolean|BigInt)\]$/
+const unboxed = (value: object): unknown => {
+  const prototype: unknown = Object.getPrototypeOf(value)
+  return prototype !== Object.prototype && prototype !== Array.prototype &&
+      boxed.test(Object.prototype.toString.call(value))
+    ? value.valueOf()
+    : value
+}
+
+class Walk {
+  readonly path: Array<string | number> = []
+  private readonly sorted: boolean
+  private left = MAX_VALUES
+
+  constructor(sorted: boolean) {
+    this.sorted = sorted
+  }
+
+  value(key: string, given: unknown, depth: number): unknown {
+    let value = given
+    if (typeof value === "string") return value
+    if (typeof value === "object" && value !== null || typeof value === "function" || typeof value === "bigint") {
+      const { toJSON } = value as { readonly toJSON?: unknown }
+      if (typeof toJSON === "function") value = toJSON.call(value, key)
+    }
+    if (typeof value === "object" && value !== null) value = unboxed(value)
+    if (typeof value === "object" && value !== null) {
+      if (depth === MAX_DEPTH) throw new NotJson("", `at most ${MAX_DEPTH.toLocaleString("en")} levels deep`, "deeper")
+      return Array.isArray(value) ? this.list(value, depth + 1) : this.fields(value, depth + 1)
+    }
+    if (typeof value === "number") return Number.isFinite(value) ? value + 0 : null // no -0
+    if (typeof value === "bigint") throw new NotJson(renderPath(this.path), "JSON", "a bigint")
+    return typeof value === "function" || typeof value === "symbol" ? undefined : value
+  }
+
+  private list(values: ReadonlyArray<unknown>, depth: number): ReadonlyArray<unknown> {
+    const { length } = values
+    this.count(length)
+    const out: Array<unknown> = []
+    for (let i = 0; i < length; i++) {
+      this.path.push(i)
+      out.push(this.value(String(i), values[i], depth) ?? null)
+      this.path.pop()
+    }
+    return out
+  }
+
+  private fields(value: object, depth: number): object {
+    const keys = Object.keys(value)
+    this.count(keys.length)
+    if (this.sorted) keys.sort()
+    const out: Record<string, unknown> = {}
+    for (const key of keys) {
+      this.path.push(key)
+      const inner = this.value(key, (value as Record<string, unknown>)[key], depth)
+      this.path.pop()
+      if (inner !== undefined) put(out, key, inner)
+    }
+    return out
+  }
+
+  private count(values: number): void {
+    this.left -= values
+    if (this.left < 0) throw new NotJson("", `at most ${MAX_VALUES.toLocaleString("en")} values`, "more")
+  }
+}
+
+/** Sets an own property, whatever its name. */
+export const put = (fields: Record<string, unknown>, key: string, value: unknown): void => {
+  if (key === "__proto__") {
+    Object.defineProperty(fields, key, { configurable: true, enumerable: true, value, writable: true })
+  } else fields[key] = value
+}
