@@ -10,12 +10,21 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
+import * as SchemaGetter from "effect/SchemaGetter"
 import { type ErrorSummary, Ledger } from "./LlmEvent.ts"
 
 const ledger = Ledger.pipe(Schema.withConstructorDefault(Effect.succeed<Ledger>([])))
 const seconds = (duration: Duration.Duration): string => Duration.format(duration)
 const hint = (retryAfter: Duration.Duration | undefined): string =>
   retryAfter === undefined ? "" : ` Try again in ${seconds(retryAfter)}.`
+
+// Stays in the process: there is none in what the schema encodes, and what it decodes is left out.
+const detail = Schema.optionalKey(Schema.Unknown).pipe(
+  Schema.decodeTo(Schema.optionalKey(Schema.Redacted(Schema.String)), {
+    decode: SchemaGetter.omit(),
+    encode: SchemaGetter.omit()
+  })
+)
 
 /**
  * One limit a provider told us about in its response headers.
@@ -125,8 +134,8 @@ export class ProviderError extends Schema.TaggedError<ProviderError>("effect-res
     /** The provider's explicit `x-should-retry`; it overrides the table for *retry same target* only. */
     shouldRetry: Schema.optionalKey(Schema.Boolean),
     rateLimits: Schema.optionalKey(Schema.Array(RateLimitFact)),
-    /** The provider's own text, clipped. Redacted, because it can echo prompts and keys. */
-    detail: Schema.optionalKey(Schema.Redacted(Schema.String)),
+    /** The provider's own text, clipped. Redacted and never encoded, because it can echo prompts and keys. */
+    detail,
     /** True when the retry budget was empty and this failure was therefore final. */
     budgetExhausted: Schema.optionalKey(Schema.Boolean),
     ledger

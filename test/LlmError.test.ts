@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Redacted, Schema } from "effect"
+import { Cause, Duration, Effect, Exit, Formatter, Logger, Redacted, Schema, Tracer } from "effect"
 import { LlmError, type LlmEvent } from "effect-resilient-llm"
+import { inspect } from "node:util"
 
 const after = Duration.seconds(2)
 const retryAfter = Duration.millis(1500)
@@ -166,7 +167,8 @@ describe("every error", () => {
     const text = JSON.stringify(Schema.encodeUnknownSync(codec)(error))
     const back = Schema.decodeUnknownSync(codec)(JSON.parse(text))
     assert.strictEqual(back.constructor, error.constructor)
-    assert.deepStrictEqual(fields(back), fields(error))
+    const { detail: kept, ...told } = fields(error) as { readonly detail?: unknown }
+    assert.deepStrictEqual(fields(back), told, `without ${String(kept)}`)
     assert.strictEqual(back.message, error.message)
   })
 
@@ -176,9 +178,79 @@ describe("every error", () => {
     for (const [error] of errors) assert.strictEqual(error.name, `effect-resilient-llm/${error._tag}`)
   })
 
-  it("shows the provider's own text to nobody who did not ask for it", () => {
-    const [error] = errors[0]!
-    assert.notInclude(`${String(error)} ${error.message} ${JSON.stringify(error)}`, "what the user asked")
+  describe("shows the provider's own text to nobody who did not ask for it", () => {
+    const [error] = errors[0]! as readonly [LlmError.ProviderError, string]
+    const all = new LlmError.AllProvidersFailed({ targets: ["a"], errors: [error] })
+    const encoded: ReadonlyArray<readonly [string, LlmError.LlmError, Schema.Codec<LlmError.LlmError, unknown>]> = [
+      ["ProviderError", error, LlmError.ProviderError],
+      ["AllProvidersFailed", all, LlmError.AllProvidersFailed]
+    ]
+    for (const [name, value, schema] of encoded) {
+      const codecs = {
+        itself: schema,
+        json: Schema.toCodecJson(schema),
+        stringTree: Schema.toCodecStringTree(schema),
+        jsonString: Schema.fromJsonString(Schema.toCodecJson(schema)),
+        inCause: Schema.toCodecJson(Schema.Exit(Schema.Void, schema, Schema.Unknown))
+      }
+      for (const [kind, codec] of Object.entries(codecs)) {
+        it(`${name} encoded by its schema (${kind})`, () => {
+          const given = kind === "inCause" ? Exit.fail(value) : value
+          const out = Schema.encodeUnknownSync(codec)(given)
+          assert.notInclude(inspect(out, { depth: Infinity, showHidden: true }), "what the user asked")
+          assert.notInclude(JSON.stringify(out), "detail")
+          if (typeof out === "object" && out !== null && "detail" in out) assert.fail("detail")
+        })
+      }
+      it(`${name} printed`, () => {
+        const texts = [
+          String(value),
+          value.message,
+          value.stack,
+          JSON.stringify(value),
+          inspect(value, { depth: Infinity, showHidden: true }),
+          Formatter.format(value),
+          Formatter.formatJson(value),
+          Schema.toFormatter(schema)(value),
+          Cause.pretty(Cause.fail(value)),
+          inspect(Cause.fail(value), { depth: Infinity }),
+          JSON.stringify(LlmError.summary(value))
+        ]
+        assert.notInclude(texts.join("\n"), "what the user asked")
+      })
+
+      it.effect(`${name} logged and traced`, () =>
+        Effect.gen(function*() {
+          const out: Array<unknown> = []
+          const told = (...args: ReadonlyArray<unknown>) => out.push(inspect(args, { depth: Infinity }))
+          const loggers = [Logger.formatJson, Logger.formatLogFmt, Logger.formatStructured, Logger.formatSimple].map(
+            (format) => Logger.make((options) => told(format.log(options)))
+          )
+          const spans = Tracer.make({
+            span: (options) => {
+              const span = new Tracer.NativeSpan(options)
+              return Object.assign(span, { end: (at: bigint, exit: unknown) => told(at, exit, span.attributes) })
+            }
+          })
+          yield* Effect.logError("failed", value, Cause.fail(value)).pipe(
+            Effect.andThen(Effect.fail(value)),
+            Effect.withSpan("work"),
+            Effect.exit,
+            Effect.provideService(Tracer.Tracer, spans),
+            Effect.provide(Logger.layer(loggers))
+          )
+          assert.isAbove(out.length, 4)
+          assert.notInclude(out.join("\n"), "what the user asked")
+        }))
+    }
+
+    it("and what is decoded has none", () => {
+      const codec = Schema.toCodecJson(LlmError.ProviderError)
+      const told = { _tag: "ProviderError", provider: "p", reason: { _tag: "Server" }, ledger: [], detail: "secret" }
+      const decoded = Schema.decodeUnknownSync(codec)(told)
+      assert.isFalse("detail" in decoded)
+      assert.strictEqual(Redacted.value(error.detail!), "what the user asked")
+    })
   })
 
   it("refuses what is not an error when it is decoded", () => {
