@@ -6,7 +6,7 @@
 import type * as Prompt from "effect/ai/Prompt"
 import type * as Response from "effect/ai/Response"
 import * as Schema from "effect/Schema"
-import { RateLimitFact } from "./LlmError.ts"
+import { RateLimitFact, type Reason } from "./LlmError.ts"
 import type { Ledger } from "./LlmEvent.ts"
 
 /** @category models @since 0.1.0 */
@@ -288,25 +288,60 @@ export const isContent = (part: Part | StreamPart): boolean => {
   }
 }
 
+/** Does this part say something? White space and reasoning alone are no answer. */
+const isSaid = (part: Part | StreamPart): boolean => {
+  switch (part.type) {
+    case "text":
+      return part.text.trim() !== ""
+    case "text-delta":
+      return part.delta.trim() !== ""
+    case "reasoning":
+    case "reasoning-delta":
+      return false
+    default:
+      return isContent(part)
+  }
+}
+
 /**
- * May this answer be given again as a good one? Only if it is whole: it has content, it finished by itself, it is not
- * a refusal, and its tool calls have parameters that parsed.
+ * Why a whole answer cannot be used, if it cannot: it says nothing, or nothing but reasoning, although the model was not
+ * cut off; or the provider's policy kept it back.
+ *
+ * @internal
+ */
+export const unusable = (parts: ReadonlyArray<Part | StreamPart>): Reason | undefined => {
+  let reason: string | undefined
+  let content = false
+  for (const part of parts) {
+    if (isSaid(part)) return undefined
+    content ||= isContent(part)
+    if (part.type === "finish") reason = part.metadata?.["refusal"] === undefined ? part.reason : "content-filter"
+  }
+  if (reason === "length" || reason === "pause") return undefined
+  // What a filter left of an answer, its finish reason explains.
+  if (reason === "content-filter") return content ? undefined : { _tag: "ContentPolicy" }
+  return { _tag: "MalformedResponse", problem: content ? "the answer says nothing" : "the answer is empty" }
+}
+
+/**
+ * May this answer be given again as a good one? Only if it is whole: it says something beside its reasoning, it finished
+ * by itself, it is not a refusal, and its tool calls have parameters that parsed.
  *
  * @category guards
  * @since 0.1.0
  */
 export const isReplayable = (answer: Answer): boolean => {
   if (answer.cut === true) return false
-  let content = false
+  let said = false
   let finished = false
   for (const part of answer.parts) {
     if (part.type === "finish") {
       finished = (part.reason === "stop" || part.reason === "tool-calls") && part.metadata?.["refusal"] === undefined
     } else if (part.type === "tool-call" && typeof part.params === "string") {
       return false
-    } else if (isContent(part)) content = true
+    } else said ||= isSaid(part)
   }
-  return content && finished
+  return said && finished
 }
 
 /**

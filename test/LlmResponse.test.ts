@@ -57,6 +57,10 @@ it("only a whole answer may be replayed", () => {
     [finish("stop")],
     [text],
     [{ type: "text", text: "" }, finish("stop")],
+    // A5: reasoning or white space alone is never kept.
+    [{ type: "text", text: " \n" }, finish("stop")],
+    [{ type: "reasoning", text: "Hm" }, finish("stop")],
+    [{ type: "reasoning-start", id: "0" }, { type: "reasoning-delta", id: "0", delta: "Hm" }, finish("stop")],
     [text, finish("length")],
     [text, finish("content-filter")],
     [text, finish("error")],
@@ -65,6 +69,44 @@ it("only a whole answer may be replayed", () => {
   ]
   for (const parts of bad) assert.isFalse(LlmResponse.isReplayable(answer(parts)), JSON.stringify(parts))
   assert.isFalse(LlmResponse.isReplayable({ ...answer(good[0]), cut: true }))
+})
+
+it("A5: an answer of reasoning or white space alone cannot be used", () => {
+  const finish = (reason: "stop" | "length" | "content-filter" | "tool-calls" | "unknown", metadata?: object) =>
+    ({ type: "finish", reason, usage, ...metadata }) as LlmResponse.Part & LlmResponse.StreamPart
+  const thought = { type: "reasoning", text: "Hm" } as const
+  const blank = { type: "text", text: " \n\u00a0" } as const
+  const nothing = { _tag: "MalformedResponse", problem: "the answer says nothing" }
+  const empty = { _tag: "MalformedResponse", problem: "the answer is empty" }
+  const policy = { _tag: "ContentPolicy" }
+  const call = { type: "tool-call", id: "c", name: "t", params: {} } as const
+  const file = { type: "file", mediaType: "image/png", data: "AQID" } as const
+  const source = { type: "source", sourceType: "url", id: "s", url: "https://a.test/", title: "a" } as const
+  const rows: ReadonlyArray<readonly [LlmResponse.Answer["parts"], unknown]> = [
+    [[thought, finish("stop")], nothing],
+    [[blank, finish("stop")], nothing],
+    [[thought, blank, finish("stop")], nothing],
+    [[thought, finish("tool-calls")], nothing],
+    [[thought, finish("unknown")], nothing],
+    [
+      [{ type: "reasoning-delta", id: "0", delta: "Hm" }, { type: "text-delta", id: "1", delta: "\n" }, finish("stop")],
+      nothing
+    ],
+    [[finish("stop")], empty],
+    [[], empty],
+    [[thought, finish("length")], undefined],
+    [[blank, finish("length")], undefined],
+    [[thought, call, finish("stop")], undefined],
+    [[thought, file, finish("stop")], undefined],
+    [[thought, source, finish("stop")], undefined],
+    [[thought, { type: "text", text: " a" }, finish("stop")], undefined],
+    [[finish("content-filter")], policy],
+    [[finish("stop", { metadata: { refusal: "No." } })], policy],
+    [[thought, finish("content-filter")], undefined]
+  ]
+  for (const [parts, reason] of rows) {
+    assert.deepStrictEqual<unknown>(LlmResponse.unusable(parts), reason, JSON.stringify(parts))
+  }
 })
 
 it.effect.each(kinds)("an answer without content: %s", (kind) =>

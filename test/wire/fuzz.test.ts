@@ -4,10 +4,12 @@ import { assert, describe, it } from "@effect/vitest"
 import { TRUNCATED } from "effect-resilient-llm/LlmError"
 import { Anthropic, Cohere, Gemini, OpenAi, OpenAiCompatible } from "effect-resilient-llm/providers"
 import { Ollama } from "effect-resilient-llm/providers/Ollama"
+import * as ResponsePart from "effect/ai/Response"
 import * as Effect from "effect/Effect"
 import * as HttpClient from "effect/http/HttpClient"
+import * as Schema from "effect/Schema"
 import { apiKey, digest, hash, type Make, type Outcome, run, type Script, seeded, serve } from "../providers/support.ts"
-import { SECRET, type Specimen, specimens } from "./specimens.ts"
+import { protocols, SECRET, type Specimen, specimens } from "./specimens.ts"
 
 /** What only bodies that tell of a failure have in them. */
 const failing = /"(?:error|ERROR)"|event: error/
@@ -39,6 +41,41 @@ const must = (holds: boolean, problem: string): void => {
   if (!holds) assert.fail(problem)
 }
 
+/** Whether every field of a part has the type that its schema says. */
+const typed: ReadonlyMap<string, (part: unknown) => boolean> = new Map<string, (part: unknown) => boolean>([
+  ["text", Schema.is(Schema.toEncoded(ResponsePart.TextPart))],
+  ["text-start", Schema.is(Schema.toEncoded(ResponsePart.TextStartPart))],
+  ["text-delta", Schema.is(Schema.toEncoded(ResponsePart.TextDeltaPart))],
+  ["text-end", Schema.is(Schema.toEncoded(ResponsePart.TextEndPart))],
+  ["reasoning", Schema.is(Schema.toEncoded(ResponsePart.ReasoningPart))],
+  ["reasoning-start", Schema.is(Schema.toEncoded(ResponsePart.ReasoningStartPart))],
+  ["reasoning-delta", Schema.is(Schema.toEncoded(ResponsePart.ReasoningDeltaPart))],
+  ["reasoning-end", Schema.is(Schema.toEncoded(ResponsePart.ReasoningEndPart))],
+  ["tool-params-start", Schema.is(Schema.toEncoded(ResponsePart.ToolParamsStartPart))],
+  ["tool-params-delta", Schema.is(Schema.toEncoded(ResponsePart.ToolParamsDeltaPart))],
+  ["tool-params-end", Schema.is(Schema.toEncoded(ResponsePart.ToolParamsEndPart))],
+  [
+    "tool-call",
+    Schema.is(Schema.Struct({
+      type: Schema.Literal("tool-call"),
+      id: Schema.NonEmptyString,
+      name: Schema.NonEmptyString,
+      params: Schema.Json,
+      metadata: Schema.optionalKey(ResponsePart.ProviderMetadata)
+    }))
+  ],
+  [
+    "source",
+    Schema.is(Schema.Union([
+      Schema.toEncoded(ResponsePart.UrlSourcePart),
+      Schema.toEncoded(ResponsePart.DocumentSourcePart)
+    ]))
+  ],
+  ["file", Schema.is(Schema.toEncoded(ResponsePart.FilePart))],
+  ["response-metadata", Schema.is(Schema.toEncoded(ResponsePart.ResponseMetadataPart))],
+  ["finish", Schema.is(Schema.toEncoded(ResponsePart.FinishPart))]
+])
+
 /** Must hold for every outcome. */
 const checkOutcome = ({ error, parts }: Outcome, bytes: number): void => {
   // Ids of text and reasoning are ours; those of tools are the server's, which may repeat itself.
@@ -46,6 +83,7 @@ const checkOutcome = ({ error, parts }: Outcome, bytes: number): void => {
   let size = 0
   for (const [i, part] of parts.entries()) {
     size += JSON.stringify(part).length
+    must(typed.get(part.type)?.(part) === true, `a part of ${part.type} with a field of another type`)
     const [block, step] = /^(.*)-(start|delta|end)$/.exec(part.type)?.slice(1) ?? []
     if (block !== undefined && "id" in part) {
       const key = `${block} ${part.id}`
@@ -134,9 +172,27 @@ const bent = (bytes: Uint8Array<ArrayBuffer>, random: () => number): Uint8Array<
   return Uint8Array.of(...bytes.subarray(0, at), ...piece, ...bytes.subarray(at + (random() < 0.5 ? 0 : below(50))))
 }
 
-const oddities: ReadonlyArray<unknown> = [null, true, 0, -1, 1.5, 1e300, "", "odd", "0", [], [null], [[]], {}, {
-  a: []
-}]
+const oddities: ReadonlyArray<unknown> = [
+  null,
+  true,
+  0,
+  -1,
+  1.5,
+  1e300,
+  "",
+  "odd",
+  "0",
+  "constructor",
+  "__proto__",
+  "x".repeat(5000),
+  "\u0000\ud800",
+  [],
+  [null],
+  [[]],
+  {},
+  { a: [] },
+  { constructor: 1, toString: null }
+]
 
 /** One to three values inside the JSON of a body, or of an event of it, become something else. */
 const odd = (body: string, random: () => number): string => {
@@ -169,6 +225,31 @@ const mutations = function*(body: string, first: number, count: number) {
     const input = random() < 0.5 ? bent(bytes, random) : bytesOf(odd(body, random))
     yield [() => `bent with seed ${seed}`, input] as const
   }
+}
+
+/** A value of a body, or of a text of JSON inside it, becomes one of many levels. */
+const nested = (body: string, random: () => number, depth: number): string => {
+  const below = (n: number): number => Math.floor(random() * n)
+  const levels = random() < 0.5
+    ? "[".repeat(depth) + "]".repeat(depth)
+    : "{\"a\":".repeat(depth) + "1" + "}".repeat(depth)
+  const places = [...body.matchAll(/:(?:"(?:[^"\\]|\\.)*"|-?\d+|null|true|false)/g)]
+  const place = places[below(places.length)]
+  if (place === undefined) return levels
+  const value = random() < 0.5 ? levels : JSON.stringify(levels)
+  return `${body.slice(0, place.index)}:${value}${body.slice(place.index + place[0].length)}`
+}
+
+/** Events are left out, told twice, or change places. */
+const shuffled = (body: string, random: () => number): string => {
+  const below = (n: number): number => Math.floor(random() * n)
+  const separator = /\r?\n\r?\n/.exec(body)?.[0] ?? "\n"
+  const events = body.split(separator)
+  for (let i = 1 + below(3); i > 0; i--) {
+    const [event = ""] = random() < 0.6 ? events.splice(below(events.length), 1) : [events[below(events.length)]!]
+    if (random() < 0.7) events.splice(below(events.length + 1), 0, event)
+  }
+  return events.join(separator)
 }
 
 let total = 0
@@ -213,6 +294,50 @@ describe("decoding never throws", () => {
   }
 
   it("was enough", () => assert.isAtLeast(total, 10_000))
+})
+
+// -----------------------------------------------------------------------------
+// at random
+// -----------------------------------------------------------------------------
+
+// `npm run fuzz` looks at many more, and deeper.
+const thorough = process.env["MODE"] === "fuzz"
+const [runs, depth] = thorough ? [50_000, 50_000] : [2000, 5000]
+const seed = Number(process.env["FUZZ_SEED"] ?? Date.now() % 1_000_000_000)
+
+describe(`at random, with FUZZ_SEED=${seed}`, () => {
+  for (const [protocol, makes] of protocols) {
+    const known = specimens.filter(({ make }) => makes.includes(make))
+
+    it.live(`${protocol}: ${runs} bodies and streams`, () =>
+      Effect.gen(function*() {
+        const players = yield* Effect.forEach(known, player)
+        for (let i = 0; i < runs; i++) {
+          const random = seeded(seed + i)
+          const at = Math.floor(random() * known.length)
+          const { body, name } = known[at]!
+          const kind = random()
+          const input = kind < 0.03
+            ? bytesOf(nested(body, random, random() < 0.2 ? 990 : depth))
+            : kind < 0.3
+            ? bytesOf(shuffled(body, random))
+            : kind < 0.4
+            ? bytesOf(shuffled(odd(body, random), random))
+            : kind < 0.75
+            ? bytesOf(odd(body, random))
+            : bent(bytesOf(body), random)
+          yield* Effect.flatMap(
+            players[at]!(input),
+            (outcome) => Effect.sync(() => checkOutcome(outcome, input.length))
+          ).pipe(
+            Effect.timeoutOrElse({ duration: "30 seconds", orElse: () => Effect.die(new Error("hangs")) }),
+            Effect.catchDefect((defect) =>
+              Effect.die(new Error(`${name}, run ${i} of FUZZ_SEED=${seed}: ${String(defect)}`, { cause: defect }))
+            )
+          )
+        }
+      }), thorough ? 1_800_000 : 120_000)
+  }
 })
 
 // -----------------------------------------------------------------------------

@@ -196,3 +196,13 @@ export const specimens: ReadonlyArray<Specimen> = [
   })),
   ...brokenStreams.map(([name, make, body]) => ({ name: `error in a stream of ${name}`, make, streaming: true, body }))
 ]
+
+/** The makes of each protocol. */
+export const protocols: ReadonlyMap<string, ReadonlyArray<Make>> = new Map([
+  ["chat", [openAi, compatible]],
+  ["responses", [responses]],
+  ["messages", [anthropic]],
+  ["Cohere", [cohere]],
+  ["Gemini", [gemini]],
+  ["Ollama", [ollama]]
+])

@@ -474,14 +474,16 @@ export class Assembler {
 
   /** The protocol's terminal signal: only now are the tool calls known to be whole. */
   finish(reason: FinishReason, tokens: Tokens, metadata?: Metadata): void {
+    // First of all, because it may throw, and a broken answer has no calls.
+    const calls = this.tools.map(({ args, id, metadata, name }) => {
+      if (name !== undefined) return toolCallPart(this.exchange, id, name, args, reason, metadata)
+      if (reason === "length" || args.trim() === "") return undefined
+      throw malformed(this.exchange, WRONG_SHAPE)
+    })
     this.describe()
     this.close()
     for (const tool of this.tools) this.closeTool(tool)
-    for (const { args, id, metadata, name } of this.tools) {
-      if (name === undefined && reason !== "length" && args.trim() !== "") throw malformed(this.exchange, WRONG_SHAPE)
-      const call = name === undefined ? undefined : toolCallPart(this.exchange, id, name, args, reason, metadata)
-      if (call !== undefined) this.out.push(call)
-    }
+    for (const call of calls) if (call !== undefined) this.out.push(call)
     for (const source of this.sources.parts(this.said)) this.out.push(source)
     this.out.push(finishPart(reason, tokens, metadata))
     this.finished = true
