@@ -206,7 +206,7 @@ const takeContent = (message: Fields, take: Take): void => {
 
 /** Images that come in or beside the content; some servers give their address instead. */
 const imagesOf = ({ content, images }: Fields): ReadonlyArray<Response.FilePartEncoded | Cited & { type?: never }> => {
-  const inside = listOf(content).filter((item) => /image/.test(String(fieldsOf(item)["type"])))
+  const inside = listOf(content).filter((item) => textOf(fieldsOf(item)["type"])?.includes("image") === true)
   return [...inside, ...listOf(images)].flatMap((item): ReturnType<typeof imagesOf> => {
     const { b64_json, data, image_url, url } = fieldsOf(item)
     const given = typeof item === "string" ? item : fieldsOf(image_url)["url"] ?? image_url ?? url ?? b64_json ?? data
