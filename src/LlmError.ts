@@ -7,11 +7,16 @@
  *
  * @since 0.1.0
  */
+import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import * as SchemaGetter from "effect/SchemaGetter"
 import { type ErrorSummary, Ledger } from "./LlmEvent.ts"
+import * as Failure from "./providers/internal/failure.ts"
+import { isIdentifier, requestIdFrom } from "./providers/internal/headers.ts"
 
 const ledger = Ledger.pipe(Schema.withConstructorDefault(Effect.succeed<Ledger>([])))
 const seconds = (duration: Duration.Duration): string => Duration.format(duration)
@@ -54,13 +59,18 @@ export type RateLimitFact = typeof RateLimitFact.Type
  * | `Server` | the provider broke (5xx) |
  * | `Timeout` | the provider gave up waiting (408, 504) |
  * | `Conflict` | 409 |
- * | `Network` | no answer: refused, reset, unreachable. `sent: false` when the request provably never left |
+ * | `Network` | no answer. `sent: false` when the request provably never left; `kind` as below |
  * | `MalformedResponse` | an answer that breaks its protocol, is empty, or ends early |
  * | `Authentication`, `Permission`, `NotFound` | key, rights, model |
  * | `ContextLength`, `PayloadTooLarge` | too much input for this model or endpoint |
  * | `ContentPolicy` | refused by the provider's policy |
- * | `InvalidRequest` | the provider cannot read the request |
- * | `ClientClosed` | 499 |
+ * | `InvalidRequest` | the provider itself says that it cannot read the request |
+ * | `ClientClosed` | 499: something between saw the connection closed |
+ * | `Unknown` | a refusal that may be the way's: a proxy's page or status, a status that says nothing certain |
+ *
+ * Kinds of `Network`: `dns` no address, `connect` nobody accepted the connection, `tls` a certificate or handshake that
+ * cannot be trusted, `reset` the connection broke, `local` this machine has no socket or port left. Absent when the
+ * transport does not tell.
  *
  * @category models
  * @since 0.1.0
@@ -72,7 +82,10 @@ export const Reason = Schema.Union([
   Schema.TaggedStruct("Server", {}),
   Schema.TaggedStruct("Timeout", {}),
   Schema.TaggedStruct("Conflict", {}),
-  Schema.TaggedStruct("Network", { sent: Schema.Boolean }),
+  Schema.TaggedStruct("Network", {
+    sent: Schema.Boolean,
+    kind: Schema.optionalKey(Schema.Literals(["dns", "connect", "tls", "reset", "local"]))
+  }),
   Schema.TaggedStruct("MalformedResponse", { problem: Schema.String }),
   Schema.TaggedStruct("Authentication", {}),
   Schema.TaggedStruct("Permission", {}),
@@ -81,10 +94,13 @@ export const Reason = Schema.Union([
   Schema.TaggedStruct("PayloadTooLarge", {}),
   Schema.TaggedStruct("ContentPolicy", {}),
   Schema.TaggedStruct("InvalidRequest", {}),
-  Schema.TaggedStruct("ClientClosed", {})
+  Schema.TaggedStruct("ClientClosed", {}),
+  Schema.TaggedStruct("Unknown", {})
 ])
 /** @category models @since 0.1.0 */
 export type Reason = typeof Reason.Type
+
+type NetworkReason = Extract<Reason, { readonly _tag: "Network" }>
 
 const sentence: { readonly [K in Reason["_tag"]]: string } = {
   RateLimit: "limits the rate of requests",
@@ -102,7 +118,8 @@ const sentence: { readonly [K in Reason["_tag"]]: string } = {
   PayloadTooLarge: "cannot take a request of this size",
   ContentPolicy: "refused the content by its policy",
   InvalidRequest: "cannot read the request",
-  ClientClosed: "saw the connection closed by the client"
+  ClientClosed: "saw the connection closed by the client",
+  Unknown: "or something before it refused the request, for a reason it does not tell"
 }
 
 /**
@@ -112,6 +129,29 @@ const sentence: { readonly [K in Reason["_tag"]]: string } = {
  * @since 0.1.0
  */
 export const TRUNCATED = "the stream ended before its terminal event"
+
+/**
+ * A response that failed, as {@link ProviderError.fromHttp} takes it.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface HttpFailure {
+  /** The provider's identifier. */
+  readonly provider: string
+  readonly status: number
+  /** Names in any case; a `Headers` of the web will do. */
+  readonly headers?:
+    | Readonly<Record<string, string | undefined>>
+    | Iterable<readonly [name: string, value: string]>
+    | undefined
+  /** The text of the body, or what it means as JSON. The first 64 KiB are enough. */
+  readonly body?: unknown
+  /** Wall clock in milliseconds since 1970; that of the running fibre by default. */
+  readonly now?: number | undefined
+  /** Keys that were sent: what contains one is not published. */
+  readonly secrets?: ReadonlyArray<Redacted.Redacted> | undefined
+}
 
 /**
  * A provider, asked once, did not give a usable answer.
@@ -141,11 +181,92 @@ export class ProviderError extends Schema.TaggedError<ProviderError>("effect-res
     ledger
   }
 ) {
+  /**
+   * The failure that an HTTP response tells of, read as the built-in providers read theirs: codes and types that say by
+   * themselves what happened, then the status, then the vendors' known sentences.
+   *
+   * **Details**
+   *
+   * - `headers` give the delay (`retry-after` and its kin), the limits, the request id and `x-should-retry`.
+   * - A body under a success status counts as an error told in place of an answer; then the headers say nothing about
+   *   the delay.
+   * - A code or request id that holds one of the `secrets`, or is no identifier, is left out. The body's own words are
+   *   kept only as `detail`, redacted and clipped.
+   * - Moments are compared with the server's `date`, else with the clock of the running fibre.
+   *
+   * **Example** (A rate limit)
+   *
+   * ```ts import.meta.vitest
+   * import { Duration } from "effect"
+   * import { ProviderError } from "effect-resilient-llm/LlmError"
+   *
+   * const error = ProviderError.fromHttp({
+   *   provider: "in-house",
+   *   status: 429,
+   *   headers: { "Retry-After": "7", "X-Request-Id": "req_1" },
+   *   body: "{\"error\":{\"code\":\"rate_limit_exceeded\",\"message\":\"Slow down.\"}}"
+   * })
+   * error.reason._tag // => "RateLimit"
+   * error.code // => "rate_limit_exceeded"
+   * error.requestId // => "req_1"
+   * Duration.toSeconds(error.retryAfter ?? Duration.infinity) // => 7
+   * ```
+   *
+   * @since 0.2.0
+   */
+  static fromHttp(response: HttpFailure): ProviderError {
+    const { body, headers, now, provider, secrets, status } = response
+    return providerError(
+      provider,
+      Failure.ofHttp({
+        status,
+        headers: lowerCased(headers),
+        body,
+        now: now ?? wallClock(),
+        secrets: secrets?.map(Redacted.value)
+      })
+    )
+  }
+
   override get message(): string {
     const status = this.status === undefined ? "" : ` (HTTP ${this.status})`
     const problem = this.reason._tag === "MalformedResponse" ? `: ${this.reason.problem}` : ""
     return `${this.provider} ${sentence[this.reason._tag]}${status}${problem}.${hint(this.retryAfter)}`
   }
+}
+
+const lowerCased = (headers: HttpFailure["headers"]): Readonly<Record<string, string | undefined>> => {
+  const out: Record<string, string | undefined> = Object.create(null)
+  const entries = headers === undefined
+    ? []
+    : Symbol.iterator in headers
+    ? headers as Iterable<readonly [string, string]>
+    : Object.entries(headers)
+  for (const [name, value] of entries) out[name.toLowerCase()] = value
+  return out
+}
+
+const wallClock = (): number => {
+  const fiber = Fiber.getCurrent()
+  return (fiber === undefined ? Clock.Clock.defaultValue() : fiber.getRef(Clock.Clock)).currentTimeMillisUnsafe()
+}
+
+const maxDetail = 500
+
+/** @internal */
+export const providerError = (provider: string, facts: Failure.Facts): ProviderError => {
+  const { code, detail, rateLimits, reason, requestId, retryAfter, shouldRetry, status } = facts
+  return new ProviderError({
+    provider,
+    reason,
+    ...(status === undefined ? undefined : { status }),
+    ...(code === undefined ? undefined : { code }),
+    ...(requestId === undefined ? undefined : { requestId }),
+    ...(retryAfter === undefined ? undefined : { retryAfter: Duration.millis(retryAfter) }),
+    ...(shouldRetry === undefined ? undefined : { shouldRetry }),
+    ...(rateLimits === undefined || rateLimits.length === 0 ? undefined : { rateLimits }),
+    ...(detail === undefined || detail === "" ? undefined : { detail: Redacted.make(detail.slice(0, maxDetail)) })
+  })
 }
 
 /**
@@ -452,14 +573,13 @@ const refused = verdict("ignored", false, true, true) // a local refusal: not re
 const final = verdict("ignored", false, false, false)
 const finalFailure = verdict("failure", false, false, false)
 
-const byReason: { readonly [K in Reason["_tag"]]: Verdict } = {
+const byReason: { readonly [K in Exclude<Reason["_tag"], "Network">]: Verdict } = {
   RateLimit: transientIgnored,
   Quota: verdict("ignored", false, true, true, true),
   Overloaded: transient,
   Server: transient,
   Timeout: transient,
   Conflict: transientIgnored,
-  Network: transient,
   MalformedResponse: transient,
   Authentication: verdict("ignored", false, true, false, true),
   Permission: verdict("ignored", false, true, false, true),
@@ -468,8 +588,22 @@ const byReason: { readonly [K in Reason["_tag"]]: Verdict } = {
   PayloadTooLarge: verdict("ignored", false, "larger", false),
   ContentPolicy: final,
   InvalidRequest: final,
-  ClientClosed: final
+  ClientClosed: transientIgnored,
+  Unknown: verdict("ignored", false, true, true)
 }
+
+const byKind: { readonly [K in NonNullable<NetworkReason["kind"]>]: Verdict } = {
+  dns: transient,
+  connect: transient,
+  reset: transient,
+  // A certificate is as bad the next time.
+  tls: verdict("failure", false, true, true),
+  // Every target of this process is as far away.
+  local: verdict("ignored", true, false, true)
+}
+
+const ofReason = (reason: Reason): Verdict =>
+  reason._tag !== "Network" ? byReason[reason._tag] : reason.kind === undefined ? transient : byKind[reason.kind]
 
 const byTag: { readonly [K in Exclude<LlmError["_tag"] | "Shed", "ProviderError">]: Verdict } = {
   InvalidRequest: final,
@@ -495,6 +629,7 @@ const byTag: { readonly [K in Exclude<LlmError["_tag"] | "Shed", "ProviderError"
  * **Details**
  *
  * - `x-should-retry` overrides the table for *retry* only. HTTP 501 is never retried and says nothing about health.
+ * - A `Network` failure of kind `tls` is not retried; one of kind `local` is, but no other target is asked.
  * - An error that is not ours (the patterns work on any Effect) counts as a transient failure.
  * - {@link AllProvidersFailed} allows a stale answer when at least one of its errors does.
  *
@@ -505,7 +640,7 @@ export const classify = (error: unknown): Verdict => {
   const tagged = error as { readonly _tag?: unknown }
   if (typeof error !== "object" || error === null || typeof tagged._tag !== "string") return transient
   if (isProviderError(error)) {
-    const found = error.status === 501 ? final : byReason[error.reason._tag]
+    const found = error.status === 501 ? final : ofReason(error.reason)
     return error.shouldRetry === undefined || error.shouldRetry === found.retry
       ? found
       : { ...found, retry: error.shouldRetry }
@@ -568,8 +703,9 @@ export const summary = (error: unknown): ErrorSummary => {
       ? {
         reason: error.reason._tag,
         ...(error.status === undefined ? undefined : { status: error.status }),
-        ...(error.code === undefined ? undefined : { code: error.code }),
-        ...(error.requestId === undefined ? undefined : { requestId: error.requestId })
+        // A provider of the user's own may have copied them from anywhere.
+        ...(error.code === undefined || !isIdentifier(error.code) ? undefined : { code: error.code }),
+        ...(requestIdFrom(error.requestId) === undefined ? undefined : { requestId: error.requestId })
       }
       : error instanceof AttemptTimeout || error instanceof StreamInterrupted
       ? { reason: error.kind }

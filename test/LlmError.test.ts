@@ -122,7 +122,17 @@ const reasons: { readonly [K in LlmError.Reason["_tag"]]: Row } = {
   PayloadTooLarge: ["ignored", false, "larger", false, false],
   ContentPolicy: final,
   InvalidRequest: final,
-  ClientClosed: final
+  ClientClosed: transientButHealthy,
+  Unknown: ["ignored", false, true, false, true]
+}
+
+/** The same for the kinds of a `Network` failure. */
+const kinds: { readonly [K in NonNullable<Extract<LlmError.Reason, { readonly _tag: "Network" }>["kind"]>]: Row } = {
+  dns: transient,
+  connect: transient,
+  reset: transient,
+  tls: ["failure", false, true, false, true],
+  local: ["ignored", true, false, false, true]
 }
 
 const tags: {
@@ -304,6 +314,11 @@ describe("classify", () => {
     assert.deepStrictEqual(row(new LlmError.ProviderError({ provider: "p", reason: reason(tag) })), reasons[tag])
   })
 
+  it.each(Object.entries(kinds))("B14 a network failure of kind %s", (kind, expected) => {
+    const reason = { _tag: "Network", sent: false, kind: kind as keyof typeof kinds } as const
+    assert.deepStrictEqual(row(new LlmError.ProviderError({ provider: "p", reason })), expected)
+  })
+
   const ours = named.filter(([, error]) => Object.hasOwn(tags, error._tag))
   it.each(ours)("%s", (_, error) => {
     assert.deepStrictEqual(row(error), tags[error._tag as keyof typeof tags])
@@ -397,6 +412,16 @@ describe("summary", () => {
       requestId: "req-1",
       retryAfter: 1500
     }],
+    [
+      "of a provider's failure whose code and id are none",
+      new LlmError.ProviderError({
+        provider: "p",
+        reason: { _tag: "Server" },
+        code: "what the user asked",
+        requestId: "r".repeat(129)
+      }),
+      { tag: "ProviderError", reason: "Server" }
+    ],
     ["of a provider's failure", unauthorised, { tag: "ProviderError", reason: "Authentication" }],
     ["of a timer", new LlmError.AttemptTimeout({ kind: "idle", after }), { tag: "AttemptTimeout", reason: "idle" }],
     [

@@ -67,6 +67,7 @@ const reasons: Readonly<Record<string, string>> = {
   ContentPolicy: "content refused",
   InvalidRequest: "request not readable",
   ClientClosed: "closed by the client",
+  Unknown: "refused, no reason told",
   // timers
   attempt: "no answer in time",
   firstToken: "no first token in time",

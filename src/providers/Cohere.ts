@@ -58,7 +58,7 @@ const make = (options: Options): Effect.Effect<LlmProvider, LlmConfigError, Http
           ...(clientName === undefined ? undefined : { "x-client-name": clientName })
         },
         secretHeaders: common.secretHeaders,
-        statuses: { 498: "ContentPolicy" },
+        statuses: new Map([[498, "ContentPolicy"]]),
         reasoning: "cohere",
         protocol: protocol(common.id)
       }

@@ -68,7 +68,7 @@ export interface Options extends CommonOptions {
 const bearerOf = (reader: OptionsReader<Vertex>, id: string): Effect.Effect<string, ProviderError> => {
   const token: unknown = reader.value("accessToken")
   if (!Effect.isEffect(token)) return Effect.succeed(`Bearer ${secretOf(reader, "accessToken")}`)
-  const failure = (reason: Reason, code: string): ProviderError => providerError(id, reason, { code })
+  const failure = (reason: Reason, code: string): ProviderError => providerError(id, { reason, code })
   return (token as Effect.Effect<unknown, unknown>).pipe(
     Effect.mapError(() => failure({ _tag: "Network", sent: false }, "access_token_unavailable")),
     Effect.flatMap((value) => {

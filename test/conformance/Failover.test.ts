@@ -10,6 +10,7 @@ import {
   assertInterrupted,
   badRequest,
   breaker,
+  code,
   F,
   failing,
   find,
@@ -76,7 +77,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect.each<[string, ScriptedProvider.Step, string]>([
     ["400", badRequest, "InvalidRequest"],
-    ["422", failing(answered(422)), "InvalidRequest"],
+    ["422", failing(answered(422, {}, code("invalid_value"))), "InvalidRequest"],
     ["501", failing(answered(501)), "Server"],
     ["content policy", fail({ _tag: "ContentPolicy" }, { status: 400 }), "ContentPolicy"]
   ])(

@@ -74,7 +74,7 @@ describe("transport", () => {
           body: [streaming ? "data: {\"choices\":[{\"delta\":{\"content\":\"H\"}}]}\n\n" : "{\"choices\":"],
           after: "reset"
         }, streaming)
-        assert.deepStrictEqual(error?.reason, { _tag: "Network", sent: true })
+        assert.deepStrictEqual(error?.reason, { _tag: "Network", sent: true, kind: "reset" })
         assert.strictEqual(error?.requestId, "req_1")
         assert.strictEqual(error?.code, "ECONNRESET")
         assert.strictEqual(parts.length, streaming ? 3 : 0)
@@ -246,7 +246,7 @@ describe("transport", () => {
       const provider = yield* connect(openAi, transport)
       for (const streaming of [false, true]) {
         const { error } = yield* run(provider, streaming)
-        assert.deepStrictEqual(error?.reason, { _tag: "Network", sent: false })
+        assert.deepStrictEqual(error?.reason, { _tag: "Network", sent: false, kind: "connect" })
         assert.strictEqual(error?.code, "ECONNREFUSED")
         assert.isTrue(classify(error).retry)
       }

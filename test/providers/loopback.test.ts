@@ -129,7 +129,7 @@ for (const [name, client] of clients) {
         })
         const outcome = yield* run(yield* OpenAi.make({ apiKey, baseUrl: server.url }), true)
         assert.strictEqual(digest(outcome).text, "H")
-        assert.deepStrictEqual(outcome.error?.reason, { _tag: "Network", sent: true })
+        assert.deepStrictEqual(outcome.error?.reason, { _tag: "Network", sent: true, kind: "reset" })
       }).pipe(Effect.provide(client)))
 
     it.live("knows that a refused request was never sent, and that a reset one was", () =>
@@ -139,10 +139,10 @@ for (const [name, client] of clients) {
         const baseUrl = `http://127.0.0.1:${(tcp.address() as AddressInfo).port}`
         const provider = yield* OpenAi.make({ apiKey, baseUrl })
         const reset = yield* run(provider, false)
-        assert.deepStrictEqual(reset.error?.reason, { _tag: "Network", sent: true })
+        assert.deepStrictEqual(reset.error?.reason, { _tag: "Network", sent: true, kind: "reset" })
         yield* Effect.callback<void>((resume) => void tcp.close(() => resume(Effect.void)))
         const refused = yield* run(provider, false)
-        assert.deepStrictEqual(refused.error?.reason, { _tag: "Network", sent: false })
+        assert.deepStrictEqual(refused.error?.reason, { _tag: "Network", sent: false, kind: "connect" })
       }).pipe(Effect.provide(client)))
 
     it.live("a consumer that stops early closes the socket", () =>

@@ -403,7 +403,7 @@ describe("presets: answers", () => {
           { code: "invalid-argument", error: "Incorrect API key provided: te***ey." },
           "Authentication"
         ],
-        [perplexity({ apiKey }), 401, "<html><title>401</title></html>", "Authentication"],
+        [perplexity({ apiKey }), 401, "<html><title>401</title></html>", "Unknown"],
         [
           ollama({ defaultModel: "m" }),
           503,

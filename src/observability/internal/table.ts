@@ -205,6 +205,7 @@ export const errors: ReadonlySet<string> = new Set([
   "ContentPolicy",
   "InvalidRequest",
   "ClientClosed",
+  "Unknown",
   "StreamInterrupted",
   "AttemptTimeout",
   "DeadlineExceeded",

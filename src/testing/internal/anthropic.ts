@@ -152,7 +152,8 @@ const errors: { readonly [K in ErrorReason]: readonly [status: number, type: str
   PayloadTooLarge: [413, "request_too_large", "Request exceeds the maximum size"],
   ContentPolicy: [400, "invalid_request_error", "Output blocked by content filtering policy"],
   InvalidRequest: [400, "invalid_request_error", "messages: roles must alternate between \"user\" and \"assistant\""],
-  ClientClosed: [499, "invalid_request_error", "Client disconnected"]
+  ClientClosed: [499, "invalid_request_error", "Client disconnected"],
+  Unknown: [405, "invalid_request_error", "Method Not Allowed"]
 }
 
 const retried = new Set<ErrorReason>(["RateLimit", "Overloaded", "Server", "Timeout", "Conflict"])

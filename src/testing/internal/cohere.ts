@@ -133,7 +133,8 @@ const errors: { readonly [K in ErrorReason]: Row } = {
   PayloadTooLarge: [413, "the request is too large"],
   ContentPolicy: [498, "blocked input: please adjust the prompt, it may violate the usage policy"],
   InvalidRequest: [400, "invalid request: message must be at least 1 token long"],
-  ClientClosed: [499, "the request was cancelled by the client"]
+  ClientClosed: [499, "the request was cancelled by the client"],
+  Unknown: [405, "method not allowed"]
 }
 
 export const cohere: Dialect = {

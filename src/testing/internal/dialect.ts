@@ -1,4 +1,5 @@
 // What every wire format of the fault server has to know, and the answer all of them render.
+import * as Failure from "../../providers/internal/failure.ts"
 import type { AnswerOptions, ErrorReason } from "../FaultServer.ts"
 
 /** One event of a stream. `content` marks the deltas of text, reasoning and tool arguments: they count as chunks. */
@@ -98,37 +99,11 @@ export const fragments = (params: string): ReadonlyArray<string> => params.match
 export const event = (name: string, data: string): string => `event: ${name}\ndata: ${data}\n\n`
 export const dataOnly = (data: string): string => `data: ${data}\n\n`
 
+const contentPolicy = new Map([[498, "ContentPolicy"]] as const)
+
 /** What a vendor's HTTP status means when nothing else is said. */
-export const reasonOfStatus = (status: number): ErrorReason => {
-  switch (status) {
-    case 401:
-      return "Authentication"
-    case 402:
-      return "Quota"
-    case 403:
-      return "Permission"
-    case 404:
-      return "NotFound"
-    case 408:
-    case 504:
-      return "Timeout"
-    case 409:
-      return "Conflict"
-    case 413:
-      return "PayloadTooLarge"
-    case 429:
-      return "RateLimit"
-    case 498:
-      return "ContentPolicy"
-    case 499:
-      return "ClientClosed"
-    case 503:
-    case 529:
-      return "Overloaded"
-    default:
-      return status >= 500 ? "Server" : "InvalidRequest"
-  }
-}
+export const reasonOfStatus = (status: number): ErrorReason =>
+  Failure.reasonOfStatus(status, contentPolicy) ?? "Unknown"
 
 const BASE62 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 const HEX = "0123456789abcdef"

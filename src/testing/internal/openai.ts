@@ -162,7 +162,8 @@ const errors: { readonly [K in ErrorReason]: Row } = {
     "Unsupported parameter: 'stop' is not supported with this model.",
     "stop"
   ],
-  ClientClosed: [499, "invalid_request_error", null, "The client closed the connection."]
+  ClientClosed: [499, "invalid_request_error", null, "The client closed the connection."],
+  Unknown: [405, "invalid_request_error", null, "Not allowed here."]
 }
 
 export const openai: Dialect = {

@@ -43,16 +43,12 @@ const anthropic = (type: string, message: string, details?: unknown) => ({
 const cases: ReadonlyArray<Case> = [
   // the status alone
   ...([
-    [400, "InvalidRequest"],
-    [401, "Authentication"],
     [402, "Quota"],
-    [403, "Permission"],
     [404, "NotFound"],
     [408, "Timeout"],
     [409, "Conflict"],
     [413, "PayloadTooLarge"],
-    [418, "InvalidRequest"],
-    [422, "InvalidRequest"],
+    [418, "Unknown"],
     [429, "RateLimit"],
     [498, "Overloaded"],
     [499, "ClientClosed"],
@@ -72,6 +68,11 @@ const cases: ReadonlyArray<Case> = [
     [status, "[]", reason],
     [status, "{\"error\":", reason]
   ]),
+  // a status that blames the key, alone
+  [401, "", "Authentication"],
+  [403, "", "Permission"],
+  [401, "null", "Authentication"],
+  [403, "{\"error\":", "Permission"],
   // OpenAI and those who speak its protocol
   [429, openai("insufficient_quota", "insufficient_quota"), "Quota", "insufficient_quota"],
   [
@@ -221,7 +222,7 @@ describe("errors", () => {
   })
 
   it("lets a vendor give a status its own meaning", () => {
-    assert.strictEqual(http(498, "", {}, { 498: "ContentPolicy" }).reason._tag, "ContentPolicy")
+    assert.strictEqual(http(498, "", {}, new Map([[498, "ContentPolicy"]])).reason._tag, "ContentPolicy")
   })
 
   it("obeys x-should-retry for the retry of the same target only", () => {

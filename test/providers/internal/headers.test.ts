@@ -70,7 +70,7 @@ describe("headers", () => {
       [{ "retry-after-ms": "1500", "retry-after": "9" }, 1500],
       [{ "retry-after-ms": "0", "retry-after": "1" }, 1000],
       [{ "retry-after-ms": "-5", "retry-after": "1" }, 1000],
-      [{ "retry-after": "1.5" }, 1500],
+      [{ "retry-after": "1.5" }, undefined],
       [{ "retry-after": "0" }, 0],
       [{ "retry-after": "Thu, 01 Jan 2026 00:00:05 GMT" }, 5000],
       [{ "retry-after": "Thu, 01 Jan 2026 00:00:00 GMT" }, 0],
