@@ -14,11 +14,19 @@ import * as Fiber from "effect/Fiber"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import * as SchemaGetter from "effect/SchemaGetter"
-import { type ErrorSummary, Ledger } from "./LlmEvent.ts"
+import { type ErrorSummary, Ledger, type LedgerSchema } from "./LlmEvent.ts"
 import * as Failure from "./providers/internal/failure.ts"
 import { isIdentifier, requestIdFrom } from "./providers/internal/headers.ts"
 
-const ledger = Ledger.pipe(Schema.withConstructorDefault(Effect.succeed<Ledger>([])))
+/**
+ * The ledger of an error: empty until a call ends with it.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface LedgerField extends Schema.withConstructorDefault<LedgerSchema> {}
+
+const ledger: LedgerField = Ledger.pipe(Schema.withConstructorDefault(Effect.succeed<Ledger>([])))
 const seconds = (duration: Duration.Duration): string => Duration.format(duration)
 const hint = (retryAfter: Duration.Duration | undefined): string =>
   retryAfter === undefined ? "" : ` Try again in ${seconds(retryAfter)}.`
@@ -48,6 +56,29 @@ export const RateLimitFact = Schema.Struct({
 /** @category models @since 0.1.0 */
 export type RateLimitFact = typeof RateLimitFact.Type
 
+const reasonMembers = [
+  Schema.TaggedStruct("RateLimit", {}),
+  Schema.TaggedStruct("Quota", {}),
+  Schema.TaggedStruct("Overloaded", {}),
+  Schema.TaggedStruct("Server", {}),
+  Schema.TaggedStruct("Timeout", {}),
+  Schema.TaggedStruct("Conflict", {}),
+  Schema.TaggedStruct("Network", {
+    sent: Schema.Boolean,
+    kind: Schema.optionalKey(Schema.Literals(["dns", "connect", "tls", "reset", "local"]))
+  }),
+  Schema.TaggedStruct("MalformedResponse", { problem: Schema.String }),
+  Schema.TaggedStruct("Authentication", {}),
+  Schema.TaggedStruct("Permission", {}),
+  Schema.TaggedStruct("NotFound", {}),
+  Schema.TaggedStruct("ContextLength", {}),
+  Schema.TaggedStruct("PayloadTooLarge", {}),
+  Schema.TaggedStruct("ContentPolicy", {}),
+  Schema.TaggedStruct("InvalidRequest", {}),
+  Schema.TaggedStruct("ClientClosed", {}),
+  Schema.TaggedStruct("Unknown", {})
+] as const
+
 /**
  * Why a provider's answer is a failure.
  *
@@ -75,30 +106,17 @@ export type RateLimitFact = typeof RateLimitFact.Type
  * @category models
  * @since 0.1.0
  */
-export const Reason = Schema.Union([
-  Schema.TaggedStruct("RateLimit", {}),
-  Schema.TaggedStruct("Quota", {}),
-  Schema.TaggedStruct("Overloaded", {}),
-  Schema.TaggedStruct("Server", {}),
-  Schema.TaggedStruct("Timeout", {}),
-  Schema.TaggedStruct("Conflict", {}),
-  Schema.TaggedStruct("Network", {
-    sent: Schema.Boolean,
-    kind: Schema.optionalKey(Schema.Literals(["dns", "connect", "tls", "reset", "local"]))
-  }),
-  Schema.TaggedStruct("MalformedResponse", { problem: Schema.String }),
-  Schema.TaggedStruct("Authentication", {}),
-  Schema.TaggedStruct("Permission", {}),
-  Schema.TaggedStruct("NotFound", {}),
-  Schema.TaggedStruct("ContextLength", {}),
-  Schema.TaggedStruct("PayloadTooLarge", {}),
-  Schema.TaggedStruct("ContentPolicy", {}),
-  Schema.TaggedStruct("InvalidRequest", {}),
-  Schema.TaggedStruct("ClientClosed", {}),
-  Schema.TaggedStruct("Unknown", {})
-])
+export const Reason: ReasonSchema = Schema.Union(reasonMembers)
 /** @category models @since 0.1.0 */
 export type Reason = typeof Reason.Type
+
+/**
+ * The type of {@link Reason} by a name, which editors and declarations show instead of all its members.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface ReasonSchema extends Schema.Union<typeof reasonMembers> {}
 
 type NetworkReason = Extract<Reason, { readonly _tag: "Network" }>
 

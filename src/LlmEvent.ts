@@ -348,9 +348,17 @@ export type LlmEvent = typeof LlmEvent.Type
  * @category models
  * @since 0.1.0
  */
-export const Ledger = Schema.Array(LlmEvent)
+export const Ledger: LedgerSchema = Schema.Array(LlmEvent)
 /** @category models @since 0.1.0 */
 export type Ledger = typeof Ledger.Type
+
+/**
+ * The type of {@link Ledger} by a name, which editors and declarations show instead of all its events.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface LedgerSchema extends Schema.$Array<typeof LlmEvent> {}
 
 /**
  * Where events go: bounded, and free while nobody listens. A slow listener loses the oldest events, never the caller's

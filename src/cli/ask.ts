@@ -15,7 +15,7 @@ import type * as LlmRequest from "../LlmRequest.ts"
 import type { LlmResponse } from "../LlmResponse.ts"
 import { details, explain, Failed, render } from "./explain.ts"
 import * as Progress from "./progress.ts"
-import { duration, ledger } from "./render.ts"
+import { duration, json, ledger } from "./render.ts"
 import { type Device, type Devices, devices, printable } from "./terminal.ts"
 import { baseUrlVariable, choose, keyVariable, keyVariables, type MissingKey, type VendorId } from "./vendors.ts"
 
@@ -71,7 +71,7 @@ const fields = ({ finishReason, model, provider, source, target, text, usage }: 
   finishReason
 })
 
-const document = (value: unknown): string => `${JSON.stringify(value, undefined, 2)}\n`
+const document = (value: unknown): string => `${json(value)}\n`
 
 const requestOf = ({ deadline, model, prompt, system }: Options): Effect.Effect<LlmRequest.Input, never, Stdio.Stdio> =>
   Effect.map(prompt === "-" ? standardInput : Effect.succeed(prompt), (text) => ({

@@ -98,6 +98,22 @@ export const failure = ({ reason, status, tag }: ErrorSummary): string => {
 }
 
 // -----------------------------------------------------------------------------
+// JSON
+// -----------------------------------------------------------------------------
+
+// What a terminal obeys, or what hides or reorders what a reader sees: DEL and C1 controls, soft hyphens, marks and
+// overrides of direction, characters without width, and tags, which are half of a pair each.
+// oxlint-disable-next-line no-control-regex -- exactly these
+const unseen =
+  /[\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]|\udb40[\udc00-\udc7f]/g
+
+const escape = (text: string): string =>
+  Array.from({ length: text.length }, (_, i) => `\\u${text.charCodeAt(i).toString(16).padStart(4, "0")}`).join("")
+
+/** A JSON document that shows all it holds: what JSON itself leaves unescaped and nobody sees is escaped, too. */
+export const json = (value: unknown): string => JSON.stringify(value, undefined, 2).replace(unseen, escape)
+
+// -----------------------------------------------------------------------------
 // the ledger
 // -----------------------------------------------------------------------------
 

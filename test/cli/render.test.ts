@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import type { LlmEvent } from "effect-resilient-llm"
-import { colours, duration, failure, flow, ledger, plain, rows } from "effect-resilient-llm/cli/render"
+import { colours, duration, failure, flow, json, ledger, plain, rows } from "effect-resilient-llm/cli/render"
 import { withoutColours } from "./support.ts"
 
 type Event = LlmEvent.LlmEvent
@@ -265,5 +265,34 @@ describe("words", () => {
   it("colours an empty text with nothing", () => {
     assert.strictEqual(colours("bad", ""), "")
     assert.strictEqual(colours("normal", "text"), "text")
+  })
+})
+
+describe("json", () => {
+  const hidden = [
+    ...Array.from({ length: 0x21 }, (_, i) => 0x7f + i), // DEL and C1
+    0xad,
+    0x61c,
+    0x180e,
+    ...Array.from({ length: 5 }, (_, i) => 0x200b + i),
+    ...Array.from({ length: 7 }, (_, i) => 0x2028 + i),
+    ...Array.from({ length: 16 }, (_, i) => 0x2060 + i),
+    0xfeff,
+    0xfff9,
+    0xe0041
+  ].map((code) => String.fromCodePoint(code))
+
+  it("lets nothing through that steers a terminal or cannot be seen, and means the same", () => {
+    const value = { [`key${hidden.join("")}`]: `a${hidden.join("b")}c`, control: "\u001b[2J\u0000" }
+    const text = json(value)
+    for (const character of [...hidden, "\u001b", "\u0000"]) {
+      assert.notInclude(text, character, character.codePointAt(0)!.toString(16))
+    }
+    assert.deepStrictEqual(JSON.parse(text), value)
+  })
+
+  it("leaves what people read as it is", () => {
+    const text = "Grüezi, 你好, שלום, 😀 — “quoted”"
+    assert.strictEqual(json(text), JSON.stringify(text))
   })
 })

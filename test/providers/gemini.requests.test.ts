@@ -137,6 +137,7 @@ describe("Gemini's requests", () => {
       assert.strictEqual(request.method, "POST")
       assert.deepStrictEqual({ ...request.headers }, {
         accept: "text/event-stream",
+        "accept-encoding": "identity",
         "content-length": request.headers["content-length"],
         "content-type": "application/json",
         "idempotency-key": "key-1",

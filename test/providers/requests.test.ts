@@ -110,6 +110,7 @@ describe("requests", () => {
       assert.strictEqual(request.method, "POST")
       assert.deepStrictEqual({ ...request.headers }, {
         accept: "text/event-stream",
+        "accept-encoding": "identity",
         authorization: "Bearer test-key",
         "content-length": request.headers["content-length"],
         "content-type": "application/json",

@@ -15,6 +15,7 @@ export { type Statuses, type Tag, UNEXPECTED_STATUS } from "./failure.ts"
 
 export const EMPTY_BODY = "the body is empty"
 export const NOT_JSON = "the body is not JSON"
+export const NOT_DECODED = "the body is compressed in a way that cannot be read"
 export const EVENT_NOT_JSON = "an event of the stream is not JSON"
 export const WRONG_SHAPE = "the body does not have the shape of the protocol"
 export const NO_CHOICE = "the body holds no answer"

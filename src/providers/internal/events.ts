@@ -1,6 +1,6 @@
 // Reads the body of a streamed answer by what it is: events in frames, one JSON text, or an error that came without any
 // frame, whatever the headers call it.
-import { ProviderError, TRUNCATED } from "../../LlmError.ts"
+import { TRUNCATED } from "../../LlmError.ts"
 import * as LlmResponse from "../../LlmResponse.ts"
 import {
   EMPTY_BODY,
@@ -13,6 +13,7 @@ import {
   ONLY_KEEP_ALIVES,
   TOO_LARGE
 } from "./errors.ts"
+import { tellsFailure } from "./failure.ts"
 import type { Protocol, StreamDecoder } from "./http.ts"
 import { Nesting, parse, TOO_DEEP } from "./json.ts"
 import type { Assembler } from "./parts.ts"
@@ -24,6 +25,7 @@ export const decodeWhole = (protocol: Protocol, exchange: Exchange, text: string
   const body = parse(text)
   if (body === TOO_DEEP) throw malformed(exchange, NESTED)
   if (body === undefined) throw malformed(exchange, NOT_JSON)
+  if (tellsFailure(body)) throw ofEvent(exchange, body)
   return protocol.decode(body, exchange)
 }
 
@@ -53,6 +55,7 @@ const eventReader = (exchange: Exchange, decoder: StreamDecoder) => {
     if (data.trim() === "[DONE]") return decoder.marker?.()
     const value = json ?? parse(data)
     if (value === TOO_DEEP) throw malformed(exchange, NESTED)
+    if (tellsFailure(value)) throw ofEvent(exchange, value)
     if (value !== undefined && typeof value !== "string") return decoder.event(name, value)
     const text = value ?? data
     if (name === "error" || (!/^\s*(?:\{|\[\s*[{["])/.test(text) && saysError.test(text))) throw ofEvent(exchange, text)
@@ -105,12 +108,8 @@ export const bodyReader = (
     nesting?.feed(text)
     if (nesting?.isWhole !== true) return
     nesting = undefined
-    if (!body.includes("error")) return
-    try {
-      decodeWhole(protocol, exchange, body)
-    } catch (error) {
-      if (!(error instanceof ProviderError) || error.reason._tag !== "MalformedResponse") throw error
-    }
+    const value = parse(body)
+    if (tellsFailure(value)) throw ofEvent(exchange, value)
   }
 
   return {

@@ -21,9 +21,11 @@ import { notFollowing } from "../../internal/redirects.ts"
 import { ProviderError } from "../../LlmError.ts"
 import type { LlmProvider } from "../../LlmProvider.ts"
 import type { LlmRequest } from "../../LlmRequest.ts"
+import { bytesOf, isCoded, Undecodable } from "./encoding.ts"
 import {
   type Exchange,
   malformed,
+  NOT_DECODED,
   ofBody,
   ofResponse,
   ofTransport,
@@ -74,9 +76,12 @@ export interface Endpoint {
 }
 
 const maxErrorBytes = 65_536
+const errorLimit = "1 second"
 const drainLimit = "100 millis"
 const JSON_TYPE = "application/json"
 const isJson = /^\s*application\/(?:[\w.-]+\+)?json\b/i
+// Those that Effect keeps out of spans by itself.
+const keyHeaders = ["authorization", "x-api-key", "cookie"]
 const always = (): boolean => true
 const visibleAscii = /^[\x21-\x7e]{1,255}$/
 
@@ -90,15 +95,21 @@ const decoding = <A>(decode: () => A): Effect.Effect<A, ProviderError> =>
     }
   })
 
+/** What of a header's value is secret: behind the scheme, such as `Bearer`. */
+const secretsIn = (value: string | undefined): ReadonlyArray<string> =>
+  value === undefined ? [] : [value.slice(value.lastIndexOf(" ") + 1)]
+
 export const make = (endpoint: Endpoint): Effect.Effect<LlmProvider, never, HttpClient.HttpClient> =>
   Effect.map(HttpClient.HttpClient, (httpClient) => {
     const { authorization, id, maxBodyBytes, protocol, url } = endpoint
     // A scope owns the connection from the first byte on, so that an interruption between headers and body closes it.
     // It is closed only when the body was not read to its end: to abort what is over costs a stack trace per call.
     const client = HttpClient.withScope(notFollowing(httpClient))
+    const secrets = [...keyHeaders, ...endpoint.secretHeaders].flatMap((name) => secretsIn(endpoint.headers[name]))
+    // Not every client decodes what comes compressed.
     const templateOf = (accept: string): HttpClientRequest.HttpClientRequest =>
       HttpClientRequest.post(typeof url === "string" ? url : "", {
-        headers: { ...endpoint.headers, accept, "content-type": JSON_TYPE }
+        headers: { "accept-encoding": "identity", ...endpoint.headers, accept, "content-type": JSON_TYPE }
       })
     const forAnswers = templateOf(JSON_TYPE)
     const forStreams = templateOf("text/event-stream")
@@ -145,24 +156,29 @@ export const make = (endpoint: Endpoint): Effect.Effect<LlmProvider, never, Http
       scope: Scope.Scope
     ): Effect.Effect<readonly [HttpClientResponse, Exchange], ProviderError> =>
       Effect.flatMap(decoding(() => prepare(request, stream)), (prepared) => {
-        const sent = authorization === undefined ? send(prepared, scope) : Effect.flatMap(
-          authorization,
-          (value) => send(HttpClientRequest.setHeader(prepared, "authorization", value), scope)
-        )
-        return Effect.matchEffect(sent, {
-          onSuccess: answered,
-          // A client of the user's may turn statuses into errors.
-          onFailure: (error) =>
-            error instanceof ProviderError
-              ? Effect.fail(error)
-              : error.reason._tag === "StatusCodeError"
-              ? answered(error.reason.response)
-              : Effect.fail(ofTransport(id, error))
+        if (authorization === undefined) return exchanged(send(prepared, scope), secrets)
+        return Effect.flatMap(authorization, (value) => {
+          const sent = send(HttpClientRequest.setHeader(prepared, "authorization", value), scope)
+          return exchanged(sent, [...secrets, ...secretsIn(value)])
         })
       })
 
+    const exchanged = (
+      sent: Effect.Effect<HttpClientResponse, HttpClientError>,
+      secrets: ReadonlyArray<string>
+    ): Effect.Effect<readonly [HttpClientResponse, Exchange], ProviderError> =>
+      Effect.matchEffect(sent, {
+        onSuccess: (response) => answered(response, secrets),
+        // A client of the user's may turn statuses into errors.
+        onFailure: (error) =>
+          error.reason._tag === "StatusCodeError"
+            ? answered(error.reason.response, secrets)
+            : Effect.fail(ofTransport(id, error))
+      })
+
     const answered = (
-      response: HttpClientResponse
+      response: HttpClientResponse,
+      secrets: ReadonlyArray<string>
     ): Effect.Effect<readonly [HttpClientResponse, Exchange], ProviderError> =>
       Effect.withFiber((fiber) => {
         const { status } = response
@@ -172,7 +188,8 @@ export const make = (endpoint: Endpoint): Effect.Effect<LlmProvider, never, Http
           status,
           headers: response.headers,
           now: fiber.getRef(Clock.Clock).currentTimeMillisUnsafe(),
-          random: fiber.getRef(Random.Random)
+          random: fiber.getRef(Random.Random),
+          secrets
         }
         return status >= 200 && status <= 299
           ? Effect.succeed([response, exchange] as const)
@@ -221,11 +238,11 @@ export const make = (endpoint: Endpoint): Effect.Effect<LlmProvider, never, Http
 const readText = (
   response: HttpClientResponse,
   take: (text: string, bytes: number) => boolean
-): Effect.Effect<void, HttpClientError | "enough"> =>
+): Effect.Effect<void, HttpClientError | Undecodable | "enough"> =>
   Effect.suspend(() => {
     const decoder = new TextDecoder()
     let bytes = 0
-    const read = Stream.runForEachArray(response.stream, (chunks) => {
+    const read = Stream.runForEachArray(bytesOf(response), (chunks) => {
       for (const chunk of chunks) {
         bytes += chunk.byteLength
         if (!take(decoder.decode(chunk, { stream: true }), bytes)) return Effect.fail("enough" as const)
@@ -243,7 +260,7 @@ const readWhole = (
   Effect.suspend(() => {
     const { headers } = exchange
     // What announces its length cannot be longer, unless it is compressed.
-    if (Number(headers["content-length"]) <= maxBytes && headers["content-encoding"] === undefined) {
+    if (Number(headers["content-length"]) <= maxBytes && !isCoded(headers)) {
       return Effect.mapError(response.text, (error) => ofBody(exchange, error))
     }
     let body = ""
@@ -252,11 +269,14 @@ const readWhole = (
       return bytes <= maxBytes
     }).pipe(
       Effect.map(() => body),
-      Effect.mapError((error) => error === "enough" ? malformed(exchange, TOO_LARGE) : ofBody(exchange, error))
+      Effect.mapError((error) => error === "enough" ? malformed(exchange, TOO_LARGE) : ofBytes(exchange, error))
     )
   })
 
-/** The start of an error body. Its status counts even if the rest is too long or never comes. */
+const ofBytes = (exchange: Exchange, error: HttpClientError | Undecodable): ProviderError =>
+  error instanceof Undecodable ? malformed(exchange, NOT_DECODED) : ofBody(exchange, error)
+
+/** The start of an error body. Its status counts even if the rest is too long, unreadable, slow, or never comes. */
 const readPrefix = (response: HttpClientResponse): Effect.Effect<string> =>
   Effect.suspend(() => {
     let body = ""
@@ -265,6 +285,7 @@ const readPrefix = (response: HttpClientResponse): Effect.Effect<string> =>
       return bytes <= maxErrorBytes
     }).pipe(
       Effect.catch(() => Effect.void),
+      Effect.timeoutOption(errorLimit),
       Effect.map(() => body)
     )
   })
@@ -283,7 +304,7 @@ const events = (
   maxLength: number,
   body: { over: boolean }
 ): Stream.Stream<Response.StreamPartEncoded, ProviderError> =>
-  Stream.transformPull(response.stream, (pull, scope) =>
+  Stream.transformPull(bytesOf(response), (pull, scope) =>
     Effect.suspend(() => {
       const assembler = new Assembler(exchange, maxLength)
       const reader = bodyReader(
@@ -332,7 +353,7 @@ const events = (
             guarded(() => feed(chunks))
             return take() ?? next
           },
-          onFailure: (cause) => Effect.failCause(Cause.map(cause, (error) => ofBody(exchange, error))),
+          onFailure: (cause) => Effect.failCause(Cause.map(cause, (error) => ofBytes(exchange, error))),
           onDone: (): Pull.Pull<Parts, ProviderError> => {
             guarded(finish) // ends with the terminal event or a failure
             return take() ?? next
