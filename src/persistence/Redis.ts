@@ -14,8 +14,10 @@ import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import { attempt, OptionsReader } from "../internal/options.ts"
 import type { LlmConfigError } from "../LlmError.ts"
+import { type LimitStore, RateLimiterStore, type Reserved } from "../resilience/RateLimiter.ts"
 import * as Health from "./Health.ts"
 import { isTooLarge, ownName, readShared, type SharedOptions, sharedOptions } from "./internal/bounds.ts"
+import * as Limits from "./internal/redisLimits.ts"
 import * as Scripts from "./internal/redisScripts.ts"
 import { type Acquired, type LeaseStore, type Operation, SharedStore, StoreError } from "./Store.ts"
 
@@ -34,7 +36,7 @@ export interface Options extends SharedOptions {}
 // -----------------------------------------------------------------------------
 
 /**
- * Keeps records, leases and cached answers in Redis 7 or later, or what speaks like it.
+ * Keeps records, leases, cached answers and limits in Redis 7 or later, or what speaks like it.
  *
  * **Details**
  *
@@ -57,7 +59,7 @@ export interface Options extends SharedOptions {}
  * @since 0.2.0
  */
 export const layer = (options?: Options): Layer.Layer<SharedStore, LlmConfigError, Client.Redis> =>
-  Layer.effectContext(Effect.map(make(options), ({ idempotency }) => Context.make(SharedStore, idempotency)))
+  Layer.effectContext(Effect.map(make(options), provided))
 
 /**
  * Builds a client in the background, again and again until it is connected: a layer whose building does not need Redis to
@@ -171,8 +173,12 @@ export interface NodeOptions {
 export interface Stores {
   readonly idempotency: LeaseStore<string>
   readonly cache: LeaseStore<string>
+  readonly limits: LimitStore
   readonly health: Health.Health
 }
+
+const provided = ({ idempotency, limits }: Stores): Context.Context<SharedStore> =>
+  Context.make(SharedStore, idempotency).pipe(Context.add(RateLimiterStore, limits))
 
 /** @internal */
 export const make = (
@@ -184,12 +190,54 @@ export const make = (
     const redis = yield* Client.Redis
     const health = Health.make({ name: "redis", ping: redis.send("PING"), scope: yield* Effect.scope })
     const owner = yield* ownName
+    const time = (): string => now === undefined ? "" : String(now())
     const records = (kind: string): LeaseStore<string> => ({
-      ...makeRecords(redis, policy, kind, owner, () => now === undefined ? "" : String(now())),
+      ...makeRecords(redis, policy, kind, owner, time),
       health
     })
-    return { idempotency: records("i"), cache: records("c"), health }
+    const limits = { ...makeLimits(redis, policy.prefix, time), health }
+    return { idempotency: records("i"), cache: records("c"), limits, health }
   })
+
+const asked = <A, B>(
+  operation: Operation,
+  effect: () => Effect.Effect<A, unknown>,
+  use: (reply: A) => B
+): Effect.Effect<B, StoreError> =>
+  Effect.mapBoth(Effect.suspend(effect), { onSuccess: use, onFailure: () => new StoreError({ operation }) })
+
+const nothing = (): void => {}
+
+const makeLimits = (redis: Client.Redis["Service"], prefix: string, now: () => string): LimitStore => {
+  const name = (key: string): string => `${prefix}:l:${key}`
+  const run = {
+    reserve: redis.eval(Limits.reserve),
+    settle: redis.eval(Limits.settle),
+    snapshot: redis.eval(Limits.snapshot)
+  }
+  return {
+    reserve: (request) =>
+      asked(
+        "reserve",
+        () => run.reserve(name(request.key), now(), request),
+        ([granted, wait, extra, binding, instances, ...levels]): Reserved => {
+          const known = {
+            levels: levels.map(Number),
+            instances: Number(instances) < 0 ? undefined : Number(instances)
+          }
+          return Number(granted) === 1
+            ? { _tag: "Granted", wait: Number(wait), extra: Number(extra), ...known }
+            : { _tag: "Refused", retryAfter: Number(wait), binding: Number(binding), ...known }
+        }
+      ),
+    settle: (change) => asked("settle", () => run.settle(name(change.key), now(), change), nothing),
+    snapshot: (key, limits) =>
+      asked("snapshot", () => run.snapshot(name(key), now(), limits), (reply) => ({
+        levels: limits.map((_, i) => Number(reply[2 * i])),
+        blockedFor: limits.map((_, i) => Number(reply[2 * i + 1]))
+      }))
+  }
+}
 
 const makeRecords = (
   redis: Client.Redis["Service"],
@@ -208,28 +256,21 @@ const makeRecords = (
     complete: redis.eval(Scripts.complete),
     release: redis.eval(Scripts.release)
   }
-  const ask = <A, B>(
-    operation: Operation,
-    effect: () => Effect.Effect<A, unknown>,
-    use: (reply: A) => B
-  ): Effect.Effect<B, StoreError> =>
-    Effect.mapBoth(Effect.suspend(effect), { onSuccess: use, onFailure: () => new StoreError({ operation }) })
   const refused = (operation: "set" | "complete", value: string): StoreError | undefined =>
     isTooLarge(value, maxValueBytes) ? new StoreError({ operation, reason: "too-large" }) : undefined
-  const nothing = (): void => {}
   return {
     get: (key) =>
-      ask(
+      asked(
         "get",
         () => run.get(name(key), now()),
         (reply) => reply === null ? undefined : { value: reply[0], age: Number(reply[1]) }
       ),
     set: (key, value, { ttl }) =>
       refused("set", value) ??
-        ask("set", () => run.set(name(key), now(), value, Scripts.millis(ttl)), nothing),
-    remove: (key) => ask("remove", () => run.remove(name(key), now()), nothing),
+        asked("set", () => run.set(name(key), now(), value, Scripts.millis(ttl)), nothing),
+    remove: (key) => asked("remove", () => run.remove(name(key), now()), nothing),
     acquire: (key, lease, { replacing, takeOver } = {}) =>
-      ask(
+      asked(
         "acquire",
         () =>
           run.acquire(
@@ -253,18 +294,18 @@ const makeRecords = (
         }
       ),
     renew: (key, fence, lease) =>
-      ask(
+      asked(
         "renew",
         () => run.renew(name(key), now(), String(fence), Scripts.millis(lease)),
         (done) => Number(done) === 1
       ),
     complete: (key, fence, value, { ttl }) =>
       refused("complete", value) ??
-        ask(
+        asked(
           "complete",
           () => run.complete(name(key), now(), String(fence), value, Scripts.millis(ttl)),
           (done) => Number(done) === 1
         ),
-    release: (key, fence) => ask("release", () => run.release(name(key), now(), String(fence)), nothing)
+    release: (key, fence) => asked("release", () => run.release(name(key), now(), String(fence)), nothing)
   }
 }

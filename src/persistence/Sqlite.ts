@@ -8,14 +8,17 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schedule from "effect/Schedule"
+import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type { DatabaseSync, StatementSync } from "node:sqlite"
 import { attempt, OptionsReader } from "../internal/options.ts"
 import { LlmConfigError } from "../LlmError.ts"
+import * as Buckets from "../resilience/internal/buckets.ts"
+import { type LimitStore, RateLimiterStore, type StoreLimit } from "../resilience/RateLimiter.ts"
 import * as Health from "./Health.ts"
 import { ownName, readShared, type SharedOptions, sharedOptions } from "./internal/bounds.ts"
 import * as Records from "./internal/records.ts"
-import { type LeaseStore, SharedStore } from "./Store.ts"
+import { type LeaseStore, SharedStore, StoreError } from "./Store.ts"
 
 // -----------------------------------------------------------------------------
 // options
@@ -40,7 +43,7 @@ export interface Options extends SharedOptions {
 // -----------------------------------------------------------------------------
 
 /**
- * Keeps records, leases and cached answers in a file that several processes of one machine may share.
+ * Keeps records, leases, cached answers and limits in a file that several processes of one machine may share.
  *
  * **Details**
  *
@@ -74,7 +77,7 @@ export interface Options extends SharedOptions {
  * @since 0.2.0
  */
 export const layer = (options: Options): Layer.Layer<SharedStore, LlmConfigError> =>
-  Layer.effectContext(Effect.map(make(options), ({ idempotency }) => Context.make(SharedStore, idempotency)))
+  Layer.effectContext(Effect.map(make(options), provided))
 
 /**
  * What one file gives.
@@ -84,8 +87,12 @@ export const layer = (options: Options): Layer.Layer<SharedStore, LlmConfigError
 export interface Stores {
   readonly idempotency: LeaseStore<string>
   readonly cache: LeaseStore<string>
+  readonly limits: LimitStore
   readonly health: Health.Health
 }
+
+const provided = ({ idempotency, limits }: Stores): Context.Context<SharedStore> =>
+  Context.make(SharedStore, idempotency).pipe(Context.add(RateLimiterStore, limits))
 
 /** @internal */
 export const make = (
@@ -119,7 +126,7 @@ export const make = (
       patiently(() => migrate(database, policy.durable), OPENING),
       () => unusable("a file that SQLite can write")
     )
-    if (version > Records.migrations.length) {
+    if (version > migrations.length) {
       yield* Effect.fail(unusable("a file of this version of the library, or of one before it"))
     }
 
@@ -145,6 +152,7 @@ export const make = (
     return {
       idempotency: { ...Records.make(connection, "i"), health },
       cache: { ...Records.make(connection, "c"), health },
+      limits: { ...makeLimits(database, statement, policy.prefix, now), health },
       health
     }
   })
@@ -168,6 +176,14 @@ const patiently = <A>(use: () => A, millis: number): Effect.Effect<A, unknown> =
     )
   })
 
+const migrations = [...Records.migrations, [
+  `create table if not exists llm_limits (
+    key text not null primary key,
+    state text not null,
+    expires_at double precision not null
+  )`
+]]
+
 const migrate = (database: DatabaseSync, durable: boolean): number => {
   database.exec(`pragma journal_mode = wal; pragma synchronous = ${durable ? "full" : "normal"}`)
   database.exec("begin immediate")
@@ -175,7 +191,7 @@ const migrate = (database: DatabaseSync, durable: boolean): number => {
     database.exec("create table if not exists llm_schema (version integer not null)")
     const row = database.prepare("select max(version) as version from llm_schema").get()
     const version = Number(row?.version ?? 0)
-    for (const [i, statements] of Records.migrations.entries()) {
+    for (const [i, statements] of migrations.entries()) {
       if (i < version) continue
       for (const text of statements) database.exec(text)
       database.prepare("insert into llm_schema (version) values (?)").run(i + 1)
@@ -185,5 +201,87 @@ const migrate = (database: DatabaseSync, durable: boolean): number => {
   } catch (error) {
     database.exec("rollback")
     throw error
+  }
+}
+
+// -----------------------------------------------------------------------------
+// limits
+// -----------------------------------------------------------------------------
+
+const NumberList = Schema.Array(Schema.Tuple([Schema.String, Schema.Number]))
+const StoredState = Schema.fromJsonString(Schema.Struct({
+  at: Schema.Number,
+  told: Schema.Number,
+  levels: NumberList,
+  blocked: NumberList,
+  seen: NumberList
+}))
+const decodeState = Schema.decodeUnknownOption(StoredState)
+
+const SWEEP_EVERY = 100
+
+const makeLimits = (
+  database: DatabaseSync,
+  statement: (text: string) => StatementSync,
+  prefix: string,
+  now: (() => number) | undefined
+): LimitStore => {
+  const read =
+    `select (select state from llm_limits where key = ?1) as state, coalesce(?2, ${Records.sqlite.clock}) as n`
+  const write = `insert into llm_limits (key, state, expires_at) values (?1, ?2, ?3)
+    on conflict (key) do update set state = excluded.state, expires_at = excluded.expires_at`
+  const sweep = "delete from llm_limits where key in (select key from llm_limits where expires_at < ?1 limit 100)"
+  let writes = 0
+
+  const stateOf = (row: Record<string, unknown> | undefined): Buckets.State => {
+    const decoded = decodeState(row?.state ?? "")
+    if (decoded._tag === "None") return Buckets.empty
+    const { at, blocked, levels, seen, told } = decoded.value
+    return { at, told, blocked: new Map(blocked), levels: new Map(levels), seen: new Map(seen) }
+  }
+
+  /** One step, which other processes see as a whole or not at all. */
+  const step = <A>(
+    operation: "reserve" | "settle",
+    key: string,
+    limits: ReadonlyArray<StoreLimit>,
+    use: (state: Buckets.State, now: number) => readonly [A, Buckets.State]
+  ): Effect.Effect<A, StoreError> =>
+    Effect.mapError(
+      patiently(() => {
+        statement("begin immediate").run()
+        try {
+          const name = `${prefix}:l:${key}`
+          const row = statement(read).get(name, now?.() ?? null)
+          const at = Number(row?.n)
+          const [result, { blocked, levels, seen, ...rest }] = use(stateOf(row), at)
+          const state = JSON.stringify({ ...rest, blocked: [...blocked], levels: [...levels], seen: [...seen] })
+          const lasts = Buckets.lasts({ ...rest, blocked, levels, seen }, limits, at)
+          statement(write).run(name, state, at + lasts)
+          writes += 1
+          if (writes % SWEEP_EVERY === 0) statement(sweep).run(at)
+          statement("commit").run()
+          return result
+        } catch (error) {
+          if (database.isTransaction) statement("rollback").run()
+          throw error
+        }
+      }, BUSY),
+      () => new StoreError({ operation })
+    )
+
+  return {
+    reserve: (request) =>
+      step("reserve", request.key, request.limits, (state, now) => Buckets.reserve(state, request, now)),
+    settle: (change) =>
+      step("settle", change.key, change.limits, (state, now) => [undefined, Buckets.settle(state, change, now)]),
+    snapshot: (key, limits) =>
+      Effect.mapError(
+        patiently(() => {
+          const row = statement(read).get(`${prefix}:l:${key}`, now?.() ?? null)
+          return Buckets.look(stateOf(row), limits, Number(row?.n))
+        }, BUSY),
+        () => new StoreError({ operation: "snapshot" })
+      )
   }
 }

@@ -17,11 +17,16 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
+import type * as Scope from "effect/Scope"
 import { monotonicMillis } from "../internal/clock.ts"
 import { kindOf } from "../internal/issue.ts"
 import { type Restore, Waiter, WaitingLine } from "../internal/line.ts"
 import { attempt, OptionsReader } from "../internal/options.ts"
 import { InvalidRequest, LlmConfigError, RateLimited, type RateLimitFact, withoutStack } from "../LlmError.ts"
+import { ownName } from "../persistence/internal/bounds.ts"
+import * as Buckets from "./internal/buckets.ts"
+import { Costs, isCost, REQUESTS, takeWith, type Vector } from "./internal/costs.ts"
+import { SharedLimiter } from "./internal/sharedLimiter.ts"
 
 // -----------------------------------------------------------------------------
 // options
@@ -145,7 +150,6 @@ export const policy = (options?: Options, path = "rateLimit"): Policy => {
 // core
 // -----------------------------------------------------------------------------
 
-const REQUESTS = "requests"
 /** Float drift that is forgiven, as a share of the bucket's size. It is owed, not given: the level goes below zero. */
 const DRIFT = 1e-9
 const MAX_BLOCK = 5 * 60_000
@@ -158,9 +162,6 @@ interface Bucket {
   at: number
   blockedUntil: number
 }
-
-/** Costs or levels, one per bucket. */
-type Vector = ReadonlyArray<number>
 
 const levelAt = (bucket: Bucket, now: number): number =>
   now <= bucket.at ? bucket.level : Math.min(bucket.burst, bucket.level + (now - bucket.at) * bucket.rate)
@@ -350,8 +351,7 @@ class Limiter implements RateLimiter {
   private readonly maxWait: number
   private readonly queue: number
   private readonly buckets: ReadonlyArray<Bucket>
-  /** Index of the dimension that a plain number is the cost of. */
-  private readonly main: number
+  readonly costs: Costs
   private readonly line: WaitingLine<Wish, Held, RateLimited>
   /** The first waiter whose plan, and that of everybody behind it, is out of date. */
   private unplanned: Queued | undefined
@@ -365,7 +365,7 @@ class Limiter implements RateLimiter {
     this.maxWait = policy.maxWait
     this.queue = policy.queue
     this.buckets = policy.limits.map(({ burst, rate }) => ({ burst, rate, level: burst, at: 0, blockedUntil: 0 }))
-    this.main = Math.max(policy.limits.findIndex(({ dimension }) => dimension === REQUESTS), 0)
+    this.costs = new Costs(policy.limits)
     this.observed = policy.limits.map(() => 0)
     this.line = new WaitingLine({
       serve: (first, now) => this.serve(first, now),
@@ -384,27 +384,17 @@ class Limiter implements RateLimiter {
       const clock = fiber.getRef(Clock.Clock)
       const free = this.tryAcquireUnsafe(cost, clock, monotonicMillis(clock))
       if (free !== undefined) return Effect.succeed(handOver(free, options))
-      const costs = this.costs(cost)
+      const costs = this.costs.of(cost)
       if (costs instanceof InvalidRequest) return Effect.fail(costs)
       return Effect.uninterruptibleMask((restore) => this.lineUp(fiber, costs, options?.restore ?? restore, options))
     })
 
   readonly tryAcquireUnsafe: RateLimiter["tryAcquireUnsafe"] = (cost, clock, now) => {
-    const costs = this.costs(cost)
+    const costs = this.costs.of(cost)
     return Array.isArray(costs) && this.isFree(costs, now) ? this.grant(costs, clock, now, now) : undefined
   }
 
-  readonly take: RateLimiter["take"] = (cost, options) => (self) =>
-    Effect.uninterruptibleMask((restore) =>
-      Effect.flatMap(this.acquire(cost, { maxWait: options?.maxWait, restore }), (reservation) => {
-        let started = false
-        const work = Effect.suspend(() => {
-          started = true
-          return self
-        })
-        return Effect.onExit(restore(work), () => started ? Effect.void : Effect.sync(() => reservation.refund("all")))
-      })
-    )
+  readonly take: RateLimiter["take"] = takeWith(this.acquire)
 
   readonly block: RateLimiter["block"] = (duration, dimension) =>
     Effect.clockWith((clock) => {
@@ -454,40 +444,6 @@ class Limiter implements RateLimiter {
       blockedFor: Math.max(0, ...this.buckets.map((bucket) => bucket.blockedUntil - now))
     })
   })
-
-  // --- costs ------------------------------------------------------------------
-
-  private costs(cost: Cost): Vector | InvalidRequest {
-    const costs: Array<number> = []
-    for (let i = 0; i < this.limits.length; i++) {
-      const value = this.named(cost, i)
-      if (value !== undefined && !isCost(value)) {
-        const path = typeof cost === "number" ? "cost" : `cost.${this.limits[i]!.dimension}`
-        return new InvalidRequest({ path, rule: "a finite number of at least zero", kind: kindOf(value) })
-      }
-      costs.push(value ?? (typeof cost !== "number" && this.limits[i]!.dimension === REQUESTS ? 1 : 0))
-    }
-    return costs
-  }
-
-  /** The part of a cost that is about one dimension. */
-  private named(cost: Cost, i: number): unknown {
-    if (typeof cost === "number") return i === this.main ? cost : undefined
-    const { dimension } = this.limits[i]!
-    return Object.hasOwn(cost, dimension) ? cost[dimension] : undefined
-  }
-
-  /** What goes back when `actual` was used of `reserved`. */
-  difference(reserved: Vector, actual: Cost): Vector {
-    return reserved.map((cost, i) => {
-      const used = this.named(actual, i)
-      return isCost(used) ? cost - used : 0
-    })
-  }
-
-  withoutRequests(costs: Vector): Vector {
-    return costs.map((cost, i) => this.limits[i]!.dimension === REQUESTS ? 0 : cost)
-  }
 
   // --- grants -----------------------------------------------------------------
 
@@ -597,8 +553,6 @@ class Limiter implements RateLimiter {
   }
 }
 
-const isCost = (value: unknown): value is number => typeof value === "number" && value >= 0 && value < Infinity
-
 const handOver = (reservation: Reservation, options: AcquireOptions | undefined): Reservation => {
   options?.onAcquired?.(reservation)
   return reservation
@@ -621,11 +575,11 @@ class Held implements Reservation {
   }
 
   settle(actual: Cost): void {
-    this.giveBack(() => this.limiter.difference(this.costs, actual))
+    this.giveBack(() => this.limiter.costs.difference(this.costs, actual))
   }
 
   refund(which: "all" | "tokens"): void {
-    this.giveBack(() => which === "all" ? this.costs : this.limiter.withoutRequests(this.costs))
+    this.giveBack(() => which === "all" ? this.costs : this.limiter.costs.withoutRequests(this.costs))
   }
 
   observe(facts: ReadonlyArray<RateLimitFact>): void {
@@ -678,6 +632,89 @@ export const fromPolicy = (policy: Policy): RateLimiter => new Limiter(policy)
  */
 export const make = (options?: Options): Effect.Effect<RateLimiter, LlmConfigError> =>
   attempt(() => fromPolicy(policy(options)))
+
+/**
+ * Where limits are kept that several processes share. `undefined` (the default): each limiter has buckets of its own.
+ *
+ * **Details**
+ *
+ * - Each arrival is debited at once and told the moment at which it may go, so the order is that of arrival at the store;
+ *   within a process it is first come, first served. Who leaves or settles gives back, and later arrivals profit: who was
+ *   told a time keeps it.
+ * - A process takes a few acquisitions along with the one it needs, at most 50 ms of its own traffic and a quarter of its
+ *   part of a bucket, and gives back after 200 ms what it did not use. So most acquisitions cost no round trip.
+ * - Without the store a process goes on with what it has taken along, and then with its share: the limits divided by the
+ *   processes seen last, and at least one a second.
+ *
+ * @category services
+ * @since 0.2.0
+ */
+export const RateLimiterStore: Context.Reference<Buckets.LimitStore | undefined> = Context.Reference<
+  Buckets.LimitStore | undefined
+>("effect-resilient-llm/RateLimiterStore", { defaultValue: () => undefined })
+
+export type { Buckets, LimitStore, Reserve, Reserved, Settle, StoreLimit } from "./internal/buckets.ts"
+
+/**
+ * Makes a rate limiter whose buckets other processes share, under a key.
+ *
+ * **Example** (Two processes, one limit)
+ *
+ * ```ts import.meta.vitest
+ * import { Effect } from "effect"
+ * import { RateLimiter } from "effect-resilient-llm/resilience"
+ *
+ * const program = Effect.gen(function*() {
+ *   const store = yield* RateLimiter.storeMemory()
+ *   const limits = { capacity: 10, refillPerSecond: 1, maxWait: 0 }
+ *   const here = yield* RateLimiter.makeShared("vendor", store, limits)
+ *   const there = yield* RateLimiter.makeShared("vendor", store, limits)
+ *   const call = (limiter: typeof here) => Effect.exit(limiter.take(1)(Effect.void))
+ *   const calls = yield* Effect.forEach(Array.from({ length: 20 }), (_, i) => call(i % 2 === 0 ? here : there))
+ *   return calls.filter(({ _tag }) => _tag === "Success").length
+ * })
+ * await Effect.runPromise(Effect.scoped(program)) // => 10
+ * ```
+ *
+ * @category constructors
+ * @since 0.2.0
+ */
+export const makeShared = (
+  key: string,
+  store: Buckets.LimitStore,
+  options?: Options
+): Effect.Effect<RateLimiter, LlmConfigError, Scope.Scope> =>
+  Effect.flatMap(attempt(() => policy(options)), (checked) => sharedFromPolicy(key, store, checked))
+
+/** @internal */
+export const sharedFromPolicy = (
+  key: string,
+  store: Buckets.LimitStore,
+  policy: Policy
+): Effect.Effect<RateLimiter, never, Scope.Scope> =>
+  Effect.gen(function*() {
+    const limiter = new SharedLimiter({
+      key,
+      policy,
+      store,
+      instance: yield* ownName,
+      scope: yield* Effect.scope,
+      context: yield* Effect.context(),
+      clock: yield* Clock.Clock,
+      local: fromPolicy
+    })
+    yield* Effect.addFinalizer(() => limiter.leave)
+    return limiter
+  })
+
+/**
+ * A store of limits in the memory of this process: for clients that share them, and for tests. It keeps 10,000 keys; then
+ * one leaves whose buckets are full.
+ *
+ * @category constructors
+ * @since 0.2.0
+ */
+export const storeMemory = (): Effect.Effect<Buckets.LimitStore> => Effect.sync(() => Buckets.memory())
 
 /**
  * Provides one rate limiter.

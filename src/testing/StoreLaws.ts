@@ -18,6 +18,8 @@ import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type { Acquired, Entry, LeaseStore } from "../persistence/Store.ts"
 import { SharedStore } from "../persistence/Store.ts"
+import type { LimitStore } from "../resilience/internal/buckets.ts"
+import { type LimitStep, type LimitVector, limitVectors } from "./internal/limitVectors.ts"
 import { type Step, type Vector, vectors } from "./internal/storeVectors.ts"
 
 // -----------------------------------------------------------------------------
@@ -294,3 +296,112 @@ export const run = <E>(
   const applicable = laws.filter((law) => applies(law, subject))
   return Effect.as(Effect.forEach(applicable, (law) => check(law, subject), { discard: true }), applicable.length)
 }
+
+// -----------------------------------------------------------------------------
+// limits
+// -----------------------------------------------------------------------------
+
+/**
+ * One law of a store of limits.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export type LimitLaw = LimitVector
+
+/**
+ * A store of limits to examine: an empty one each time it is run, and what moves its clock. There is no way to examine one
+ * in real time, because all its moments are exact.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface LimitSubject<E = never> {
+  readonly store: Effect.Effect<LimitStore, E, Scope.Scope>
+  readonly advance: (millis: number) => Effect.Effect<void>
+}
+
+/**
+ * The laws of a store of limits.
+ *
+ * @category laws
+ * @since 0.2.0
+ */
+export const limitLaws: ReadonlyArray<LimitLaw> = limitVectors
+
+const sameLevel = (expected: number, actual: number | undefined): boolean =>
+  actual !== undefined && Math.abs(expected - actual) <= 1e-6 * Math.max(1, Math.abs(expected))
+
+const sameLevels = (expected: ReadonlyArray<number>, actual: ReadonlyArray<number>): boolean =>
+  expected.length === actual.length && expected.every((level, i) => sameLevel(level, actual[i]))
+
+const limitStep = (
+  store: LimitStore,
+  law: LimitLaw,
+  step: LimitStep,
+  broken: (expected: unknown, actual: unknown) => Effect.Effect<never, LawBroken>
+): Effect.Effect<void, unknown> => {
+  const key = "k"
+  const limits = step.limits ?? law.limits
+  switch (step.op) {
+    case "reserve": {
+      const { costs, expect, extra, instance, maxWait = Infinity } = step
+      return Effect.flatMap(store.reserve({ key, limits, costs, maxWait, extra, instance }), (actual) => {
+        const isSame = "wait" in expect
+          ? actual._tag === "Granted" && actual.wait === expect.wait && actual.extra === (expect.extra ?? 0) &&
+            actual.instances === expect.instances
+          : actual._tag === "Refused" && actual.retryAfter === expect.retryAfter && actual.binding === expect.binding
+        return isSame ? Effect.void : broken(expect, actual)
+      })
+    }
+    case "race": {
+      const one = store.reserve({ key, limits, costs: step.costs, maxWait: 0 })
+      return Effect.flatMap(
+        Effect.all(Array.from({ length: step.by }, () => one), { concurrency: "unbounded" }),
+        (all) => {
+          const granted = all.filter(({ _tag }) => _tag === "Granted").length
+          return granted === step.granted ? Effect.void : broken(step.granted, granted)
+        }
+      )
+    }
+    case "settle": {
+      const { atMost, back, block, early } = step
+      return store.settle({ key, limits, atMost, back, block, early })
+    }
+    case "snapshot":
+      return Effect.flatMap(store.snapshot(key, limits), (actual) => {
+        const { blockedFor = actual.blockedFor, levels } = step
+        return sameLevels(levels, actual.levels) && sameLevels(blockedFor, actual.blockedFor)
+          ? Effect.void
+          : broken({ levels, blockedFor }, actual)
+      })
+  }
+}
+
+/**
+ * Checks one law of a store of limits. Fails with {@link LawBroken}.
+ *
+ * @category running
+ * @since 0.2.0
+ */
+export const checkLimits = <E>(
+  law: LimitLaw,
+  { advance, store }: LimitSubject<E>
+): Effect.Effect<void, LawBroken | E> =>
+  Effect.scoped(Effect.flatMap(store, (store) => {
+    let now = 0
+    return Effect.forEach(law.steps, (step, i) => {
+      const wait = step.at > now ? advance(step.at - now) : Effect.void
+      now = step.at
+      const where = `step ${i}: ${step.op} at ${step.at}`
+      const broken = (expected: unknown, actual: unknown) =>
+        Effect.fail(new LawBroken({ law: law.name, step: where, expected, actual }))
+      return Effect.andThen(
+        wait,
+        Effect.mapError(limitStep(store, law, step, broken), (error) =>
+          error instanceof LawBroken
+            ? error
+            : new LawBroken({ law: law.name, step: where, expected: "an answer", actual: String(error) }))
+      )
+    }, { discard: true })
+  }))

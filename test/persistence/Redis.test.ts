@@ -1,9 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Layer } from "effect"
+import { Context, Effect, Layer, Random, Schema } from "effect"
 import { Store } from "effect-resilient-llm/persistence"
 import * as Redis from "effect-resilient-llm/persistence/Redis"
+import * as Buckets from "effect-resilient-llm/resilience/internal/buckets"
 import * as Client from "effect/persistence/Redis"
-import { keepsTheLaws, movable } from "./laws.ts"
+import { keepsTheLaws, keepsTheLimitLaws, movable } from "./laws.ts"
 import { unique, usualRedis } from "./servers.ts"
 
 const redis = await usualRedis()
@@ -25,6 +26,61 @@ if (redis !== undefined) {
   keepsTheLaws("Redis in real time", () => {
     const layer = Layer.provide(Redis.layer({ prefix: unique() }), redis)
     return { layer, another: layer }
+  })
+
+  keepsTheLimitLaws("Redis", () => {
+    const { advance, now } = movable()
+    const store = Effect.map(Redis.make({ prefix: unique() }, now), ({ limits }) => limits)
+    return { store: Effect.provide(store, redis), advance }
+  })
+
+  describe("Redis limits", () => {
+    it.live.prop(
+      "the script does what the core says, step by step",
+      { seed: Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 1e9 })) },
+      ({ seed }) =>
+        Effect.gen(function*() {
+          let time = 1_700_000_000_000
+          const { limits: store } = yield* Redis.make({ prefix: unique() }, () => time)
+          const draw = (n: number) => Effect.map(Random.next, (u) => Math.floor(u * n))
+          const versions = [
+            [{ dimension: "a", burst: 10, rate: 3 / 10_000 }, { dimension: "b", burst: 1000, rate: 0.123456789 }],
+            [{ dimension: "a", burst: 7, rate: 0.001 }, { dimension: "b", burst: 500, rate: 1 / 3 }]
+          ] as const
+          let state = Buckets.empty
+          for (let i = 0; i < 40; i++) {
+            time += [0, 1, 137, 5000][yield* draw(4)]!
+            const limits = versions[(yield* draw(4)) === 0 ? 1 : 0]
+            const costs = [yield* draw(4), (yield* draw(400)) / 3]
+            if ((yield* draw(3)) > 0) {
+              const request = {
+                key: "k",
+                limits,
+                costs,
+                maxWait: [0, 2000, Infinity][yield* draw(3)]!,
+                extra: { count: yield* draw(5), each: [1, (yield* draw(90)) / 7] },
+                instance: ["a", "b", undefined][yield* draw(3)]
+              }
+              const [expected, next] = Buckets.reserve(state, request, time)
+              state = next
+              assert.deepStrictEqual(yield* store.reserve(request), expected, `step ${i}`)
+            } else {
+              const change = {
+                key: "k",
+                limits,
+                back: [(yield* draw(9)) - 4, (yield* draw(300)) - 150],
+                early: [0, 0, 500, 20_000][yield* draw(4)]!,
+                atMost: [undefined, (yield* draw(5)) === 0 ? 20 : undefined],
+                block: [(yield* draw(5)) === 0 ? 1500 : 0, 0]
+              }
+              state = Buckets.settle(state, change, time)
+              yield* store.settle(change)
+            }
+            assert.deepStrictEqual(yield* store.snapshot("k", limits), Buckets.look(state, limits, time), `step ${i}`)
+          }
+        }).pipe(Effect.scoped, Effect.provide(redis), Random.withSeed(seed)),
+      { arbitrary: { runs: 60 }, timeout: 60_000 }
+    )
   })
 
   describe("Redis", () => {

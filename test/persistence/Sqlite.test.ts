@@ -7,7 +7,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
 import { afterAll } from "vitest"
-import { keepsTheLaws, movable } from "./laws.ts"
+import { keepsTheLaws, keepsTheLimitLaws, movable } from "./laws.ts"
 
 const folder = mkdtempSync(join(tmpdir(), "llm-sqlite-"))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
@@ -30,6 +30,11 @@ keepsTheLaws("SQLite in real time", () => {
   const filename = file()
   const layer = Sqlite.layer({ filename })
   return { layer, another: layer }
+})
+
+keepsTheLimitLaws("SQLite", () => {
+  const { advance, now } = movable()
+  return { store: Effect.map(Sqlite.make({ filename: file() }, now), ({ limits }) => limits), advance }
 })
 
 const minute = { ttl: 60_000 }

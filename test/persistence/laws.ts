@@ -26,3 +26,11 @@ export const movable = () => {
       })
   }
 }
+
+export const keepsTheLimitLaws = <E>(name: string, make: () => StoreLaws.LimitSubject<E>): void => {
+  describe(`${name}: the laws of a store of limits`, () => {
+    for (const law of StoreLaws.limitLaws) {
+      it.effect(law.name, () => Effect.suspend(() => StoreLaws.checkLimits(law, make())))
+    }
+  })
+}

@@ -1,0 +1,360 @@
+// A limiter whose buckets several processes share: what it takes along and gives back, what it does without its store.
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Exit, Fiber, Random, Schema, Scope } from "effect"
+import { Health, Store } from "effect-resilient-llm/persistence"
+import { RateLimiter } from "effect-resilient-llm/resilience"
+import { TestClock } from "effect/testing"
+import { journal, tenPerTenSeconds } from "./RateLimiter.support.ts"
+
+const now = Effect.clockWith((clock) => Effect.sync(() => Number(clock.monotonicTimeNanosUnsafe()) / 1e6))
+
+/** A store in memory whose trips are counted, and which can be told to hang or fail. */
+const counted = Effect.gen(function*() {
+  const memory = yield* RateLimiter.storeMemory()
+  const health = Health.make({ name: "test", ping: Effect.suspend(() => does.how), scope: yield* Effect.scope })
+  const does = { how: Effect.void as Effect.Effect<void, Store.StoreError>, reserved: 0, settled: 0, delay: 0 }
+  const through = <A>(effect: Effect.Effect<A, Store.StoreError>) =>
+    Effect.suspend(() => Effect.andThen(does.how, does.delay === 0 ? effect : Effect.delay(effect, does.delay)))
+  const store: RateLimiter.LimitStore = {
+    health,
+    reserve: (request) => {
+      does.reserved += 1
+      return through(memory.reserve(request))
+    },
+    settle: (change) => {
+      does.settled += 1
+      return through(memory.settle(change))
+    },
+    snapshot: (key, limits) => through(memory.snapshot(key, limits))
+  }
+  return { store, memory, does, health }
+})
+
+const limits = (tokens: number, per: number, burst = tokens) => [{ dimension: "requests", burst, rate: tokens / per }]
+const level = (store: RateLimiter.LimitStore, of = limits(10, 10_000)) =>
+  Effect.map(store.snapshot("k", of), ({ levels }) => levels[0]!)
+
+const perSecond = (limit: number, more?: Partial<RateLimiter.Options>): RateLimiter.Options => ({
+  limits: [{ dimension: "requests", limit, per: "1 second" }],
+  ...more
+})
+
+describe("RateLimiter.makeShared", () => {
+  it.effect("L1, L2 ten at once, then one a second, in the order of arrival", () =>
+    Effect.gen(function*() {
+      const { does, store } = yield* counted
+      const limiter = yield* RateLimiter.makeShared("k", store, tenPerTenSeconds)
+      const { enter, entries } = journal(limiter)
+      for (let i = 1; i <= 13; i++) yield* enter(`${i}`)
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual(
+        entries,
+        Array.from({ length: 13 }, (_, i) => [`${i + 1}`, Math.max(0, i - 9) * 1000] as const)
+      )
+      assert.isAtMost(does.reserved, 13)
+    }))
+
+  it.effect("L3 a wait that is too long is refused, takes nothing, and is not asked for again before its time", () =>
+    Effect.gen(function*() {
+      const { does, store } = yield* counted
+      const limiter = yield* RateLimiter.makeShared("k", store, { ...tenPerTenSeconds, maxWait: 0 })
+      yield* limiter.acquire(10)
+      const { enter, entries } = journal(limiter)
+      yield* TestClock.adjust(500)
+      yield* enter("a")
+      assert.deepStrictEqual(entries, [["a", 500, "requests", 500]])
+      assert.strictEqual(yield* level(store), 0.5)
+      const { reserved } = does
+      for (let i = 0; i < 100; i++) yield* enter("again")
+      assert.strictEqual(does.reserved, reserved)
+      assert.deepStrictEqual(entries.at(-1), ["again", 500, "requests", 500])
+      yield* TestClock.adjust(500)
+      yield* enter("b")
+      assert.deepStrictEqual(entries.at(-1), ["b", 1000])
+    }))
+
+  it.effect("L4 a small late cost does not overtake", () =>
+    Effect.gen(function*() {
+      const { store } = yield* counted
+      const limiter = yield* RateLimiter.makeShared("k", store, tenPerTenSeconds)
+      yield* limiter.acquire(10)
+      const { enter, entries } = journal(limiter)
+      yield* enter("A", 5)
+      yield* enter("B", 1)
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual(entries, [["A", 5000], ["B", 6000]])
+    }))
+
+  it.effect("L5 who leaves gives back what it was promised, at every point of its way", () =>
+    Effect.gen(function*() {
+      const { does, memory, store } = yield* counted
+      const limiter = yield* RateLimiter.makeShared("k", store, tenPerTenSeconds)
+      yield* limiter.acquire(10)
+      does.delay = 20
+      for (const at of [0, 10, 20, 30, 500]) {
+        const begun = yield* now
+        const before = yield* level(memory)
+        const fiber = yield* journal(limiter).enter("x", 5)
+        yield* TestClock.adjust(at)
+        yield* Fiber.interrupt(fiber)
+        yield* TestClock.adjust(1000 - at)
+        assert.closeTo(yield* level(memory), before + ((yield* now) - begun) / 1000, 1e-6, `interrupted at ${at}`)
+      }
+    }))
+
+  it.effect("L18 a block is told to the others at once", () =>
+    Effect.gen(function*() {
+      const { store } = yield* counted
+      const here = yield* RateLimiter.makeShared("k", store, tenPerTenSeconds)
+      const there = yield* RateLimiter.makeShared("k", store, tenPerTenSeconds)
+      yield* here.block("2 seconds")
+      yield* TestClock.adjust(0)
+      const { enter, entries } = journal(there)
+      yield* enter("a")
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual(entries, [["a", 2000]])
+    }))
+
+  it.effect("what a vendor says is left lowers everybody's level, and costs no trip for each answer", () =>
+    Effect.gen(function*() {
+      const { does, store } = yield* counted
+      const here = yield* RateLimiter.makeShared("k", store, tenPerTenSeconds)
+      const there = yield* RateLimiter.makeShared("k", store, { ...tenPerTenSeconds, maxWait: 0 })
+      const { settled } = does
+      for (let i = 0; i < 5; i++) {
+        const reservation = yield* here.acquire(1)
+        reservation.observe([{ dimension: "requests", remaining: 2 }])
+      }
+      yield* TestClock.adjust(60)
+      assert.isAtMost(does.settled - settled, 2)
+      assert.closeTo(yield* level(store), 2, 0.2)
+      const { enter, entries } = journal(there)
+      for (const name of ["a", "b", "c"]) yield* enter(name)
+      assert.deepStrictEqual(entries.map(([, , refused]) => refused), [undefined, undefined, "requests"])
+    }))
+
+  it.effect("L21 what is settled is spent here first, is owed when it is too little, and counts once", () =>
+    Effect.gen(function*() {
+      const { store } = yield* counted
+      const of = [{ dimension: "tokens", limit: 1000, per: "1 day" as const }]
+      const bucket = [{ dimension: "tokens", burst: 1000, rate: 1000 / 86_400_000 }]
+      const limiter = yield* RateLimiter.makeShared("k", store, { limits: of })
+      const first = yield* limiter.acquire({ tokens: 500 })
+      first.settle({ tokens: 100 })
+      first.settle({ tokens: 0 })
+      first.refund("all")
+      yield* TestClock.adjust(300)
+      assert.closeTo(yield* level(store, bucket), 900, 0.1)
+      const second = yield* limiter.acquire({ tokens: 100 })
+      second.settle({ tokens: 400 })
+      yield* TestClock.adjust(300)
+      assert.closeTo(yield* level(store, bucket), 500, 0.1)
+    }))
+
+  it.effect(
+    "under the limit most acquisitions cost no trip, what is not used goes back, and nothing is spent twice",
+    () =>
+      Effect.gen(function*() {
+        const { does, store } = yield* counted
+        const processes = yield* Effect.all(
+          Array.from({ length: 4 }, () => RateLimiter.makeShared("k", store, perSecond(2000)))
+        )
+        does.delay = 0.3
+        // 1,500 a second over ten seconds, in ticks of 2 ms.
+        let granted = 0
+        for (let tick = 0; tick < 5000; tick++) {
+          for (let i = 0; i < 3; i++) {
+            const { acquire } = processes[(tick * 3 + i) % 4]!
+            yield* Effect.forkChild(Effect.tap(acquire(1), () => Effect.sync(() => granted += 1)), {
+              startImmediately: true
+            })
+          }
+          yield* TestClock.adjust(2)
+        }
+        yield* TestClock.adjust(50)
+        assert.strictEqual(granted, 15_000)
+        assert.isBelow(does.reserved + does.settled, 1500, "trips")
+        does.delay = 0
+        yield* TestClock.adjust(1000)
+        assert.strictEqual(yield* level(store, limits(2000, 1000)), 2000)
+      }),
+    60_000
+  )
+
+  it.effect("L13 three processes at once: exactly what the bucket holds", () =>
+    Effect.gen(function*() {
+      const { does, store } = yield* counted
+      const processes = yield* Effect.all(
+        Array.from({ length: 3 }, () => RateLimiter.makeShared("k", store, perSecond(100, { maxWait: 0, queue: 1000 })))
+      )
+      does.delay = 1
+      const all = yield* Effect.forEach(
+        Array.from({ length: 900 }),
+        (_, i) => Effect.forkChild(Effect.exit(processes[i % 3]!.acquire(1)), { startImmediately: true })
+      )
+      for (let i = 0; i < 60; i++) yield* TestClock.adjust(1)
+      const exits = yield* Effect.forEach(all, Fiber.join)
+      // 60 ms of refill are six more at most.
+      assert.closeTo(exits.filter(Exit.isSuccess).length, 103, 3)
+    }))
+
+  it.effect("the store hangs: nobody waits longer than 100 ms, and then each goes on with its share", () =>
+    Effect.gen(function*() {
+      const { does, health, store } = yield* counted
+      const processes = yield* Effect.all(
+        Array.from({ length: 2 }, () => RateLimiter.makeShared("k", store, perSecond(100, { maxWait: 0 })))
+      )
+      const [here] = processes
+      for (const { acquire } of processes) yield* acquire(1)
+      // Both have named themselves, so each knows of two.
+      yield* TestClock.adjust(2500)
+      for (const { acquire } of processes) yield* acquire(1)
+      yield* TestClock.adjust(1000)
+      does.how = Effect.never
+      const first = yield* Effect.forkChild(Effect.exit(here!.acquire(1, { maxWait: 1000 })), {
+        startImmediately: true
+      })
+      yield* TestClock.adjust(99)
+      assert.isUndefined(first.pollUnsafe())
+      yield* TestClock.adjust(1)
+      assert.isTrue(Exit.isSuccess(yield* Fiber.join(first)))
+      assert.isFalse(health.isUp())
+      // Half of a hundred.
+      let granted = 1
+      while (Exit.isSuccess(yield* Effect.exit(here!.acquire(1)))) granted += 1
+      assert.closeTo(granted, 50, 1)
+      yield* TestClock.adjust(1000)
+      while (Exit.isSuccess(yield* Effect.exit(here!.acquire(1)))) granted += 1
+      assert.closeTo(granted, 100, 2)
+      // It is back: the store decides again.
+      does.how = Effect.void
+      yield* TestClock.adjust(2500)
+      yield* here!.acquire(1)
+      assert.isTrue(health.isUp())
+    }))
+
+  it.effect("without the store a limit of three a minute still lets one through a second", () =>
+    Effect.gen(function*() {
+      const { does, store } = yield* counted
+      does.how = Effect.fail(new Store.StoreError({ operation: "reserve" }))
+      const limiter = yield* RateLimiter.makeShared("k", store, {
+        limits: [{ dimension: "requests", limit: 3, per: "1 minute" }]
+      })
+      const { enter, entries } = journal(limiter)
+      for (let i = 0; i < 6; i++) yield* enter(`${i}`)
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual(entries.map(([, at]) => at), [0, 0, 0, 1000, 2000, 3000])
+    }))
+
+  it.effect("an answer that comes too late is given back", () =>
+    Effect.gen(function*() {
+      const { does, memory, store } = yield* counted
+      const limiter = yield* RateLimiter.makeShared("k", store, tenPerTenSeconds)
+      does.delay = 150
+      const call = yield* Effect.forkChild(limiter.acquire(5), { startImmediately: true })
+      yield* TestClock.adjust(100)
+      yield* Fiber.join(call)
+      yield* TestClock.adjust(500)
+      assert.strictEqual(yield* level(memory), 10)
+    }))
+
+  it.effect("a process that ends gives back what it took along", () =>
+    Effect.gen(function*() {
+      const { memory, store } = yield* counted
+      const scope = yield* Scope.make()
+      const limiter = yield* Scope.provide(
+        RateLimiter.makeShared(
+          "k",
+          store,
+          perSecond(1000, { limits: [{ dimension: "requests", limit: 1000, per: "1 day" }] })
+        ),
+        scope
+      )
+      const of = [{ dimension: "requests", burst: 1000, rate: 1000 / 86_400_000 }]
+      for (let i = 0; i < 200; i++) {
+        yield* limiter.acquire(1)
+        yield* TestClock.adjust(1)
+      }
+      assert.isBelow(yield* level(memory, of), 799)
+      yield* Scope.close(scope, Exit.void)
+      assert.closeTo(yield* level(memory, of), 800, 0.01)
+    }))
+
+  it.effect("an idle limiter keeps no timer", () =>
+    Effect.gen(function*() {
+      const { store } = yield* counted
+      const limiter = yield* RateLimiter.makeShared("k", store, perSecond(100))
+      for (let i = 0; i < 20; i++) yield* limiter.acquire(1)
+      yield* TestClock.adjust(1000)
+      const { levels, queued } = yield* limiter.snapshot
+      assert.deepStrictEqual([levels.requests, queued], [100, 0])
+    }))
+
+  it.effect.prop(
+    "random processes: no interval sees more than burst and refill, whoever leaves, and everything goes back in the end",
+    { seed: Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 1e9 })) },
+    ({ seed }) =>
+      Effect.scoped(Effect.gen(function*() {
+        const { does, memory, store } = yield* counted
+        const per = 10_000
+        const options: RateLimiter.Options = {
+          limits: [
+            { dimension: "requests", limit: 40, per },
+            { dimension: "tokens", limit: 4000, per }
+          ],
+          maxWait: "5 seconds"
+        }
+        const of = [{ dimension: "requests", burst: 40, rate: 40 / per }, {
+          dimension: "tokens",
+          burst: 4000,
+          rate: 4000 / per
+        }]
+        const processes = yield* Effect.all(
+          Array.from({ length: 3 }, () => RateLimiter.makeShared("k", store, options))
+        )
+        const draw = (n: number) => Effect.map(Random.next, (u) => Math.floor(u * n))
+        const granted: Array<{ readonly at: number; readonly cost: number }> = []
+        for (let i = 0; i < 150; i++) {
+          does.delay = [0, 0, 1, 40][yield* draw(4)]!
+          const limiter = processes[yield* draw(3)]!
+          const tokens = 10 * (1 + (yield* draw(40)))
+          const interruptAt = (yield* draw(4)) === 0 ? yield* draw(200) : undefined
+          const settled = yield* draw(3)
+          const fiber = yield* Effect.forkChild(
+            Effect.matchEffect(limiter.acquire({ requests: 1, tokens }), {
+              onSuccess: (reservation) =>
+                Effect.map(now, (at) => {
+                  const cost = settled === 0 ? tokens : settled === 1 ? Math.floor(tokens / 2) : 0
+                  granted.push({ at, cost: settled === 2 ? 0 : 1 })
+                  if (settled === 1) reservation.settle({ tokens: cost })
+                  if (settled === 2) reservation.refund("all")
+                }),
+              onFailure: () => Effect.void
+            }),
+            { startImmediately: true }
+          )
+          if (interruptAt !== undefined) {
+            yield* Effect.forkChild(Effect.delay(Fiber.interrupt(fiber), interruptAt), { startImmediately: true })
+          }
+          yield* TestClock.adjust(yield* draw(120))
+        }
+        does.delay = 0
+        yield* TestClock.adjust(6000)
+        // P2, with what lies with the processes.
+        const times = granted.toSorted((a, b) => a.at - b.at)
+        for (let a = 0; a < times.length; a++) {
+          let sum = 0
+          for (let b = a; b < times.length; b++) {
+            sum += times[b]!.cost
+            assert.isAtMost(sum, 40 + 40 / per * (times[b]!.at - times[a]!.at) + 11)
+          }
+        }
+        // Everything goes back in the end.
+        yield* TestClock.adjust(40_000)
+        const { levels } = yield* memory.snapshot("k", of)
+        assert.deepStrictEqual(levels.map(Math.round), [40, 4000])
+        for (const limiter of processes) assert.strictEqual((yield* limiter.snapshot).queued, 0)
+      })).pipe(Effect.provide(TestClock.layer()), Random.withSeed(seed)),
+    { arbitrary: { runs: 15 }, timeout: 60_000 }
+  )
+})
