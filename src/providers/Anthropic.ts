@@ -22,6 +22,7 @@ import {
   secretOf,
   textOption
 } from "./internal/vendor.ts"
+import { bearerOf, below, placeOf, type Vertex, vertexNames } from "./internal/vertex.ts"
 
 /**
  * Model asked when neither the request nor the options name one.
@@ -32,16 +33,29 @@ import {
 export const defaultModel = "claude-haiku-4-5"
 
 /**
- * Options of {@link Anthropic}.
+ * The same at Vertex AI, where the names of models tell their date.
+ *
+ * @category defaults
+ * @since 0.2.0
+ */
+export const defaultVertexModel = "claude-haiku-4-5@20251001"
+
+export type { Vertex }
+
+/**
+ * Options of {@link Anthropic}: either `apiKey` or `vertex`.
  *
  * @category models
  * @since 0.1.0
  */
 export interface Options extends CommonOptions {
-  readonly apiKey: Redacted.Redacted
+  /** A key of Anthropic's own API. */
+  readonly apiKey?: Redacted.Redacted | undefined
+  /** Ask Vertex AI instead. Models have names of their own there, such as `claude-haiku-4-5@20251001`. */
+  readonly vertex?: Vertex | undefined
   /** Sent as `max_tokens` when the request has no `maxTokens`, because the API requires one. Default 8192. */
   readonly maxTokens?: number | undefined
-  /** Sent as `anthropic-version`. Default `2023-06-01`. */
+  /** Sent as `anthropic-version`. Default `2023-06-01`; at Vertex AI `vertex-2023-10-16`. */
   readonly version?: string | undefined
   /** Features sent as `anthropic-beta`. */
   readonly beta?: ReadonlyArray<string> | undefined
@@ -53,27 +67,46 @@ const make = (options: Options): Effect.Effect<LlmProvider, LlmConfigError, Http
       const reader = new OptionsReader<Options>("anthropic", options, [
         ...commonNames,
         "apiKey",
+        "vertex",
         "maxTokens",
         "version",
         "beta"
       ])
-      const common = commonOf(reader, "anthropic", defaultModel)
+      const vertex = reader.value("vertex")
+      const common = commonOf(reader, "anthropic", vertex === undefined ? defaultModel : defaultVertexModel)
       const beta = reader.value("beta") ?? []
       if (!Array.isArray(beta) || !beta.every((name) => /^[\w.-]+$/.test(name))) {
         return reader.fail("beta", "a list of feature names", beta)
       }
+      const version = textOption(reader, "version")
+      const dialect = { provider: common.id, maxTokens: reader.integer("maxTokens", 8192, 1) }
+      const headers = { ...common.headers, ...(beta.length === 0 ? undefined : { "anthropic-beta": beta.join(",") }) }
+      if (vertex === undefined) {
+        return {
+          ...common,
+          url: endpointUrl(reader, "https://api.anthropic.com", "/v1/messages"),
+          headers: {
+            ...headers,
+            "x-api-key": secretOf(reader, "apiKey"),
+            "anthropic-version": version ?? "2023-06-01"
+          },
+          secretHeaders: [...common.secretHeaders, "anthropic-organization-id"],
+          reasoning: "anthropic",
+          protocol: protocol(dialect)
+        }
+      }
+      if (reader.value("apiKey") !== undefined) reader.fail("apiKey", "absent when vertex is given", options.apiKey)
+      const inner = new OptionsReader<Vertex>("anthropic.vertex", vertex, vertexNames)
+      const { host, path } = placeOf(inner, "anthropic", "v1")
+      const base = endpointUrl(reader, host, path)
       return {
         ...common,
-        url: endpointUrl(reader, "https://api.anthropic.com", "/v1/messages"),
-        headers: {
-          ...common.headers,
-          "x-api-key": secretOf(reader, "apiKey"),
-          "anthropic-version": textOption(reader, "version") ?? "2023-06-01",
-          ...(beta.length === 0 ? undefined : { "anthropic-beta": beta.join(",") })
-        },
-        secretHeaders: [...common.secretHeaders, "anthropic-organization-id"],
+        headers,
+        url: (model, stream) =>
+          below(base, `/models/${encodeURIComponent(model)}:${stream ? "streamRawPredict" : "rawPredict"}`),
+        authorization: bearerOf(inner, common.id),
         reasoning: "anthropic",
-        protocol: protocol(common.id, reader.integer("maxTokens", 8192, 1))
+        protocol: protocol({ ...dialect, bodyVersion: version ?? "vertex-2023-10-16" })
       }
     }),
     Http.make
@@ -91,6 +124,7 @@ const config: Config.Config<Options> = Config.all({
  *
  * - `Anthropic.layer(options)` needs an `HttpClient`; `Anthropic.layerConfig()` reads `ANTHROPIC_API_KEY` and, when
  *   set, `ANTHROPIC_BASE_URL`, an address without `/v1`; `Anthropic.make(options)` gives the provider as a value.
+ *   With `vertex` in place of `apiKey`, Vertex AI is asked.
  * - System messages go to `system`, tool results into user turns, and neighbours of one role become one turn.
  * - Files: images and PDF, by bytes or address. Any other file fails with reason `InvalidRequest` before it is sent.
  * - `seed`, a JSON format without a schema and the name of a schema have no place and are left out. A `temperature`

@@ -7,11 +7,10 @@ import * as Config from "effect/Config"
 import * as Effect from "effect/Effect"
 import type { HttpClient } from "effect/http/HttpClient"
 import * as Option from "effect/Option"
-import * as Redacted from "effect/Redacted"
+import type * as Redacted from "effect/Redacted"
 import { attempt, OptionsReader } from "../internal/options.ts"
-import type { LlmConfigError, ProviderError, Reason } from "../LlmError.ts"
+import type { LlmConfigError } from "../LlmError.ts"
 import type { LlmProvider } from "../LlmProvider.ts"
-import { providerError } from "./internal/errors.ts"
 import { protocol } from "./internal/gemini.ts"
 import * as Http from "./internal/http.ts"
 import {
@@ -21,9 +20,9 @@ import {
   endpointUrl,
   optionalVariable,
   provider,
-  secretOf,
-  secretText
+  secretOf
 } from "./internal/vendor.ts"
+import { bearerOf, below, placeOf, type Vertex, vertexNames } from "./internal/vertex.ts"
 
 /**
  * Model asked when neither the request nor the options name one.
@@ -33,23 +32,7 @@ import {
  */
 export const defaultModel = "gemini-2.5-flash"
 
-/**
- * Where and as whom Vertex AI is asked.
- *
- * @category models
- * @since 0.1.0
- */
-export interface Vertex {
-  /** Identifier of the Google Cloud project. */
-  readonly project: string
-  /** A region such as `europe-west4`, `us` or `eu`, or `global`. */
-  readonly location: string
-  /**
-   * An OAuth access token, or an effect that gives one. The effect runs once per request, because tokens expire: let it
-   * cache (`Effect.cachedWithTTL`). If it fails, the request fails with reason `Network` as never sent.
-   */
-  readonly accessToken: Redacted.Redacted | Effect.Effect<Redacted.Redacted, unknown>
-}
+export type { Vertex }
 
 /**
  * Options of {@link Gemini}: either `apiKey` or `vertex`.
@@ -64,49 +47,18 @@ export interface Options extends CommonOptions {
   readonly vertex?: Vertex | undefined
 }
 
-/** The `authorization` header of each request. */
-const bearerOf = (reader: OptionsReader<Vertex>, id: string): Effect.Effect<string, ProviderError> => {
-  const token: unknown = reader.value("accessToken")
-  if (!Effect.isEffect(token)) return Effect.succeed(`Bearer ${secretOf(reader, "accessToken")}`)
-  const failure = (reason: Reason, code: string): ProviderError => providerError(id, { reason, code })
-  return (token as Effect.Effect<unknown, unknown>).pipe(
-    Effect.mapError(() => failure({ _tag: "Network", sent: false }, "access_token_unavailable")),
-    Effect.flatMap((value) => {
-      const text = Redacted.isRedacted(value) ? secretText(value) : undefined
-      return text === undefined
-        ? Effect.fail(failure({ _tag: "Authentication" }, "invalid_access_token"))
-        : Effect.succeed(`Bearer ${text}`)
-    })
-  )
-}
-
-const pattern = (reader: OptionsReader<Vertex>, key: "project" | "location", rule: string, shape: RegExp): string => {
-  const value: unknown = reader.value(key)
-  return typeof value === "string" && shape.test(value) ? value : reader.fail(key, rule, value)
-}
-
-const hostOf = (location: string): string => {
-  if (location === "global") return "https://aiplatform.googleapis.com"
-  return location === "us" || location === "eu"
-    ? `https://aiplatform.${location}.rep.googleapis.com`
-    : `https://${location}-aiplatform.googleapis.com`
-}
-
 /** `tunedModels/x` and `models/x` are whole names; anything else is a name among `models`. */
 const modelPath = (model: string): string => {
   const [, collection = "models", name = model] = /^(models|tunedModels)\/(.+)$/.exec(model) ?? []
   return `${collection}/${encodeURIComponent(name)}`
 }
 
-/** Puts model and method behind the path of `base`, before its query. */
-const operation = (base: string): Http.Endpoint["url"] => {
-  const [, address, query = ""] = /^([^?]*)\??(.*)$/.exec(base) ?? []
-  return (model, stream) => {
-    const search = [query, stream ? "alt=sse" : ""].filter((part) => part !== "").join("&")
-    const method = stream ? "streamGenerateContent" : "generateContent"
-    return `${address}/${modelPath(model)}:${method}${search === "" ? "" : `?${search}`}`
-  }
-}
+const operation = (base: string): Http.Endpoint["url"] => (model, stream) =>
+  below(
+    base,
+    `/${modelPath(model)}:${stream ? "streamGenerateContent" : "generateContent"}`,
+    stream ? "alt=sse" : undefined
+  )
 
 const make = (options: Options): Effect.Effect<LlmProvider, LlmConfigError, HttpClient> =>
   Effect.flatMap(
@@ -125,13 +77,11 @@ const make = (options: Options): Effect.Effect<LlmProvider, LlmConfigError, Http
         }
       }
       if (reader.value("apiKey") !== undefined) reader.fail("apiKey", "absent when vertex is given", options.apiKey)
-      const inner = new OptionsReader<Vertex>("gemini.vertex", vertex, ["project", "location", "accessToken"])
-      const project = pattern(inner, "project", "the identifier of a project", /^\w[\w:.-]*$/)
-      const location = pattern(inner, "location", "the name of a region", /^[a-z][a-z\d-]*$/)
-      const path = `/v1beta1/projects/${project}/locations/${location}/publishers/google`
+      const inner = new OptionsReader<Vertex>("gemini.vertex", vertex, vertexNames)
+      const { host, path } = placeOf(inner, "google", "v1beta1")
       return {
         ...common,
-        url: operation(endpointUrl(reader, hostOf(location), path)),
+        url: operation(endpointUrl(reader, host, path)),
         authorization: bearerOf(inner, common.id),
         reasoning: "google",
         protocol: protocol({ callIds: false })

@@ -190,7 +190,13 @@ const azure = ({ apiVersion, deployment, endpoint, ...options }: AzureOptions): 
  * | `xai` | `https://api.x.ai/v1` | |
  * | `perplexity` | `https://api.perplexity.ai` | sends usage unasked; `sonar` |
  * | `ollama` | `http://localhost:11434/v1` | no key |
+ * | `huggingface` | `https://router.huggingface.co/v1` | |
+ * | `moonshot` | `https://api.moonshot.ai/v1` | |
+ * | `zai` | `https://api.z.ai/api/paas/v4` | |
+ * | `cerebras` | `https://api.cerebras.ai/v1` | `max_completion_tokens` |
+ * | `vercel` | `https://ai-gateway.vercel.sh/v1` | |
  * | `vllm` | `http://localhost:8000/v1` | no key |
+ * | `lmstudio` | `http://localhost:1234/v1` | no key |
  *
  * The preset's name is the provider's `id`. A default model is set only where the vendor keeps a name for it; on Azure it
  * is the `deployment`. How the servers answer differently is understood without being told.
@@ -238,8 +244,14 @@ export interface Presets {
   readonly together: (options: KeyedPresetOptions) => Options
   readonly xai: (options: KeyedPresetOptions) => Options
   readonly perplexity: (options: KeyedPresetOptions) => Options
+  readonly huggingface: (options: KeyedPresetOptions) => Options
+  readonly moonshot: (options: KeyedPresetOptions) => Options
+  readonly zai: (options: KeyedPresetOptions) => Options
+  readonly cerebras: (options: KeyedPresetOptions) => Options
+  readonly vercel: (options: KeyedPresetOptions) => Options
   readonly ollama: (options?: PresetOptions) => Options
   readonly vllm: (options?: PresetOptions) => Options
+  readonly lmstudio: (options?: PresetOptions) => Options
 }
 
 const presets: Presets = {
@@ -266,8 +278,14 @@ const presets: Presets = {
     defaultModel: "sonar",
     streamOptions: false
   }),
+  huggingface: preset({ id: "huggingface", baseUrl: "https://router.huggingface.co/v1" }),
+  moonshot: preset({ id: "moonshot", baseUrl: "https://api.moonshot.ai/v1" }),
+  zai: preset({ id: "zai", baseUrl: "https://api.z.ai/api/paas/v4" }),
+  cerebras: preset({ id: "cerebras", baseUrl: "https://api.cerebras.ai/v1", maxTokensField: "max_completion_tokens" }),
+  vercel: preset({ id: "vercel", baseUrl: "https://ai-gateway.vercel.sh/v1" }),
   ollama: preset({ id: "ollama", baseUrl: "http://localhost:11434/v1" }),
-  vllm: preset({ id: "vllm", baseUrl: "http://localhost:8000/v1" })
+  vllm: preset({ id: "vllm", baseUrl: "http://localhost:8000/v1" }),
+  lmstudio: preset({ id: "lmstudio", baseUrl: "http://localhost:1234/v1" })
 }
 
 /**

@@ -460,6 +460,8 @@ describe("Gemini's layers", () => {
         [at({ project: "SECRET/../x" }), "gemini.vertex.project"],
         [at({ project: ".." }), "gemini.vertex.project"],
         [at({ location: "secret.test/" }), "gemini.vertex.location"],
+        [at({ apiVersion: "SECRET/../v1" }), "gemini.vertex.apiVersion"],
+        [at({ apiVersion: "" }), "gemini.vertex.apiVersion"],
         [at({ location: undefined }), "gemini.vertex.location"],
         [at({ accessToken: undefined }), "gemini.vertex.accessToken"],
         [at({ accessToken: "SECRET" }), "gemini.vertex.accessToken"],

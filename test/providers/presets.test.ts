@@ -13,7 +13,9 @@ import * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
 import { apiKey, connect, digest, play, serve } from "./support.ts"
 
-const { azure, deepseek, groq, mistral, ollama, openrouter, perplexity, together, vllm, xai } = OpenAiCompatible.presets
+const { azure, cerebras, deepseek, groq, huggingface, lmstudio, mistral, moonshot, ollama, openrouter } =
+  OpenAiCompatible.presets
+const { perplexity, together, vercel, vllm, xai, zai } = OpenAiCompatible.presets
 const endpoint = "https://res.openai.azure.com"
 
 const request: LlmRequest.LlmRequest = {
@@ -64,7 +66,20 @@ describe("presets: requests", () => {
           { authorization: undefined, "api-key": undefined },
           undefined
         ],
-        ["vllm", vllm({ apiKey }), "http://localhost:8000/v1/", usual, bearer, undefined]
+        ["vllm", vllm({ apiKey }), "http://localhost:8000/v1/", usual, bearer, undefined],
+        ["lmstudio", lmstudio({ apiKey }), "http://localhost:1234/v1/", usual, bearer, undefined],
+        ["huggingface", huggingface({ apiKey }), "https://router.huggingface.co/v1/", usual, bearer, undefined],
+        ["moonshot", moonshot({ apiKey }), "https://api.moonshot.ai/v1/", usual, bearer, undefined],
+        ["zai", zai({ apiKey }), "https://api.z.ai/api/paas/v4/", usual, bearer, undefined],
+        [
+          "cerebras",
+          cerebras({ apiKey }),
+          "https://api.cerebras.ai/v1/",
+          { ...body, max_completion_tokens: 5, seed: 7, stream_options: { include_usage: true } },
+          bearer,
+          undefined
+        ],
+        ["vercel", vercel({ apiKey }), "https://ai-gateway.vercel.sh/v1/", usual, bearer, undefined]
       ]
       assert.strictEqual(cases.length, Object.keys(OpenAiCompatible.presets).length - 1)
       for (const [id, options, base, json, auth, model] of cases) {

@@ -28,7 +28,10 @@ const openAi = (api: "chat" | "responses"): Adapter => (provider, baseUrl) => {
   if (provider === "openai") return OpenAi.make(options)
   const { azure, ...presets } = OpenAiCompatible.presets
   if (provider === "azure") return OpenAiCompatible.make(azure({ api, apiKey, endpoint: baseUrl, deployment: "model" }))
-  const preset = Object.entries(presets).find(([name]) => name === provider)?.[1]
+  const preset = Object.entries(presets).find(([name]) =>
+    name === (provider === "vercel-gateway" ? "vercel" : provider)
+  )
+    ?.[1]
   return OpenAiCompatible.make(preset?.(options) ?? { ...options, id: provider })
 }
 

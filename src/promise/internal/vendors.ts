@@ -90,9 +90,13 @@ export const vendors: ReadonlyMap<string, Vendor> = new Map<Name, Vendor>([
   ],
   [
     "anthropic",
-    keyed<AnthropicModule.Options>(["ANTHROPIC_API_KEY"], AnthropicModule.Anthropic.make, {
-      baseUrl: "ANTHROPIC_BASE_URL"
-    })
+    keyed<AnthropicModule.Options & { readonly apiKey: Redacted.Redacted }>(
+      ["ANTHROPIC_API_KEY"],
+      AnthropicModule.Anthropic.make,
+      {
+        baseUrl: "ANTHROPIC_BASE_URL"
+      }
+    )
   ],
   [
     "gemini",

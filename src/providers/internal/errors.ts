@@ -7,7 +7,7 @@ import { isIdentifier, requestIdOf } from "./headers.ts"
 import { listOf } from "./json.ts"
 
 export { providerError }
-export { type Statuses, type Tag, UNEXPECTED_STATUS } from "./failure.ts"
+export { type Facts, type Statuses, type Tag, UNEXPECTED_STATUS } from "./failure.ts"
 
 // -----------------------------------------------------------------------------
 // problems of an answer that breaks its protocol

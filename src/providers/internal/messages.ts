@@ -133,11 +133,22 @@ const toolChoice = (choice: LlmRequest["toolChoice"]): Fields | undefined => {
   return { type: choice === "required" ? "any" : choice }
 }
 
-const encode = (provider: string, maxTokens: number, request: LlmRequest, model: string, stream: boolean): Fields => {
+/** Where addresses differ. */
+export interface Dialect {
+  readonly provider: string
+  /** Asked for when a request has no limit. */
+  readonly maxTokens: number
+  /** At Vertex AI the version is in the body, and the model in the address alone. */
+  readonly bodyVersion?: string | undefined
+}
+
+const encode = (dialect: Dialect, request: LlmRequest, model: string, stream: boolean): Fields => {
+  const { bodyVersion, maxTokens, provider } = dialect
   const format = request.responseFormat
   const tools = request.tools === undefined || request.tools.length === 0 ? undefined : request.tools
   return compact({
-    model,
+    model: bodyVersion === undefined ? model : undefined,
+    anthropic_version: bodyVersion,
     max_tokens: request.maxTokens ?? maxTokens,
     system: systemOf(request.prompt),
     messages: turnsOf(provider, request.prompt),
@@ -388,8 +399,8 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
   }
 }
 
-export const protocol = (provider: string, maxTokens: number): Protocol => ({
-  encode: (request, model, stream) => encode(provider, maxTokens, request, model, stream),
+export const protocol = (dialect: Dialect): Protocol => ({
+  encode: (request, model, stream) => encode(dialect, request, model, stream),
   decode,
   stream: decodeStream
 })
