@@ -20,6 +20,9 @@ export * as LlmError from "./LlmError.ts"
 /** What happened, as typed facts. */
 export * as LlmEvent from "./LlmEvent.ts"
 
+/** The client behind an HTTP server. */
+export * as LlmHttp from "./LlmHttp.ts"
+
 /** The client as the `LanguageModel` of `effect/ai`. */
 export * as LlmLanguageModel from "./LlmLanguageModel.ts"
 

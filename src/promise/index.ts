@@ -21,23 +21,18 @@
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as HttpClient from "effect/http/HttpClient"
-import * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
 import * as Scope from "effect/Scope"
-import { type Client, LlmClient } from "../LlmClient.ts"
 import type { Options as PipelineOptions } from "../LlmConfig.ts"
-import type { LlmError } from "../LlmError.ts"
 import type { LlmEvent } from "../LlmEvent.ts"
-import * as LlmObserver from "../LlmObserver.ts"
 import type { LlmProvider } from "../LlmProvider.ts"
 import type { Input } from "../LlmRequest.ts"
 import type { LlmResponse, StreamPart } from "../LlmResponse.ts"
 import type { Status } from "../Pipeline.ts"
-import * as Run from "./internal/run.ts"
+import * as Core from "./internal/core.ts"
 import { Reader } from "./internal/stream.ts"
 import * as Transport from "./internal/transport.ts"
 import { keyOf, type Vendors, vendors } from "./internal/vendors.ts"
-import { ResilientLlmError, thrown } from "./ResilientLlmError.ts"
 
 export { ResilientLlmError } from "./ResilientLlmError.ts"
 export type { Code } from "./ResilientLlmError.ts"
@@ -130,28 +125,8 @@ export interface ResilientLlm extends AsyncDisposable {
 export const createResilientLlm = (options: Options = {}): ResilientLlm => {
   const { onEvent, providers = { openai: {}, anthropic: {}, gemini: {}, cohere: {} }, ...pipeline } = options
   const connections = Scope.makeUnsafe()
-  return over(made(providers, Transport.make(connections)), pipeline, onEvent, Scope.close(connections, Exit.void))
-}
-
-/**
- * A client over providers as values.
- *
- * @internal
- */
-export const fromProviders = (
-  providers: ReadonlyArray<LlmProvider>,
-  pipeline: PipelineOptions,
-  onEvent?: (event: LlmEvent) => void
-): ResilientLlm => over(providers, pipeline, onEvent, Effect.void)
-
-const now = <A>(effect: Effect.Effect<A, unknown>): A => {
-  const exit = Effect.runSyncExit(effect)
-  if (Exit.isSuccess(exit)) return exit.value
-  throw thrown(exit.cause, undefined)
-}
-
-const refuse = (message: string): never => {
-  throw new ResilientLlmError(message, { code: "LlmConfigError" })
+  const chosen = made(providers, Transport.make(connections))
+  return over(Core.make(chosen, pipeline, onEvent, Scope.close(connections, Exit.void)))
 }
 
 const made = (chosen: Vendors, http: HttpClient.HttpClient): ReadonlyArray<LlmProvider> => {
@@ -161,7 +136,7 @@ const made = (chosen: Vendors, http: HttpClient.HttpClient): ReadonlyArray<LlmPr
     if (given === undefined) continue
     const vendor = vendors.get(name)
     if (vendor === undefined) {
-      return refuse(`There is no provider "${name}". Those there are: ${[...vendors.keys()].join(", ")}.`)
+      return Core.refuse(`There is no provider "${name}". Those there are: ${[...vendors.keys()].join(", ")}.`)
     }
     const { apiKey, ...options } = given as { readonly apiKey?: unknown }
     // Vertex AI has tokens of its own, which its options bring.
@@ -171,47 +146,27 @@ const made = (chosen: Vendors, http: HttpClient.HttpClient): ReadonlyArray<LlmPr
       missing.push(vendor.variables.join(" or "))
       continue
     }
-    if (key !== undefined && typeof key !== "string") return refuse(`The apiKey of ${name} must be a text.`)
+    if (key !== undefined && typeof key !== "string") return Core.refuse(`The apiKey of ${name} must be a text.`)
     const secret = key === undefined ? undefined : Redacted.make(key)
-    found.push(now(Effect.provideService(vendor.make(options, secret), HttpClient.HttpClient, http)))
+    found.push(Core.now(Effect.provideService(vendor.make(options, secret), HttpClient.HttpClient, http)))
   }
   if (found.length > 0) return found
-  return refuse(
+  return Core.refuse(
     missing.length === 0
       ? "No provider is named."
       : `No provider has a key: set ${missing.join(", or ")} in the environment, or give an apiKey.`
   )
 }
 
-const over = (
-  providers: ReadonlyArray<LlmProvider>,
-  pipeline: PipelineOptions,
-  onEvent: ((event: LlmEvent) => void) | undefined,
-  disconnect: Effect.Effect<void>
-): ResilientLlm => {
-  const scope = Scope.makeUnsafe()
-  const [first, ...others] = providers
-  if (first === undefined) return refuse("No provider is named.")
-  const observed = onEvent === undefined ? Layer.empty : LlmObserver.layer(() => Effect.succeed(onEvent))
-  const layer = Layer.provide(LlmClient.layerDynamic<PipelineOptions>([first, ...others], pipeline), observed)
-  const client: Client<LlmError> = now(
-    Effect.flatMap(Layer.buildWithScope(layer, scope), (context) => Effect.provideContext(LlmClient, context))
-  )
-
-  let closing: Promise<void> | undefined
-  // First the calls, then what they run on: a connection that breaks under a call would be a failure of the provider.
-  const close = (): Promise<void> =>
-    closing ??= Effect.runPromise(Effect.andThen(Scope.close(scope, Exit.void), disconnect))
-  const run = Run.make(() => closing !== undefined)
-
+const over = ({ client, close, run, targets }: Core.Core): ResilientLlm => {
   return {
-    targets: providers.map(({ id }) => id),
+    targets,
     complete: (input, { signal } = {}) => run(client.complete(input), signal),
     stream: (input, { signal } = {}) => {
       const reader = new Reader(client.open(input), run, signal)
       return {
         [Symbol.asyncIterator]: () => textsOf(reader),
-        parts: { [Symbol.asyncIterator]: () => partsOf(reader) },
+        parts: reader.parts,
         get response() {
           return reader.response()
         }
@@ -223,16 +178,8 @@ const over = (
   }
 }
 
-async function* partsOf(reader: Reader): AsyncGenerator<StreamPart, void> {
-  try {
-    for (let next = await reader.next(); next.done !== true; next = await reader.next()) yield next.value
-  } finally {
-    await reader.leave()
-  }
-}
-
 async function* textsOf(reader: Reader): AsyncGenerator<string, void> {
-  for await (const part of partsOf(reader)) {
+  for await (const part of reader.parts) {
     if (part.type === "text-delta" && part.delta !== "") yield part.delta
   }
 }

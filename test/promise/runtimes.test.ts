@@ -28,31 +28,35 @@ describe("the chat backend", () => {
 
   for (const [name, program, args] of runtimes) {
     for (const end of ["close", "leave"]) {
-      it.skipIf(!existsSync(program))(`runs on ${name}, and its process ends (${end})`, { timeout: 60_000 }, async () => {
-        await Effect.runPromise(Effect.andThen(openai.reset, anthropic.reset))
-        await Effect.runPromise(openai.play(
-          FaultServer.status(503),
-          FaultServer.status(503),
-          FaultServer.truncate({ afterChunks: 0 }),
-          FaultServer.ok({ chunks: ["More ", "of it."] }),
-          FaultServer.hang()
-        ))
-        await Effect.runPromise(anthropic.play(FaultServer.ok({ text: "Artificial intelligence." })))
-        const { stdout } = await promisify(execFile)(
-          program,
-          [...args, path("backend.ts"), openai.openai, anthropic.anthropic, end],
-          { timeout: 30_000, cwd: path("../..") }
-        )
-        assert.deepStrictEqual(JSON.parse(stdout), {
-          answer: "Artificial intelligence.",
-          by: "anthropic",
-          texts: ["More ", "of it."],
-          aborted: "AbortError",
-          failed: "InvalidRequest"
-        })
-        const { aborted, active } = await Effect.runPromise(openai.stats)
-        assert.deepStrictEqual([active, aborted], [0, 1])
-      })
+      it.skipIf(!existsSync(program))(
+        `runs on ${name}, and its process ends (${end})`,
+        { timeout: 60_000 },
+        async () => {
+          await Effect.runPromise(Effect.andThen(openai.reset, anthropic.reset))
+          await Effect.runPromise(openai.play(
+            FaultServer.status(503),
+            FaultServer.status(503),
+            FaultServer.truncate({ afterChunks: 0 }),
+            FaultServer.ok({ chunks: ["More ", "of it."] }),
+            FaultServer.hang()
+          ))
+          await Effect.runPromise(anthropic.play(FaultServer.ok({ text: "Artificial intelligence." })))
+          const { stdout } = await promisify(execFile)(
+            program,
+            [...args, path("backend.ts"), openai.openai, anthropic.anthropic, end],
+            { timeout: 30_000, cwd: path("../..") }
+          )
+          assert.deepStrictEqual(JSON.parse(stdout), {
+            answer: "Artificial intelligence.",
+            by: "anthropic",
+            texts: ["More ", "of it."],
+            aborted: "AbortError",
+            failed: "InvalidRequest"
+          })
+          const { aborted, active } = await Effect.runPromise(openai.stats)
+          assert.deepStrictEqual([active, aborted], [0, 1])
+        }
+      )
     }
   }
 })

@@ -84,6 +84,9 @@ export class Reader {
     })()
   }
 
+  /** Leaving the loop early leaves the stream. */
+  readonly parts: AsyncIterable<StreamPart> = { [Symbol.asyncIterator]: () => partsOf(this) }
+
   async next(): Promise<IteratorResult<StreamPart, undefined>> {
     while (this.buffer.length === 0 && !this.ended) await this.fill()
     const part = this.buffer.shift()
@@ -125,5 +128,13 @@ const ignoring = async (promise: Promise<unknown>): Promise<void> => {
     await promise
   } catch {
     // Told to who asks for it.
+  }
+}
+
+async function* partsOf(reader: Reader): AsyncGenerator<StreamPart, void> {
+  try {
+    for (let next = await reader.next(); next.done !== true; next = await reader.next()) yield next.value
+  } finally {
+    await reader.leave()
   }
 }
