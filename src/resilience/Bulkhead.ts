@@ -253,7 +253,13 @@ class Wall implements Bulkhead {
 const isCount = (value: unknown): value is number => typeof value === "number" && Number.isInteger(value) && value >= 1
 
 const handOver = (permit: Permit, options: AcquireOptions | undefined): Permit => {
-  options?.onAcquired?.(permit)
+  try {
+    options?.onAcquired?.(permit)
+  } catch (defect) {
+    // Nobody got it.
+    permit.release()
+    throw defect
+  }
   return permit
 }
 

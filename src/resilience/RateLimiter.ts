@@ -554,7 +554,13 @@ class Limiter implements RateLimiter {
 }
 
 const handOver = (reservation: Reservation, options: AcquireOptions | undefined): Reservation => {
-  options?.onAcquired?.(reservation)
+  try {
+    options?.onAcquired?.(reservation)
+  } catch (defect) {
+    // Nobody got it.
+    reservation.refund("all")
+    throw defect
+  }
   return reservation
 }
 
