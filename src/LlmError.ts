@@ -752,11 +752,13 @@ export const withoutStack = <E>(make: () => E): E => {
 }
 
 // A copy, because callers who share work share its failure and each has a ledger of its own. Its stack is the
-// original's.
+// original's, as a text: V8 keeps the frames of an error, and with them whatever their functions can reach, until
+// somebody reads its stack, and whoever keeps an error must not keep the call.
 const copyWith = <E extends LlmError>(error: E, fields: object): E => {
   const Self = error.constructor as new(fields: object, options: { readonly disableChecks: true }) => E
   const copy = withoutStack(() => new Self(Object.assign({}, error, fields), { disableChecks: true }))
-  return Object.defineProperty(copy, "stack", { configurable: true, get: () => error.stack })
+  if (error._tag === "AllProvidersFailed") { for (const inner of error.errors) void inner.stack }
+  return Object.defineProperty(copy, "stack", { configurable: true, writable: true, value: error.stack })
 }
 
 /**

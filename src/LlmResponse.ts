@@ -84,7 +84,7 @@ export interface LlmResponse {
   readonly timestamp?: string
   /** The finish part as the provider gave it, with its metadata; absent when there was none. */
   readonly finish?: Response.FinishPartEncoded
-  /** True when the stream was so long (over 100 000 parts) that `content` does not hold all of it. */
+  /** True when the stream was so long (over 100 000 parts or 16 MiB) that `content` does not hold all of it. */
   readonly cut?: boolean
   readonly source: Source
   /** Age of a stored answer in milliseconds; 0 for one fetched by this call. */
@@ -140,6 +140,30 @@ export const limitsReported = ({ parts }: Answer): ReadonlyArray<RateLimitFact> 
 }
 
 const noUsage: Usage = { inputTokens: {}, outputTokens: {} }
+
+// A provider of one's own may leave out what the type asks for.
+const usageIn = ({ usage }: { readonly usage?: Partial<Usage> | null }): Usage =>
+  isRecord(usage?.inputTokens) && isRecord(usage.outputTokens)
+    ? usage as Usage
+    : {
+      inputTokens: isRecord(usage?.inputTokens) ? usage.inputTokens : {},
+      outputTokens: isRecord(usage?.outputTokens) ? usage.outputTokens : {}
+    }
+
+const isRecord = (value: unknown): value is object => typeof value === "object" && value !== null
+
+/**
+ * The tokens of an answer, as far as they were told.
+ *
+ * @internal
+ */
+export const usageOf = ({ parts }: Answer): Usage | undefined => {
+  for (let i = parts.length - 1; i >= 0; i--) {
+    const part = parts[i]
+    if (part?.type === "finish") return usageIn(part)
+  }
+  return undefined
+}
 
 /**
  * Builds the response from an answer.
@@ -213,7 +237,7 @@ export const fromAnswer = (answer: Answer, source: Source, age: number, ledger: 
       case "finish":
         finish = part
         finishReason = part.reason
-        usage = part.usage
+        usage = usageIn(part)
         break
     }
   }

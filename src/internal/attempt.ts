@@ -29,17 +29,30 @@ import {
 import type { LlmEvent } from "../LlmEvent.ts"
 import type { LlmProvider } from "../LlmProvider.ts"
 import type { LlmRequest } from "../LlmRequest.ts"
-import { type Answer, isContent, limitsReported, type Part, type StreamPart, type Usage } from "../LlmResponse.ts"
+import { type Answer, isContent, limitsReported, type Part, type StreamPart, usageOf } from "../LlmResponse.ts"
 import type { Bulkhead, Permit } from "../resilience/Bulkhead.ts"
 import type { CircuitBreaker, Permit as Slot } from "../resilience/CircuitBreaker.ts"
 import type { RateLimiter, Reservation } from "../resilience/RateLimiter.ts"
 import * as Timeout from "../resilience/Timeout.ts"
-import { type Call, emit, type End, followedBy, nowOf, type Rest, type Served, since, tell, whole } from "./call.ts"
+import {
+  type Call,
+  emit,
+  type End,
+  followedBy,
+  nowOf,
+  partSize,
+  type Rest,
+  type Served,
+  since,
+  tell,
+  whole
+} from "./call.ts"
 
 /** Parts of a stream that are held back before its first content part; then it counts as committed. */
 const MAX_UNCOMMITTED_PARTS = 64
-/** Parts kept of one stream for its response and its stored answer. A longer stream is delivered, but not kept. */
+/** What is kept of one stream for its response and its stored answer. A longer stream is delivered, but not kept. */
 const MAX_KEPT_PARTS = 100_000
+const MAX_KEPT_BYTES = 16 * 1024 * 1024
 
 /** What guards one target. An absent guard is switched off and costs nothing. */
 export interface Guards {
@@ -95,7 +108,13 @@ export const make = (guards: Guards): (call: Call, request: LlmRequest) => Effec
         return Effect.fail(breaker.rejectionUnsafe(now)())
       }
       const attempt = new Attempt(call, request, guards)
-      const wait = acquire(attempt, restore, now)
+      let wait: ReturnType<Step>
+      try {
+        wait = acquire(attempt, restore, now)
+      } catch (defect) {
+        // What was acquired before it goes back.
+        return Effect.andThen(attempt.close(Exit.die(defect)), Effect.die(defect))
+      }
       if (wait === undefined) return attempt.start(restore, now)
       return Effect.flatMap(
         Effect.onError(wait, () => attempt.close(Exit.void)),
@@ -181,11 +200,18 @@ const estimate = (request: LlmRequest): Readonly<Record<string, number>> => {
 }
 
 /** Characters a tokenizer would see: the bytes of a file are not text, and count as a thousand tokens. */
-const lengthOf = (value: unknown): number => {
-  if (typeof value === "string") return value.length
-  if (typeof value !== "object" || value === null) return 1
-  if ("type" in value && value.type === "file") return 4000
-  return Object.values(value).reduce<number>((sum, inner) => sum + lengthOf(inner), 0)
+const lengthOf = (prompt: LlmRequest["prompt"]): number => {
+  let length = 0
+  // No recursion: what tools return can be nested deeper than a stack is.
+  const open: Array<unknown> = [prompt]
+  while (open.length > 0) {
+    const value = open.pop()
+    if (typeof value === "string") length += value.length
+    else if (typeof value !== "object" || value === null) length += 1
+    else if ("type" in value && value.type === "file") length += 4000
+    else for (const inner of Object.values(value)) open.push(inner)
+  }
+  return length
 }
 
 // -----------------------------------------------------------------------------
@@ -273,7 +299,13 @@ class Attempt {
         return Effect.andThen(this.close(exit), exit)
       },
       onSuccess: (served) => {
-        if (served.isWhole()) this.succeeded(served.answer)
+        try {
+          if (served.isWhole()) this.succeeded(served.answer)
+        } catch (defect) {
+          // Reading the answer threw, so it is none.
+          this.left("defect")
+          return Effect.andThen(this.close(Exit.die(defect)), Effect.die(defect))
+        }
         // An answer that nobody waits for any more (its timer fired) is closed like a whole one.
         if (served.rest === undefined || this.settled || this.call.scope === undefined) {
           return followedBy(this.closing(Exit.void), served)
@@ -304,13 +336,14 @@ class Attempt {
   }
 
   succeeded(answer: Answer): void {
+    // Read before anything is settled: it is a provider's data and may throw.
+    const usage = usageOf(answer)
+    const input = usage?.inputTokens.total
+    const output = usage?.outputTokens.total
     const now = nowOf(this.call)
     if (!this.settle("success", now)) return
     this.call.progress.answeredAt = now
     this.call.trace?.answered(this.number, answer)
-    const usage = usageOf(answer)
-    const input = usage?.inputTokens.total
-    const output = usage?.outputTokens.total
     if (input !== undefined && output !== undefined && this.guards.limits !== undefined) {
       const actual = { requests: 1, tokens: input + output, "input-tokens": input, "output-tokens": output }
       for (const reservation of this.reservations) reservation.settle(actual)
@@ -457,6 +490,7 @@ class Attempt {
     emit(call, { _tag: "AttemptCommitted", ...this.facts(this.committedAt) })
     const answer = { ...this.answer(parts), cut: false }
     let delivered = parts.filter(isContent).length
+    let kept = parts.reduce((sum, part) => sum + partSize(part), 0)
     let isWhole = false
     let broken: ProviderError | undefined
     const silence = new Timeout.IdleClock(guards.timeout?.idle ?? Infinity)
@@ -500,9 +534,10 @@ class Attempt {
         good += 1
         isWhole = part.type === "finish"
         if (isContent(part)) content += 1
+        kept += partSize(part)
+        answer.cut ||= !isWhole && (parts.length >= MAX_KEPT_PARTS || kept > MAX_KEPT_BYTES)
         // The end of a very long stream is kept: it tells how the answer finished and what it cost.
-        if (parts.length < MAX_KEPT_PARTS || isWhole) parts.push(part)
-        else answer.cut = true
+        if (!answer.cut || isWhole) parts.push(part)
       }
       const now = nowOf(call)
       silence.stop(now, content > 0)
@@ -511,7 +546,12 @@ class Attempt {
       const arrivals = good === chunk.length ? chunk : chunk.slice(0, good)
       if (!Arr.isReadonlyArrayNonEmpty(arrivals)) return rest
       if (!isWhole) return Effect.succeed(arrivals)
-      this.succeeded(answer)
+      try {
+        this.succeeded(answer)
+      } catch (defect) {
+        this.left("defect")
+        return failWith(this.close(Exit.die(defect)), Cause.die(defect))
+      }
       return followedBy(tell(ends, ({ onWhole }) => onWhole()), arrivals)
     }
     const lost = (cause: Cause.Cause<ProviderError | StreamInterrupted | DeadlineExceeded | Cause.Done>): Rest => {
@@ -565,12 +605,4 @@ const unusable = (parts: ReadonlyArray<Part | StreamPart>): ProviderError["reaso
   return reason === "content-filter"
     ? { _tag: "ContentPolicy" }
     : { _tag: "MalformedResponse", problem: "the answer is empty" }
-}
-
-const usageOf = (answer: Answer): Usage | undefined => {
-  for (let i = answer.parts.length - 1; i >= 0; i--) {
-    const part = answer.parts[i]
-    if (part?.type === "finish") return part.usage
-  }
-  return undefined
 }

@@ -8,7 +8,7 @@ import type * as Scope from "effect/Scope"
 import { type DeadlineExceeded, InvalidRequest, type LlmError, type StreamInterrupted } from "../LlmError.ts"
 import type { Hub, LlmEvent } from "../LlmEvent.ts"
 import { identity, type LlmRequest } from "../LlmRequest.ts"
-import type { Answer, Source, StreamPart } from "../LlmResponse.ts"
+import type { Answer, Part, Source, StreamPart } from "../LlmResponse.ts"
 import { monotonicMillis } from "./clock.ts"
 import type { Trace } from "./trace.ts"
 
@@ -158,16 +158,20 @@ const textSize = (value: unknown): number => {
   }
 }
 
+/** Roughly the bytes a part takes. */
+export const partSize = (part: Part | StreamPart): number => {
+  let size = 64
+  if ("delta" in part) size += part.delta.length
+  else if ("text" in part) size += part.text.length
+  else if ("data" in part) size += part.data.length
+  else if (part.type === "tool-call") size += textSize(part.params)
+  else if (part.type === "tool-result") size += textSize(part.result)
+  return size * 2
+}
+
 /** Roughly the bytes an answer takes. */
 export const sizeOf = (answer: Answer): number => {
   let size = 0
-  for (const part of answer.parts) {
-    size += 64
-    if ("delta" in part) size += part.delta.length
-    else if ("text" in part) size += part.text.length
-    else if ("data" in part) size += part.data.length
-    else if (part.type === "tool-call") size += textSize(part.params)
-    else if (part.type === "tool-result") size += textSize(part.result)
-  }
-  return size * 2
+  for (const part of answer.parts) size += partSize(part)
+  return size
 }

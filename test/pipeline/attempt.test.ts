@@ -1,0 +1,104 @@
+// One attempt: what it holds goes back, whatever throws.
+import { assert, describe, it } from "@effect/vitest"
+import { Cause, Context, Effect, Exit, Fiber, Layer, Stream } from "effect"
+import { LlmClient, type LlmConfig, LlmProvider, type LlmRequest, type LlmResponse } from "effect-resilient-llm"
+import { Bulkhead, RateLimiter } from "effect-resilient-llm/resilience"
+import { ask, kinds, vector } from "../support.ts"
+
+/** A client of one provider, with one permit and every token in sight. */
+const clientOf = (
+  last: LlmResponse.Part & LlmResponse.StreamPart,
+  options: LlmConfig.Options = {}
+) =>
+  Effect.map(
+    Layer.build(LlmClient.layerDynamic(
+      [{
+        provider: LlmProvider.make({
+          id: "p",
+          generate: () => Effect.succeed([{ type: "text", text: "Hello." }, last]),
+          stream: () => Stream.make({ type: "text-delta", id: "0", delta: "Hello." }, last)
+        }),
+        limits: [{ dimension: "tokens", limit: 1e6, per: "1 minute" }]
+      }],
+      { bulkhead: { maxConcurrent: 1, queue: 0 }, retry: false, ...options }
+    )),
+    (context) => Context.get(context, LlmClient)
+  )
+
+const finishWith = (usage: unknown) =>
+  ({ type: "finish", reason: "stop", usage }) as LlmResponse.Part & LlmResponse.StreamPart
+describe.each(kinds)("%s", (kind) => {
+  it.effect("a prompt nested too deeply for a recursion neither kills the call nor keeps its permit", () =>
+    vector(Effect.gen(function*() {
+      const client = yield* clientOf(finishWith({ inputTokens: {}, outputTokens: {} }))
+      const result: unknown = JSON.parse("[".repeat(14_000) + "]".repeat(14_000))
+      const input: LlmRequest.Input = {
+        prompt: [{ role: "tool", content: [{ type: "tool-result", id: "1", name: "t", isFailure: false, result }] }],
+        cache: "never"
+      }
+      yield* Effect.exit(ask(kind, client, input))
+      assert.strictEqual((yield* client.status).targets[0]!.bulkhead?.inUse, 0)
+    })))
+
+  it.effect.each([undefined, null, {}, { outputTokens: {} }, { inputTokens: null, outputTokens: 3 }])(
+    "a finish part with the usage %j is an answer whose usage is not known",
+    (usage) =>
+      vector(Effect.gen(function*() {
+        const client = yield* clientOf(finishWith(usage))
+        for (let i = 0; i < 2; i++) {
+          const { ledger } = yield* ask(kind, client)
+          assert.strictEqual(ledger.filter(({ _tag }) => _tag === "AttemptSucceeded").length, 1)
+          assert.strictEqual((yield* client.status).targets[0]!.bulkhead?.inUse, 0)
+        }
+        const response = yield* client.complete("Hi")
+        assert.deepStrictEqual(response.usage, { inputTokens: {}, outputTokens: {} })
+      }))
+  )
+
+  it.effect("an answer that throws when it is read is a defect, not a success, and gives its permit back", () =>
+    vector(Effect.gen(function*() {
+      const trap = Object.defineProperty(finishWith({ inputTokens: {}, outputTokens: {} }), "usage", {
+        enumerable: true,
+        get: () => {
+          throw new Error("trapped")
+        }
+      })
+      const client = yield* clientOf(trap, { circuitBreaker: { failureThreshold: 1 } })
+      const exit = yield* Effect.exit(ask(kind, client))
+      assert.isTrue(Exit.isFailure(exit) && Cause.hasDies(exit.cause))
+      const target = (yield* client.status).targets[0]!
+      assert.strictEqual(target.bulkhead?.inUse, 0)
+      assert.strictEqual(target.circuit?.calls, 0)
+    })))
+})
+
+describe("onAcquired that throws", () => {
+  const onAcquired = (): never => {
+    throw new Error("thrown")
+  }
+  const isDefect = (exit: Exit.Exit<unknown, unknown>) => Exit.isFailure(exit) && Cause.hasDies(exit.cause)
+
+  it.effect("leaves the bulkhead's permit where it was", () =>
+    Effect.gen(function*() {
+      const bulkhead = yield* Bulkhead.make({ maxConcurrent: 1 })
+      assert.isTrue(isDefect(yield* Effect.exit(bulkhead.acquire({ onAcquired }))))
+      assert.strictEqual((yield* bulkhead.snapshot).inUse, 0)
+    }))
+
+  it.effect("leaves the permit of one that waited, too", () =>
+    Effect.gen(function*() {
+      const bulkhead = yield* Bulkhead.make({ maxConcurrent: 1 })
+      const first = yield* bulkhead.acquire()
+      const second = yield* Effect.forkChild(Effect.exit(bulkhead.acquire({ onAcquired })), { startImmediately: true })
+      first.release()
+      assert.isTrue(isDefect(yield* Fiber.join(second)))
+      assert.strictEqual((yield* bulkhead.snapshot).inUse, 0)
+    }))
+
+  it.effect("leaves the tokens where they were", () =>
+    Effect.gen(function*() {
+      const limiter = yield* RateLimiter.make({ capacity: 2, refillPerSecond: 1 })
+      assert.isTrue(isDefect(yield* Effect.exit(limiter.acquire(1, { onAcquired }))))
+      assert.deepStrictEqual((yield* limiter.snapshot).levels, { requests: 2 })
+    }))
+})
