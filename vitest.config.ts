@@ -23,6 +23,8 @@ export default defineConfig({
     setupFiles: ["test/setup.ts"],
     // Files share a worker (25 times faster): leave no global state behind.
     isolate: false,
+    // Against tests that hang; what a busy machine needs is no failure.
+    testTimeout: 30_000,
     coverage: { provider: "v8", include: ["src/**/*.ts"], reportsDirectory: "coverage" }
   }
 })
