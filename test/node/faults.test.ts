@@ -54,6 +54,10 @@ const faults: Readonly<Record<string, readonly [(socket: Socket) => void, string
       socket.end(`${chunked.replace("\r\n\r\n", "\r\ntrailer: x-end\r\n\r\n")}4\r\n1234\r\n0\r\nx-end: 1\r\n\r\n`),
     "1234"
   ],
+  "says 100 Continue, which nobody asked for": [
+    (socket) => socket.end(`HTTP/1.1 100 Continue\r\n\r\n${head}content-length: 4\r\n\r\n1234`),
+    "TransportError"
+  ],
   "gives hints first": [
     (socket) => socket.end(`HTTP/1.1 103 Early Hints\r\nlink: <a>\r\n\r\n${head}content-length: 4\r\n\r\n1234`),
     "1234"
