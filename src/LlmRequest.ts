@@ -12,7 +12,9 @@ import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { firstIssue, kindOf } from "./internal/issue.ts"
-import { NotJson, plain } from "./internal/json.ts"
+import { NotJson, plain, sortedText } from "./internal/json.ts"
+import { isBare, noOptions, readMessages as readUsual } from "./internal/messages.ts"
+import { isPlain, NO, readerOf } from "./internal/reading.ts"
 import { definitionOf, isTool, isToolkit } from "./internal/tools.ts"
 import { InvalidRequest } from "./LlmError.ts"
 
@@ -156,6 +158,7 @@ export type LlmRequest =
   }
 
 const decodeOptions = Schema.decodeUnknownResult(Options, { onExcessProperty: "error" })
+const readers = new Map(Object.entries(fields).map(([name, schema]) => [name, readerOf(schema.ast)]))
 const Messages = Schema.Array(Prompt.Message)
 const decodeMessages = Schema.decodeUnknownResult(Messages)
 const encodeMessages = Schema.encodeResult(Messages)
@@ -207,6 +210,51 @@ export const read = (input: string | Input): LlmRequest | InvalidRequest => {
 }
 
 const readObject = (input: Input): LlmRequest | InvalidRequest => {
+  const request = readAsItIs(input) ?? readBySchema(input)
+  if (request instanceof InvalidRequest) return request
+  // Models answer in the order of a schema's fields, so that is kept.
+  const { responseFormat, tools } = request
+  if (tools !== undefined) request.tools = tools.map(jsonTool)
+  if (responseFormat?.type === "json" && responseFormat.schema !== undefined) {
+    request.responseFormat = {
+      ...responseFormat,
+      schema: jsonAt("responseFormat.schema", responseFormat.schema, false) as ToolDefinition["parameters"]
+    }
+  }
+  return request
+}
+
+type Mutable<A> = { -readonly [K in keyof A]: A[K] }
+
+/** What needs no decoding, or `undefined`: then the schemas say what it is, or what is wrong with it. */
+const readAsItIs = (input: Input): Mutable<LlmRequest> | undefined => {
+  if (!isPlain(input)) return undefined
+  const { deadline, prompt } = input
+  const list = Prompt.isPrompt(prompt) ? prompt.content : prompt
+  const messages = typeof list === "string"
+    ? (list.length > 0 ? userText(list) : undefined)
+    : Array.isArray(list) && (list.length > 0 || list !== prompt)
+    ? readUsual(list)
+    : undefined
+  if (messages === undefined) return undefined
+  const request: Record<string, unknown> = { prompt: messages }
+  for (const key of Reflect.ownKeys(input)) {
+    if (key === "prompt" || key === "deadline") continue
+    const value = key === "tools" ? readTools(input.tools) : input[key as keyof Input]
+    const read = readers.get(key as string)
+    const known = value === undefined ? undefined : read?.(value)
+    if (read === undefined || known === NO) return undefined
+    if (known !== undefined) request[key as string] = known
+  }
+  if (deadline !== undefined) {
+    const duration = Duration.fromInput(deadline)
+    if (duration._tag === "None" || Duration.toMillis(duration.value) < 0) return undefined
+    request["deadline"] = duration.value
+  }
+  return request as LlmRequest
+}
+
+const readBySchema = (input: Input): Mutable<LlmRequest> | InvalidRequest => {
   const { prompt, ...rest } = input
   const messages = readPrompt(prompt)
   if (messages instanceof InvalidRequest) return messages
@@ -219,15 +267,6 @@ const readObject = (input: Input): LlmRequest | InvalidRequest => {
   for (const [key, value] of Object.entries(options.success)) {
     if (value !== undefined) {
       request[key] = key === "deadline" ? Duration.fromInputUnsafe(value as Duration.Input) : value
-    }
-  }
-  // Models answer in the order of a schema's fields, so that is kept.
-  const { responseFormat } = options.success
-  if (options.success.tools !== undefined) request["tools"] = options.success.tools.map(jsonTool)
-  if (responseFormat?.type === "json" && responseFormat.schema !== undefined) {
-    request["responseFormat"] = {
-      ...responseFormat,
-      schema: jsonAt("responseFormat.schema", responseFormat.schema, false)
     }
   }
   return request as LlmRequest
@@ -305,8 +344,6 @@ const jsonAt = (path: string, value: unknown, sorted: boolean): unknown => {
     throw new NotJson(path + below, error.rule, error.kind)
   }
 }
-
-const noOptions = Object.freeze({})
 
 // As `canonicalMessages` would write it.
 const userText = (text: string): ReadonlyArray<Prompt.MessageEncoded> => [
@@ -400,8 +437,9 @@ const sortedFields = (
  * The identity of a request: what affects the answer, plus the tenant. Two requests with the same identity ask the same
  * question.
  *
- * It is JSON of a fixed order, in which omitted fields are `null`, at the end left out, and the leading number is the
- * version of this format. What is nothing but a text stands for itself, unless it could be taken for such JSON.
+ * It is a JSON array of the settings in a fixed order, in which omitted ones are `null`, at the end left out, and the
+ * leading number is the version of this format; then come the messages, each its role, the length of its text and the
+ * text, or as JSON. What is nothing but a text stands for itself, unless it could be taken for such an array.
  *
  * @category accessors
  * @since 0.1.0
@@ -413,7 +451,7 @@ export const identity = (request: LlmRequest): string => {
   const add = (value: unknown): void => {
     if (value === undefined) omitted += 1
     else {
-      fields += `${",null".repeat(omitted)},${JSON.stringify(value)}`
+      fields += `${",null".repeat(omitted)},${sortedText(value)}`
       omitted = 0
     }
   }
@@ -425,16 +463,22 @@ export const identity = (request: LlmRequest): string => {
   add(topP)
   add(stop)
   add(toolChoice)
-  add(tools && plain(tools, true))
-  add(responseFormat && plain(responseFormat, true))
+  add(tools)
+  add(responseFormat)
   const text = fields === "" ? onlyText(prompt) : undefined
-  return text === undefined || text.startsWith("[") ? `[1,${JSON.stringify(prompt)}${fields}]` : text
+  return text === undefined || text.startsWith("[") ? `[2${fields}]${prompt.map(messageText).join("")}` : text
 }
+
+// A text with its length before it needs no escaping, which costs more than all else here.
+const messageText = (message: Prompt.MessageEncoded): string =>
+  typeof message.content === "string" && isBare(message.options)
+    ? `${message.role}${message.content.length}:${message.content}`
+    : sortedText(message)
 
 const onlyText = (prompt: LlmRequest["prompt"]): string | undefined => {
   const message = prompt[0]
   return prompt.length === 1 && message?.role === "user" && typeof message.content === "string" &&
-      (message.options === noOptions || Object.keys(message.options ?? noOptions).length === 0)
+      isBare(message.options)
     ? message.content
     : undefined
 }

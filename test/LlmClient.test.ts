@@ -302,8 +302,7 @@ it("requests are plain JSON", () => {
 it("identity: a text and the messages it is short for ask the same question", () => {
   const id = (input: string | LlmRequest.Input) => LlmRequest.identity(Effect.runSync(LlmRequest.make(input)))
   for (const text of ["Hi", "a \"quoted\" \u2028 \ud83d\ude00 text\n", "[1,[", "[stream]Hi"]) {
-    const json = JSON.stringify([1, [{ content: text, options: {}, role: "user" }]])
-    assert.strictEqual(id(text), text.startsWith("[") ? json : text)
+    assert.strictEqual(id(text), text.startsWith("[") ? `[2]user${text.length}:${text}` : text)
     const content = [{ type: "text" as const, text }]
     for (const prompt of [text, [{ role: "user" as const, content: text }], [{ role: "user" as const, content }]]) {
       assert.strictEqual(id({ prompt }), id(text))
@@ -315,10 +314,27 @@ it("identity: a text and the messages it is short for ask the same question", ()
 it("identity: no text is taken for the JSON of another request", () => {
   const id = (input: string | LlmRequest.Input) => LlmRequest.identity(Effect.runSync(LlmRequest.make(input)))
   const other = id({ prompt: "Hi", seed: 1 })
-  assert.strictEqual(other, "[1,[{\"content\":\"Hi\",\"options\":{},\"role\":\"user\"}],null,null,null,null,1]")
+  assert.strictEqual(other, "[2,null,null,null,null,1]user2:Hi")
   assert.notStrictEqual(id(other), other)
   assert.notStrictEqual(id({ prompt: [{ role: "user", content: "Hi", options: { a: { b: 1 } } }] }), id("Hi"))
   assert.notStrictEqual(id({ prompt: [{ role: "system", content: "Hi" }] }), id("Hi"))
+})
+
+it("identity: where one message ends and the next begins makes a difference", () => {
+  const id = (...prompt: LlmRequest.LlmRequest["prompt"]) => LlmRequest.identity({ prompt })
+  const user = (content: string) => ({ role: "user" as const, content })
+  const assistant = (content: string) => ({ role: "assistant" as const, content })
+  const ids = [
+    id(user("a"), user("b")),
+    id(user("auser1:b")),
+    id(user("a"), assistant("b")),
+    id(user("ab")),
+    id(user("a"), user("b"), user("")),
+    id(user(""), user("a"), user("b")),
+    id(user("a"), { role: "user", content: [{ type: "text", text: "b" }] }),
+    id({ role: "system", content: "a" }, user("b"))
+  ]
+  assert.strictEqual(new Set(ids).size, ids.length)
 })
 
 it("identity: field order does not matter, everything that affects the answer does", () => {

@@ -25,6 +25,8 @@ export class NotJson {
  * `undefined` for what JSON leaves out. Throws {@link NotJson} and nothing else.
  */
 export const plain = (value: unknown, sorted: boolean): unknown => {
+  const copied = quickly(() => copy(value, sorted))
+  if (copied !== UNUSUAL) return copied
   const walk = new Walk(sorted)
   try {
     return walk.value("", value, 0)
@@ -32,6 +34,79 @@ export const plain = (value: unknown, sorted: boolean): unknown => {
     if (error instanceof NotJson) throw error
     throw new NotJson(renderPath(walk.path), "JSON", "an object that throws")
   }
+}
+
+/** How many values the quick ways look at. They call themselves, and parts that are shared again and again have no end. */
+const QUICK = 1000
+const UNUSUAL: unique symbol = Symbol("UNUSUAL")
+let left = 0
+
+/** Does what suffices for plain data, as almost all is; what it does not know, or what throws, is for the walk. */
+const quickly = <A>(way: () => A): A | typeof UNUSUAL => {
+  left = QUICK
+  try {
+    return way()
+  } catch {
+    return UNUSUAL
+  }
+}
+
+const copy = (value: unknown, sorted: boolean): unknown => {
+  if (typeof value === "string" || typeof value === "boolean" || value === null) return value
+  if (typeof value === "number") return Number.isFinite(value) ? value + 0 : null // no -0
+  if (typeof value !== "object" || left-- === 0 || "toJSON" in value) return UNUSUAL
+  if (Array.isArray(value)) {
+    if (value.length > left) return UNUSUAL
+    const out: Array<unknown> = []
+    for (const item of value) {
+      const copied = copy(item, sorted)
+      if (copied === UNUSUAL) return UNUSUAL
+      out.push(copied)
+    }
+    return out
+  }
+  if (Object.getPrototypeOf(value) !== Object.prototype) return UNUSUAL
+  const keys = Object.keys(value)
+  if (sorted) keys.sort()
+  const out: Record<string, unknown> = {}
+  for (const key of keys) {
+    const copied = copy((value as Record<string, unknown>)[key], sorted)
+    if (copied === UNUSUAL || key === "__proto__") return UNUSUAL
+    out[key] = copied
+  }
+  return out
+}
+
+/** The JSON of a value, with the keys of objects in a fixed order: equal data is equal text. */
+export const sortedText = (value: unknown): string => {
+  const written = quickly(() => write(value))
+  return typeof written === "string" ? written : JSON.stringify(plain(value, true))
+}
+
+const write = (value: unknown): string | undefined => {
+  if (typeof value === "string") return JSON.stringify(value)
+  if (typeof value === "number") return Number.isFinite(value) ? String(value) : "null"
+  if (typeof value === "boolean" || value === null) return String(value)
+  if (typeof value !== "object" || left-- === 0 || "toJSON" in value) return undefined
+  let text = ""
+  if (Array.isArray(value)) {
+    if (value.length > left) return undefined
+    for (const item of value) {
+      const written = write(item)
+      if (written === undefined) return undefined
+      text += text === "" ? written : `,${written}`
+    }
+    return `[${text}]`
+  }
+  if (Object.getPrototypeOf(value) !== Object.prototype) return undefined
+  for (const key of Object.keys(value).toSorted()) {
+    const inner = (value as Record<string, unknown>)[key]
+    if (inner === undefined) continue
+    const written = write(inner)
+    if (written === undefined) return undefined
+    text += `${text === "" ? "" : ","}${JSON.stringify(key)}:${written}`
+  }
+  return `{${text}}`
 }
 
 // `Object(1)` is 1 in JSON.

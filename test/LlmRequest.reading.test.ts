@@ -1,0 +1,192 @@
+// Most requests are read without decoding. What is read that way is what the schemas make of it, and what is wrong is told
+// in the same words.
+import { assert, describe, it } from "@effect/vitest"
+import { LlmRequest } from "effect-resilient-llm"
+import { InvalidRequest } from "effect-resilient-llm/LlmError"
+import * as Prompt from "effect/ai/Prompt"
+import * as Schema from "effect/Schema"
+import { NO, readerOf } from "../src/internal/reading.ts"
+import { read } from "../src/LlmRequest.ts"
+import { seeded } from "./providers/support.ts"
+
+/** An object that is not plain is never read without its schema. */
+const bySchema = (input: object) => read(Object.assign(Object.create({}), input))
+
+const seen = (outcome: LlmRequest.LlmRequest | InvalidRequest): unknown =>
+  outcome instanceof InvalidRequest
+    ? { path: outcome.path, rule: outcome.rule, kind: outcome.kind }
+    : JSON.parse(JSON.stringify({ ...outcome, identity: LlmRequest.identity(outcome) }))
+
+type Random = () => number
+const one = <A>(random: Random, of: ReadonlyArray<A>): A => of[Math.floor(random() * of.length)]!
+const some = <A>(random: Random, most: number, make: () => A): Array<A> =>
+  Array.from({ length: Math.floor(random() * (most + 1)) }, make)
+
+const text = (random: Random): string =>
+  one(random, ["", "Hi", "Grüezi 😀", "[2]", "\"quoted\"", "x".repeat(300), "__proto__"])
+
+const data = (random: Random, depth = 3): unknown => {
+  const u = random()
+  if (depth === 0 || u < 0.4) {
+    return one(random, [null, true, false, 0, -0, 1.5, NaN, 1e300, "", "text", undefined, new Date(0), [], {}])
+  }
+  if (u < 0.6) return some(random, 3, () => data(random, depth - 1))
+  return Object.fromEntries(
+    some(random, 3, () => [one(random, ["b", "a", "c", "__proto__", "1"]), data(random, depth - 1)])
+  )
+}
+
+const options = (random: Random): object =>
+  random() < 0.7
+    ? {}
+    : {
+      options: one(random, [undefined, {}, { vendor: { a: 1 } }, { "effect/ai/x": { id: 1 } }, null, { v: undefined }])
+    }
+
+const part = (random: Random): unknown => {
+  const id = { id: "1", name: text(random), ...options(random) }
+  return one(random, [
+    () => ({ type: "text", text: text(random), ...options(random) }),
+    () => ({ type: "text", text: text(random), ...options(random) }),
+    () => ({ type: "reasoning", text: text(random), ...options(random) }),
+    () => ({ type: "tool-call", params: data(random), ...id }),
+    () => ({ type: "tool-call", params: data(random), providerExecuted: true, ...id }),
+    () => ({ type: "tool-result", result: data(random), isFailure: random() < 0.5, ...id }),
+    () => ({
+      type: "file",
+      mediaType: "image/png",
+      data: one<unknown>(random, ["AA==", new URL("https://a.example/")])
+    }),
+    () => ({ type: "nothing" })
+  ])()
+}
+
+const message = (random: Random): unknown => ({
+  role: one(random, ["system", "user", "user", "assistant", "tool"]),
+  content: random() < 0.5 ? text(random) : some(random, 3, () => part(random)),
+  ...options(random),
+  ...random() < 0.1 ? { extra: 1 } : {}
+})
+
+const tool = (random: Random): unknown => ({
+  name: one(random, ["lookup", "lookup", ""]),
+  parameters: random() < 0.9 ? { type: "object", properties: data(random) } : data(random),
+  ...random() < 0.3 ? { description: one(random, ["what it does", undefined]) } : {},
+  ...random() < 0.3 ? { strict: true } : {},
+  ...random() < 0.1 ? { provider: { id: "v.t", args: { a: 1 } } } : {}
+})
+
+const field: Readonly<Record<string, (random: Random) => unknown>> = {
+  model: (random) => one(random, ["gpt", undefined, ""]),
+  maxTokens: (random) => one(random, [1, 500, 0, 1.5, undefined]),
+  temperature: (random) => one(random, [0, 0.5, 2, 2.1, NaN]),
+  topP: (random) => one(random, [0, 1, -1]),
+  stop: (random) => some(random, 2, () => text(random)),
+  seed: (random) => one(random, [0, -1, 1.5]),
+  tools: (random) => some(random, 2, () => tool(random)),
+  toolChoice: (random) => one(random, ["auto", "none", { tool: "lookup" }, { tool: "" }, "never"]),
+  responseFormat: (random) =>
+    one(random, [{ type: "text" }, { type: "json" }, { type: "json", name: "n", schema: data(random) }, {
+      type: "xml"
+    }]),
+  idempotencyKey: (random) => one(random, ["key", ""]),
+  tenant: (random) => one(random, ["t", ""]),
+  cache: (random) => one(random, ["auto", "always", "never", "sometimes"]),
+  metadata: (random) => one<unknown>(random, [{}, { a: "1" }, { a: 1 }, JSON.parse("{\"__proto__\":\"x\"}")]),
+  deadline: (random) => one<unknown>(random, [1000, "2 seconds", "soon", -1, { seconds: 1 }]),
+  unknown: () => 1
+}
+
+const input = (random: Random): Record<string, unknown> => ({
+  prompt: random() < 0.2 ? text(random) : some(random, 4, () => message(random)),
+  ...Object.fromEntries(
+    some(random, 3, () => one(random, Object.keys(field).filter((name) => name !== "unknown" || random() < 0.3)))
+      .map((name) => [name, field[name]!(random)])
+  )
+})
+
+/** Puts something else in the place of something. */
+const spoil = (value: unknown, random: Random): unknown => {
+  if (typeof value !== "object" || value === null || random() < 0.15) return data(random)
+  const keys = Object.keys(value)
+  if (keys.length === 0) return data(random)
+  const key = one(random, keys)
+  const copy: any = Array.isArray(value) ? [...value] : { ...value }
+  if (random() < 0.1) delete copy[key]
+  else copy[key] = spoil(copy[key], random)
+  return copy
+}
+
+describe("requests read as they are", () => {
+  for (
+    const [what, make] of [["random ones", input], [
+      "spoilt ones",
+      (random: Random) => spoil(input(random), random)
+    ]] as const
+  ) {
+    it(`${what} are as their schemas make them, or refused in the same words`, () => {
+      let accepted = 0
+      for (let seed = 1; seed <= 3000; seed++) {
+        const value = make(seeded(seed))
+        if (typeof value !== "object" || value === null || Array.isArray(value) || value instanceof Date) continue
+        const outcome = read(value as LlmRequest.Input)
+        if (!(outcome instanceof InvalidRequest)) accepted++
+        assert.deepStrictEqual(seen(outcome), seen(bySchema(value)), `seed ${seed}`)
+      }
+      assert.isAbove(accepted, what === "random ones" ? 200 : 30)
+    })
+  }
+
+  it("a Prompt of effect/ai is read like its messages", () => {
+    for (let seed = 1; seed <= 500; seed++) {
+      const random = seeded(seed)
+      const messages = some(random, 4, () => message(random))
+      const decoded = Schema.decodeUnknownExit(Schema.Array(Prompt.Message))(messages)
+      if (decoded._tag === "Failure" || messages.length === 0) continue
+      const prompt = Prompt.fromMessages(decoded.value)
+      assert.deepStrictEqual(
+        seen(read({ prompt })),
+        seen(read({ prompt: messages as Array<Prompt.MessageEncoded> })),
+        `seed ${seed}`
+      )
+    }
+  })
+
+  it("every option has its reader", () => {
+    for (const [name, schema] of Object.entries(LlmRequest.Options.fields)) {
+      if (name !== "deadline") assert.isDefined(readerOf(schema.ast), name)
+    }
+  })
+
+  it("nothing of the caller's that may still change is kept", () => {
+    const stop = ["a"]
+    const parameters = { type: "object", properties: { q: { type: "string" } } }
+    const params = { q: ["x"] }
+    const content = [{ type: "tool-call" as const, id: "1", name: "n", params }]
+    const request = read({
+      prompt: [{ role: "assistant", content }],
+      stop,
+      tools: [{ name: "n", parameters }],
+      metadata: {}
+    })
+    const before = JSON.stringify(request)
+    stop.push("b")
+    parameters.properties.q.type = "number"
+    params.q.push("y")
+    content.pop()
+    assert.strictEqual(JSON.stringify(request), before)
+  })
+})
+
+describe("readers", () => {
+  it("leave to the schema what they do not know", () => {
+    assert.isUndefined(readerOf(Schema.FiniteFromString.ast))
+    assert.isUndefined(readerOf(Schema.Date.ast))
+    assert.isUndefined(readerOf(Schema.Struct({ at: Schema.Date }).ast))
+    assert.isUndefined(readerOf(Schema.Tuple([Schema.String]).ast))
+    const read = readerOf(Schema.Struct({ a: Schema.Int, b: Schema.optional(Schema.String) }).ast)!
+    assert.deepStrictEqual([{ a: 1 }, { a: 1, b: undefined }].map(read), [{ a: 1 }, { a: 1, b: undefined }])
+    const others = [{}, { a: 1.5 }, { a: 1, c: 1 }, [1], Object.create({ a: 1 }), { a: 1, [Symbol("s")]: 1 }, null, 1]
+    for (const other of others) assert.strictEqual(read(other), NO)
+  })
+})
