@@ -15,3 +15,9 @@ export * as ScriptedProvider from "./ScriptedProvider.ts"
 
 /** What every store must do, and what checks it. */
 export * as StoreLaws from "./StoreLaws.ts"
+
+/** What every provider must do, and what drives it. */
+export * as ProviderLaws from "./ProviderLaws.ts"
+
+/** The laws of a provider. */
+export { providerLaws } from "./ProviderLaws.ts"
