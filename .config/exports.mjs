@@ -21,7 +21,7 @@ for (const file of globSync("src/**/*.ts", { cwd: root })) {
   const path = file.replaceAll("\\", "/").slice("src/".length, -".ts".length)
   const specifier = `${name}/${path}`.replace(/\/index$/, "")
   const target = resolve(specifier)
-  if (/(^|\/)internal\//.test(path) || path.startsWith("cli/")) {
+  if (/(^|\/)internal\//.test(path) || /^(cli|pipeline)\//.test(path) || path === "Pipeline") {
     if (target !== undefined) problems.push(`${specifier} is internal, but "exports" lets it through`)
     closed++
   } else if (target === undefined) problems.push(`${specifier} is public, but "exports" does not name it`)

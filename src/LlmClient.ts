@@ -3,20 +3,15 @@
  *
  * @since 0.1.0
  */
-import * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
 import type * as Config from "effect/Config"
 import * as Context from "effect/Context"
-import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
-import * as Pull from "effect/Pull"
 import * as Scope from "effect/Scope"
-import * as Semaphore from "effect/Semaphore"
-import * as Stream from "effect/Stream"
-import type { Call, Served } from "./internal/call.ts"
+import type * as Stream from "effect/Stream"
 import { type Link, link, makeRing, unlink } from "./internal/ring.ts"
 import { check, type Options } from "./LlmConfig.ts"
 import type {
@@ -36,42 +31,74 @@ import type {
   StreamInterrupted
 } from "./LlmError.ts"
 import { type LlmEvent, makeHub } from "./LlmEvent.ts"
+import type * as LlmGuard from "./LlmGuard.ts"
 import { observers } from "./LlmObserver.ts"
 import type { LlmProvider } from "./LlmProvider.ts"
 import * as LlmRequest from "./LlmRequest.ts"
 import { fromAnswer, type LlmResponse, type StreamPart } from "./LlmResponse.ts"
 import * as Pipeline from "./Pipeline.ts"
+import { type Call, ended, failed } from "./pipeline/call.ts"
+import { fromScopedPull, Reader } from "./pipeline/reader.ts"
+import type { Status, TargetConfig, TargetOptions } from "./pipeline/target.ts"
+
+export type { Status, TargetOptions, TargetStatus } from "./pipeline/target.ts"
 
 // -----------------------------------------------------------------------------
 // errors follow the options
 // -----------------------------------------------------------------------------
 
 /** An error leaves the channel only where the option's static type is exactly `false`. */
-type Unless<O, K extends PropertyKey, E> = K extends keyof O ? [O[K]] extends [false] ? never : E : E
+type IsOff<O, K extends PropertyKey> = K extends keyof O ? [O[K]] extends [false] ? true : false : false
+
+/** What is off by default comes in only where the option is given. */
+type IsGiven<O, K extends PropertyKey> = K extends keyof O ? [O[K]] extends [false | undefined] ? false : true : false
+
+type Unless<O, K extends PropertyKey, E> = IsOff<O, K> extends true ? never : E
+
+/** A target's own setting, or `undefined` where it has none and the client's counts. */
+type OwnOf<X, K extends PropertyKey> = K extends keyof X ? [X[K]] extends [undefined] ? undefined : X[K] : undefined
+
+/** `true` where one target has the pattern on: by its own setting, or by the client's. */
+type IsOnAt<X, K extends PropertyKey, Else> = [OwnOf<X, K>] extends [undefined] ? Else
+  : [OwnOf<X, K>] extends [false] ? false
+  : true
+
+type AtSome<T extends ReadonlyArray<unknown>, K extends PropertyKey, Else, E> = T[number] extends infer X
+  ? X extends unknown ? IsOnAt<X, K, Else> extends false ? never : E : never
+  : never
+
+type Not<B> = B extends true ? false : true
+
+type GuardErrors<O> = "guards" extends keyof O
+  ? NonNullable<O["guards"]> extends ReadonlyArray<infer G> ? LlmGuard.Error<G> : never
+  : never
 
 /**
- * Everything `complete` can fail with under options of type `O`.
+ * Everything `complete` can fail with under options of type `O` and targets of type `T`: a target with a circuit breaker of
+ * its own keeps `CircuitOpen`, although the client's option is `false`.
  *
  * @category models
  * @since 0.1.0
  */
-export type CompleteError<O> =
+export type CompleteError<O, T extends ReadonlyArray<unknown> = readonly [{}]> =
   | InvalidRequest
   | ProviderError
   | Unless<O, "timeout", AttemptTimeout | DeadlineExceeded>
-  | Unless<O, "circuitBreaker", CircuitOpen>
+  | AtSome<T, "circuitBreaker", Not<IsOff<O, "circuitBreaker">>, CircuitOpen>
   | Unless<O, "rateLimit", RateLimited>
-  | Unless<O, "bulkhead", BulkheadFull>
+  | AtSome<T, "limits", false, RateLimited>
+  | AtSome<T, "bulkhead", IsGiven<O, "bulkhead">, BulkheadFull>
   | Unless<O, "idempotency", IdempotencyConflict | IdempotencyInProgress>
   | Unless<O, "failover", AllProvidersFailed | AllProvidersUnavailable>
+  | GuardErrors<O>
 
 /**
- * Everything `stream` can fail with under options of type `O`.
+ * Everything `stream` can fail with under options of type `O` and targets of type `T`.
  *
  * @category models
  * @since 0.1.0
  */
-export type StreamError<O> = CompleteError<O> | StreamInterrupted
+export type StreamError<O, T extends ReadonlyArray<unknown> = readonly [{}]> = CompleteError<O, T> | StreamInterrupted
 
 // -----------------------------------------------------------------------------
 // models
@@ -112,7 +139,7 @@ export interface Client<out CE, out SE = CE> {
   /** What happens, as it happens. Bounded: a listener that is too slow misses the oldest events. */
   readonly events: Stream.Stream<LlmEvent>
   /** How the targets, and the bucket they share, are doing. */
-  readonly status: Effect.Effect<Pipeline.Status>
+  readonly status: Effect.Effect<Status>
 }
 
 /**
@@ -121,9 +148,7 @@ export interface Client<out CE, out SE = CE> {
  * @category models
  * @since 0.1.0
  */
-export interface Target<out I> extends Pipeline.TargetOptions {
-  readonly provider: Context.Key<I, LlmProvider>
-}
+export type Target<I, S extends TargetOptions = TargetOptions> = S & { readonly provider: Context.Key<I, LlmProvider> }
 
 /**
  * One entry of the failover order: a provider's tag, or a target.
@@ -139,7 +164,18 @@ export type TargetInput = Context.Key<unknown, LlmProvider> | Target<unknown>
  * @category models
  * @since 0.1.0
  */
-export type DynamicTarget = LlmProvider | Pipeline.TargetOptions & { readonly provider: LlmProvider }
+export type DynamicTarget = LlmProvider | TargetOptions & { readonly provider: LlmProvider }
+
+/**
+ * The options of a client: those of its patterns, and guards of your own. `GE` is what the guards refuse with.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface ClientOptions<out GE = LlmError> extends Options {
+  /** Asked in this order before each attempt, before anything else is held; see `LlmGuard`. Default: none. */
+  readonly guards?: ReadonlyArray<LlmGuard.Guard<GE>> | undefined
+}
 
 /** The services that a list of targets needs. */
 type Needs<T extends ReadonlyArray<TargetInput>> = T[number] extends infer One
@@ -149,7 +185,13 @@ type Needs<T extends ReadonlyArray<TargetInput>> = T[number] extends infer One
 type Targets = readonly [TargetInput, ...ReadonlyArray<TargetInput>]
 
 /** Refuses names that do not exist, of patterns and of their options, also in a value whose type was inferred. */
-type Known<O> = O & { readonly [K in keyof O]: K extends keyof Options ? KnownIn<O[K], Options[K]> : never }
+type Known<O> =
+  & O
+  & {
+    readonly [K in keyof O]: K extends keyof ClientOptions<unknown>
+      ? K extends "guards" ? unknown : KnownIn<O[K], ClientOptions<unknown>[K]>
+      : never
+  }
 type KnownIn<P, A> = P extends object ? { readonly [K in keyof P as Unknown<K, A>]: never } : unknown
 type Unknown<K, A> = string extends K ? never : K extends keyof Extract<A, object> ? never : K
 
@@ -159,19 +201,27 @@ type Unknown<K, A> = string extends K ? never : K extends keyof Extract<A, objec
 
 const isTarget = (input: TargetInput): input is Target<unknown> => !Context.isKey(input)
 
-const resolve = (inputs: Targets): Effect.Effect<ReadonlyArray<Pipeline.TargetConfig>, never, unknown> =>
+const resolve = (inputs: Targets): Effect.Effect<ReadonlyArray<TargetConfig>, never, unknown> =>
   Effect.forEach(inputs, (input) => {
     const { provider: tag, ...settings } = isTarget(input) ? input : { provider: input, id: undefined }
     return Effect.map(tag, (provider) => ({ ...settings, id: settings.id ?? tag.key, provider }))
   })
 
-const fromTargets = (
-  targets: ReadonlyArray<Pipeline.TargetConfig>,
-  options: Options
-): Effect.Effect<Client<LlmError>, LlmConfigError, Scope.Scope> =>
+type CompleteFailure<GE> = Pipeline.PipelineError<GE> | InvalidRequest
+
+const fromTargets = <GE>(
+  targets: ReadonlyArray<TargetConfig>,
+  { guards = [], ...options }: ClientOptions<GE>
+): Effect.Effect<Client<CompleteFailure<GE>, CompleteFailure<GE> | StreamInterrupted>, LlmConfigError, Scope.Scope> =>
   Effect.gen(function*() {
+    type Failure = CompleteFailure<GE>
     const hub = yield* makeHub()
-    const pipeline = yield* Pipeline.make(targets, yield* check(options), hub)
+    const pipeline: Pipeline.Pipeline<Failure> = yield* Pipeline.make(
+      targets as Pipeline.Order,
+      yield* check(options),
+      guards,
+      hub
+    )
     const observed = {
       targets: targets.map(({ id, provider }) => ({ id, provider: provider.id })),
       status: pipeline.status
@@ -192,9 +242,9 @@ const fromTargets = (
       })
     )
 
-    const complete = (input: string | LlmRequest.Input): Effect.Effect<LlmResponse, LlmError> =>
+    const complete = (input: string | LlmRequest.Input): Effect.Effect<LlmResponse, Failure> =>
       Effect.uninterruptibleMask((restore) =>
-        Effect.withFiber((fiber) => {
+        Effect.withFiber<LlmResponse, Failure>((fiber) => {
           const request = LlmRequest.read(input)
           if ("_tag" in request) return Effect.fail(request)
           const call = pipeline.begin(fiber, "complete", request, undefined)
@@ -202,12 +252,13 @@ const fromTargets = (
           return Effect.matchCauseEffect(restore(pipeline.run(call)), {
             onSuccess: (served) => {
               unlink(here)
-              return Effect.succeed(respond(call, served))
+              ended(call, served.source)
+              return Effect.succeed(fromAnswer(served.answer, served.source, served.age, [...call.root.events]))
             },
-            onFailure: (cause) => {
+            onFailure: (cause): Effect.Effect<never, Failure> => {
               unlink(here)
               const error = Cause.findErrorOption(cause)
-              if (error._tag === "Some") return Effect.fail(Pipeline.failed(call, error.value))
+              if (error._tag === "Some") return Effect.fail(failed(call, error.value))
               closed(call, cause)
               return Effect.failCause(cause as Cause.Cause<never>)
             }
@@ -215,41 +266,43 @@ const fromTargets = (
         })
       )
 
-    const open = (input: string | LlmRequest.Input): Effect.Effect<OpenStream, LlmError, Scope.Scope> =>
-      Effect.flatMap(LlmRequest.make(input), (request) =>
-        Effect.uninterruptibleMask((restore) =>
-          Effect.withFiber((fiber) => {
-            // Closed when the stream has ended, else with the scope it was opened in.
-            const outer = Context.get(fiber.context as Context.Context<Scope.Scope>, Scope.Scope)
-            const scope = Scope.forkUnsafe(outer)
-            const call = pipeline.begin(fiber, "stream", request, scope)
-            const opened = Effect.mapBoth(restore(pipeline.run(call)), {
-              onSuccess: (served) =>
-                new OpenStream(call, served, scope),
-              onFailure: (error) => Pipeline.failed(call, error)
-            }).pipe(Effect.tap(({ abandoned }) => Scope.addFinalizer(scope, abandoned)))
-            const here = wait(waiting, fiber)
-            streams.add(scope)
-            const end = (exit: Exit.Exit<unknown, unknown>) =>
-              Effect.sync(() => {
-                streams.delete(scope)
-                closed(call, Exit.isFailure(exit) ? exit.cause : Cause.empty)
-              })
-            return Effect.andThen(
-              Scope.addFinalizerExit(scope, end),
-              Effect.onExit(opened, (exit) => {
-                unlink(here)
-                return Exit.isSuccess(exit) ? Effect.void : Scope.close(scope, exit)
-              })
-            )
-          })
-        ))
+    type Reading = Reader<Failure | StreamInterrupted>
+    const open = (input: string | LlmRequest.Input): Effect.Effect<Reading, Failure, Scope.Scope> =>
+      Effect.flatMap(
+        LlmRequest.make(input),
+        (request) =>
+          Effect.uninterruptibleMask((restore) =>
+            Effect.withFiber((fiber) => {
+              // Closed when the stream has ended, else with the scope it was opened in.
+              const outer = Context.get(fiber.context as Context.Context<Scope.Scope>, Scope.Scope)
+              const scope = Scope.forkUnsafe(outer)
+              const call = pipeline.begin(fiber, "stream", request, scope)
+              const opened = Effect.mapBoth(restore(pipeline.run(call)), {
+                onSuccess: (served): Reading => new Reader(call, served, scope),
+                onFailure: (error) => failed(call, error)
+              }).pipe(Effect.tap(({ abandoned }) => Scope.addFinalizer(scope, abandoned)))
+              const here = wait(waiting, fiber)
+              streams.add(scope)
+              const end = (exit: Exit.Exit<unknown, unknown>) =>
+                Effect.sync(() => {
+                  streams.delete(scope)
+                  closed(call, Exit.isFailure(exit) ? exit.cause : Cause.empty)
+                })
+              return Effect.andThen(
+                Scope.addFinalizerExit(scope, end),
+                Effect.onExit(opened, (exit) => {
+                  unlink(here)
+                  return Exit.isSuccess(exit) ? Effect.void : Scope.close(scope, exit)
+                })
+              )
+            })
+          )
+      )
 
     return {
       complete,
       open,
-      stream: (input) =>
-        fromScopedPull(Effect.map(open(input), ({ pull }) => pull)),
+      stream: (input) => fromScopedPull(Effect.map(open(input), ({ chunk }) => chunk)),
       events: hub.events,
       status: pipeline.status
     }
@@ -266,103 +319,22 @@ const wait = (ring: Link, fiber: Fiber.Fiber<unknown, unknown>): Waiting => {
   return here
 }
 
-const respond = (call: Call, served: Served): LlmResponse => {
-  Pipeline.ended(call, served.source)
-  return fromAnswer(served.answer, served.source, served.age, [...call.events])
-}
-
 /** Closes the books of a call, if nothing else did. */
 const closed = (call: Call, cause: Cause.Cause<unknown>): void =>
-  Pipeline.ended(call, Cause.hasDies(cause) ? "defect" : "interrupted")
-
-class OpenStream implements LlmStream<LlmError> {
-  readonly parts: Stream.Stream<StreamPart, LlmError>
-  readonly response: Effect.Effect<LlmResponse, LlmError>
-  /** Brings the next parts, to one reader at a time. */
-  readonly pull: Parts
-  /** Nobody will read the rest: the scope is closed. */
-  readonly abandoned: Effect.Effect<unknown>
-
-  constructor(call: Call, served: Served, scope: Scope.Closeable) {
-    const response = Deferred.makeUnsafe<LlmResponse, LlmError>()
-    const whole = (): void => {
-      Pipeline.ended(call, served.source)
-      const ledger = [...call.events]
-      let made: LlmResponse | undefined
-      Deferred.doneUnsafe(
-        response,
-        Effect.sync(() => made ??= fromAnswer(served.answer, served.source, served.age, ledger))
-      )
-    }
-    let reading: Fiber.Fiber<unknown, unknown> | undefined
-    let isOver = false
-    const rest: Parts = served.rest ?? Cause.done()
-    let next: Parts = Effect.matchCauseEffect(rest, {
-      onSuccess: (chunk) => {
-        reading = undefined
-        if (!isOver && served.isWhole()) {
-          isOver = true
-          whole()
-        }
-        return Effect.succeed(chunk)
-      },
-      onFailure: (cause) => {
-        reading = undefined
-        const error = Cause.findErrorOption(cause)
-        if (error._tag === "None" && Cause.hasInterruptsOnly(cause)) return Effect.failCause(cause)
-        const exit = error._tag === "None" || Cause.isDone(error.value)
-          ? Exit.failCause(cause)
-          : Exit.fail(Pipeline.failed(call, error.value))
-        next = exit
-        if (!Pull.isDoneCause(cause)) Deferred.doneUnsafe(response, exit as Exit.Exit<never, LlmError>)
-        return Effect.andThen(Effect.uninterruptible(Scope.close(scope, exit)), exit)
-      }
-    })
-    const opening = [...served.answer.parts] as ReadonlyArray<StreamPart>
-    if (Arr.isReadonlyArrayNonEmpty(opening)) {
-      const others = next
-      next = Effect.sync(() => {
-        reading = undefined
-        next = others
-        if (served.rest === undefined) whole()
-        return opening
-      })
-    }
-    this.pull = Effect.withFiber((fiber) => {
-      reading = fiber
-      return next
-    })
-    // One reader at a time: `response` reads what `parts` left over.
-    const reader = Semaphore.makeUnsafe(1)
-    this.parts = fromScopedPull(Effect.as(reader.takeScoped(1), this.pull))
-    const drain = Effect.ignore(Effect.forever(this.pull))
-    this.response = Effect.andThen(
-      reader.withPermits(1)(Effect.suspend(() => Deferred.isDoneUnsafe(response) ? Effect.void : drain)),
-      Deferred.await(response)
-    )
-    this.abandoned = Effect.sync(() => {
-      Deferred.doneUnsafe(response, Exit.interrupt())
-      reading?.interruptUnsafe()
-    })
-  }
-}
-
-type Parts = Pull.Pull<Arr.NonEmptyReadonlyArray<StreamPart>, LlmError>
-
-const fromScopedPull = <E>(pull: Effect.Effect<Parts, E, Scope.Scope>): Stream.Stream<StreamPart, LlmError | E> =>
-  Stream.transformPull(Stream.empty, (_, scope) => Scope.provide(pull, scope))
+  ended(call, Cause.hasDies(cause) ? "defect" : "interrupted")
 
 const ID = "effect-resilient-llm/LlmClient"
 
-const service = <Self>() =>
-<const Id extends string, const T extends Targets, const O extends Options = {}>(
-  id: Id,
-  targets: T,
-  options?: Options & Known<O>
-): ServiceClass<Self, Id, T, O> => {
-  const tag = Context.Service<Self, Client<CompleteError<O>, StreamError<O>>>()(id)
-  return Object.assign(tag, { layer: Layer.effect(tag, LlmClient.make<T, O>(targets, options)) })
-}
+const service =
+  <Self>() =>
+  <const Id extends string, const T extends Targets, const O extends ClientOptions<unknown> = {}>(
+    id: Id,
+    targets: T,
+    options?: ClientOptions<unknown> & Known<O>
+  ): ServiceClass<Self, Id, T, O> => {
+    const tag = Context.Service<Self, Client<CompleteError<O, T>, StreamError<O, T>>>()(id)
+    return Object.assign(tag, { layer: Layer.effect(tag, LlmClient.make<T, O>(targets, options)) })
+  }
 
 /**
  * The tag of {@link LlmClient}, with the way to make others like it.
@@ -441,11 +413,11 @@ export class LlmClient extends Base {
    * Breakers, buckets and caches live in the layer. Bind it to a constant and provide it once; a layer built per call
    * remembers nothing.
    */
-  static layer<const T extends Targets, const O extends Options = {}>(
+  static layer<const T extends Targets, const O extends ClientOptions = {}>(
     targets: T,
-    options?: Options & Known<O>
+    options?: ClientOptions & Known<O>
   ): Layer.Layer<LlmClient, LlmConfigError, Needs<T>> {
-    return Layer.effect(LlmClient, LlmClient.make<T, Options>(targets, options))
+    return Layer.effect(LlmClient, LlmClient.make<T, ClientOptions>(targets, options))
   }
 
   /**
@@ -454,42 +426,44 @@ export class LlmClient extends Base {
    */
   static layerConfig<const T extends Targets, E = never, R = never>(
     targets: T,
-    options: Effect.Effect<Options, E, R> | Config.Config<Options>
+    options: Effect.Effect<ClientOptions, E, R> | Config.Config<Options>
   ): Layer.Layer<LlmClient, LlmConfigError | E, Needs<T> | R> {
     return Layer.effect(
       LlmClient,
-      Effect.flatMap(options as Effect.Effect<Options, E, R>, (read) => LlmClient.make(targets, read))
+      Effect.flatMap(options as Effect.Effect<ClientOptions, E, R>, (read) => LlmClient.make(targets, read))
     )
   }
 
   /** A client over provider values, for lists that are known only at run time. Ids default to the providers' own. */
-  static layerDynamic<const O extends Options = {}>(
+  static layerDynamic<const O extends ClientOptions = {}>(
     targets: readonly [DynamicTarget, ...ReadonlyArray<DynamicTarget>],
-    options?: Options & Known<O>
+    options?: ClientOptions & Known<O>
   ): Layer.Layer<LlmClient, LlmConfigError> {
-    const configs = targets.map((target): Pipeline.TargetConfig =>
+    const configs = targets.map((target): TargetConfig =>
       "provider" in target ? { ...target, id: target.id ?? target.provider.id } : { id: target.id, provider: target }
     )
-    return Layer.effect(LlmClient, fromTargets(configs, (options ?? {}) as Options))
+    return Layer.effect(LlmClient, fromTargets<LlmError>(configs, options ?? {}))
   }
 
   /** A provider's tag with settings of its own: id, models, limits, breaker. */
-  static target<I>(provider: Context.Key<I, LlmProvider>, settings: Pipeline.TargetOptions = {}): Target<I> {
+  static target<I>(provider: Context.Key<I, LlmProvider>): Target<I, {}>
+  static target<I, const S extends TargetOptions>(provider: Context.Key<I, LlmProvider>, settings: S): Target<I, S>
+  static target<I>(provider: Context.Key<I, LlmProvider>, settings: TargetOptions = {}): Target<I> {
     return { ...settings, provider }
   }
 
-  /** A client as a value, with exactly the failures that its options leave. Its state ends with the scope. */
-  static make<const T extends Targets, const O extends Options = {}>(
+  /** A client as a value, with exactly the failures that its options and targets leave. Its state ends with the scope. */
+  static make<const T extends Targets, const O extends ClientOptions<unknown> = {}>(
     targets: T,
-    options?: Options & Known<O>
-  ): Effect.Effect<Client<CompleteError<O>, StreamError<O>>, LlmConfigError, Needs<T> | Scope.Scope> {
-    const client = Effect.flatMap(resolve(targets), (configs) => fromTargets(configs, (options ?? {}) as Options))
-    // The one place where the value-level options become type-level failures; type tests hold it to its word.
-    return client as unknown as Effect.Effect<
-      Client<CompleteError<O>, StreamError<O>>,
-      LlmConfigError,
-      Needs<T> | Scope.Scope
-    >
+    options?: ClientOptions<unknown> & Known<O>
+  ): Effect.Effect<Client<CompleteError<O, T>, StreamError<O, T>>, LlmConfigError, Needs<T> | Scope.Scope>
+  // The one place where what the compiler finds for all options is narrowed to those that are given: type tests hold it
+  // equal to the public union, and a test of all toggles holds it to its word.
+  static make<GE>(
+    targets: Targets,
+    options: ClientOptions<GE> = {}
+  ): Effect.Effect<Client<CompleteFailure<GE>, CompleteFailure<GE> | StreamInterrupted>, LlmConfigError, unknown> {
+    return Effect.flatMap(resolve(targets), (configs) => fromTargets(configs, options))
   }
 }
 
@@ -500,5 +474,5 @@ export class LlmClient extends Base {
  * @since 0.1.0
  */
 export type ServiceClass<Self, Id extends string, T extends ReadonlyArray<TargetInput>, O> =
-  & Context.ServiceClass<Self, Id, Client<CompleteError<O>, StreamError<O>>>
+  & Context.ServiceClass<Self, Id, Client<CompleteError<O, T>, StreamError<O, T>>>
   & { readonly layer: Layer.Layer<Self, LlmConfigError, Needs<T>> }

@@ -673,6 +673,33 @@ export const classify = (error: unknown): Verdict => {
 
 const isProviderError = (u: object): u is ProviderError => u instanceof ProviderError
 
+const classes = {
+  ProviderError,
+  InvalidRequest,
+  StreamInterrupted,
+  AttemptTimeout,
+  DeadlineExceeded,
+  CircuitOpen,
+  RateLimited,
+  BulkheadFull,
+  IdempotencyConflict,
+  IdempotencyInProgress,
+  AllProvidersFailed,
+  AllProvidersUnavailable
+}
+
+/**
+ * Is it one of ours? A guard of a user can fail with anything.
+ *
+ * @internal
+ */
+export const isLlmError = (error: unknown): error is LlmError => {
+  if (typeof error !== "object" || error === null || !("_tag" in error)) return false
+  const { _tag } = error
+  return typeof _tag === "string" && Object.hasOwn(classes, _tag) &&
+    error instanceof classes[_tag as keyof typeof classes]
+}
+
 /**
  * Does this failure refuse the call locally, so that no provider was asked?
  *

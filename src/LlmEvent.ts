@@ -133,8 +133,8 @@ export const AttemptFailed = Schema.TaggedStruct("AttemptFailed", {
 })
 
 /**
- * An attempt ended without a typed outcome: the caller interrupted it, or the provider has a bug (`defect`). It says
- * nothing about the provider's health.
+ * An attempt ended without a typed outcome: the caller interrupted it, the provider has a bug (`defect`), or another
+ * attempt answered first (`lost`). It says nothing about the provider's health.
  *
  * @category models
  * @since 0.1.0
@@ -144,11 +144,11 @@ export const AttemptInterrupted = Schema.TaggedStruct("AttemptInterrupted", {
   target: Schema.String,
   attempt: Schema.Number,
   duration: Schema.Number,
-  by: Schema.Literals(["caller", "defect"])
+  by: Schema.Literals(["caller", "defect", "lost"])
 })
 
 /**
- * The attempt waited for a permit or for tokens before it started.
+ * The attempt waited for a permit, for tokens or for a guard of yours before it started.
  *
  * @category models
  * @since 0.1.0
@@ -156,7 +156,9 @@ export const AttemptInterrupted = Schema.TaggedStruct("AttemptInterrupted", {
 export const Waited = Schema.TaggedStruct("Waited", {
   ...base,
   target: Schema.String,
-  for: Schema.Literals(["bulkhead", "rate-limit"]),
+  for: Schema.Literals(["bulkhead", "rate-limit", "guard"]),
+  /** The name of a guard of yours. */
+  guard: Schema.optionalKey(Schema.String),
   duration: Schema.Number
 })
 
@@ -169,7 +171,9 @@ export const Waited = Schema.TaggedStruct("Waited", {
 export const AttemptRefused = Schema.TaggedStruct("AttemptRefused", {
   ...base,
   target: Schema.String,
-  by: Schema.Literals(["circuit-breaker", "bulkhead", "rate-limit"])
+  by: Schema.Literals(["circuit-breaker", "bulkhead", "rate-limit", "guard"]),
+  /** The name of a guard of yours. */
+  guard: Schema.optionalKey(Schema.String)
 })
 
 /**
@@ -219,8 +223,11 @@ export const TargetSkipped = Schema.TaggedStruct("TargetSkipped", {
     "bulkhead-full",
     "throttled",
     "no-model",
-    "context-too-small"
+    "context-too-small",
+    "guard"
   ]),
+  /** The name of a guard of yours. */
+  guard: Schema.optionalKey(Schema.String),
   /** Milliseconds until the target may be asked again, when known. */
   retryAfter: Schema.optionalKey(Schema.Number)
 })
@@ -264,14 +271,15 @@ export const ReasoningDropped = Schema.TaggedStruct("ReasoningDropped", {
 
 /**
  * The response cache answered (`fresh`), could have but had nothing fresh (`miss`), stood in for a failure (`stale`),
- * stored an answer, or refused to store one that is not whole, or too large (`rejected`).
+ * stored an answer, or refused to store one that is not whole, or too large (`rejected`). `unavailable`: the store failed,
+ * and the call went on.
  *
  * @category models
  * @since 0.1.0
  */
 export const Cache = Schema.TaggedStruct("Cache", {
   ...base,
-  result: Schema.Literals(["fresh", "miss", "stale", "stored", "rejected"]),
+  result: Schema.Literals(["fresh", "miss", "stale", "stored", "rejected", "unavailable"]),
   /** Age of the answer in milliseconds. */
   age: Schema.optionalKey(Schema.Number),
   /** What failed, for a stale answer. */
@@ -364,8 +372,7 @@ export interface LedgerSchema extends Schema.$Array<typeof LlmEvent> {}
  * Where events go: bounded, and free while nobody listens. A slow listener loses the oldest events, never the caller's
  * time.
  *
- * @category models
- * @since 0.1.0
+ * @internal
  */
 export interface Hub {
   /** `caller` is the context of the fibre that made the call; without one, that of the client. */
@@ -388,8 +395,7 @@ export type Listener = (event: LlmEvent, caller: Context.Context<never>) => void
  * Creates a hub that keeps at most `capacity` events per reader of its stream (default 1024). Its streams end with the
  * scope.
  *
- * @category constructors
- * @since 0.1.0
+ * @internal
  */
 export const makeHub = (capacity = 1024): Effect.Effect<Hub, never, Scope.Scope> =>
   Effect.gen(function*() {

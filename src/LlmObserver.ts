@@ -12,7 +12,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import type { Listener } from "./LlmEvent.ts"
-import type { Status } from "./Pipeline.ts"
+import type { Status } from "./pipeline/target.ts"
 
 /**
  * What an observer learns about a client.

@@ -7,6 +7,7 @@ import type * as Response from "effect/ai/Response"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import type { ProviderError } from "./LlmError.ts"
+import type { Guard } from "./LlmGuard.ts"
 import type { LlmRequest } from "./LlmRequest.ts"
 import * as LlmResponse from "./LlmResponse.ts"
 
@@ -37,6 +38,11 @@ export interface LlmProvider {
    * is not sent to it, and the ledger says so. `false`: it takes none. Absent: it decides by itself, silently.
    */
   readonly reasoning?: string | false | undefined
+  /**
+   * Stands in front of each attempt, and hears how it ended: how a pool picks the host to ask. It is asked after the
+   * patterns that wait, right before the circuit breaker.
+   */
+  readonly guard?: Guard<ProviderError> | undefined
   readonly generate: (request: LlmRequest) => Effect.Effect<ReadonlyArray<Response.PartEncoded>, ProviderError>
   readonly stream: (request: LlmRequest) => Stream.Stream<Response.StreamPartEncoded, ProviderError>
 }

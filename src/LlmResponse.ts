@@ -104,8 +104,11 @@ const METADATA = "effect-resilient-llm"
 export const httpMetadata = (facts: {
   readonly requestId?: string | undefined
   readonly rateLimits?: ReadonlyArray<RateLimitFact> | undefined
+  /** Tokens the vendor told before the end, for streams that break. */
+  readonly usage?: UsageFact | undefined
 }): Response.ProviderMetadata => ({
   [METADATA]: {
+    ...(facts.usage === undefined ? undefined : { usage: { ...facts.usage } }),
     ...(facts.requestId === undefined ? undefined : { requestId: facts.requestId }),
     ...(facts.rateLimits === undefined || facts.rateLimits.length === 0
       ? undefined
@@ -137,6 +140,41 @@ export const limitsReported = ({ parts }: Answer): ReadonlyArray<RateLimitFact> 
     if ("rateLimits" in facts && isFacts(facts.rateLimits)) return facts.rateLimits
   }
   return []
+}
+
+/**
+ * Tokens told in the middle of a stream.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface UsageFact {
+  readonly inputTokens?: number
+  readonly outputTokens?: number
+}
+
+/**
+ * The tokens a broken stream has told, last word first.
+ *
+ * @internal
+ */
+export const usageReported = ({ parts }: Answer): UsageFact | undefined => {
+  let told: UsageFact | undefined
+  for (const part of parts) {
+    if (part.type !== "response-metadata") continue
+    const facts = factsOf(part)
+    if (!("usage" in facts) || !isRecord(facts.usage)) continue
+    const { inputTokens, outputTokens } = facts.usage as {
+      readonly inputTokens?: unknown
+      readonly outputTokens?: unknown
+    }
+    told = Object.assign(
+      told ?? {},
+      typeof inputTokens === "number" ? { inputTokens } : undefined,
+      typeof outputTokens === "number" ? { outputTokens } : undefined
+    )
+  }
+  return told
 }
 
 const noUsage: Usage = { inputTokens: {}, outputTokens: {} }

@@ -9,7 +9,19 @@
 
 /** The client: `layer`, `layerConfig`, `layerDynamic`, `make`, `target`, `Service`. */
 export { LlmClient } from "./LlmClient.ts"
-export type { Client, CompleteError, DynamicTarget, LlmStream, StreamError, Target, TargetInput } from "./LlmClient.ts"
+export type {
+  Client,
+  ClientOptions,
+  CompleteError,
+  DynamicTarget,
+  LlmStream,
+  Status,
+  StreamError,
+  Target,
+  TargetInput,
+  TargetOptions,
+  TargetStatus
+} from "./LlmClient.ts"
 
 /** The options of the pipeline. */
 export * as LlmConfig from "./LlmConfig.ts"
@@ -19,6 +31,9 @@ export * as LlmError from "./LlmError.ts"
 
 /** What happened, as typed facts. */
 export * as LlmEvent from "./LlmEvent.ts"
+
+/** What an attempt must hold: guards of your own. */
+export * as LlmGuard from "./LlmGuard.ts"
 
 /** The client behind an HTTP server. */
 export * as LlmHttp from "./LlmHttp.ts"
@@ -40,6 +55,3 @@ export * as LlmRequest from "./LlmRequest.ts"
 
 /** What came back. */
 export * as LlmResponse from "./LlmResponse.ts"
-
-/** The composition, and the status of its targets. */
-export * as Pipeline from "./Pipeline.ts"

@@ -86,7 +86,7 @@ describe("an open stream", () => {
 describe("callers that share a key", () => {
   it.effect("a stream's follower does not inherit its leader's deadline", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([[{ ...answer("late"), delay: 10_000 }, answer("good")]], {
+      const r = yield* rig([[{ ...answer("good"), delay: 1000 }, answer("another")]], {
         idempotency: {},
         timeout: { attempt: 60_000, firstToken: 60_000 }
       })
@@ -139,7 +139,7 @@ describe.each(kinds)("%s", (kind) => {
   it.effect("too long for a target of unknown size goes to a large one", () =>
     vector(Effect.gen(function*() {
       const tooLong = fail({ _tag: "ContextLength" })
-      const r = yield* rig([[tooLong], [answer("fits")]], {}, [undefined, { contextWindow: 1_000_000 }])
+      const r = yield* rig([[tooLong], [answer("fits")]], {}, [{}, { contextWindow: 1_000_000 }])
       assert.strictEqual((yield* ask(kind, r.client)).target, "s")
       const smaller = yield* rig([[tooLong], [answer("never")], [answer("fits")]], {}, [
         { contextWindow: 100_000 },
@@ -149,13 +149,21 @@ describe.each(kinds)("%s", (kind) => {
       assert.strictEqual((yield* ask(kind, smaller.client)).target, "t")
     })))
 
-  it.effect("impatient callers do not open the breaker of a healthy provider", () =>
+  it.effect("callers whose time went into waiting do not open the breaker of a healthy provider", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([{ always: { ...answer("x"), delay: 500 } }], { circuitBreaker: {}, timeout: {} })
+      const r = yield* rig([{ always: { ...answer("x"), delay: 500 } }], {
+        circuitBreaker: {},
+        timeout: {},
+        bulkhead: { maxConcurrent: 1 }
+      })
       for (let i = 0; i < 6; i++) {
+        // Most of its time it waits for the permit of another call; the provider has 40 ms of 100.
+        const other = yield* fork(ask(kind, r.client, { prompt: "Hi" }))
+        yield* TestClock.adjust(440)
         const { at, exit } = yield* timed(ask(kind, r.client, { prompt: "Hi", deadline: 100 }), 1000)
         assert.strictEqual(failure(exit)._tag, "DeadlineExceeded")
         assert.strictEqual(at, 100)
+        yield* Fiber.join(other)
       }
       const { targets: [status] } = yield* r.client.status
       assert.strictEqual(status?.circuit?.state, "closed")

@@ -14,11 +14,11 @@ import {
   type SharedV4Warning
 } from "@ai-sdk/provider"
 import * as Effect from "effect/Effect"
+import type { Status } from "../LlmClient.ts"
 import type { Options as PipelineOptions } from "../LlmConfig.ts"
 import type { LlmEvent } from "../LlmEvent.ts"
 import type { Input } from "../LlmRequest.ts"
 import type { LlmResponse, StreamPart } from "../LlmResponse.ts"
-import type { Status } from "../Pipeline.ts"
 import type { ResilientLlm, ResilientStream } from "../promise/index.ts"
 import * as Core from "../promise/internal/core.ts"
 import { Reader } from "../promise/internal/stream.ts"

@@ -138,6 +138,7 @@ const denials = {
 } as const
 
 const skips = {
+  guard: "a guard refused",
   "circuit-open": "breaker open",
   "cooling-down": "cooling down",
   "rate-limited": "local rate limit",
@@ -155,12 +156,14 @@ const keys = {
 } as const
 
 const refusals = {
+  guard: "a guard refused",
   "circuit-breaker": "the circuit is open",
   bulkhead: "no free place",
   "rate-limit": "the rate limit is reached"
 } as const
 
 const caches = {
+  unavailable: "store unavailable",
   fresh: "fresh answer",
   miss: "no fresh answer",
   stale: "stale answer instead",
@@ -230,7 +233,11 @@ export const rows = (events: ReadonlyArray<LlmEvent>): ReadonlyArray<Row> => {
           at - event.duration,
           event.target,
           "wait",
-          event.for === "rate-limit" ? "for the rate limit" : "for a free place",
+          event.for === "rate-limit"
+            ? "for the rate limit"
+            : event.for === "guard"
+            ? "for a guard"
+            : "for a free place",
           "warn",
           event.duration
         )

@@ -13,7 +13,7 @@ import * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
 import * as LogLevel from "effect/LogLevel"
 import * as References from "effect/References"
-import { attributesOf } from "../internal/trace.ts"
+import { attributesOf } from "../internal/attributes.ts"
 import type { LlmEvent } from "../LlmEvent.ts"
 import * as LlmObserver from "../LlmObserver.ts"
 

@@ -13,10 +13,10 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
 import type * as Scope from "effect/Scope"
-import { providerName } from "../internal/trace.ts"
+import { providerName } from "../internal/attributes.ts"
 import type { ErrorSummary, LlmEvent } from "../LlmEvent.ts"
 import * as LlmObserver from "../LlmObserver.ts"
-import type { Status, TargetStatus } from "../Pipeline.ts"
+import type { Status, TargetStatus } from "../pipeline/target.ts"
 import { Family, gauge } from "./internal/series.ts"
 import { type Convention, conventions, type Definition, type Direction, errors, llm } from "./internal/table.ts"
 
@@ -300,6 +300,13 @@ const make = (options: Options): Effect.Effect<LlmObserver.Observer> =>
         )
         const vendorOf = (target: string): Vendor => vendors.get(target) ?? stranger
         const operations = new Map<number, "complete" | "stream">()
+        // A stream that others read goes on when the call that began it has left; the last thousand are remembered.
+        const left = new Set<number>()
+        const leave = (call: number): void => {
+          left.add(call)
+          const [oldest] = left
+          if (left.size > 1000 && oldest !== undefined) left.delete(oldest)
+        }
         const models = new Map<number, string>()
         const modelOf = (call: number): string => known === undefined ? "" : models.get(call) ?? ""
 
@@ -308,7 +315,7 @@ const make = (options: Options): Effect.Effect<LlmObserver.Observer> =>
           outcome: "success" | "failure" | "ignored" | "interrupted" | "defect",
           error: string
         ): void => {
-          const operation = operations.get(call) ?? "complete"
+          const operation = operations.get(call) ?? (left.has(call) ? "stream" : "complete")
           const { name, provider } = vendorOf(target)
           const seconds = duration / 1000
           own.attempts.of(target, provider, operation, outcome, error).count += 1
@@ -394,6 +401,7 @@ const make = (options: Options): Effect.Effect<LlmObserver.Observer> =>
               const error = event.error === undefined ? "" : errorOf(event.error)
               running[event.operation] -= 1
               operations.delete(event.call)
+              if (event.operation === "stream") leave(event.call)
               if (known !== undefined) models.delete(event.call)
               own.calls.of(event.operation, event.target ?? "none", event.outcome, error).count += 1
               own.callDuration.of(event.operation, event.outcome).observe(event.duration / 1000)

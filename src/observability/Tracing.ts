@@ -34,8 +34,9 @@
  * @see https://github.com/open-telemetry/semantic-conventions/blob/v1.41.0/docs/gen-ai/gen-ai-spans.md
  * @since 0.1.0
  */
-import * as Context from "effect/Context"
+import type * as Context from "effect/Context"
 import * as Layer from "effect/Layer"
+import * as Attributes from "../internal/attributes.ts"
 
 /**
  * Takes out of a text what must not be recorded. It is given each text by itself: of a message, of reasoning, the JSON of a
@@ -53,9 +54,7 @@ export type Redactor = (text: string) => string
  * @category references
  * @since 0.1.0
  */
-export const Content = Context.Reference<Redactor | undefined>("effect-resilient-llm/observability/Tracing/Content", {
-  defaultValue: () => undefined
-})
+export const Content: Context.Reference<Redactor | undefined> = Attributes.Content
 
 /**
  * Records prompts and completions of the calls made below this layer: `gen_ai.input.messages` and

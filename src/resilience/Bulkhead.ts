@@ -66,8 +66,7 @@ export const policy = (options?: Options, path = "bulkhead"): Policy => {
 // -----------------------------------------------------------------------------
 
 /**
- * A place inside. It is held until `release`, which counts once, may be called at any time, and lets the first waiter
- * in.
+ * A place inside. It is held until `release`, which counts once, may be run at any time, and lets the first waiter in.
  *
  * @category models
  * @since 0.1.0
@@ -75,7 +74,9 @@ export const policy = (options?: Options, path = "bulkhead"): Policy => {
 export interface Permit {
   /** Milliseconds spent in the line. */
   readonly waited: number
-  readonly release: () => void
+  readonly release: Effect.Effect<void>
+  /** @internal */
+  readonly releaseUnsafe: () => void
 }
 
 /**
@@ -134,7 +135,11 @@ export interface Bulkhead {
    * A weight that is not a whole number of at least 1 is a defect.
    */
   readonly acquire: (options?: AcquireOptions) => Effect.Effect<Permit, BulkheadFull>
-  /** {@link Bulkhead.acquire} with weight 1 if that needs no wait; else `undefined`, and nothing happened. */
+  /**
+   * {@link Bulkhead.acquire} with weight 1 if that needs no wait; else `undefined`, and nothing happened.
+   *
+   * @internal
+   */
   readonly tryAcquireUnsafe: () => Permit | undefined
   /** Runs an effect inside: the permit is held until the effect and its finalizers have ended. */
   readonly protect: <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | BulkheadFull, R>
@@ -163,7 +168,7 @@ class Wall implements Bulkhead {
         this.line.end(first, Exit.succeed(this.grant(first.wants, now - first.arrived)))
         return 0
       },
-      undo: (permit) => permit.release()
+      undo: (permit) => permit.releaseUnsafe()
     })
   }
 
@@ -182,7 +187,7 @@ class Wall implements Bulkhead {
     Effect.uninterruptibleMask((restore) =>
       Effect.flatMap(
         this.acquire({ restore }),
-        (permit) => Effect.onExit(restore(self), () => Effect.sync(() => permit.release()))
+        (permit) => Effect.onExit(restore(self), () => permit.release)
       )
     )
 
@@ -257,7 +262,7 @@ const handOver = (permit: Permit, options: AcquireOptions | undefined): Permit =
     options?.onAcquired?.(permit)
   } catch (defect) {
     // Nobody got it.
-    permit.release()
+    permit.releaseUnsafe()
     throw defect
   }
   return permit
@@ -274,7 +279,11 @@ class Held implements Permit {
     this.waited = waited
   }
 
-  release(): void {
+  get release(): Effect.Effect<void> {
+    return Effect.sync(() => this.releaseUnsafe())
+  }
+
+  releaseUnsafe(): void {
     const weight = this.weight
     this.weight = 0
     this.wall.leave(weight)

@@ -21,6 +21,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
+import * as MutableRef from "effect/MutableRef"
 import * as Ref from "effect/Ref"
 import { monotonicMillis } from "../internal/clock.ts"
 import { attempt, OptionsReader } from "../internal/options.ts"
@@ -517,11 +518,6 @@ export interface Status {
 /**
  * One circuit.
  *
- * **Details**
- *
- * The methods named `Unsafe` are synchronous and take the monotonic time of the caller, for code that must not pay for
- * an Effect. They are also safe to call from inside a listener.
- *
  * @category models
  * @since 0.1.0
  */
@@ -530,15 +526,41 @@ export interface CircuitBreaker {
   /** For reading. A write from outside is a transition nobody is told of. */
   readonly state: Ref.Ref<State>
   readonly status: Effect.Effect<Status>
-  /** Would a call be rejected now? Also true while half-open with every slot taken. */
+  /**
+   * Would a call be rejected now? Also true while half-open with every slot taken.
+   *
+   * @internal
+   */
   readonly isOpenUnsafe: (now: number) => boolean
-  /** The error for a call that is rejected now; made only when it is asked for. */
+  /**
+   * The error for a call that is rejected now; made only when it is asked for.
+   *
+   * @internal
+   */
   readonly rejectionUnsafe: (now: number) => () => CircuitOpen
-  /** Admits a call, or rejects it with `undefined`. Every permit must be recorded, in the end. */
+  /**
+   * Milliseconds until the next probe, while open.
+   *
+   * @internal
+   */
+  readonly openForUnsafe: (now: number) => number | undefined
+  /**
+   * Admits a call, or rejects it with `undefined`. Every permit must be recorded, in the end.
+   *
+   * @internal
+   */
   readonly admitUnsafe: (now: number) => Permit | undefined
-  /** Records an outcome. Only the first one of a permit counts; late ones change nothing. */
+  /**
+   * Records an outcome. Only the first one of a permit counts; late ones change nothing.
+   *
+   * @internal
+   */
   readonly recordUnsafe: (permit: Permit, outcome: Outcome, now: number, details?: Details) => void
-  /** Keeps a probe's slot: a stream renews with each content part. */
+  /**
+   * Keeps a probe's slot: a stream renews with each content part.
+   *
+   * @internal
+   */
   readonly renewUnsafe: (permit: Permit, now: number) => void
   /**
    * Runs an effect through the circuit. `LlmError.classify` says how a failure counts; interruption and defects are
@@ -661,11 +683,11 @@ export const fromPolicy = (
   const cell = state.ref
   const timesCalls = policy.slowDuration !== Infinity
 
-  // Generations change exactly with transitions.
-  const move = (next: State, now: number): void => {
+  /** Every change of the state goes through here. Generations change exactly with transitions. */
+  const move = (change: (before: State) => State, now: number): State => {
     const before = cell.current
-    cell.current = next
-    if (onTransition === undefined || next.generation === before.generation) return
+    const next = MutableRef.updateAndGet(cell, change)
+    if (onTransition === undefined || next.generation === before.generation) return next
     const from = nameOf(before)
     const to = nameOf(next)
     try {
@@ -673,19 +695,19 @@ export const fromPolicy = (
     } catch {
       // A listener must not break the circuit.
     }
+    return next
   }
 
   const admitUnsafe = (now: number): Permit | undefined => {
-    const next = admit(policy, cell.current, now)
-    if (next === undefined) return undefined
-    if (next !== cell.current) move(next, now)
-    return permitOf(next)
+    if (cell.current._tag === "Closed") return permitOf(cell.current)
+    if (!peek(policy, cell.current, now)) return undefined
+    return permitOf(move((before) => admit(policy, before, now) ?? before, now))
   }
 
   const recordUnsafe: CircuitBreaker["recordUnsafe"] = (permit, outcome, now, details) => {
     if (permit.settled) return
     ;(permit as { settled: boolean }).settled = true
-    move(record(policy, cell.current, permit, outcome, now, details), now)
+    move((before) => record(policy, before, permit, outcome, now, details), now)
   }
 
   const rejectionUnsafe = (now: number) => {
@@ -723,8 +745,12 @@ export const fromPolicy = (
     rejectionUnsafe,
     admitUnsafe,
     recordUnsafe,
+    openForUnsafe: (now) => {
+      const { retryAfter } = retryAfterOf(cell.current, now)
+      return retryAfter && Duration.toMillis(retryAfter)
+    },
     renewUnsafe: (permit, now) => {
-      cell.current = renew(policy, cell.current, permit, now)
+      if (cell.current._tag === "HalfOpen") move((before) => renew(policy, before, permit, now), now)
     },
     protect: <A, E, R>(self: Effect.Effect<A, E, R>) =>
       Effect.uninterruptibleMask((restore) =>
@@ -741,7 +767,7 @@ export const fromPolicy = (
     force: (mode) =>
       Effect.clockWith((clock) => {
         const now = monotonicMillis(clock)
-        move(force(cell.current, mode, now), now)
+        move((before) => force(before, mode, now), now)
         return Effect.void
       })
   }

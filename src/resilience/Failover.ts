@@ -62,6 +62,9 @@ export interface Skip<E> {
     | "throttled"
     | "no-model"
     | "context-too-small"
+    | "guard"
+  /** The name of the guard that refused. */
+  readonly guard?: string | undefined
   readonly retryAfter?: number | undefined
   /** Made only when it is needed. */
   readonly error?: (() => E) | undefined
@@ -76,9 +79,15 @@ export interface Skip<E> {
 export interface Run<A, E, E2, R> {
   /**
    * Tries target number `index`, with its retries. `longestHint()` bounds the `Retry-After` it may wait for; `now` is
-   * the moment at which the target was chosen.
+   * the moment at which the target was chosen; `open()` counts the targets that could be asked now, this one included:
+   * those that share what is left of a deadline.
    */
-  readonly attempt: (index: number, longestHint: () => number, now: number) => Effect.Effect<A, E, R>
+  readonly attempt: (
+    index: number,
+    longestHint: () => number,
+    now: number,
+    open: () => number
+  ) => Effect.Effect<A, E, R>
   /**
    * For who knows: the fibre's clock, and what it says at the start. Then the run begins when it is made, not when it is
    * run, so it is to be run once.
@@ -93,6 +102,11 @@ export interface Run<A, E, E2, R> {
   /** Is this target known to take less than another one, which found the request too large? Default: no. */
   readonly isSmaller?: ((index: number, than: number) => boolean) | undefined
   readonly classify?: ((error: E) => Verdict) | undefined
+  /**
+   * Was the target not asked at all, because something of ours refused it? `"final"`: then no other would be asked either.
+   * Default: a circuit, a bulkhead or a limiter that refused counts as a skip.
+   */
+  readonly refusal?: ((error: E) => Skip<E> | "final" | undefined) | undefined
   readonly onSkip?: ((index: number, skip: Skip<E>) => void) | undefined
   readonly onFailover?: ((from: number, to: number) => void) | undefined
   /** Every target failed or was skipped, and at least one was asked. */
@@ -216,26 +230,25 @@ class Walk<A, E, E2, R> {
     if (this.last !== undefined) options.onFailover?.(this.last, target)
     this.last = target
     return Effect.catch(
-      options.attempt(target, () => this.longestHint(target), now),
+      options.attempt(target, () => this.longestHint(target), now, () => this.open(target, now)),
       (error) => this.failed(target, error)
     )
   }
 
   private failed(target: number, error: E): Effect.Effect<A, E | E2, R> {
     const { options, targets } = this
-    const verdict = options.classify?.(error) ?? classify(error)
+    const refusal = options.refusal === undefined ? localRefusal(error) : options.refusal(error)
     const now = monotonicMillis(this.clock)
+    if (refusal !== undefined) {
+      if (refusal === "final" || targets.count === 1) return Effect.fail(error)
+      options.onSkip?.(target, refusal)
+      this.skips = [...this.skips, { index: target, skip: refusal }]
+      return this.from(target + 1, now)
+    }
+    const verdict = options.classify?.(error) ?? classify(error)
     if (verdict.coolDown) targets.coolDown(target, now, error)
     if (verdict.failover === false) return Effect.fail(error)
-    if (isLocalRefusal(error) && targets.count > 1) {
-      const skip: Skip<E> = {
-        because: refusal[error._tag],
-        retryAfter: retryAfterMillis(error),
-        error: () => error
-      }
-      options.onSkip?.(target, skip)
-      this.skips = [...this.skips, { index: target, skip }]
-    } else this.failures = [...this.failures, { index: target, error }]
+    this.failures = [...this.failures, { index: target, error }]
     if (verdict.failover === "larger") this.tooLargeFor = [...this.tooLargeFor, target]
     return this.from(target + 1, now)
   }
@@ -266,6 +279,15 @@ class Walk<A, E, E2, R> {
     return Infinity
   }
 
+  /** Targets from this one on that could be asked now. */
+  private open(target: number, now: number): number {
+    let count = 1
+    for (let later = target + 1; later < this.targets.count; later++) {
+      if (this.skip(later, now) === undefined) count += 1
+    }
+    return count
+  }
+
   private conclude(): E | E2 {
     const { failures, options, skips } = this
     const only = failures[0]
@@ -282,13 +304,18 @@ class Walk<A, E, E2, R> {
 const none: ReadonlyArray<never> = []
 const tooSmall = { because: "context-too-small" } as const
 
-const refusal = {
+const reasons = {
   CircuitOpen: "circuit-open",
   RateLimited: "rate-limited",
   BulkheadFull: "bulkhead-full",
   // What else is shed does not come here: it does not fail over.
   Shed: "throttled"
 } as const
+
+const localRefusal = <E>(error: E): Skip<E> | undefined =>
+  isLocalRefusal(error)
+    ? { because: reasons[error._tag], retryAfter: retryAfterMillis(error), error: () => error }
+    : undefined
 
 const checkIds = (ids: ReadonlyArray<string>): void => {
   if (ids.length === 0) {

@@ -9,7 +9,7 @@
  */
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
-import type * as Context from "effect/Context"
+import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -227,6 +227,18 @@ export interface Options<A, E> {
    */
   readonly onStoreError?: ((operation: "acquire" | "renew" | "complete") => void) | undefined
 }
+
+/**
+ * Where the clients that are built below record their calls for each other, and lease keys. `undefined` (default): each in
+ * a memory of its own.
+ *
+ * @category references
+ * @since 0.2.0
+ */
+export const IdempotencyStore = Context.Reference<Store.LeaseStore<string> | undefined>(
+  "effect-resilient-llm/IdempotencyStore",
+  { defaultValue: () => undefined }
+)
 
 // -----------------------------------------------------------------------------
 // flight

@@ -184,9 +184,17 @@ export interface Rotation<out H> {
     judge?: (error: E) => Verdict["outcome"]
   ) => Effect.Effect<A, E, R>
   readonly status: Effect.Effect<ReadonlyArray<HostStatus<H>>>
-  /** The next host in turn that is not out; the number that {@link Rotation.recordUnsafe} takes. */
+  /**
+   * The next host in turn that is not out; the number that `recordUnsafe` takes.
+   *
+   * @internal
+   */
   readonly selectUnsafe: (now: number) => number
-  /** Counts an answer of a host. */
+  /**
+   * Counts an answer of a host.
+   *
+   * @internal
+   */
   readonly recordUnsafe: (index: number, isFailure: boolean, now: number) => void
 }
 

@@ -245,15 +245,21 @@ export interface Reservation {
    * are not named, and values that are not a finite number of at least zero, keep what was reserved. What comes back
    * adds to what has been refilled meanwhile, up to a full bucket.
    */
-  readonly settle: (actual: Cost) => void
+  readonly settle: (actual: Cost) => Effect.Effect<void>
   /** Gives back everything, because nothing was sent, or everything but `requests`. */
-  readonly refund: (which: "all" | "tokens") => void
+  readonly refund: (which: "all" | "tokens") => Effect.Effect<void>
   /**
    * Applies what the response to this acquisition says about the provider's own limits: `remaining` may only lower a
    * level, `resetAfter` blocks (5 minutes at most) only when nothing remains. Facts older than the last applied ones
    * are ignored.
    */
-  readonly observe: (facts: ReadonlyArray<RateLimitFact>) => void
+  readonly observe: (facts: ReadonlyArray<RateLimitFact>) => Effect.Effect<void>
+  /** @internal */
+  readonly settleUnsafe: (actual: Cost) => void
+  /** @internal */
+  readonly refundUnsafe: (which: "all" | "tokens") => void
+  /** @internal */
+  readonly observeUnsafe: (facts: ReadonlyArray<RateLimitFact>) => void
 }
 
 /**
@@ -313,6 +319,8 @@ export interface RateLimiter {
   ) => Effect.Effect<Reservation, RateLimited | InvalidRequest>
   /**
    * {@link RateLimiter.acquire} if that needs no wait and the cost is valid; else `undefined`, and nothing happened.
+   *
+   * @internal
    */
   readonly tryAcquireUnsafe: (cost: Cost, clock: Clock.Clock, now: number) => Reservation | undefined
   /**
@@ -327,11 +335,17 @@ export interface RateLimiter {
    * dimension without a limit here blocks all.
    */
   readonly block: (duration: Duration.Input, dimension?: string) => Effect.Effect<void>
-  /** {@link RateLimiter.block} at a known moment: `millis` after the monotonic time `now`. */
+  /**
+   * {@link RateLimiter.block} at a known moment: `millis` after the monotonic time `now`.
+   *
+   * @internal
+   */
   readonly blockUnsafe: (millis: number, now: number, dimension?: string) => void
   /** Changes a limit; its bucket's size and refill change in proportion. Nothing is added to what is in it. */
   readonly setLimit: (dimension: string, limit: number) => Effect.Effect<void, LlmConfigError>
   readonly snapshot: Effect.Effect<Snapshot>
+  /** The dimensions that have a limit. */
+  readonly dimensions: ReadonlyArray<string>
 }
 
 interface Wish {
@@ -347,6 +361,7 @@ interface Wish {
 type Queued = Waiter<Wish, Held, RateLimited>
 
 class Limiter implements RateLimiter {
+  readonly dimensions: ReadonlyArray<string>
   private readonly limits: Policy["limits"]
   private readonly maxWait: number
   private readonly queue: number
@@ -361,6 +376,7 @@ class Limiter implements RateLimiter {
   private readonly observed: Array<number>
 
   constructor(policy: Policy) {
+    this.dimensions = policy.limits.map(({ dimension }) => dimension)
     this.limits = policy.limits
     this.maxWait = policy.maxWait
     this.queue = policy.queue
@@ -375,7 +391,7 @@ class Limiter implements RateLimiter {
           this.unplanned = waiter.behind
         }
       },
-      undo: (held) => held.refund("all")
+      undo: (held) => held.refundUnsafe("all")
     })
   }
 
@@ -558,7 +574,7 @@ const handOver = (reservation: Reservation, options: AcquireOptions | undefined)
     options?.onAcquired?.(reservation)
   } catch (defect) {
     // Nobody got it.
-    reservation.refund("all")
+    reservation.refundUnsafe("all")
     throw defect
   }
   return reservation
@@ -580,15 +596,27 @@ class Held implements Reservation {
     this.waited = waited
   }
 
-  settle(actual: Cost): void {
+  settle(actual: Cost): Effect.Effect<void> {
+    return Effect.sync(() => this.settleUnsafe(actual))
+  }
+
+  refund(which: "all" | "tokens"): Effect.Effect<void> {
+    return Effect.sync(() => this.refundUnsafe(which))
+  }
+
+  observe(facts: ReadonlyArray<RateLimitFact>): Effect.Effect<void> {
+    return Effect.sync(() => this.observeUnsafe(facts))
+  }
+
+  settleUnsafe(actual: Cost): void {
     this.giveBack(() => this.limiter.costs.difference(this.costs, actual))
   }
 
-  refund(which: "all" | "tokens"): void {
+  refundUnsafe(which: "all" | "tokens"): void {
     this.giveBack(() => which === "all" ? this.costs : this.limiter.costs.withoutRequests(this.costs))
   }
 
-  observe(facts: ReadonlyArray<RateLimitFact>): void {
+  observeUnsafe(facts: ReadonlyArray<RateLimitFact>): void {
     this.limiter.observe(facts, this.grant, monotonicMillis(this.clock))
   }
 

@@ -9,8 +9,10 @@
  */
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import { monotonicMillis } from "../internal/clock.ts"
@@ -71,11 +73,26 @@ export interface ResponseCache<in out A> {
    * fails with is nobody's failure.
    */
   readonly revalidate: <E, R>(key: string, refresh: Effect.Effect<unknown, E, R>) => Effect.Effect<boolean, never, R>
-  /** The same two verbs without an effect; absent when answers are kept in a store of yours. */
-  readonly memory: {
-    readonly lookupUnsafe: (key: string, now: number) => Hit<A> | undefined
-    readonly storeUnsafe: (key: string, value: A, size: number, now: number) => boolean
-  } | undefined
+  /**
+   * {@link ResponseCache.lookup} as of a known moment, monotonic, `late` milliseconds ago. The memory of this process
+   * answers with an effect that is done. `failed` is told when the store failed.
+   *
+   * @internal
+   */
+  readonly lookupAt: (
+    key: string,
+    asOf: number,
+    late: number,
+    failed?: () => void
+  ) => Effect.Effect<Hit<A> | undefined>
+  /** @internal */
+  readonly storeAt: (
+    key: string,
+    value: A,
+    size: number,
+    now: number,
+    failed?: () => void
+  ) => Effect.Effect<boolean>
 }
 
 /**
@@ -102,6 +119,17 @@ export interface Options<A> {
   /** Told once for every operation of the store that failed. The call goes on without the store. */
   readonly onStoreError?: ((operation: "get" | "set") => void) | undefined
 }
+
+/**
+ * Where the clients that are built below keep their answers. `undefined` (default): each in a memory of its own.
+ *
+ * @category references
+ * @since 0.2.0
+ */
+export const ResponseCacheStore = Context.Reference<Store.Store<string> | undefined>(
+  "effect-resilient-llm/ResponseCacheStore",
+  { defaultValue: () => undefined }
+)
 
 // -----------------------------------------------------------------------------
 // constructor
@@ -166,8 +194,9 @@ export const make = <A>(options?: Options<A>): Effect.Effect<ResponseCache<A>, L
     const store: Store.Store<A> = memory ?? options!.store!
 
     // The caller's own interruption does not come here: it passes handlers by.
-    const withoutStore = <B>(operation: "get" | "set", instead: B) => (): B => {
+    const withoutStore = <B>(operation: "get" | "set", instead: B, failed: (() => void) | undefined) => (): B => {
       try {
+        failed?.()
         options?.onStoreError?.(operation)
       } catch {
         // A listener that throws must not lose an answer.
@@ -175,24 +204,35 @@ export const make = <A>(options?: Options<A>): Effect.Effect<ResponseCache<A>, L
       return instead
     }
 
-    const judge = (entry: Store.Entry<A> | undefined): Hit<A> | undefined =>
-      entry === undefined || entry.age >= horizon
-        ? undefined
-        : { value: entry.value, age: entry.age, state: stateOf(entry.age, ttl, swr) }
+    const judge = (entry: Store.Entry<A> | undefined, late: number): Hit<A> | undefined => {
+      if (entry === undefined) return undefined
+      const age = Math.max(entry.age - late, 0)
+      return age >= horizon ? undefined : { value: entry.value, age, state: stateOf(age, ttl, swr) }
+    }
 
-    const lookup = (key: string): Effect.Effect<Hit<A> | undefined> =>
-      Effect.matchCause(Effect.suspend(() => store.get(key)), {
-        onFailure: withoutStore("get", undefined),
-        onSuccess: judge
-      })
+    const lookupAt: ResponseCache<A>["lookupAt"] = (key, asOf, late, failed) =>
+      memory !== undefined
+        ? Exit.succeed(judge(memory.getUnsafe(key, asOf), 0))
+        : Effect.matchCause(Effect.suspend(() => store.get(key)), {
+          onFailure: withoutStore("get", undefined, failed),
+          onSuccess: (entry) => judge(entry, late)
+        })
 
-    const isTooLarge = (key: string, size: number): boolean => size + 2 * key.length > maxBytes
+    const storeAt: ResponseCache<A>["storeAt"] = (key, value, size, now, failed) => {
+      const set = { ttl: horizon, size }
+      if (size + 2 * key.length > maxBytes) return Exit.succeed(false)
+      if (memory === undefined) {
+        return Effect.matchCause(Effect.suspend(() => store.set(key, value, set)), {
+          onFailure: withoutStore("set", false, failed),
+          onSuccess: () => true
+        })
+      }
+      memory.setUnsafe(key, value, set, now)
+      return Exit.succeed(true)
+    }
 
-    const put = (key: string, value: A, size = 0): Effect.Effect<boolean> =>
-      isTooLarge(key, size) ? Effect.succeed(false) : Effect.matchCause(
-        Effect.suspend(() => store.set(key, value, { ttl: horizon, size })),
-        { onFailure: withoutStore("set", false), onSuccess: () => true }
-      )
+    const atNow = <B>(use: (now: number) => Effect.Effect<B>): Effect.Effect<B> =>
+      Clock.clockWith((clock) => use(monotonicMillis(clock)))
 
     const running = new Set<string>()
     // Key → when its next refresh may start, in the order of that time.
@@ -218,17 +258,11 @@ export const make = <A>(options?: Options<A>): Effect.Effect<ResponseCache<A>, L
       }))
 
     return {
-      lookup,
-      store: put,
+      lookup: (key) => atNow((now) => lookupAt(key, now, 0)),
+      store: (key, value, size = 0) => atNow((now) => storeAt(key, value, size, now)),
       revalidate,
-      memory: memory && {
-        lookupUnsafe: (key, now) => judge(memory.getUnsafe(key, now)),
-        storeUnsafe: (key, value, size, now) => {
-          if (isTooLarge(key, size)) return false
-          memory.setUnsafe(key, value, { ttl: horizon, size }, now)
-          return true
-        }
-      }
+      lookupAt,
+      storeAt
     }
   })
 

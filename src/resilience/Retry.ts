@@ -17,6 +17,7 @@ import * as Schedule from "effect/Schedule"
 import { monotonicMillis } from "../internal/clock.ts"
 import { OptionsReader } from "../internal/options.ts"
 import { classify, isLocalRefusal, retryAfterMillis, withBudgetExhausted } from "../LlmError.ts"
+import type { RetryBudget } from "./RetryBudget.ts"
 
 // -----------------------------------------------------------------------------
 // core
@@ -125,8 +126,7 @@ export type Denial = "attempts-exhausted" | "budget" | "deadline" | "retry-after
 /**
  * What surrounds one run: everything is optional, so that the pattern works alone.
  *
- * @category models
- * @since 0.1.0
+ * @internal
  */
 export interface Hooks<E> {
   /** May this failure be retried? Default: the table of `LlmError.classify`. */
@@ -152,11 +152,10 @@ export interface Hooks<E> {
 /**
  * What a retry was paid with.
  *
- * @category models
- * @since 0.1.0
+ * @internal
  */
 export interface Payment {
-  readonly refund: () => void
+  readonly refundUnsafe: () => void
 }
 
 type Step = (now: number, input: unknown) => Pull.Pull<[unknown, Duration.Duration], never, unknown>
@@ -170,17 +169,28 @@ type Step = (now: number, input: unknown) => Pull.Pull<[unknown, Duration.Durati
  * the hint is not too long, the next start lies before the deadline, and the budget pays. Otherwise the failure is
  * final at once: nothing is slept in vain. Interruption during the delay is an interruption, not the last failure.
  *
- * @category combinators
- * @since 0.1.0
+ * @internal
  */
 export const run = <A, E, R>(
   self: Effect.Effect<A, E, R>,
   policy: Policy,
   hooks: Hooks<E> = {}
+): Effect.Effect<A, E, R> => runFirst(self, () => self, policy, hooks)
+
+/**
+ * {@link run} for an effect that is made anew for each retry.
+ *
+ * @internal
+ */
+export const runFirst = <A, E, R>(
+  first: Effect.Effect<A, E, R>,
+  again: () => Effect.Effect<A, E, R>,
+  policy: Policy,
+  hooks: Hooks<E> = {}
 ): Effect.Effect<A, E, R> =>
-  Effect.catch(self, (first) => {
-    const run = new Run(self, policy, hooks, first)
-    return Effect.onInterrupt(run.failed(first), () => Effect.sync(() => run.refund()))
+  Effect.catch(first, (error) => {
+    const run = new Run(Effect.suspend(again), policy, hooks, error)
+    return Effect.onInterrupt(run.failed(error), () => Effect.sync(() => run.refund()))
   })
 
 /** One run after its first failure; a run without failures costs nothing but the `catch`. */
@@ -194,6 +204,9 @@ class Run<A, E, R> {
   private step: Step | undefined
   private payment: Payment | undefined
   private launches = 0
+  /** Wall clock at the first failure and the one before. */
+  private begun = 0
+  private before = 0
 
   constructor(self: Effect.Effect<A, E, R>, policy: Policy, hooks: Hooks<E>, first: E) {
     this.self = self
@@ -204,26 +217,26 @@ class Run<A, E, R> {
 
   readonly failed = (error: E): Effect.Effect<A, E, R> => {
     const { hooks, policy } = this
-    if (this.k > 0 && (hooks.isRefusal ?? isLocalRefusal)(error)) {
+    if (this.k > 0 && (hooks.isRefusal === undefined ? isLocalRefusal(error) : hooks.isRefusal(error))) {
       this.refund()
       return this.deny(this.last, "refused")
     }
     this.k += 1
     this.last = error
     this.refund()
-    if (!(hooks.when ?? retryable)(error)) return Effect.fail(error)
+    if (!(hooks.when === undefined ? classify(error).retry : hooks.when(error))) return Effect.fail(error)
     if (this.k > policy.maxRetries) {
       return policy.maxRetries === 0 ? Effect.fail(error) : this.deny(error, "attempts-exhausted")
     }
-    return Effect.flatMap(this.pause(error), () => {
+    return Effect.flatMap(this.pause(error), (metadata) => {
       if (hooks.launches === undefined) this.payment = undefined
-      return Effect.catch(this.self, this.failed)
+      return Effect.catch(Effect.provideService(this.self, Schedule.CurrentMetadata, metadata), this.failed)
     })
   }
 
   /** Gives the payment back, unless the retry it paid for has reached somebody. */
   refund(): void {
-    if (this.payment !== undefined && (this.hooks.launches?.() ?? 0) === this.launches) this.payment.refund()
+    if (this.payment !== undefined && (this.hooks.launches?.() ?? 0) === this.launches) this.payment.refundUnsafe()
     this.payment = undefined
   }
 
@@ -232,55 +245,63 @@ class Run<A, E, R> {
     return Effect.fail(because === "budget" ? withBudgetExhausted(error) : error)
   }
 
-  private pause(error: E): Effect.Effect<void, E> {
+  private pause(error: E): Effect.Effect<Schedule.Metadata, E> {
     return Effect.withFiber((fiber) => {
       const { hooks, policy } = this
-      const now = monotonicMillis(fiber.getRef(Clock.Clock))
+      const clock = fiber.getRef(Clock.Clock)
+      const now = monotonicMillis(clock)
       if (hooks.isBlocked?.(now) === true) return this.deny(error, "circuit-open")
       const hint = (hooks.retryAfter ?? retryAfterMillis)(error)
       if (hint !== undefined && hint > Math.min(policy.maxRetryAfter, hooks.maxRetryAfter?.() ?? Infinity)) {
         return this.deny(error, "retry-after")
       }
-      const u = fiber.getRef(Random.Random).nextDoubleUnsafe()
-      return policy.schedule === undefined
-        ? this.sleep(error, now, backoffMillis(policy, this.k, u), hint, u)
-        : this.scheduled(policy.schedule, error, now, hint, u)
+      // As Effect drives schedules: by the wall clock, so that those that read it (`cron`) mean what they say.
+      const wall = clock.currentTimeMillisUnsafe()
+      const stepped = this.step === undefined
+        ? Effect.flatMap(
+          Schedule.toStep(scheduleOf(policy, hooks.retryAfter)),
+          (step) => (this.step = step)(wall, error)
+        )
+        : this.step(wall, error)
+      return Effect.matchCauseEffect(stepped, {
+        onSuccess: ([output, delay]) => this.sleep(error, now, wall, output, delay),
+        onFailure: (cause) =>
+          Pull.isDoneCause(cause) ? this.deny(error, "attempts-exhausted") : Effect.die(Cause.squash(cause))
+      })
     })
   }
 
-  private sleep(error: E, now: number, backoff: number, hint: number | undefined, u: number): Effect.Effect<void, E> {
+  private sleep(
+    error: E,
+    now: number,
+    wall: number,
+    output: unknown,
+    duration: Duration.Duration
+  ): Effect.Effect<Schedule.Metadata, E> {
     const { hooks } = this
-    const floor = hint === undefined ? 0 : hintMillis(hint, u)
-    const delay = Math.max(backoff, floor)
+    const delay = Math.ceil(Duration.toMillis(duration))
     if (now + delay >= (hooks.deadlineAt?.() ?? Infinity)) return this.deny(error, "deadline")
     if (hooks.withdraw !== undefined) {
       this.payment = hooks.withdraw(now)
       if (this.payment === undefined) return this.deny(error, "budget")
       this.launches = hooks.launches?.() ?? 0
     }
-    hooks.onScheduled?.(error, delay, floor > backoff ? "retry-after" : "backoff")
-    return Effect.sleep(Duration.millis(delay))
-  }
-
-  private scheduled(
-    schedule: Schedule.Schedule<unknown>,
-    error: E,
-    now: number,
-    hint: number | undefined,
-    u: number
-  ): Effect.Effect<void, E> {
-    const step = this.step === undefined
-      ? Effect.map(Schedule.toStep(schedule), (made) => this.step = made)
-      : Effect.succeed(this.step)
-    return Effect.matchCauseEffect(Effect.flatMap(step, (next) => next(now, error)), {
-      onSuccess: ([, delay]) => this.sleep(error, now, Math.ceil(Duration.toMillis(delay)), hint, u),
-      onFailure: (cause) =>
-        Pull.isDoneCause(cause) ? this.deny(error, "attempts-exhausted") : Effect.die(Cause.squash(cause))
-    })
+    hooks.onScheduled?.(error, delay, hinted.has(duration) ? "retry-after" : "backoff")
+    if (this.k === 1) this.begun = this.before = wall
+    const metadata: Schedule.Metadata = {
+      input: error,
+      output,
+      duration,
+      attempt: this.k,
+      start: this.begun,
+      now: wall,
+      elapsed: wall - this.begun,
+      elapsedSincePrevious: wall - this.before
+    }
+    this.before = wall
+    return Effect.as(Effect.sleep(duration), metadata)
   }
 }
-
-const retryable = (error: unknown): boolean => classify(error).retry
 
 // -----------------------------------------------------------------------------
 // combinator and schedule
@@ -314,44 +335,76 @@ const retryable = (error: unknown): boolean => classify(error).retry
  * @since 0.1.0
  */
 export const retry = <E = unknown>(
-  options: (Options & { readonly when?: ((error: E) => boolean) | undefined }) | Schedule.Schedule<unknown, E>
+  options:
+    | (Options & {
+      readonly when?: ((error: E) => boolean) | undefined
+      /** Pays for each retry; the first attempt fills it. */
+      readonly budget?: RetryBudget | undefined
+    })
+    | Schedule.Schedule<unknown, E>
 ) => {
-  const { when, ...rest } = Schedule.isSchedule(options)
-    ? { when: undefined, schedule: options as Schedule.Schedule<unknown>, maxRetries: Number.MAX_SAFE_INTEGER }
+  const { budget, when, ...rest } = Schedule.isSchedule(options)
+    ? {
+      budget: undefined,
+      when: undefined,
+      schedule: options as Schedule.Schedule<unknown>,
+      maxRetries: Number.MAX_SAFE_INTEGER
+    }
     : options
   const checked = policy(rest, "")
-  return <A, E1 extends E, R>(self: Effect.Effect<A, E1, R>): Effect.Effect<A, E1, R> => run(self, checked, { when })
+  return <A, E1 extends E, R>(self: Effect.Effect<A, E1, R>): Effect.Effect<A, E1, R> =>
+    budget === undefined
+      ? run(self, checked, { when })
+      : Effect.andThen(budget.deposit, run(self, checked, { when, withdraw: budget.withdrawUnsafe }))
 }
 
 /**
- * The default backoff as a `Schedule`, for use with `Effect.retry` and everything else that takes one. Each step's
- * output is its delay.
+ * The backoff as a `Schedule`, for use with `Effect.retry` and everything else that takes one. It is the one that
+ * {@link run} and the pipeline step. Each step's output is its delay.
  *
  * **Details**
  *
- * A `retryAfter` of the failing error is respected as a floor; a hint above `maxRetryAfter` ends the schedule.
+ * A `retryAfter` of the failing error is respected as a floor; a hint above `maxRetryAfter` ends the schedule. A
+ * `schedule` of your own is bounded by both, and by `maxRetries`.
  *
  * @category schedules
  * @since 0.1.0
  */
-export const schedule = (options?: Options): Schedule.Schedule<Duration.Duration> => {
-  const checked = policy(options)
-  return Schedule.fromStep(Effect.sync(() => {
-    let k = 0
-    return (
-      _now: number,
-      input: unknown
-    ): Pull.Pull<[Duration.Duration, Duration.Duration], never, Duration.Duration> =>
-      Effect.flatMap(Random.next, (u) => {
-        k += 1
-        const hint = retryAfterMillis(input)
-        if (k > checked.maxRetries || (hint !== undefined && hint > checked.maxRetryAfter)) {
-          return Cause.done(Duration.zero)
-        }
-        const delay = Duration.millis(
-          Math.max(backoffMillis(checked, k, u), hint === undefined ? 0 : hintMillis(hint, u))
-        )
-        return Effect.succeed<[Duration.Duration, Duration.Duration]>([delay, delay])
-      })
-  }))
-}
+export const schedule = (options?: Options): Schedule.Schedule<Duration.Duration> => scheduleOf(policy(options))
+
+/** Delays that a hint has decided. */
+const hinted = new WeakSet<Duration.Duration>()
+
+const scheduleOf = (
+  policy: Policy,
+  hintOf: (error: never) => number | undefined = retryAfterMillis
+): Schedule.Schedule<Duration.Duration> =>
+  Schedule.fromStep(
+    Effect.map(policy.schedule === undefined ? Effect.undefined : Schedule.toStep(policy.schedule), (own) => {
+      let k = 0
+      const decide = (backoff: number, hint: number | undefined, u: number): Delayed => {
+        const floor = hint === undefined ? 0 : hintMillis(hint, u)
+        const delay = Duration.millis(Math.max(backoff, floor))
+        if (floor > backoff) hinted.add(delay)
+        return Effect.succeed([delay, delay])
+      }
+      return (now: number, input: unknown): Delayed =>
+        Effect.withFiber((fiber) => {
+          k += 1
+          const hint = hintOf(input as never)
+          if (k > policy.maxRetries || (hint !== undefined && hint > policy.maxRetryAfter)) {
+            return Cause.done(Duration.zero)
+          }
+          const u = fiber.getRef(Random.Random).nextDoubleUnsafe()
+          return own === undefined
+            ? decide(backoffMillis(policy, k, u), hint, u)
+            : Effect.matchCauseEffect(own(now, input), {
+              onSuccess: ([, duration]) => decide(Math.ceil(Duration.toMillis(duration)), hint, u),
+              onFailure: (cause) =>
+                Pull.isDoneCause(cause) ? Cause.done(Duration.zero) : Effect.die(Cause.squash(cause))
+            })
+        })
+    })
+  )
+
+type Delayed = Pull.Pull<[Duration.Duration, Duration.Duration], never, Duration.Duration>

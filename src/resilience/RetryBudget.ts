@@ -146,11 +146,13 @@ export const refund = (policy: Policy, state: State): State => add(policy, state
  */
 export interface Withdrawal {
   /** Gives the token back, once. */
-  readonly refund: () => void
+  readonly refund: Effect.Effect<void>
+  /** @internal */
+  readonly refundUnsafe: () => void
 }
 
 /**
- * One purse. The methods named `Unsafe` are synchronous and take the monotonic milliseconds of the caller.
+ * One purse.
  *
  * @category models
  * @since 0.1.0
@@ -158,9 +160,13 @@ export interface Withdrawal {
 export interface RetryBudget {
   /** Tokens in the purse now. */
   readonly balance: Effect.Effect<number>
-  /** To be called for each first attempt on the target. */
-  readonly depositUnsafe: (now: number) => void
+  /** To be run for each first attempt on the target. */
+  readonly deposit: Effect.Effect<void>
   /** Pays for one retry, before it waits. `undefined`: there is not enough, do not retry. */
+  readonly withdraw: Effect.Effect<Withdrawal | undefined>
+  /** @internal */
+  readonly depositUnsafe: (now: number) => void
+  /** @internal */
   readonly withdrawUnsafe: (now: number) => Withdrawal | undefined
 }
 
@@ -185,9 +191,9 @@ export const RetryBudget: Context.Service<RetryBudget, RetryBudget> = Context.Se
  *
  * const program = Effect.gen(function*() {
  *   const budget = yield* RetryBudget.make({ capacity: 1, perSecond: 0 })
- *   const first = budget.withdrawUnsafe(0)
- *   const second = budget.withdrawUnsafe(0)
- *   first?.refund()
+ *   const first = yield* budget.withdraw
+ *   const second = yield* budget.withdraw
+ *   if (first !== undefined) yield* first.refund
  *   return [second, yield* budget.balance]
  * })
  * await Effect.runPromise(program) // => [undefined, 1]
@@ -225,25 +231,30 @@ export const layerConfig = (
 /** @internal */
 export const fromPolicy = (policy: Policy, now: number): RetryBudget => {
   let state = initial(policy, now)
+  const depositUnsafe = (now: number): void => {
+    state = deposit(policy, state, now)
+  }
+  const withdrawUnsafe = (now: number): Withdrawal | undefined => {
+    const after = withdraw(policy, state, now)
+    if (after === undefined) return undefined
+    state = after
+    let refunded = false
+    const refundUnsafe = (): void => {
+      if (refunded) return
+      refunded = true
+      state = refund(policy, state)
+    }
+    return { refundUnsafe, refund: Effect.sync(refundUnsafe) }
+  }
+  const atNow = <A>(use: (now: number) => A): Effect.Effect<A> =>
+    Effect.clockWith((clock) => Effect.succeed(use(monotonicMillis(clock))))
   return {
     balance: Effect.clockWith((clock) =>
       Effect.succeed(advance(policy, state, monotonicMillis(clock)).balance / token)
     ),
-    depositUnsafe: (now) => {
-      state = deposit(policy, state, now)
-    },
-    withdrawUnsafe: (now) => {
-      const after = withdraw(policy, state, now)
-      if (after === undefined) return undefined
-      state = after
-      let refunded = false
-      return {
-        refund: () => {
-          if (refunded) return
-          refunded = true
-          state = refund(policy, state)
-        }
-      }
-    }
+    deposit: atNow(depositUnsafe),
+    withdraw: atNow(withdrawUnsafe),
+    depositUnsafe,
+    withdrawUnsafe
   }
 }

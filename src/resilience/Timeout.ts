@@ -80,8 +80,12 @@ let defaultClock: Clock.Clock | undefined
 const isDefaultClock = (clock: Clock.Clock): boolean =>
   clock === (defaultClock ??= Context.get(Context.empty(), Clock.Clock))
 
-/** Who waits for a timer. */
-interface Waiting {
+/**
+ * Who waits for a timer.
+ *
+ * @internal
+ */
+export interface Waiting {
   /** Milliseconds it may still take. */
   readonly left: () => number
   /** The timer went off. */
@@ -102,7 +106,7 @@ export class Alarm {
   private forget: (() => void) | undefined
 
   /** `waiting.ring` is called after `left()` milliseconds, or earlier when the timer runs for an earlier wait. */
-  set(fiber: Fiber.Fiber<unknown, unknown>, clock: Clock.Clock, waiting: Waiting): void {
+  set(caller: { readonly context: Context.Context<never> }, clock: Clock.Clock, waiting: Waiting): void {
     this.waiting = waiting
     if (this.timer !== undefined || this.sleeper !== undefined) return
     const left = waiting.left()
@@ -114,7 +118,7 @@ export class Alarm {
       this.timer = setTimeout(goOff, millis, this)
       return
     }
-    this.sleeper = Effect.runForkWith(fiber.context)(clock.sleep(Duration.millis(millis)))
+    this.sleeper = Effect.runForkWith(caller.context)(clock.sleep(Duration.millis(millis)))
     this.forget = this.sleeper.addObserver((exit) => {
       if (Exit.isSuccess(exit)) goOff(this)
     })
@@ -125,11 +129,16 @@ export class Alarm {
     this.waiting = undefined
   }
 
-  /** Nobody waits, and nobody will. */
+  /** Nobody waits, and the timer stops. */
   cancel(): void {
     clearTimeout(this.timer)
     this.forget?.()
     this.sleeper?.interruptUnsafe()
+    this.waiting =
+      this.timer =
+      this.sleeper =
+      this.forget =
+        undefined
   }
 
   /** It has gone off. */
@@ -142,6 +151,16 @@ export class Alarm {
 const goOff = (alarm: Alarm): void => alarm.end()
 
 const uninterruptible = { uninterruptible: true } as const
+
+/**
+ * Many short waits in a row: their one timer, and who is told that one of them was given up.
+ *
+ * @internal
+ */
+export interface Shared {
+  readonly alarm: Alarm
+  readonly interrupted: (now: number) => void
+}
 
 /**
  * The kernel of every limit: runs an effect in a fibre of its own, under a timer that can be extended while it runs.
@@ -159,10 +178,10 @@ export const bounded = <A, E, R, E2>(
   self: Effect.Effect<A, E, R>,
   left: (now: number) => number,
   expired: (now: number) => E2,
-  alarm?: Alarm
+  shared?: Shared
 ): Effect.Effect<A, E | E2, R> => {
   const inner = Effect.interruptible(self)
-  return Effect.uninterruptibleMask((restore) => boundedIn(restore, inner, left, expired, alarm))
+  return Effect.uninterruptibleMask((restore) => boundedIn(restore, inner, left, expired, shared))
 }
 
 /**
@@ -177,7 +196,7 @@ export const boundedIn = <A, E, R, E2>(
   self: Effect.Effect<A, E, R>,
   left: (now: number) => number,
   expired: (now: number) => E2,
-  shared?: Alarm
+  shared?: Shared
 ): Effect.Effect<A, E | E2, R> =>
   Effect.withFiber<A, E | E2, R>((parent) => {
     const child = Effect.runForkWith(parent.context as Context.Context<R>)(self, uninterruptible)
@@ -202,7 +221,7 @@ class Limited<A, E, E2> implements Waiting {
   private readonly expired: (now: number) => E2
   private readonly clock: Clock.Clock
   private readonly alarm: Alarm
-  private readonly isShared: boolean
+  private readonly shared: Shared | undefined
   private resume: ((effect: Effect.Effect<A, E | E2>) => void) | undefined
   private forget: (() => void) | undefined
 
@@ -211,15 +230,15 @@ class Limited<A, E, E2> implements Waiting {
     child: Fiber.Fiber<A, E>,
     remaining: (now: number) => number,
     expired: (now: number) => E2,
-    shared: Alarm | undefined
+    shared: Shared | undefined
   ) {
     this.caller = caller
     this.child = child
     this.remaining = remaining
     this.expired = expired
     this.clock = caller.getRef(Clock.Clock)
-    this.alarm = shared ?? new Alarm()
-    this.isShared = shared !== undefined
+    this.shared = shared
+    this.alarm = shared?.alarm ?? new Alarm()
   }
 
   wait(resume: (effect: Effect.Effect<A, E | E2>) => void): void {
@@ -247,11 +266,12 @@ class Limited<A, E, E2> implements Waiting {
 
   interrupt(): Effect.Effect<void> {
     this.stop()
+    this.shared?.interrupted(monotonicMillis(this.clock))
     return Fiber.interrupt(this.child)
   }
 
   private stop(): void {
-    if (this.isShared) this.alarm.unset()
+    if (this.shared !== undefined) this.alarm.unset()
     else this.alarm.cancel()
   }
 }
@@ -319,6 +339,11 @@ export class IdleClock {
 
   constructor(limit: number) {
     this.limit = limit
+  }
+
+  /** Milliseconds of silence that the next pull may last. */
+  get remaining(): number {
+    return this.limit - this.spent
   }
 
   start(now: number): void {

@@ -1,10 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Exit } from "effect"
-import type { LlmEvent, Pipeline } from "effect-resilient-llm"
+import type { LlmEvent, Status, TargetStatus } from "effect-resilient-llm"
 import { frame, Window } from "effect-resilient-llm/cli/watch"
 import { run } from "./support.ts"
 
-const target = (id: string, state: "closed" | "open" | "half-open"): Pipeline.TargetStatus => ({
+const target = (id: string, state: "closed" | "open" | "half-open"): TargetStatus => ({
   id,
   provider: id,
   circuit: {
@@ -16,14 +16,14 @@ const target = (id: string, state: "closed" | "open" | "half-open"): Pipeline.Ta
     probes: 0,
     opens: 0,
     retryAfter: state === "open" ? Duration.millis(1500) : undefined
-  } as unknown as Pipeline.TargetStatus["circuit"],
+  } as unknown as TargetStatus["circuit"],
   coolingDown: undefined,
   bulkhead: { inUse: 3, maxConcurrent: 8, queued: 2, maxQueued: 20 },
   limits: undefined,
   retryBudget: 9
 })
 
-const status: Pipeline.Status = {
+const status: Status = {
   targets: [target("openai", "open"), target("anthropic", "closed")],
   rateLimit: undefined
 }

@@ -198,8 +198,8 @@ export const p5 = (log: Log): void => {
         assert.strictEqual(event.from, state, where)
         probes.clear()
         if (event.to === "open") {
-          // What opens is a failure: it is told right after it has counted.
-          const cause = own[i + 1]
+          // What opens is a failure: it is told right before it has counted.
+          const cause = own[i - 1]
           assert.isTrue(cause?._tag === "AttemptFailed" && cause.outcome === "failure", where)
           openFor = event.from === "half-open" ? Math.min(maxRecoveryTimeout, 2 * openFor) : recoveryTimeout
           openedAt = event.when

@@ -1,7 +1,15 @@
 // One seeded run of many calls against targets that fail at random: what was planned, what happened at the providers,
 // what each caller got, and every event, all on one monotonic clock.
 import { Clock, Context, Effect, type Exit, Layer, Metric, Random, Stream } from "effect"
-import { LlmClient, type LlmConfig, LlmError, type LlmEvent, LlmRequest, type Pipeline } from "effect-resilient-llm"
+import {
+  LlmClient,
+  type LlmConfig,
+  LlmError,
+  type LlmEvent,
+  LlmRequest,
+  type TargetOptions,
+  type TargetStatus
+} from "effect-resilient-llm"
 import { CountingClock, ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
 import { fork, type Kind, now } from "../support.ts"
@@ -27,7 +35,7 @@ export interface Plan {
   /** Nobody has less time than the options give. */
   readonly patient?: boolean
   /** Limits of p alone. */
-  readonly limits?: Pipeline.TargetOptions["limits"]
+  readonly limits?: TargetOptions["limits"]
   /** What is added to the wall clock when it is read for the n-th time. */
   readonly wall?: (reading: number) => number
 }
@@ -210,7 +218,7 @@ export interface Log {
   readonly events: ReadonlyArray<Heard>
   readonly callers: ReadonlyArray<Caller>
   readonly served: ReadonlyArray<Served>
-  readonly status: ReadonlyArray<Pipeline.TargetStatus>
+  readonly status: ReadonlyArray<TargetStatus>
   /** When everybody was gone. */
   readonly endedAt: number
   readonly held: { readonly sleeps: number; readonly fibers: number }

@@ -3,7 +3,7 @@ import { Cause, Effect, Exit, Stream } from "effect"
 import { LlmClient, LlmError, type LlmEvent } from "effect-resilient-llm"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
-import { ask, failure, kinds, nothingHeld, rig, success, timed, vector, vectorOptions } from "../support.ts"
+import { ask, failure, kinds, nothingHeld, type Rig, rig, success, timed, vector, vectorOptions } from "../support.ts"
 import {
   always,
   answered,
@@ -27,7 +27,7 @@ import {
   word
 } from "./support.ts"
 
-const { answer, die, fail, stream } = ScriptedProvider
+const { answer, die, fail, hang, stream } = ScriptedProvider
 
 describe.each(kinds)("%s", (kind) => {
   /** One call over two or more targets: when each was asked, when and how the call ended. */
@@ -148,12 +148,60 @@ describe.each(kinds)("%s", (kind) => {
       assert.deepStrictEqual((failure(exit) as LlmError.AllProvidersFailed).targets, ["p", "s"])
     })))
 
-  it.effect("F7 with a deadline of 1200: the secondary once, the end at 1125", () =>
+  it.effect("F7 with a deadline of 1200: each target has 600, the end at 750", () =>
     vector(row([always(F), always(F)], {
-      calls: [[0, 375, 1125], [1125]],
-      at: 1125,
+      calls: [[0, 375], [375, 750]],
+      at: 750,
       word: "AllProvidersFailed Overloaded Overloaded"
     }, { timeout: { ...timers, deadline: 1200 } })))
+
+  const failures = (r: Rig) =>
+    Effect.map(r.client.status, ({ targets }) => targets.map(({ circuit }) => circuit?.streak))
+
+  it.effect("F15 deadline 10 s, the primary hangs: the secondary answers at 5000, and the primary has failed", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([always(hang), always(S)], {
+        circuitBreaker: breaker,
+        timeout: { ...timers, deadline: 10_000 }
+      })
+      const { at, exit } = yield* timed(ask(kind, r.client))
+      assert.strictEqual(success(exit).target, "s")
+      assert.strictEqual(at, 5000)
+      assert.deepStrictEqual([yield* r.calls(0), yield* r.calls(1)], [[0], [5000]])
+      assert.deepStrictEqual(yield* failures(r), [1, 0])
+      yield* nothingHeld(r)
+    })))
+
+  it.effect("F16 three targets, deadline 9 s, all hang: asked at 0, 3000, 6000, each of them has failed", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([always(hang), always(hang), always(hang)], {
+        circuitBreaker: breaker,
+        timeout: { ...timers, deadline: 9000 }
+      })
+      const { at, exit } = yield* timed(ask(kind, r.client))
+      assert.strictEqual(word(failure(exit)), "DeadlineExceeded")
+      assert.strictEqual(at, 9000)
+      assert.deepStrictEqual([yield* r.calls(0), yield* r.calls(1), yield* r.calls(2)], [[0], [3000], [6000]])
+      assert.deepStrictEqual(yield* failures(r), [1, 1, 1])
+      yield* nothingHeld(r)
+    })))
+
+  it.effect("F17 the secondary's circuit is open: the primary has all of the deadline", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([{ script: [F], always: hang }, always(F)], {
+        retry: false,
+        circuitBreaker: { ...breaker, failureThreshold: 2, recoveryTimeout: "1 hour", maxRecoveryTimeout: "1 hour" },
+        timeout: { ...timers, deadline: 10_000 }
+      }, [{ circuitBreaker: breaker }, {
+        circuitBreaker: { ...breaker, failureThreshold: 1, recoveryTimeout: "1 hour", maxRecoveryTimeout: "1 hour" }
+      }])
+      yield* timed(ask(kind, r.client), 0)
+      const { at, exit } = yield* timed(ask(kind, r.client))
+      assert.strictEqual(word(failure(exit)), "DeadlineExceeded")
+      assert.strictEqual(at, 10_000)
+      assert.deepStrictEqual([yield* r.calls(0), yield* r.calls(1)], [[0, 0], [0]])
+      yield* nothingHeld(r)
+    })))
 
   it.effect("F10 a defect on the primary surfaces, the secondary is not asked", () =>
     vector(Effect.gen(function*() {

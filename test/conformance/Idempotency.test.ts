@@ -48,11 +48,7 @@ describe.each(kinds)("%s", (kind) => {
       yield* nothingHeld(r)
     })))
 
-  // A stream is read by its first caller. When that one leaves, the first waiter makes its own call and the others
-  // join it (ARCHITECTURE §5): one call more, and results a second later.
-  const expected = kind === "complete" ? { calls: [0], at: 1000 } : { calls: [0, 500], at: 1500 }
-
-  it.effect(`I2 the first caller is interrupted at 500: the others succeed at ${expected.at}`, () =>
+  it.effect("I2 the first caller is interrupted at 500: the others succeed at 1000", () =>
     vector(Effect.gen(function*() {
       const r = yield* rig([always(slow)], join)
       const [first, ...others] = yield* crowd(100, kind, r)
@@ -62,9 +58,9 @@ describe.each(kinds)("%s", (kind) => {
       yield* TestClock.adjust("1 minute")
       for (const call of others) {
         assert.strictEqual(success(over(call)).text, "Hello.")
-        assert.strictEqual(call.at(), expected.at)
+        assert.strictEqual(call.at(), 1000)
       }
-      assert.deepStrictEqual(yield* r.calls(), expected.calls)
+      assert.deepStrictEqual(yield* r.calls(), [0])
       yield* nothingHeld(r)
     })))
 
@@ -119,8 +115,8 @@ describe.each(kinds)("%s", (kind) => {
       const second = yield* start(ask(kind, r.client))
       yield* TestClock.adjust("1 minute")
       assertInterrupted(first, 800)
-      // A whole answer belongs to nobody, and is given up at once; a stream's leader leaves when its cleanup is over.
-      assert.strictEqual(second.at(), kind === "complete" ? 1600 : 1800)
+      // The work belongs to nobody, and is given up at once.
+      assert.strictEqual(second.at(), 1600)
       assert.strictEqual(success(over(second)).text, "Hello.")
       yield* nothingHeld(r)
     })))
@@ -148,8 +144,8 @@ describe.each(kinds)("%s", (kind) => {
       assert.strictEqual(word(failure(over(a))), "DeadlineExceeded")
       assert.strictEqual(a.at(), 300)
       assert.strictEqual(success(over(b)).text, "Hello.")
-      // A whole answer goes on for who is left; a stream is asked for again.
-      assert.strictEqual(b.at(), kind === "complete" ? 1000 : 1300)
+      assert.strictEqual(b.at(), 1000)
+      assert.deepStrictEqual(yield* r.calls(), [0])
       yield* nothingHeld(r)
     })))
 

@@ -260,12 +260,15 @@ describe.each(kinds)("%s", (kind) => {
       vector(Effect.gen(function*() {
         const r = yield* rig([always(hang), always(hang)], {
           retry: false,
-          timeout: { ...timers, attempt: 1000, deadline: 1500 }
+          timeout: { ...timers, attempt: 1000, deadline: 2500 }
         })
         const { at, exit } = yield* timed(ask(kind, r.client))
-        assert.strictEqual(word(failure(exit)), "DeadlineExceeded")
-        assert.strictEqual(at, 1500)
+        assert.strictEqual(word(failure(exit)), "AllProvidersFailed AttemptTimeout attempt AttemptTimeout attempt")
+        assert.strictEqual(at, 2000)
         assert.deepStrictEqual([yield* r.calls(0), yield* r.calls(1)], [[0], [1000]])
+        const late = yield* timed(ask(kind, r.client, { prompt: "Hi", deadline: 1500 }))
+        assert.strictEqual(word(failure(late.exit)), "DeadlineExceeded")
+        assert.strictEqual(late.at, 1500)
         yield* nothingHeld(r)
       })))
   })

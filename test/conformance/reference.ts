@@ -106,15 +106,25 @@ export const expect = (
     tokensAt = now
   }
 
-  const deadlineExceeded: Failure = {
-    word: "DeadlineExceeded",
-    breaker: "failure",
-    retry: false,
-    failover: false,
-    stale: true
+  /** When a target's time is over, and how much it was given; the deadline is divided among those that can be asked. */
+  interface Share {
+    readonly end: number
+    readonly given: number
+  }
+  const shareOf = (target: 0 | 1): Share => {
+    const given = on("failover") && target === 0 ? (deadline - now) / 2 : deadline - now
+    return { end: now + given, given }
   }
 
-  const attempt = (target: 0 | 1): Failure | "success" | "interrupted" => {
+  /** Cut by its share, or by the deadline: the provider's failure if it had at least half of what was given. */
+  const cut = (target: 0 | 1, share: Share, from: number): Failure => {
+    const breaker = share.end - from >= share.given / 2 ? "failure" : "ignored"
+    return share.end < deadline || (target === 0 && on("failover"))
+      ? { ...transient("AttemptTimeout attempt"), breaker }
+      : { word: "DeadlineExceeded", breaker, retry: false, failover: false, stale: true }
+  }
+
+  const attempt = (target: 0 | 1, share: Share): Failure | "success" | "interrupted" => {
     takeToken()
     const script = scripts[target]
     const answer = script[Math.min(calls[target].length, script.length - 1)]!
@@ -125,9 +135,10 @@ export const expect = (
       now = patience
       return "interrupted"
     }
-    if (now + ATTEMPT > deadline) {
-      now = deadline
-      return deadlineExceeded
+    if (now + ATTEMPT > share.end) {
+      const failure = cut(target, share, now)
+      now = share.end
+      return failure
     }
     now += ATTEMPT
     // Both limits are equal; for a stream it is the first token that did not come.
@@ -137,8 +148,9 @@ export const expect = (
   const withRetries = (target: 0 | 1): Failure | "success" | "interrupted" => {
     let streak = 0
     let failedAt = 0
+    const share = shareOf(target)
     for (let k = 1;; k++) {
-      const outcome = attempt(target)
+      const outcome = attempt(target, share)
       if (typeof outcome === "string") return outcome
       if (outcome.breaker === "failure") {
         streak = now - failedAt > 60_000 ? 1 : streak + 1 // a long silence ends the row
@@ -149,7 +161,7 @@ export const expect = (
       const backoff = 0.75 * 500 * 2 ** (k - 1)
       const hint = outcome.hint === undefined ? 0 : outcome.hint + 0.5 * Math.min(1000, outcome.hint / 10)
       const delay = Math.max(backoff, hint)
-      if (now + delay >= deadline) return outcome
+      if (now + delay >= share.end) return outcome
       now += delay
     }
   }

@@ -90,7 +90,7 @@ describe("onAcquired that throws", () => {
       const bulkhead = yield* Bulkhead.make({ maxConcurrent: 1 })
       const first = yield* bulkhead.acquire()
       const second = yield* Effect.forkChild(Effect.exit(bulkhead.acquire({ onAcquired })), { startImmediately: true })
-      first.release()
+      first.releaseUnsafe()
       assert.isTrue(isDefect(yield* Fiber.join(second)))
       assert.strictEqual((yield* bulkhead.snapshot).inUse, 0)
     }))

@@ -17,7 +17,10 @@ const ways: ReadonlyArray<readonly [name: string, enter: Enter]> = [
   [
     "acquireRelease",
     (bulkhead, entered) =>
-      Effect.acquireRelease(bulkhead.acquire({ onAcquired: entered }), (permit) => Effect.sync(() => permit.release()))
+      Effect.acquireRelease(
+        bulkhead.acquire({ onAcquired: entered }),
+        (permit) => Effect.sync(() => permit.releaseUnsafe())
+      )
         .pipe(Effect.andThen(Effect.sleep(100)), Effect.scoped)
   ],
   [
@@ -26,7 +29,7 @@ const ways: ReadonlyArray<readonly [name: string, enter: Enter]> = [
       Effect.uninterruptibleMask((restore) =>
         Effect.flatMap(bulkhead.acquire({ restore }), (permit) => {
           entered()
-          return Effect.ensuring(restore(Effect.sleep(100)), Effect.sync(() => permit.release()))
+          return Effect.ensuring(restore(Effect.sleep(100)), Effect.sync(() => permit.releaseUnsafe()))
         })
       )
   ]
@@ -46,7 +49,7 @@ const scenario = (enter: Enter, victim: 0 | 1, budget: number, steps: number) =>
         }).pipe(Effect.provideService(Scheduler.MaxOpsBeforeYield, budget))
       ))
     yield* calm
-    permit.release()
+    permit.releaseUnsafe()
     for (let i = 0; i < steps; i++) yield* Effect.yieldNow
     const isInside = inside > 0
     fibers[victim]!.interruptUnsafe()
@@ -208,7 +211,7 @@ const play = (ops: ReadonlyArray<typeof Op.Type>) =>
             const [one, permit] = [...permits][op.which % Math.max(permits.size, 1)] ?? []
             if (one === undefined) break
             model.release(one)
-            permit?.release()
+            permit?.releaseUnsafe()
             break
           }
           case "cancel": {
@@ -243,7 +246,7 @@ const play = (ops: ReadonlyArray<typeof Op.Type>) =>
         )
       }
       for (const fiber of fibers.values()) yield* Fiber.interrupt(fiber)
-      for (const permit of permits.values()) permit.release()
+      for (const permit of permits.values()) permit.releaseUnsafe()
       yield* calm
       const { inUse, queued } = yield* bulkhead.snapshot
       assert.deepStrictEqual([inUse, queued, sleeps.pending], [0, 0, 0])

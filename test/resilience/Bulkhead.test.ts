@@ -21,7 +21,7 @@ const journal = (bulkhead: Bulkhead.Bulkhead) => {
         }),
       onFailure: (error) => Effect.map(now, (at) => entries.push([name, at, error._tag]))
     }))
-  const release = (name: string) => Effect.andThen(Effect.sync(() => permits.get(name)!.release()), calm)
+  const release = (name: string) => Effect.andThen(Effect.sync(() => permits.get(name)!.releaseUnsafe()), calm)
   return { entries, enter, release, held: (name: string) => permits.get(name)! }
 }
 
@@ -139,7 +139,7 @@ describe("Bulkhead", () => {
       Effect.gen(function*() {
         const bulkhead = yield* make({ maxConcurrent: 1 })
         const starts: Array<number> = []
-        const permit = Effect.acquireRelease(bulkhead.acquire(), (held) => Effect.sync(() => held.release()))
+        const permit = Effect.acquireRelease(bulkhead.acquire(), (held) => Effect.sync(() => held.releaseUnsafe()))
         const body = Stream.fromEffect(Effect.as(Effect.sleep(9900), "last"))
         const response = Effect.gen(function*() {
           yield* permit
@@ -165,7 +165,7 @@ describe("Bulkhead", () => {
         yield* enter("b")
         yield* enter("c")
         yield* release("a")
-        held("a").release()
+        held("a").releaseUnsafe()
         yield* release("a")
         assert.deepStrictEqual(entries.map(([name]) => name), ["a", "b"])
         assert.strictEqual((yield* bulkhead.snapshot).inUse, 1)
@@ -178,7 +178,7 @@ describe("Bulkhead", () => {
         yield* enter("holder")
         yield* enter("waiter")
         yield* calm
-        held("holder").release()
+        held("holder").releaseUnsafe()
         yield* enter("barger")
         yield* calm
         assert.deepStrictEqual(entries.map(([name]) => name), ["holder", "waiter"])
@@ -254,7 +254,7 @@ describe("Bulkhead", () => {
         yield* TestClock.adjust(500)
         yield* enter("waiter")
         yield* TestClock.adjust(1234)
-        held("holder").release()
+        held("holder").releaseUnsafe()
         yield* calm
         assert.strictEqual(held("holder").waited, 0)
         assert.strictEqual(held("waiter").waited, 1234)
@@ -280,7 +280,7 @@ describe("Bulkhead", () => {
           let enter: Effect.Effect<unknown, unknown> = bulkhead.acquire()
           for (let i = 0; i < before; i++) enter = Effect.andThen(Effect.void, enter)
           const fiber = yield* start(Effect.provideService(enter, Scheduler.MaxOpsBeforeYield, 5))
-          holder.release()
+          holder.releaseUnsafe()
           yield* calm
           assert.isDefined(fiber.pollUnsafe(), `after ${before} operations`)
         }
@@ -320,7 +320,7 @@ describe("Bulkhead", () => {
         const { enter, entries } = journal(bulkhead)
         yield* enter("big", { weight: 2 })
         assert.isUndefined(bulkhead.tryAcquireUnsafe())
-        one.release()
+        one.releaseUnsafe()
         yield* calm
         assert.deepStrictEqual(entries, [["big", 0]])
         assert.isUndefined(bulkhead.tryAcquireUnsafe())
@@ -341,7 +341,7 @@ describe("Bulkhead", () => {
         fiber.interruptUnsafe()
         yield* calm
         assert.strictEqual((yield* bulkhead.snapshot).queued, 1)
-        held("holder").release()
+        held("holder").releaseUnsafe()
         assert.strictEqual(yield* Deferred.await(done), "ran")
         yield* Fiber.await(fiber)
         yield* isIdle(bulkhead)

@@ -206,8 +206,8 @@ const play = (ops: ReadonlyArray<typeof Op.Type>) =>
             const back = op._tag === "settle"
               ? [costs[0]! - op.requests, costs[1]! - op.tokens]
               : [op.all ? costs[0]! : 0, costs[1]!]
-            if (op._tag === "settle") one.held.settle({ requests: op.requests, tokens: op.tokens })
-            else one.held.refund(op.all ? "all" : "tokens")
+            if (op._tag === "settle") one.held.settleUnsafe({ requests: op.requests, tokens: op.tokens })
+            else one.held.refundUnsafe(op.all ? "all" : "tokens")
             if (settled.has(one.name)) break
             settled.add(one.name)
             model.add(back, 1)
@@ -286,7 +286,7 @@ describe("RateLimiter against its model", () => {
             Effect.gen(function*() {
               flows.push({ at: yield* now, amount: cost })
               yield* Effect.sleep(pause)
-              held.settle(Math.min(actual, cost))
+              held.settleUnsafe(Math.min(actual, cost))
               flows.push({ at: yield* now, amount: Math.min(actual, cost) - cost })
             }))))
           yield* TestClock.adjust(pause)

@@ -123,7 +123,7 @@ describe("RateLimiter.makeShared", () => {
       const { settled } = does
       for (let i = 0; i < 5; i++) {
         const reservation = yield* here.acquire(1)
-        reservation.observe([{ dimension: "requests", remaining: 2 }])
+        reservation.observeUnsafe([{ dimension: "requests", remaining: 2 }])
       }
       yield* TestClock.adjust(60)
       assert.isAtMost(does.settled - settled, 2)
@@ -140,13 +140,13 @@ describe("RateLimiter.makeShared", () => {
       const bucket = [{ dimension: "tokens", burst: 1000, rate: 1000 / 86_400_000 }]
       const limiter = yield* RateLimiter.makeShared("k", store, { limits: of })
       const first = yield* limiter.acquire({ tokens: 500 })
-      first.settle({ tokens: 100 })
-      first.settle({ tokens: 0 })
-      first.refund("all")
+      first.settleUnsafe({ tokens: 100 })
+      first.settleUnsafe({ tokens: 0 })
+      first.refundUnsafe("all")
       yield* TestClock.adjust(300)
       assert.closeTo(yield* level(store, bucket), 900, 0.1)
       const second = yield* limiter.acquire({ tokens: 100 })
-      second.settle({ tokens: 400 })
+      second.settleUnsafe({ tokens: 400 })
       yield* TestClock.adjust(300)
       assert.closeTo(yield* level(store, bucket), 500, 0.1)
     }))
@@ -326,8 +326,8 @@ describe("RateLimiter.makeShared", () => {
                 Effect.map(now, (at) => {
                   const cost = settled === 0 ? tokens : settled === 1 ? Math.floor(tokens / 2) : 0
                   granted.push({ at, cost: settled === 2 ? 0 : 1 })
-                  if (settled === 1) reservation.settle({ tokens: cost })
-                  if (settled === 2) reservation.refund("all")
+                  if (settled === 1) reservation.settleUnsafe({ tokens: cost })
+                  if (settled === 2) reservation.refundUnsafe("all")
                 }),
               onFailure: () => Effect.void
             }),

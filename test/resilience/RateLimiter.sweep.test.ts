@@ -21,7 +21,7 @@ const ways: ReadonlyArray<readonly [name: string, acquire: Acquire]> = [
 const triggers: ReadonlyArray<
   readonly [name: string, trigger: (token: RateLimiter.Reservation) => Effect.Effect<unknown>]
 > = [
-  ["a refund", (token) => Effect.sync(() => token.refund("all"))],
+  ["a refund", (token) => Effect.sync(() => token.refundUnsafe("all"))],
   ["time", () => Effect.forkChild(TestClock.adjust(1000))]
 ]
 

@@ -36,7 +36,7 @@ describe("RateLimiter", () => {
           ]
         })
         const reservation = yield* limiter.acquire({ "input-tokens": 20, "output-tokens": 30 })
-        reservation.refund("tokens")
+        reservation.refundUnsafe("tokens")
         assert.deepStrictEqual(
           (yield* limiter.snapshot).levels,
           { requests: 99, "input-tokens": 100, "output-tokens": 100 }
@@ -48,7 +48,7 @@ describe("RateLimiter", () => {
         const limiter = yield* make(tenPerTenSeconds)
         const reservation = yield* limiter.acquire(10)
         yield* TestClock.adjust(9000)
-        reservation.refund("all")
+        reservation.refundUnsafe("all")
         assert.strictEqual(yield* level(limiter), 10)
       }))
   })
@@ -92,7 +92,7 @@ describe("RateLimiter", () => {
           yield* enter("large", 4)
           assert.deepStrictEqual(entries, [["settles", 0]])
           yield* TestClock.adjust(500)
-          held("settles").settle(12)
+          held("settles").settleUnsafe(12)
           yield* calm
           assert.deepStrictEqual(entries.slice(1), [["large", 500, "requests", 6500]])
           yield* enter("small", 1)
@@ -168,7 +168,7 @@ describe("RateLimiter", () => {
         const { enter, entries, held } = journal(limiter)
         yield* enter("first", 10)
         yield* enter("second")
-        held("first").refund("all")
+        held("first").refundUnsafe("all")
         yield* enter("third")
         assert.deepStrictEqual(entries, [["first", 0], ["second", 0, "requests", 1000], ["third", 0]])
       }))
@@ -269,13 +269,13 @@ describe("RateLimiter", () => {
     it.effect("remaining only lowers", () =>
       Effect.gen(function*() {
         const { first, limiter, second } = yield* observed
-        first.observe([{ dimension: "requests", remaining: 100 }, {
+        first.observeUnsafe([{ dimension: "requests", remaining: 100 }, {
           dimension: "tokens",
           remaining: 0,
           resetAfter: 1000
         }])
         assert.strictEqual(yield* level(limiter), 8)
-        second.observe([{ dimension: "requests", remaining: 3, resetAfter: 10_000 }])
+        second.observeUnsafe([{ dimension: "requests", remaining: 3, resetAfter: 10_000 }])
         assert.deepStrictEqual(yield* limiter.snapshot, {
           levels: { requests: 3 },
           queued: 0,
@@ -287,17 +287,17 @@ describe("RateLimiter", () => {
     it.effect("older responses are ignored", () =>
       Effect.gen(function*() {
         const { first, limiter, second } = yield* observed
-        second.observe([{ dimension: "requests", remaining: 5 }])
-        first.observe([{ dimension: "requests", remaining: 1 }])
+        second.observeUnsafe([{ dimension: "requests", remaining: 5 }])
+        first.observeUnsafe([{ dimension: "requests", remaining: 1 }])
         assert.strictEqual(yield* level(limiter), 5)
       }))
 
     it.effect("one response may speak twice", () =>
       Effect.gen(function*() {
         const { limiter, second } = yield* observed
-        second.observe([{ dimension: "requests", remaining: 5 }, { dimension: "requests", remaining: 4 }])
+        second.observeUnsafe([{ dimension: "requests", remaining: 5 }, { dimension: "requests", remaining: 4 }])
         assert.strictEqual(yield* level(limiter), 4)
-        second.observe([{ dimension: "requests", remaining: 3 }])
+        second.observeUnsafe([{ dimension: "requests", remaining: 3 }])
         assert.strictEqual(yield* level(limiter), 3)
       }))
 
@@ -307,7 +307,7 @@ describe("RateLimiter", () => {
         const first = yield* limiter.acquire(7)
         const { enter, entries } = journal(limiter)
         yield* enter("waiter", 8)
-        first.observe([{ dimension: "requests", remaining: 2 }])
+        first.observeUnsafe([{ dimension: "requests", remaining: 2 }])
         yield* calm
         assert.deepStrictEqual(entries, [["waiter", 0, "requests", 6000]])
       }))
@@ -315,7 +315,7 @@ describe("RateLimiter", () => {
     it.effect("reset blocks only when nothing remains", () =>
       Effect.gen(function*() {
         const { first, limiter } = yield* observed
-        first.observe([{ dimension: "requests", remaining: 0, resetAfter: 4000 }])
+        first.observeUnsafe([{ dimension: "requests", remaining: 0, resetAfter: 4000 }])
         assert.deepStrictEqual(yield* limiter.snapshot, {
           levels: { requests: 0 },
           queued: 0,
@@ -331,8 +331,8 @@ describe("RateLimiter", () => {
     it.effect("nonsense is ignored", () =>
       Effect.gen(function*() {
         const { first, limiter } = yield* observed
-        for (const remaining of [NaN, -1]) first.observe([{ dimension: "requests", remaining, resetAfter: 4000 }])
-        first.observe([{ dimension: "requests" }])
+        for (const remaining of [NaN, -1]) first.observeUnsafe([{ dimension: "requests", remaining, resetAfter: 4000 }])
+        first.observeUnsafe([{ dimension: "requests" }])
         assert.deepStrictEqual(yield* limiter.snapshot, {
           levels: { requests: 8 },
           queued: 0,
@@ -356,7 +356,7 @@ describe("RateLimiter", () => {
         const { enter, entries } = journal(limiter)
         yield* enter("large", 5)
         assert.isUndefined(take(1), "the waiter is first")
-        take(0)?.refund("all")
+        take(0)?.refundUnsafe("all")
         yield* TestClock.adjust("1 minute")
         assert.deepStrictEqual(entries, [["large", 3000]])
       }))

@@ -174,7 +174,7 @@ describe("RateLimiter vectors", () => {
       yield* enter("A", { tokens: 800 })
       yield* enter("B", { tokens: 300 })
       yield* TestClock.adjust(100)
-      held("A").settle({ tokens: 200 })
+      held("A").settleUnsafe({ tokens: 200 })
       yield* calm
       assert.deepStrictEqual(entries, [["A", 0], ["B", 100]])
       assert.approximately(yield* level(limiter, "tokens"), 510, 1e-6)
@@ -187,9 +187,9 @@ describe("RateLimiter vectors", () => {
       yield* enter("rest", { tokens: 500 })
       yield* enter("A", { tokens: 100 })
       assert.strictEqual(yield* level(limiter, "tokens"), 400)
-      held("A").settle({ tokens: 900 })
+      held("A").settleUnsafe({ tokens: 900 })
       assert.strictEqual(yield* level(limiter, "tokens"), -400)
-      held("rest").settle({ tokens: 600 })
+      held("rest").settleUnsafe({ tokens: 600 })
       assert.strictEqual(yield* level(limiter, "tokens"), -500)
       yield* enter("B", { tokens: 1 })
       yield* TestClock.adjust("1 minute")
@@ -207,7 +207,7 @@ describe("RateLimiter vectors", () => {
       for (let i = 0; i < 601; i++) {
         yield* start(Effect.map(limiter.acquire(1), (reservation) => {
           sent += 1
-          reservation.observe([{ dimension: "requests", limit: 60, remaining: 59, resetAfter: 1000 }])
+          reservation.observeUnsafe([{ dimension: "requests", limit: 60, remaining: 59, resetAfter: 1000 }])
         }))
       }
       yield* TestClock.adjust(9999)
@@ -349,22 +349,22 @@ describe("RateLimiter vectors", () => {
       const limiter = yield* make({ limits: [{ dimension: "tokens", limit: 1000, per: "1 hour" }] })
       const { enter, held } = journal(limiter)
       yield* enter("a", 100)
-      held("a").settle(40)
-      held("a").settle(0)
-      held("a").refund("all")
+      held("a").settleUnsafe(40)
+      held("a").settleUnsafe(0)
+      held("a").refundUnsafe("all")
       assert.strictEqual(yield* level(limiter, "tokens"), 960)
       yield* enter("b", 10)
-      held("b").refund("all")
-      held("b").settle(500)
+      held("b").refundUnsafe("all")
+      held("b").settleUnsafe(500)
       assert.strictEqual(yield* level(limiter, "tokens"), 960)
       yield* enter("c", 5)
-      held("c").settle(50_000)
+      held("c").settleUnsafe(50_000)
       assert.strictEqual(yield* level(limiter, "tokens"), 960 - 50_000)
       for (const nonsense of [NaN, -1, Infinity, -Infinity]) {
         yield* limiter.acquire(0)
         yield* enter("d", 0)
-        held("d").settle(nonsense)
-        held("d").settle(7)
+        held("d").settleUnsafe(nonsense)
+        held("d").settleUnsafe(7)
         assert.strictEqual(yield* level(limiter, "tokens"), 960 - 50_000)
       }
     }))
@@ -379,7 +379,7 @@ describe("RateLimiter vectors", () => {
       }))
       yield* Fiber.interrupt(fiber)
       assert.strictEqual(yield* level(limiter, "tokens"), 40)
-      reservation!.settle(10)
+      reservation!.settleUnsafe(10)
       assert.strictEqual(yield* level(limiter, "tokens"), 90)
     }))
 
@@ -504,7 +504,7 @@ describe("RateLimiter bug threads", () => {
       const { enter, entries, held } = journal(limiter)
       for (let i = 0; i < 50; i++) {
         yield* enter(`${i}`, 10)
-        held(`${i}`).refund("all")
+        held(`${i}`).refundUnsafe("all")
       }
       yield* enter("all", 10)
       yield* TestClock.adjust(1000)

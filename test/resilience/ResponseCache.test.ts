@@ -457,11 +457,11 @@ describe("make", () => {
 
   it.effect("keys take their place too, and without an effect it is the same", () =>
     Effect.gen(function*() {
-      const { lookup, memory, store } = yield* ResponseCache.make<string>({ maxBytes: 100 })
+      const { lookup, store, storeAt } = yield* ResponseCache.make<string>({ maxBytes: 100 })
       assert.isTrue(yield* store("k".repeat(50), "v"))
       assert.isFalse(yield* store("k".repeat(51), "v"))
-      assert.isTrue(memory!.storeUnsafe("k", "old", 98, 0))
-      assert.isFalse(memory!.storeUnsafe("k", "huge", 99, 0))
+      assert.isTrue(yield* storeAt("k", "old", 98, 0))
+      assert.isFalse(yield* storeAt("k", "huge", 99, 0))
       assert.strictEqual((yield* lookup("k"))?.value, "old")
     }))
 

@@ -420,7 +420,7 @@ describe("run", () => {
   it.effect("in that order: the purse is not touched by what is denied anyway", () =>
     Effect.gen(function*() {
       let paid = 0
-      const withdraw = () => (paid++, { refund: () => {} })
+      const withdraw = () => (paid++, { refundUnsafe: () => {} })
       yield* observe([busy()], { withdraw, isBlocked: () => true })
       yield* observe([busy(1000)], { withdraw, maxRetryAfter: () => 1 })
       yield* observe([busy()], { withdraw, deadlineAt: () => 1 })
@@ -444,7 +444,7 @@ describe("run", () => {
       const open = new LlmError.CircuitOpen({ key: "p", state: "open" })
       const { at, exit, log } = yield* observe([first, open], {
         withdraw: () => ({
-          refund: () => {
+          refundUnsafe: () => {
             refunds++
           }
         }),
@@ -473,7 +473,7 @@ describe("run", () => {
         const fiber = yield* Effect.forkChild(
           Retry.run(work, policy(), {
             withdraw: () => ({
-              refund: () => {
+              refundUnsafe: () => {
                 refunds++
               }
             })

@@ -85,8 +85,8 @@ describe("RetryBudget", () => {
         const paid = budget.withdrawUnsafe(0)
         assert.strictEqual(yield* budget.balance, 0)
         yield* TestClock.adjust(100)
-        paid?.refund()
-        paid?.refund()
+        paid?.refundUnsafe()
+        paid?.refundUnsafe()
         assert.strictEqual(yield* budget.balance, 1)
       }))
 
@@ -95,7 +95,7 @@ describe("RetryBudget", () => {
         const budget = yield* RetryBudget.make(parameters)
         const paid = budget.withdrawUnsafe(0)
         for (let i = 0; i < 4; i++) budget.depositUnsafe(0)
-        paid?.refund()
+        paid?.refundUnsafe()
         assert.strictEqual(yield* budget.balance, 10)
       }))
 
@@ -235,7 +235,7 @@ describe("RetryBudget", () => {
             case "refund": {
               const payment = paid[op.which % Math.max(1, paid.length)]
               if (payment === undefined) break
-              payment.withdrawal.refund()
+              payment.withdrawal.refundUnsafe()
               if (payment.refunded) break
               payment.refunded = true
               entries.push([now, 1_000_000n])

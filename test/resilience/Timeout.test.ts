@@ -298,14 +298,19 @@ describe("bounded", () => {
       assert.strictEqual(late, 0)
     })))
 
+  const interrupted = () => {}
+
   it.effect("waits in a row share one timer, which is nobody's between them", () =>
     counted(Effect.gen(function*() {
       const alarm = new Timeout.Alarm()
       let late = 0
       const limited = (work: Effect.Effect<string>) =>
-        Effect.flatMap(now, (begun) => Timeout.bounded(work, (at) => begun + 1000 - at, () => late++, alarm))
+        Effect.flatMap(now, (begun) =>
+          Timeout.bounded(work, (at) => begun + 1000 - at, () => late++, { alarm, interrupted }))
       const three = Effect.andThen(Effect.sleep(100), Effect.succeed("answer"))
-      for (let i = 0; i < 3; i++) assert.strictEqual((yield* timed(limited(three), 100)).at, 100)
+      for (let i = 0; i < 3; i++) {
+        assert.strictEqual((yield* timed(limited(three), 100)).at, 100)
+      }
       assert.strictEqual(yield* started, 3 + 1, "one for each work, one for all limits")
       yield* TestClock.adjust("1 minute")
       assert.strictEqual(late, 0)
@@ -321,7 +326,9 @@ describe("bounded", () => {
       const alarm = new Timeout.Alarm()
       for (let i = 0; i < 3; i++) {
         const answer = Deferred.makeUnsafe<number>()
-        const call = Effect.runPromise(Timeout.bounded(Deferred.await(answer), () => 1000, expired, alarm))
+        const call = Effect.runPromise(
+          Timeout.bounded(Deferred.await(answer), () => 1000, expired, { alarm, interrupted })
+        )
         assert.strictEqual(vi.getTimerCount(), 1)
         Deferred.doneUnsafe(answer, Exit.succeed(i))
         assert.strictEqual(await call, i)

@@ -67,7 +67,7 @@ expectTypeOf<Tag<CompleteOf<ReturnType<typeof LlmClient.make<[typeof A], typeof 
 
 // ---- failures follow the options -----------------------------------------------
 
-const all = LlmClient.make([A])
+const all = LlmClient.make([A], { bulkhead: {} })
 expectTypeOf<CompleteOf<typeof all>>().toEqualTypeOf<Exclude<LlmError.LlmError, LlmError.StreamInterrupted>>()
 expectTypeOf<StreamOf<typeof all>>().toEqualTypeOf<LlmError.LlmError>()
 expectTypeOf<typeof all>().toExtend<Effect.Effect<unknown, LlmError.LlmConfigError, A | Scope.Scope>>()
@@ -90,7 +90,7 @@ expectTypeOf<
   Extract<CompleteOf<typeof noFailover>, LlmError.AllProvidersFailed | LlmError.AllProvidersUnavailable>
 >().toBeNever()
 const noRetry = LlmClient.make([A], { retry: false, retryBudget: false, cache: false })
-expectTypeOf<CompleteOf<typeof noRetry>>().toEqualTypeOf<CompleteOf<typeof all>>()
+expectTypeOf<CompleteOf<typeof noRetry>>().toEqualTypeOf<Exclude<CompleteOf<typeof all>, LlmError.BulkheadFull>>()
 
 const off = LlmClient.make([A], {
   idempotency: false,

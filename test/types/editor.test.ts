@@ -86,6 +86,7 @@ const patterns = [
   "cache",
   "circuitBreaker",
   "failover",
+  "guards",
   "idempotency",
   "rateLimit",
   "retry",

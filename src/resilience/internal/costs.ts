@@ -63,6 +63,6 @@ export const takeWith = (acquire: RateLimiter["acquire"]): RateLimiter["take"] =
         started = true
         return self
       })
-      return Effect.onExit(restore(work), () => started ? Effect.void : Effect.sync(() => reservation.refund("all")))
+      return Effect.onExit(restore(work), () => started ? Effect.void : reservation.refund("all"))
     })
   )

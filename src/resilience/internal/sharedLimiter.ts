@@ -78,6 +78,7 @@ class Waiter {
 }
 
 export class SharedLimiter implements RateLimiter {
+  readonly dimensions: ReadonlyArray<string>
   private readonly key: string
   private readonly store: LimitStore
   private readonly health: Health.Health
@@ -126,6 +127,7 @@ export class SharedLimiter implements RateLimiter {
 
   constructor(options: SharedOptions) {
     const { clock, context, instance, key, local, policy, scope, store } = options
+    this.dimensions = policy.limits.map(({ dimension }) => dimension)
     this.key = key
     this.store = store
     this.instance = instance
@@ -505,7 +507,7 @@ export class SharedLimiter implements RateLimiter {
         dimension,
         remaining: Math.max(0, known.levels[i]! * part)
       }))
-      limiter.tryAcquireUnsafe(0, this.clock, this.now())?.observe(facts)
+      limiter.tryAcquireUnsafe(0, this.clock, this.now())?.observeUnsafe(facts)
     }
     const now = this.now()
     for (const [i, { dimension }] of this.limits.entries()) {
@@ -585,7 +587,7 @@ const handOver = (reservation: Reservation, options: AcquireOptions | undefined)
     return Effect.succeed(reservation)
   } catch (defect) {
     // Nobody got it.
-    reservation.refund("all")
+    reservation.refundUnsafe("all")
     return Effect.die(defect)
   }
 }
@@ -604,15 +606,27 @@ class Held implements Reservation {
     this.waited = waited
   }
 
-  settle(actual: Cost): void {
+  settle(actual: Cost): Effect.Effect<void> {
+    return Effect.sync(() => this.settleUnsafe(actual))
+  }
+
+  refund(which: "all" | "tokens"): Effect.Effect<void> {
+    return Effect.sync(() => this.refundUnsafe(which))
+  }
+
+  observe(facts: ReadonlyArray<RateLimitFact>): Effect.Effect<void> {
+    return Effect.sync(() => this.observeUnsafe(facts))
+  }
+
+  settleUnsafe(actual: Cost): void {
     this.giveBack(() => this.limiter.costs.difference(this.costs, actual))
   }
 
-  refund(which: "all" | "tokens"): void {
+  refundUnsafe(which: "all" | "tokens"): void {
     this.giveBack(() => which === "all" ? this.costs : this.limiter.costs.withoutRequests(this.costs))
   }
 
-  observe(facts: ReadonlyArray<RateLimitFact>): void {
+  observeUnsafe(facts: ReadonlyArray<RateLimitFact>): void {
     this.limiter.observe(facts, this.grant)
   }
 

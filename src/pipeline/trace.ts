@@ -9,10 +9,11 @@ import * as LogLevel from "effect/LogLevel"
 import * as Option from "effect/Option"
 import * as References from "effect/References"
 import * as Tracer from "effect/Tracer"
+import { attributesOf, Content, errorType, OTHER, providerName, type Redactor, snake } from "../internal/attributes.ts"
 import type { ErrorSummary, LlmEvent } from "../LlmEvent.ts"
 import type { LlmRequest } from "../LlmRequest.ts"
-import { type Answer, fromAnswer, type Part } from "../LlmResponse.ts"
-import { Content, type Redactor } from "../observability/Tracing.ts"
+import type { Answer } from "../LlmResponse.ts"
+import { inputMessages, outputMessages, quote } from "./content.ts"
 
 export interface Trace {
   readonly on: (event: LlmEvent) => void
@@ -289,138 +290,4 @@ const withoutValues = (exit: Exit.Exit<unknown, unknown>): Exit.Exit<unknown, un
   const error: unknown = Cause.squash(exit.cause)
   const tagged = typeof error === "object" && error !== null && "_tag" in error ? String(error._tag) : OTHER
   return Exit.fail({ name: tagged, message: tagged })
-}
-
-// -----------------------------------------------------------------------------
-// what events say, as attributes
-// -----------------------------------------------------------------------------
-
-const OTHER = "_OTHER"
-
-/** The class of an error, of which there are few. */
-export const errorType = ({ reason, tag }: ErrorSummary): string =>
-  tag === "ProviderError" ? reason ?? OTHER : tag === "UnknownError" ? OTHER : tag
-
-const usageNames: Readonly<Record<string, string>> = {
-  inputTokens: "gen_ai.usage.input_tokens",
-  outputTokens: "gen_ai.usage.output_tokens",
-  cacheReadTokens: "gen_ai.usage.cache_read.input_tokens",
-  cacheWriteTokens: "gen_ai.usage.cache_creation.input_tokens",
-  reasoningTokens: "gen_ai.usage.reasoning.output_tokens"
-}
-
-const snake = (name: string): string => name.replaceAll(/(?<!^)[A-Z]/g, (letter) => `_${letter}`).toLowerCase()
-
-/** Everything an event says besides its name, its call and its moment. */
-export const attributesOf = (event: LlmEvent): Attributes => {
-  const attributes: Record<string, unknown> = {}
-  for (const [key, value] of Object.entries(event)) {
-    if (key === "_tag" || key === "call" || key === "at") continue
-    if (key !== "error") attributes[usageNames[key] ?? `llm.${snake(key)}`] = value
-  }
-  if ("error" in event && event.error !== undefined) {
-    const { code, requestId, retryAfter, status } = event.error
-    attributes["error.type"] = errorType(event.error)
-    if (status !== undefined) attributes["llm.error.status"] = status
-    if (code !== undefined) attributes["llm.error.code"] = code
-    if (requestId !== undefined) attributes["llm.error.request_id"] = requestId
-    if (retryAfter !== undefined) attributes["llm.error.retry_after"] = retryAfter
-  }
-  return attributes
-}
-
-// The conventions' own names, where they differ from ours.
-const providerNames: Readonly<Record<string, string>> = {
-  azure: "azure.ai.openai",
-  gemini: "gcp.gemini",
-  mistral: "mistral_ai",
-  vertex: "gcp.vertex_ai",
-  xai: "x_ai"
-}
-
-/** The name that the GenAI conventions give a provider. */
-export const providerName = (id: string): string => Object.hasOwn(providerNames, id) ? providerNames[id]! : id
-
-// -----------------------------------------------------------------------------
-// content, for those who want it recorded
-// -----------------------------------------------------------------------------
-
-const MAX_CHARACTERS = 8192
-
-const quote = (span: Tracer.Span, key: string, content: () => unknown): void => {
-  let text: string | undefined
-  try {
-    text = JSON.stringify(content())
-  } catch {
-    return
-  }
-  span.attribute(key, text)
-}
-
-/** The redacted end of a conversation. */
-class Excerpt {
-  private readonly redact: Redactor
-  private left = MAX_CHARACTERS
-
-  constructor(redact: Redactor) {
-    this.redact = redact
-  }
-
-  get isFull(): boolean {
-    return this.left <= 0
-  }
-
-  /** Redacted before it is cut: half a key is not recognised. */
-  text(value: unknown): string {
-    const text = this.redact(typeof value === "string" ? value : JSON.stringify(value) ?? "")
-    const kept = text.length <= this.left ? text : `…${text.slice(text.length - this.left)}`
-    this.left -= text.length
-    return kept
-  }
-
-  /** From the last to the first that fits. */
-  lastOf<A, B>(list: ReadonlyArray<A>, of: (item: A) => B | undefined): ReadonlyArray<B> {
-    const kept: Array<B> = []
-    for (let i = list.length - 1; i >= 0 && !this.isFull; i--) {
-      const item = of(list[i]!)
-      if (item !== undefined) kept.unshift(item)
-    }
-    return kept
-  }
-}
-
-type Message = LlmRequest["prompt"][number]
-type PromptPart = Exclude<Message["content"], string>[number]
-
-const partOf = (excerpt: Excerpt) => (part: PromptPart | Part): object | undefined => {
-  switch (part.type) {
-    case "text":
-    case "reasoning":
-      return { type: part.type, content: excerpt.text(part.text) }
-    case "tool-call":
-      return { type: "tool_call", id: part.id, name: part.name, arguments: excerpt.text(part.params) }
-    case "tool-result":
-      return { type: "tool_call_response", id: part.id, response: excerpt.text(part.result) }
-    case "file":
-      return { type: "file", mime_type: part.mediaType }
-    default:
-      return undefined
-  }
-}
-
-const inputMessages = (prompt: LlmRequest["prompt"], redact: Redactor): unknown => {
-  const excerpt = new Excerpt(redact)
-  return excerpt.lastOf(prompt, ({ content, role }) => ({
-    role,
-    parts: typeof content === "string"
-      ? [{ type: "text", content: excerpt.text(content) }]
-      : excerpt.lastOf<PromptPart, object>(content, partOf(excerpt))
-  }))
-}
-
-const outputMessages = (answer: Answer, redact: Redactor): unknown => {
-  const { content, finishReason } = fromAnswer(answer, "provider", 0, [])
-  const excerpt = new Excerpt(redact)
-  const parts = excerpt.lastOf(content, partOf(excerpt))
-  return [{ role: "assistant", parts, finish_reason: finishReason.replaceAll("-", "_") }]
 }

@@ -1,0 +1,52 @@
+// What happens inside an attempt, while everything is held: the provider is asked, under its timer.
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import type * as Fiber from "effect/Fiber"
+import { AttemptTimeout, type DeadlineExceeded, type ProviderError } from "../LlmError.ts"
+import * as Timeout from "../resilience/Timeout.ts"
+import type { Attempt } from "./attempt.ts"
+import { type Served, type Try, unusable, whole } from "./stage.ts"
+import { openStream } from "./stream.ts"
+
+/** Bounds an attempt by its own limit and by the deadline. The caller is released at once; the cleanup goes on. */
+export const timed =
+  (policy: Timeout.Policy | undefined) => <E>(self: Try<E>): Try<E | AttemptTimeout | DeadlineExceeded> => {
+    if (policy === undefined) return (attempt, now) => attempt.restore(self(attempt, now))
+    return (attempt, now) => {
+      const { deadline } = attempt.call
+      const kind = attempt.operation === "stream" && policy.firstToken <= policy.attempt ? "firstToken" : "attempt"
+      const due = now + policy[kind]
+      let work: Fiber.Fiber<unknown, unknown> | undefined
+      return Timeout.boundedIn(
+        attempt.restore,
+        Effect.interruptible(Effect.withFiber((fiber) => {
+          work = fiber
+          return self(attempt, now)
+        })),
+        (now) => Math.min(due - now, deadline.left(now)),
+        (now) => {
+          const own = due <= now
+          const error = own ? new AttemptTimeout({ kind, after: Duration.millis(policy[kind]) }) : deadline.error(now)
+          attempt.failed(error, own ? undefined : now - attempt.startedAt)
+          attempt.leave(work)
+          return error
+        }
+      )
+    }
+  }
+
+/** Asks the provider: for a whole answer, or for a stream up to its first content part. */
+export const ask = (timers: Timeout.Policy | undefined): Try<ProviderError> => (attempt) => {
+  const { number, scope } = attempt
+  const { trace } = attempt.call.root
+  const asked = scope === undefined ? generate(attempt) : openStream(attempt, scope, timers)
+  return trace === undefined ? asked : trace.within(number, asked)
+}
+
+const generate = (attempt: Attempt): Effect.Effect<Served, ProviderError> =>
+  Effect.flatMap(attempt.provider.generate(attempt.request), (parts) => {
+    const problem = unusable(parts)
+    return problem === undefined
+      ? Effect.succeed(whole(attempt.answer(parts), "provider", 0))
+      : Effect.fail(attempt.error(problem))
+  })

@@ -1,0 +1,336 @@
+// One attempt: what it holds, its books, and its two ends. It is settled exactly once, at the moment its outcome is known;
+// what it holds goes back when the provider's own cleanup is done, which may be later than the caller's release by a
+// timer.
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import * as Scope from "effect/Scope"
+import {
+  type AttemptTimeout,
+  classify,
+  type DeadlineExceeded,
+  ProviderError,
+  retryAfterMillis,
+  type StreamInterrupted,
+  summary,
+  type Verdict
+} from "../LlmError.ts"
+import type { LlmEvent } from "../LlmEvent.ts"
+import { type Ask, type Held, isDone, type Outcome } from "../LlmGuard.ts"
+import type { LlmProvider } from "../LlmProvider.ts"
+import type { LlmRequest } from "../LlmRequest.ts"
+import { type Answer, limitsReported, type Part, type StreamPart, type Usage, usageOf } from "../LlmResponse.ts"
+import type { Background } from "./background.ts"
+import type { Call } from "./call.ts"
+import type { Served } from "./stage.ts"
+
+export type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
+
+/** Who is asked. */
+export interface Asked {
+  readonly id: string
+  readonly provider: LlmProvider
+  /** The purse of its retries, which first attempts fill. */
+  readonly budget: { readonly depositUnsafe: (now: number) => void } | undefined
+  /** Where guards' unfinished business goes on. */
+  readonly background: Background
+}
+
+type Failure = ProviderError | AttemptTimeout | DeadlineExceeded | StreamInterrupted
+type AttemptSucceeded = Extract<LlmEvent, { readonly _tag: "AttemptSucceeded" }>
+type Mutable<A> = { -readonly [K in keyof A]: A[K] }
+
+class Succeeded {
+  readonly _tag = "Succeeded"
+  readonly now: number
+  readonly duration: number
+  readonly usage: Usage | undefined
+  private readonly answer: Answer
+
+  constructor(now: number, duration: number, usage: Usage | undefined, answer: Answer) {
+    this.now = now
+    this.duration = duration
+    this.usage = usage
+    this.answer = answer
+  }
+
+  get limits(): ReturnType<typeof limitsReported> {
+    return limitsReported(this.answer)
+  }
+}
+
+export class Attempt implements Ask {
+  readonly call: Call
+  readonly to: Asked
+  readonly restore: Restore
+  readonly held: Array<Held> = []
+  /** What a stream's provider holds. */
+  readonly scope: Scope.Closeable | undefined
+  now: number
+  number = 0
+  startedAt = 0
+  committedAt: number | undefined
+  private isSettled = false
+  private isClosing = false
+  /** A timer released the caller, and the provider is still at work. */
+  private isLeft = false
+
+  constructor(call: Call, to: Asked, restore: Restore, now: number) {
+    this.call = call
+    this.to = to
+    this.restore = restore
+    this.now = now
+    this.scope = call.scope === undefined ? undefined : Scope.makeUnsafe()
+  }
+
+  // --- what guards ask ---------------------------------------------------------
+
+  get request(): LlmRequest {
+    return this.call.request
+  }
+
+  get target(): string {
+    return this.to.id
+  }
+
+  get operation(): "complete" | "stream" {
+    return this.call.root.operation
+  }
+
+  left(now: number): number {
+    return this.call.deadline.left(now)
+  }
+
+  // --- its life ------------------------------------------------------------------
+
+  /** Everything is held. */
+  start(now: number): void {
+    const { books, request, root } = this.call
+    const { id } = this.to
+    if (books.target !== id) this.to.budget?.depositUnsafe(now)
+    this.startedAt = now
+    this.number = books.attempt = ++root.attempts
+    books.launches += 1
+    books.target = id
+    const { model } = request
+    const event = {
+      _tag: "AttemptStarted" as const,
+      call: root.id,
+      at: now - root.startedAt,
+      target: id,
+      attempt: this.number
+    }
+    root.emit(model === undefined ? event : { ...event, model })
+  }
+
+  /** Who is asked: the target's provider, or whom a guard has chosen. */
+  get provider(): LlmProvider {
+    const { provider } = this.to
+    if (provider.guard === undefined) return provider
+    return this.held.find((held) => held.provider !== undefined)?.provider ?? provider
+  }
+
+  /** Runs on every way out of the attempt, uninterruptibly: an answer, a failure, an interruption, something thrown. */
+  readonly end = (exit: Exit.Exit<Served, unknown>): Effect.Effect<void> | undefined => {
+    if (this.isLeft) return undefined
+    if (Exit.isSuccess(exit)) {
+      try {
+        if (exit.value.isWhole()) this.succeeded(exit.value.answer)
+      } catch (defect) {
+        // Reading the answer threw, so it is none.
+        this.ignored("defect")
+        return Effect.andThen(this.close(Exit.die(defect)) ?? Effect.void, Effect.die(defect))
+      }
+      // An answer that nobody waits for any more (its timer fired) is closed like a whole one.
+      if (exit.value.rest === undefined || this.isSettled) return this.close(exit)
+      // From here on the stream belongs to its consumer; one that leaves early closes it with the call's scope.
+      return Scope.addFinalizerExit(this.call.scope!, (end) => this.close(end) ?? Effect.void)
+    }
+    const found = Cause.findErrorOption(exit.cause)
+    if (this.number > 0 && found._tag === "Some") this.failed(found.value as Failure)
+    else this.ignored(Cause.hasInterruptsOnly(exit.cause) ? "caller" : "defect")
+    return this.close(exit)
+  }
+
+  /** The provider's work is over, or nobody wants it any more: ends it, then gives back what is held. Once. */
+  close(exit: Exit.Exit<unknown, unknown>): Effect.Effect<void> | undefined {
+    const { scope } = this
+    if (scope === undefined) {
+      this.release()
+      return undefined
+    }
+    return Effect.uninterruptible(Effect.suspend(() => {
+      if (this.isClosing) return Effect.void
+      this.isClosing = true
+      return Effect.onExitPrimitive(Scope.close(scope, exit), () => {
+        this.release()
+        return undefined
+      })
+    }))
+  }
+
+  /** Our own timer ended the wait: the caller is free now, and what is held comes back when `work` has cleaned up. */
+  leave(work: Fiber.Fiber<unknown, unknown> | undefined): void {
+    if (work === undefined) return
+    this.isLeft = true
+    work.addObserver((exit) => {
+      const closing = this.close(exit)
+      if (closing !== undefined) this.to.background.run(closing)
+    })
+  }
+
+  private release(): void {
+    this.ignored("caller")
+    for (let i = this.held.length - 1; i >= 0; i--) {
+      try {
+        this.held[i]!.release?.()
+      } catch (defect) {
+        this.to.background.report(defect)
+      }
+    }
+  }
+
+  /** A stream is alive. */
+  renew(now: number): void {
+    for (const held of this.held) {
+      try {
+        held.renew?.(now)
+      } catch (defect) {
+        this.to.background.report(defect)
+      }
+    }
+  }
+
+  // --- outcomes, one of them counts ------------------------------------------------
+
+  succeeded(answer: Answer): void {
+    if (this.isSettled) return
+    // Read before anything is settled: it is a provider's data and may throw.
+    const usage = usageOf(answer)
+    const input = usage?.inputTokens.total
+    const output = usage?.outputTokens.total
+    const { call, number, startedAt, to } = this
+    const now = call.root.now()
+    call.books.answeredAt = now
+    call.root.trace?.answered(number, answer)
+    const event: Mutable<AttemptSucceeded> = {
+      _tag: "AttemptSucceeded",
+      call: call.root.id,
+      at: now - call.root.startedAt,
+      target: to.id,
+      attempt: number,
+      duration: now - startedAt
+    }
+    if (input !== undefined) event.inputTokens = input
+    if (output !== undefined) event.outputTokens = output
+    if (usage?.inputTokens.cacheRead !== undefined) event.cacheReadTokens = usage.inputTokens.cacheRead
+    if (usage?.inputTokens.cacheWrite !== undefined) event.cacheWriteTokens = usage.inputTokens.cacheWrite
+    if (usage?.outputTokens.reasoning !== undefined) event.reasoningTokens = usage.outputTokens.reasoning
+    this.settle(event, new Succeeded(now, (this.committedAt ?? now) - startedAt, usage, answer))
+  }
+
+  /**
+   * `worked`: for an attempt that the deadline, or its target's share of it, has cut: the milliseconds it had. It is the
+   * provider's failure if that was at least half of what the target was given; otherwise it says nothing.
+   */
+  failed<E extends Failure>(error: E, worked?: number): E {
+    if (this.isSettled) return error
+    const { call, committedAt, number, startedAt, to } = this
+    const { root } = call
+    const now = root.now()
+    const verdict = this.judge(error, worked, now)
+    call.books.failed = { error, verdict }
+    const event = {
+      _tag: "AttemptFailed" as const,
+      call: root.id,
+      at: now - root.startedAt,
+      target: to.id,
+      attempt: number,
+      duration: now - startedAt,
+      error: summary(error),
+      outcome: verdict.outcome,
+      afterCommit: committedAt !== undefined
+    }
+    const duration = (committedAt ?? now) - startedAt
+    if (worked !== undefined && verdict.outcome === "ignored") {
+      this.settle(event, { _tag: "Ignored", now, duration, by: "deadline" })
+      return error
+    }
+    const isFromProvider = error instanceof ProviderError
+    this.settle(event, {
+      _tag: "Failed",
+      now,
+      duration,
+      error,
+      verdict,
+      retryAfter: retryAfterMillis(error),
+      limits: isFromProvider ? error.rateLimits ?? none : none,
+      sent: !(isFromProvider && error.reason._tag === "Network" && !error.reason.sent)
+    })
+    return error
+  }
+
+  /** Ended without a typed outcome. An attempt that never started leaves no trace. */
+  ignored(by: "caller" | "defect" | "lost"): void {
+    if (this.isSettled) return
+    const { call, number, startedAt, to } = this
+    const { root } = call
+    const now = root.now()
+    if (number === 0) return this.settle(undefined, { _tag: "NeverStarted", now })
+    const duration = now - startedAt
+    const at = now - root.startedAt
+    const event = {
+      _tag: "AttemptInterrupted" as const,
+      call: root.id,
+      at,
+      target: to.id,
+      attempt: number,
+      duration,
+      by
+    }
+    this.settle(event, { _tag: "Ignored", now, duration, by })
+  }
+
+  private judge(error: Failure, worked: number | undefined, now: number): Verdict {
+    let verdict = classify(error)
+    if (worked !== undefined) {
+      const outcome = worked >= this.call.given / 2 ? "failure" : "ignored"
+      if (outcome !== verdict.outcome) verdict = { ...verdict, outcome }
+    }
+    for (const { judge } of this.held) {
+      try {
+        if (judge !== undefined) verdict = judge(verdict, now)
+      } catch (defect) {
+        this.to.background.report(defect)
+      }
+    }
+    return verdict
+  }
+
+  /** The event first, then whoever holds something, the last one first. */
+  private settle(event: LlmEvent | undefined, outcome: Outcome): void {
+    this.isSettled = true
+    if (event !== undefined) this.call.root.emit(event)
+    for (let i = this.held.length - 1; i >= 0; i--) {
+      try {
+        const rest = this.held[i]!.settle?.(outcome)
+        if (rest !== undefined && !isDone(rest)) this.to.background.run(rest)
+      } catch (defect) {
+        this.to.background.report(defect)
+      }
+    }
+  }
+
+  // --- what the provider gave ----------------------------------------------------------
+
+  answer(parts: ReadonlyArray<Part> | ReadonlyArray<StreamPart>): Answer {
+    return { parts, target: this.to.id, provider: this.to.provider.id, model: this.call.request.model }
+  }
+
+  error(reason: ProviderError["reason"]): ProviderError {
+    return new ProviderError({ provider: this.to.provider.id, reason })
+  }
+}
+
+const none = [] as const

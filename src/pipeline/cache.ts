@@ -1,0 +1,134 @@
+// Cache: a fresh answer instead of a call, a stale one instead of a failure. Over a store it costs nothing in the good
+// case but one write, which nobody waits for; with `readThrough` it is also asked once before the call.
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Scope from "effect/Scope"
+import { attempt as checked, OptionsReader } from "../internal/options.ts"
+import type { CacheOptions } from "../LlmConfig.ts"
+import { classify, isLlmError, type LlmConfigError, summary } from "../LlmError.ts"
+import { isDone } from "../LlmGuard.ts"
+import { type Answer, isReplayable } from "../LlmResponse.ts"
+import * as ResponseCache from "../resilience/ResponseCache.ts"
+import type { Background } from "./background.ts"
+import { type Begin, type Call, ended } from "./call.ts"
+import { answersIn } from "./records.ts"
+import { chain, drain, type Served, sizeOf, type Stage, whenEnded, whole } from "./stage.ts"
+
+/** A stale answer for a failure, or the failure. */
+export type Fallback = <E>(call: Call, error: E) => Effect.Effect<Served, E>
+
+export const noFallback: Fallback = (_, error) => Effect.fail(error)
+
+export interface Cache {
+  readonly orStale: Fallback
+  readonly stage: <E>(self: Stage<E>) => Stage<E>
+}
+
+/** What is asked, and in which way: a stream and a whole answer are different things to keep. No identity begins so. */
+export const questionOf = ({ root }: Call): string =>
+  root.operation === "complete" ? root.identity : `[${root.operation}]${root.identity}`
+
+export const cached = (cache: Cache | undefined) => <E>(self: Stage<E>): Stage<E> =>
+  cache === undefined ? self : cache.stage(self)
+
+const KEYS = ["ttl", "swr", "staleIfError", "maxEntries", "maxBytes", "readThrough"] as const
+
+export const makeCache = (
+  options: CacheOptions,
+  begin: Begin,
+  background: Background
+): Effect.Effect<Cache, LlmConfigError, Scope.Scope> =>
+  Effect.gen(function*() {
+    const { readThrough: _, ...rules } = options
+    const readThrough = yield* checked(() => new OptionsReader("cache", options, KEYS).boolean("readThrough", false))
+    const given = yield* ResponseCache.ResponseCacheStore
+    const cache = yield* ResponseCache.make<Answer>(given === undefined ? rules : { ...rules, store: answersIn(given) })
+
+    const event = (
+      call: Call,
+      result: "fresh" | "miss" | "stored" | "rejected" | "unavailable",
+      at = call.root.since()
+    ) => call.root.emit({ _tag: "Cache", call: call.root.id, at, result })
+    const keep = (call: Call, answer: Answer): undefined => {
+      const now = call.books.answeredAt
+      const at = call.root.since(now)
+      if (!isReplayable(answer)) {
+        event(call, "rejected", at)
+        return undefined
+      }
+      const stored = cache.storeAt(questionOf(call), answer, sizeOf(answer), now, () => event(call, "unavailable"))
+      if (isDone(stored)) {
+        event(call, Exit.isSuccess(stored) && stored.value ? "stored" : "rejected", at)
+        return undefined
+      }
+      // Handed over; nobody waits until it is written.
+      event(call, "stored", at)
+      background.run(stored)
+      return undefined
+    }
+
+    const kept = (call: Call) => (served: Served): Effect.Effect<Served> =>
+      whenEnded(served, () => keep(call, served.answer))
+
+    const standIn = <E>(call: Call, hit: ResponseCache.Hit<Answer> | undefined, error: E): Effect.Effect<Served, E> => {
+      if (hit === undefined) return Effect.fail(error)
+      const { root } = call
+      const { age, value } = hit
+      root.emit({ _tag: "Cache", call: root.id, at: root.since(), result: "stale", age, error: summary(error) })
+      return Effect.succeed(whole(value, "stale", age))
+    }
+
+    /** As of the beginning of the call: what stands in for it is as old as it was when it was asked for. */
+    const lookup = (call: Call) =>
+      cache.lookupAt(questionOf(call), call.root.startedAt, call.root.since(), () => event(call, "unavailable"))
+
+    // What a user's guard fails with is not a failure that an answer could stand in for.
+    const orStale: Fallback = (call, error) =>
+      call.request.cache === "never" || !isLlmError(error) || !classify(error).stale
+        ? Effect.fail(error)
+        : chain(lookup(call), (hit) => standIn(call, hit, error))
+
+    const stage = <E>(self: Stage<E>): Stage<E> => {
+      /** The same question asked again in the background, by a call of its own. */
+      const refresh = ({ root }: Call): Effect.Effect<void> =>
+        Effect.withFiber((fiber) => {
+          const scope = Scope.makeUnsafe()
+          const call = begin(fiber, root.operation, root.request, root.operation === "stream" ? scope : undefined)
+          const served = Effect.flatMap(Effect.suspend(() => self(call, call.root.startedAt)), kept(call))
+          return Effect.ignore(Effect.onExit(
+            Effect.flatMap(served, (served) => Effect.map(drain(served), () => ended(call, served.source))),
+            (exit) => {
+              const error = Exit.isFailure(exit) ? Cause.findErrorOption(exit.cause) : undefined
+              if (error?._tag === "Some") ended(call, "failure", error.value)
+              return Effect.andThen(Scope.close(scope, exit), Effect.sync(() => ended(call, "interrupted")))
+            }
+          ))
+        })
+
+      const live = (call: Call, now: number): Effect.Effect<Served, E> =>
+        Effect.matchEffect(self(call, now), { onSuccess: kept(call), onFailure: (error) => orStale(call, error) })
+
+      return (call, now) => {
+        const { cache: wish, seed, temperature } = call.request
+        if (wish === "never") return self(call, now)
+        // What cannot be compared is refused before anything is asked.
+        questionOf(call)
+        if (!readThrough || !(wish === "always" || temperature === 0 || seed !== undefined)) return live(call, now)
+        return chain(lookup(call), (hit): Effect.Effect<Served, E> => {
+          if (hit === undefined || hit.state === "stale") {
+            event(call, "miss")
+            return live(call, call.root.now())
+          }
+          const { root } = call
+          root.emit({ _tag: "Cache", call: root.id, at: root.since(), result: "fresh", age: hit.age })
+          const served = whole(hit.value, "cache", hit.age)
+          return hit.state === "fresh"
+            ? Effect.succeed(served)
+            : Effect.as(cache.revalidate(questionOf(call), refresh(call)), served)
+        })
+      }
+    }
+
+    return { orStale, stage }
+  })

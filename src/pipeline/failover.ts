@@ -1,0 +1,140 @@
+// Failover: the next target, when another provider could do better.
+import type { Clock } from "effect/Clock"
+import * as Duration from "effect/Duration"
+import type * as Effect from "effect/Effect"
+import {
+  AllProvidersFailed,
+  AllProvidersUnavailable,
+  isLlmError,
+  retryAfterMillis,
+  type TargetError,
+  type Verdict
+} from "../LlmError.ts"
+import type { Refusal } from "../LlmGuard.ts"
+import type * as Failover from "../resilience/Failover.ts"
+import type { Call } from "./call.ts"
+import { hasNoModel, modelAt, type Place, requestFor } from "./request.ts"
+import { type Retrying, verdictOf } from "./retry.ts"
+import type { Served, Stage } from "./stage.ts"
+
+/** A target in the order, and the stage that asks it. */
+export interface Candidate<out E> extends Place {
+  readonly circuit: {
+    readonly peek: (request: Call["request"], now: number) => Refusal<E> | undefined
+  } | undefined
+  readonly stage: Retrying<E>
+}
+
+type Order<E> = readonly [Candidate<E>, ...ReadonlyArray<Candidate<E>>]
+type Exhausted = AllProvidersFailed | AllProvidersUnavailable
+
+/** `failover: false` asks the first target only. */
+export const failedOver = (failover: Failover.Failover | undefined) => <E>(order: Order<E>): Stage<E | Exhausted> => {
+  const [first] = order
+  return failover === undefined
+    ? (call, now) => first.stage(call.at(requestFor(call, first, now), call.deadline, now), now, never)
+    : (call, now) => failover.run(new Walk(order, call, now))
+}
+
+const never = (): number => Infinity
+
+/** One call's way along the targets. */
+class Walk<E> implements Failover.Run<Served, E, Exhausted, never> {
+  private readonly order: Order<E>
+  private readonly call: Call
+  readonly clock: Clock
+  readonly startedAt: number
+
+  constructor(order: Order<E>, call: Call, now: number) {
+    this.order = order
+    this.call = call
+    this.clock = call.root.clock
+    this.startedAt = now
+  }
+
+  attempt(index: number, longestHint: () => number, now: number, open: () => number): Effect.Effect<Served, E> {
+    const { call } = this
+    const candidate = this.order[index]!
+    const { deadline } = call
+    // Without a deadline there is nothing to divide.
+    const share = deadline.end === Infinity ? deadline : deadline.share(now, open())
+    return candidate.stage(call.at(requestFor(call, candidate, now), share, now), now, longestHint)
+  }
+
+  skip(index: number, now: number): Failover.Skip<E> | undefined {
+    const { request } = this.call
+    const candidate = this.order[index]!
+    if (hasNoModel(candidate, request)) return { because: "no-model" }
+    if (candidate.circuit === undefined) return undefined
+    const model = modelAt(candidate, request)
+    const refusal = candidate.circuit.peek(model === undefined ? request : { ...request, model }, now)
+    return refusal && { because: "circuit-open", retryAfter: refusal.retryAfter, error: refusal.error }
+  }
+
+  isSmaller(index: number, than: number): boolean {
+    const largest = this.order[than]?.config.contextWindow
+    return largest !== undefined && (this.order[index]?.config.contextWindow ?? Infinity) < largest
+  }
+
+  classify(error: E): Verdict {
+    return verdictOf(this.call, error)
+  }
+
+  /** A local refusal says nothing about the target: it counts as passed over, if its guard says so. */
+  refusal(error: E): Failover.Skip<E> | "final" | undefined {
+    const { refused } = this.call.books
+    if (refused === undefined || refused.error !== error) return undefined
+    if (!refused.failover) return "final"
+    const retryAfter = retryAfterMillis(error)
+    return refused.by === "guard"
+      ? { because: "guard", guard: refused.guard, retryAfter }
+      : { because: reasons[refused.by], retryAfter, error: () => error }
+  }
+
+  onSkip(index: number, { because, guard, retryAfter }: Failover.Skip<E>): void {
+    const { root } = this.call
+    root.emit({
+      _tag: "TargetSkipped",
+      call: root.id,
+      at: root.since(),
+      target: this.order[index]!.config.id,
+      because,
+      ...(guard === undefined ? undefined : { guard }),
+      ...(retryAfter === undefined ? undefined : { retryAfter })
+    })
+  }
+
+  onFailover(from: number, to: number): void {
+    const { root } = this.call
+    const [before, after] = [this.order[from]!.config.id, this.order[to]!.config.id]
+    root.emit({ _tag: "FailedOver", call: root.id, at: root.since(), from: before, to: after })
+  }
+
+  allFailed(failures: ReadonlyArray<{ readonly index: number; readonly error: E }>): Exhausted {
+    const known = failures.flatMap(({ error, index }) =>
+      isTargetError(error) ? [[this.order[index]!.config.id, error] as const] : []
+    )
+    const [first, ...others] = known
+    return first === undefined ? this.allUnavailable(undefined) : new AllProvidersFailed({
+      targets: [first[0], ...others.map(([id]) => id)],
+      errors: [first[1], ...others.map(([, error]) => error)]
+    })
+  }
+
+  allUnavailable(retryAfter: number | undefined): Exhausted {
+    return new AllProvidersUnavailable(retryAfter === undefined ? {} : { retryAfter: Duration.millis(retryAfter) })
+  }
+}
+
+const reasons = { "circuit-breaker": "circuit-open", bulkhead: "bulkhead-full", "rate-limit": "rate-limited" } as const
+
+const targetErrors: ReadonlyArray<string> = [
+  "ProviderError",
+  "AttemptTimeout",
+  "CircuitOpen",
+  "RateLimited",
+  "BulkheadFull"
+] satisfies ReadonlyArray<TargetError["_tag"]>
+
+/** The errors that `AllProvidersFailed` lists. */
+const isTargetError = (error: unknown): error is TargetError => isLlmError(error) && targetErrors.includes(error._tag)

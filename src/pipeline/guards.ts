@@ -1,0 +1,327 @@
+// The bracket round an attempt: everything it must hold is acquired in order, the provider is asked, and all of it goes
+// back on every way out. It is there also when no guard is.
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
+import type {
+  AttemptTimeout,
+  BulkheadFull,
+  CircuitOpen,
+  DeadlineExceeded,
+  InvalidRequest,
+  RateLimited
+} from "../LlmError.ts"
+import { type Ask, type Guard, type Held, isDone, type Outcome, type Refusal } from "../LlmGuard.ts"
+import type { LlmRequest } from "../LlmRequest.ts"
+import type { Bulkhead, Permit } from "../resilience/Bulkhead.ts"
+import type * as CircuitBreaker from "../resilience/CircuitBreaker.ts"
+import type { RateLimiter, Reservation } from "../resilience/RateLimiter.ts"
+import * as Timeout from "../resilience/Timeout.ts"
+import { type Asked, Attempt } from "./attempt.ts"
+import type { Background } from "./background.ts"
+import type { Call, Refused } from "./call.ts"
+import type { Stage, Try } from "./stage.ts"
+
+/** A guard in its place. */
+export interface Door<out E> extends Guard<E> {
+  readonly by: Refused["by"]
+  /** Milliseconds of waiting that are worth an event. */
+  readonly patience: number
+}
+
+export type DoorError<D> = D extends Door<infer E> ? E : never
+
+/** TypeScript infers no union from a list of unlike guards; this does, and asserts nothing. */
+export const doors = <const D extends ReadonlyArray<Door<unknown> | undefined>>(
+  ...list: D
+): ReadonlyArray<Door<DoorError<D[number]>>> =>
+  list.filter((door): door is Door<DoorError<D[number]>> => door !== undefined)
+
+/** Acquires everything, then asks. */
+export const guarded = <GE>(to: Asked, doors: ReadonlyArray<Door<GE>>) =>
+<E>(
+  self: Try<E>
+): Stage<E | GE | AttemptTimeout | DeadlineExceeded> => {
+  type Errors = E | GE | AttemptTimeout | DeadlineExceeded
+  const peeks = doors.filter(({ peek }) => peek !== undefined)
+
+  const refuse = (call: Call, door: Door<GE>, error: GE): Effect.Effect<never, Errors> => {
+    const { books, root } = call
+    const now = root.now()
+    // The wait took what was left of the call, so that is what it fails with.
+    if (call.deadline.whole.left(now) <= 0) return Effect.fail(call.deadline.whole.exceeded())
+    books.refused = { error, guard: door.name, by: door.by, failover: door.failover === true }
+    const event = {
+      _tag: "AttemptRefused" as const,
+      call: root.id,
+      at: now - root.startedAt,
+      target: to.id,
+      by: door.by
+    }
+    root.emit(door.by === "guard" ? { ...event, guard: door.name } : event)
+    return Effect.fail(error)
+  }
+
+  const waited = (attempt: Attempt, door: Door<GE>, duration: number): void => {
+    if (!(duration > door.patience)) return
+    const { root } = attempt.call
+    const what = door.by === "circuit-breaker" ? "guard" : door.by
+    const event = { _tag: "Waited" as const, call: root.id, at: root.since(), target: to.id, for: what, duration }
+    root.emit(what === "guard" ? { ...event, guard: door.name } : event)
+  }
+
+  const acquire = (attempt: Attempt, from: number, now: number): ReturnType<Stage<Errors>> => {
+    const { call } = attempt
+    attempt.now = now
+    for (let i = from; i < doors.length; i++) {
+      const door = doors[i]!
+      const got = door.acquire(attempt)
+      if (isDone(got) && Exit.isSuccess(got)) {
+        attempt.held.push(got.value)
+        continue
+      }
+      return Effect.matchCauseEffect(got, {
+        onSuccess: (held) => {
+          attempt.held.push(held)
+          const later = call.root.now()
+          waited(attempt, door, later - now)
+          return acquire(attempt, i + 1, later)
+        },
+        onFailure: (cause) => {
+          const error = Cause.findErrorOption(cause)
+          return error._tag === "None" ? Effect.failCause(cause) : refuse(call, door, error.value)
+        }
+      })
+    }
+    const { deadline } = call
+    if (deadline.left(now) <= 0) return Effect.fail(deadline.error(now))
+    attempt.start(now)
+    return self(attempt, now)
+  }
+
+  return (call, now) => {
+    for (const door of peeks) {
+      const refusal = door.peek!(call.request, now)
+      if (refusal !== undefined) return refuse(call, door, refusal.error())
+    }
+    return Effect.uninterruptibleMask((restore) => {
+      const attempt = new Attempt(call, to, restore, now)
+      // Suspended, so that the hook is in place before the first guard is asked.
+      return Effect.onExitPrimitive(Effect.suspend(() => acquire(attempt, 0, now)), attempt.end)
+    })
+  }
+}
+
+// -----------------------------------------------------------------------------
+// guards of users and providers
+// -----------------------------------------------------------------------------
+
+/** Whatever its `acquire` does: the deadline and an interruption reach the caller, and what comes too late goes back. */
+export const foreign = <E>(
+  guard: Guard<E>,
+  background: Background
+): Door<E | AttemptTimeout | DeadlineExceeded> => ({
+  ...guard,
+  by: "guard",
+  patience: 1,
+  acquire: (ask) => {
+    const acquire = guard.acquire(ask)
+    if (isDone(acquire)) return acquire
+    const attempt = ask as Attempt
+    const { deadline, root } = attempt.call
+    let work: Fiber.Fiber<Held, unknown> | undefined
+    const undo = (exit: Exit.Exit<Held, unknown>): void => {
+      if (Exit.isFailure(exit)) return
+      try {
+        const rest = exit.value.settle?.({ _tag: "NeverStarted", now: root.now() })
+        if (rest !== undefined) background.run(rest)
+        exit.value.release?.()
+      } catch (defect) {
+        background.report(defect)
+      }
+    }
+    const bounded = Timeout.boundedIn(
+      ask.restore,
+      Effect.withFiber<Held, E>((fiber) => {
+        work = fiber as Fiber.Fiber<Held, unknown>
+        return Effect.interruptible(acquire)
+      }),
+      (now) => deadline.left(now),
+      (now) => deadline.error(now)
+    )
+    return Effect.onExitPrimitive(bounded, (exit) => {
+      if (Exit.isFailure(exit)) work?.addObserver(undo)
+      return undefined
+    })
+  }
+})
+
+// -----------------------------------------------------------------------------
+// the patterns as guards
+// -----------------------------------------------------------------------------
+
+const ours = { failover: true, patience: 0 } as const
+
+class Place implements Held {
+  private readonly permit: Permit
+  constructor(permit: Permit) {
+    this.permit = permit
+  }
+  release(): void {
+    this.permit.releaseUnsafe()
+  }
+}
+
+/** Room in flight. */
+export const inBulkhead = (bulkhead: Bulkhead): Door<BulkheadFull> => ({
+  ...ours,
+  name: "bulkhead",
+  by: "bulkhead",
+  acquire: (ask) => {
+    const permit = bulkhead.tryAcquireUnsafe()
+    if (permit !== undefined) return Exit.succeed(new Place(permit))
+    const { deadline, root } = (ask as Attempt).call
+    return Effect.map(
+      bulkhead.acquire({ restore: ask.restore, maxWait: () => Math.max(deadline.left(root.now()), 0) }),
+      (permit) => new Place(permit)
+    )
+  }
+})
+
+class Tokens implements Held {
+  private readonly taken: Reservation
+  /** The limiter, when its limits are the vendor's, so that what the vendor says is about it. */
+  private readonly vendors: RateLimiter | undefined
+  constructor(taken: Reservation, vendors: RateLimiter | undefined) {
+    this.taken = taken
+    this.vendors = vendors
+  }
+  /** A request that was never sent costs nothing; one that was answered with a failure costs a request, no tokens. */
+  settle(outcome: Outcome): void {
+    const { taken, vendors } = this
+    switch (outcome._tag) {
+      case "NeverStarted":
+        return taken.refundUnsafe("all")
+      case "Succeeded": {
+        const input = outcome.usage?.inputTokens.total
+        const output = outcome.usage?.outputTokens.total
+        if (input !== undefined && output !== undefined) taken.settleUnsafe(costOf(input, output))
+        if (vendors !== undefined) taken.observeUnsafe(outcome.limits)
+        return
+      }
+      case "Failed": {
+        const { error, limits, now, retryAfter, sent } = outcome
+        if (error._tag !== "ProviderError") return
+        const reason = error.reason._tag
+        if (!sent || reason === "Quota") taken.refundUnsafe("all")
+        else if (reason !== "MalformedResponse") taken.refundUnsafe("tokens")
+        if (vendors === undefined) return
+        // After the refund: what the vendor says is left is left.
+        taken.observeUnsafe(limits)
+        if (reason === "RateLimit" && retryAfter !== undefined) vendors.blockUnsafe(retryAfter, now)
+      }
+    }
+  }
+}
+
+/**
+ * Tokens of a bucket. `"client"`: the one bucket of all targets, whose refusal every target would meet. `"vendor"`: the
+ * limits of this target alone.
+ */
+export const inLimits = (limiter: RateLimiter, whose: "client" | "vendor"): Door<RateLimited | InvalidRequest> => {
+  const vendors = whose === "vendor" ? limiter : undefined
+  const cost = limiter.dimensions.every((dimension) => dimension === "requests") ? () => 1 : estimate
+  return {
+    ...ours,
+    failover: whose === "vendor",
+    name: "rate-limit",
+    by: "rate-limit",
+    acquire: (ask) => {
+      const needed = cost(ask.request)
+      const { deadline, root } = (ask as Attempt).call
+      const free = limiter.tryAcquireUnsafe(needed, root.clock, ask.now)
+      if (free !== undefined) return Exit.succeed(new Tokens(free, vendors))
+      const maxWait = Math.max(deadline.left(ask.now), 0)
+      return Effect.map(
+        limiter.acquire(needed, { maxWait, restore: ask.restore }),
+        (taken) => new Tokens(taken, vendors)
+      )
+    }
+  }
+}
+
+const costOf = (input: number, output: number) => ({
+  requests: 1,
+  tokens: input + output,
+  "input-tokens": input,
+  "output-tokens": output
+})
+
+/** Input by length (four characters a token), output by `maxTokens`; settled with the real usage afterwards. */
+const estimate = (request: LlmRequest) => costOf(Math.ceil(lengthOf(request.prompt) / 4), request.maxTokens ?? 1024)
+
+/** Characters a tokenizer would see: the bytes of a file are not text, and count as a thousand tokens. */
+const lengthOf = (prompt: LlmRequest["prompt"]): number => {
+  let length = 0
+  // No recursion: what tools return can be nested deeper than a stack is.
+  const open: Array<unknown> = [prompt]
+  while (open.length > 0) {
+    const value = open.pop()
+    if (typeof value === "string") length += value.length
+    else if (typeof value !== "object" || value === null) length += 1
+    else if ("type" in value && value.type === "file") length += 4000
+    else for (const inner of Object.values(value)) open.push(inner)
+  }
+  return length
+}
+
+class Slot implements Held {
+  private readonly breaker: CircuitBreaker.CircuitBreaker
+  private readonly permit: CircuitBreaker.Permit
+  constructor(breaker: CircuitBreaker.CircuitBreaker, permit: CircuitBreaker.Permit) {
+    this.breaker = breaker
+    this.permit = permit
+  }
+  settle(outcome: Outcome): void {
+    const { breaker, permit } = this
+    switch (outcome._tag) {
+      case "Succeeded":
+        return breaker.recordUnsafe(permit, "success", outcome.now, outcome)
+      case "Failed":
+        return breaker.recordUnsafe(permit, outcome.verdict.outcome, outcome.now, outcome)
+      default:
+        return breaker.recordUnsafe(permit, "ignored", outcome.now)
+    }
+  }
+  renew(now: number): void {
+    this.breaker.renewUnsafe(this.permit, now)
+  }
+}
+
+/** What is known of a circuit without asking for admission also serves retry and failover. */
+export interface CircuitDoor extends Door<CircuitOpen> {
+  readonly peek: (request: LlmRequest, now: number) => Refusal<CircuitOpen> | undefined
+}
+
+/** Admission by the circuit of the request's model, or of the target. */
+export const inCircuit = (
+  of: (model: string | undefined) => CircuitBreaker.CircuitBreaker
+): CircuitDoor => ({
+  ...ours,
+  name: "circuit-breaker",
+  by: "circuit-breaker",
+  peek: (request, now): Refusal<CircuitOpen> | undefined => {
+    const breaker = of(request.model)
+    if (!breaker.isOpenUnsafe(now)) return undefined
+    const error = breaker.rejectionUnsafe(now)
+    return { error, retryAfter: breaker.openForUnsafe(now) }
+  },
+  acquire: (ask: Ask) => {
+    const breaker = of(ask.request.model)
+    const permit = breaker.admitUnsafe(ask.now)
+    return permit === undefined
+      ? Exit.fail(breaker.rejectionUnsafe(ask.now)())
+      : Exit.succeed(new Slot(breaker, permit))
+  }
+})

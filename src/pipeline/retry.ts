@@ -1,0 +1,73 @@
+// Retry: the one owner of all retries, per target, paid from the target's budget.
+import { classify, summary, type Verdict } from "../LlmError.ts"
+import * as Retry from "../resilience/Retry.ts"
+import type { RetryBudget } from "../resilience/RetryBudget.ts"
+import type { Call } from "./call.ts"
+import type { Stage } from "./stage.ts"
+
+/** What retries need to know about their target. */
+export interface Retried {
+  readonly id: string
+  readonly budget: RetryBudget | undefined
+  readonly circuit: { readonly peek: (request: Call["request"], now: number) => unknown } | undefined
+}
+
+/** What a failure of an attempt means here, or what the table says. */
+export const verdictOf = ({ books: { failed } }: Call, error: unknown): Verdict =>
+  failed !== undefined && failed.error === error ? failed.verdict : classify(error)
+
+/** `longestHint`: how long a hint may be waited for right now, for those who could go elsewhere. */
+export type Retrying<out E> = (call: Call, now: number, longestHint: () => number) => ReturnType<Stage<E>>
+
+export const retried = (policy: Retry.Policy | undefined, target: Retried) => <E>(self: Stage<E>): Retrying<E> =>
+  policy === undefined
+    ? self
+    : (call, now, longestHint) =>
+      Retry.runFirst(self(call, now), () => self(call, call.root.now()), policy, new Hooks(call, target, longestHint))
+
+class Hooks<E> implements Retry.Hooks<E> {
+  private readonly call: Call
+  private readonly target: Retried
+  readonly maxRetryAfter: () => number
+  readonly withdraw: RetryBudget["withdrawUnsafe"] | undefined
+
+  constructor(call: Call, target: Retried, longestHint: () => number) {
+    this.call = call
+    this.target = target
+    this.maxRetryAfter = longestHint
+    this.withdraw = target.budget?.withdrawUnsafe
+  }
+
+  when(error: E): boolean {
+    return !this.isRefusal(error) && verdictOf(this.call, error).retry
+  }
+
+  isRefusal(error: E): boolean {
+    return this.call.books.refused?.error === error
+  }
+
+  isBlocked(now: number): boolean {
+    return this.target.circuit?.peek(this.call.request, now) !== undefined
+  }
+
+  deadlineAt(): number {
+    return this.call.deadline.end
+  }
+
+  launches(): number {
+    return this.call.books.launches
+  }
+
+  onScheduled(error: E, delay: number, delayedBy: "backoff" | "retry-after"): void {
+    this.call.root.emit({ _tag: "RetryScheduled", ...this.facts(), delay, delayedBy, error: summary(error) })
+  }
+
+  onDenied(error: E, because: Retry.Denial): void {
+    this.call.root.emit({ _tag: "RetryDenied", ...this.facts(), because, error: summary(error) })
+  }
+
+  private facts() {
+    const { books, root } = this.call
+    return { call: root.id, at: root.since(), target: this.target.id, attempt: books.attempt }
+  }
+}

@@ -1,0 +1,273 @@
+// A stream from its provider to its consumer: one machine from the first chunk to the end. It knows what arrived, what is
+// kept of it, whether it is whole, and how it ended.
+import * as Arr from "effect/Array"
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Pull from "effect/Pull"
+import * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import { type DeadlineExceeded, ProviderError, StreamInterrupted, TRUNCATED } from "../LlmError.ts"
+import { type Answer, isContent, type StreamPart, usageReported } from "../LlmResponse.ts"
+import * as Timeout from "../resilience/Timeout.ts"
+import type { Attempt } from "./attempt.ts"
+import type { Deadline } from "./deadline.ts"
+import { type End, followedBy, partSize, type Rest, type Served, tell, unusable, whole } from "./stage.ts"
+
+/** Parts of a stream that are held back before its first content part; then it counts as committed. */
+const MAX_UNCOMMITTED_PARTS = 64
+/** What is kept of one stream for its response and its stored answer. A longer stream is delivered, but not kept. */
+const MAX_KEPT_PARTS = 100_000
+const MAX_KEPT_BYTES = 16 * 1024 * 1024
+
+type Mutable<A> = { -readonly [K in keyof A]: A[K] }
+type Source = Pull.Pull<ReadonlyArray<StreamPart>, ProviderError>
+
+/** Opens a provider's stream and reads it up to its first content part: the commit. */
+export const openStream = (
+  attempt: Attempt,
+  scope: Scope.Closeable,
+  timers: Timeout.Policy | undefined
+): Effect.Effect<Served, ProviderError> =>
+  Effect.flatMap(
+    Scope.provide(Stream.toPull(attempt.provider.stream(attempt.request)), scope),
+    (pull) => new Live(attempt, pull, timers).opened()
+  )
+
+// -----------------------------------------------------------------------------
+// what the provider sends
+// -----------------------------------------------------------------------------
+
+type Broken = StreamInterrupted | DeadlineExceeded
+
+/** The stream of one attempt. */
+class Live implements Timeout.Waiting {
+  private readonly attempt: Attempt
+  private readonly deadline: Deadline
+  private readonly pull: Source
+  private readonly parts: Array<StreamPart> = []
+  private readonly answer: Mutable<Answer>
+  private readonly ends: Array<End> = []
+  private readonly silence: Timeout.IdleClock
+  private readonly alarm = new Timeout.Alarm()
+  private readonly next: Rest
+  /** Bytes of what is kept. */
+  private kept = 0
+  /** Content parts so far. */
+  private delivered = 0
+  private isWhole = false
+  private broken: ProviderError | undefined
+  /** How it ended while nobody was reading. */
+  private over: Broken | undefined
+  /** Milliseconds the provider had: a consumer that takes its time is not its fault. */
+  private worked = 0
+  private pulledAt = 0
+  /** Nobody has read for a long time. */
+  private isResting = false
+
+  constructor(attempt: Attempt, pull: Source, timers: Timeout.Policy | undefined) {
+    this.attempt = attempt
+    this.deadline = attempt.call.deadline.whole
+    this.pull = pull
+    this.answer = attempt.answer(this.parts)
+    this.silence = new Timeout.IdleClock(timers?.idle ?? Infinity)
+    const pulled = timers === undefined ? pull : Timeout.bounded(
+      pull,
+      (now) => Math.min(this.silence.left(now), this.deadline.left(now)),
+      (now) => this.expired(now),
+      { alarm: this.alarm, interrupted: (now) => this.paused(now, false) }
+    )
+    this.next = Effect.matchCauseEffect(pulled, {
+      onSuccess: (chunk) => this.arrived(chunk),
+      onFailure: (cause) => this.lost(cause)
+    })
+  }
+
+  // --- up to the commit ----------------------------------------------------------
+
+  opened(): Effect.Effect<Served, ProviderError> {
+    const { attempt, parts } = this
+    const truncated = () => Effect.fail(attempt.error({ _tag: "MalformedResponse", problem: TRUNCATED }))
+    return Effect.flatMap(Pull.catchDone(this.pull, truncated), (chunk) => {
+      this.take(chunk)
+      if (this.broken !== undefined) return Effect.fail(this.broken)
+      if (this.isWhole) {
+        const problem = unusable(parts)
+        return problem === undefined
+          ? Effect.succeed(whole(this.answer, "provider", 0))
+          : Effect.fail(attempt.error(problem))
+      }
+      const isCommitted = this.delivered > 0 || parts.length >= MAX_UNCOMMITTED_PARTS
+      return isCommitted ? Effect.succeed(this.commit()) : this.opened()
+    })
+  }
+
+  private commit(): Served {
+    const { attempt } = this
+    const { root } = attempt.call
+    const now = attempt.committedAt = root.now()
+    const duration = this.worked = now - attempt.startedAt
+    const facts = { call: root.id, at: now - root.startedAt, target: attempt.target, attempt: attempt.number }
+    root.emit({ _tag: "AttemptCommitted", ...facts, duration })
+    attempt.held.push({ release: () => this.alarm.cancel() })
+    this.watch()
+    const { answer, ends } = this
+    return {
+      source: "provider",
+      age: 0,
+      answer,
+      rest: Effect.suspend(() => this.read()),
+      ends,
+      isWhole: () => this.isWhole
+    }
+  }
+
+  // --- what arrives ------------------------------------------------------------------
+
+  /** Takes a chunk up to its end, the answer's, or the first part that is broken. Says how many parts, and how much content. */
+  private take(chunk: ReadonlyArray<StreamPart>): { readonly good: number; readonly content: number } {
+    const { answer, parts } = this
+    let good = 0
+    let content = 0
+    while (good < chunk.length && !this.isWhole) {
+      const part = chunk[good]!
+      if (part.type === "error") {
+        this.broken = part.error instanceof ProviderError ? part.error : this.attempt.error({ _tag: "Server" })
+        break
+      }
+      good += 1
+      this.isWhole = part.type === "finish"
+      if (isContent(part)) content += 1
+      this.kept += partSize(part)
+      if (!this.isWhole && (parts.length >= MAX_KEPT_PARTS || this.kept > MAX_KEPT_BYTES)) answer.cut = true
+      // The end of a very long stream is kept: it tells how the answer finished and what it cost.
+      if (answer.cut !== true || this.isWhole) parts.push(part)
+    }
+    this.delivered += content
+    return { good, content }
+  }
+
+  private read(): Rest {
+    const { attempt } = this
+    if (this.over !== undefined) return Effect.fail(this.over)
+    if (this.isWhole) return Effect.andThen(attempt.close(Exit.void) ?? Effect.void, Cause.done())
+    if (this.broken !== undefined) return this.end(this.interruption(this.broken))
+    const now = attempt.call.root.now()
+    if (this.deadline.left(now) <= 0) {
+      this.expire()
+      return Effect.fail(this.over!)
+    }
+    if (this.isResting) {
+      this.isResting = false
+      this.alarm.cancel()
+    }
+    this.silence.start(now)
+    this.pulledAt = now
+    return this.next
+  }
+
+  private arrived(chunk: ReadonlyArray<StreamPart>): Rest {
+    const { content, good } = this.take(chunk)
+    const now = this.attempt.call.root.now()
+    this.paused(now, content > 0)
+    if (content > 0) this.attempt.renew(now)
+    const arrivals = good === chunk.length ? chunk : chunk.slice(0, good)
+    if (!Arr.isReadonlyArrayNonEmpty(arrivals)) return Effect.suspend(() => this.read())
+    if (!this.isWhole) return Effect.succeed(arrivals)
+    try {
+      this.attempt.succeeded(this.answer)
+    } catch (defect) {
+      this.attempt.ignored("defect")
+      return this.failWith(this.attempt.close(Exit.die(defect)), Cause.die(defect))
+    }
+    return followedBy(tell(this.ends, ({ onWhole }) => onWhole()), arrivals)
+  }
+
+  /** A pull is over, or its reader gave it up: no silence passes any more, but the deadline still does. */
+  private paused(now: number, sawContent: boolean): void {
+    this.silence.stop(now, sawContent)
+    this.worked += now - this.pulledAt
+    if (!this.isWhole) this.watch()
+  }
+
+  private lost(cause: Cause.Cause<ProviderError | Broken | Cause.Done>): Rest {
+    const found = Cause.findErrorOption(cause)
+    if (found._tag === "None") {
+      this.attempt.ignored("defect")
+      return this.failWith(this.attempt.close(Exit.void), cause as Cause.Cause<never>)
+    }
+    const error = found.value
+    if (Cause.isDone(error)) return this.end(this.interruption())
+    if (error instanceof ProviderError) return this.end(this.interruption(error))
+    // Our own timers release the consumer at once; what the provider still has to clean up goes on by itself.
+    const closing = this.attempt.close(Exit.void)
+    if (closing !== undefined) this.attempt.to.background.run(closing)
+    return this.failWith(undefined, Cause.fail(error))
+  }
+
+  // --- ends ----------------------------------------------------------------------------
+
+  private end(error: StreamInterrupted): Rest {
+    this.attempt.failed(error)
+    return this.failWith(this.attempt.close(Exit.void), Cause.fail(error))
+  }
+
+  private failWith<E extends Broken>(closing: Effect.Effect<void> | undefined, cause: Cause.Cause<E>): Rest {
+    const told = tell(this.ends, ({ onFailed }) => onFailed?.(cause))
+    const failed = Effect.failCause(cause)
+    const after = told === undefined ? failed : Effect.andThen(told, failed)
+    return closing === undefined ? after : Effect.andThen(closing, after)
+  }
+
+  private expired(now: number): Broken {
+    if (this.deadline.left(now) > 0) return this.attempt.failed(this.interruptedBy("idle"))
+    return this.attempt.failed(this.deadline.exceeded(), this.worked + (now - this.pulledAt))
+  }
+
+  private interruption(error?: ProviderError): StreamInterrupted {
+    const reason = error?.reason
+    if (reason?._tag === "Network") return this.interruptedBy("reset", reason)
+    const isTruncated = reason === undefined || (reason._tag === "MalformedResponse" && reason.problem === TRUNCATED)
+    return isTruncated ? this.interruptedBy("truncated") : this.interruptedBy("error", reason)
+  }
+
+  private interruptedBy(kind: StreamInterrupted["kind"], reason?: ProviderError["reason"]): StreamInterrupted {
+    const usage = usageReported(this.answer)
+    return new StreamInterrupted({
+      provider: this.attempt.to.provider.id,
+      kind,
+      partialParts: this.delivered,
+      ...(usage === undefined ? undefined : { usage }),
+      ...(reason === undefined ? undefined : { reason })
+    })
+  }
+
+  // --- the deadline, while nobody reads ------------------------------------------------
+
+  private watch(): void {
+    const { root } = this.attempt.call
+    if (this.deadline.end !== Infinity) this.alarm.set(root, root.clock, this)
+  }
+
+  // The timer that runs must not be later than the next pull needs it: that of a silence, until it turns out that nobody
+  // reads for that long.
+  left(): number {
+    const left = this.deadline.left(this.attempt.call.root.now())
+    return this.isResting ? left : Math.min(left, this.silence.remaining)
+  }
+
+  ring(): void {
+    if (this.deadline.left(this.attempt.call.root.now()) <= 0) return this.expire()
+    this.isResting = true
+    this.watch()
+  }
+
+  private expire(): void {
+    const { attempt } = this
+    const error = this.over = attempt.failed(this.deadline.exceeded(), this.worked)
+    const told = tell(this.ends, ({ onFailed }) => onFailed?.(Cause.fail(error)))
+    const closing = attempt.close(Exit.void)
+    if (told !== undefined) attempt.to.background.run(told)
+    if (closing !== undefined) attempt.to.background.run(closing)
+  }
+}

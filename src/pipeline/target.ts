@@ -1,0 +1,195 @@
+// One target: its settings, what guards it, and how it is doing.
+import * as Clock from "effect/Clock"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import { monotonicMillis } from "../internal/clock.ts"
+import { attempt as checked, OptionsReader } from "../internal/options.ts"
+import type { CircuitBreakerOptions, Options } from "../LlmConfig.ts"
+import type { Hub } from "../LlmEvent.ts"
+import type { Guard } from "../LlmGuard.ts"
+import type { LlmProvider } from "../LlmProvider.ts"
+import * as Bulkhead from "../resilience/Bulkhead.ts"
+import * as CircuitBreaker from "../resilience/CircuitBreaker.ts"
+import type { Failover } from "../resilience/Failover.ts"
+import * as RateLimiter from "../resilience/RateLimiter.ts"
+import * as RetryBudget from "../resilience/RetryBudget.ts"
+import type * as Timeout from "../resilience/Timeout.ts"
+import type { Background } from "./background.ts"
+import { doors, foreign, inBulkhead, inCircuit, inLimits } from "./guards.ts"
+
+// -----------------------------------------------------------------------------
+// settings
+// -----------------------------------------------------------------------------
+
+/**
+ * What a target can have of its own; absent settings come from the client's options.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface TargetOptions {
+  /** Name in errors, ledgers and metrics. Default: the key of the provider's service. */
+  readonly id?: string | undefined
+  /** Logical model name → this target's name; looked up before the provider's own mapping. */
+  readonly models?: Readonly<Record<string, string>> | undefined
+  /** Asked when a request names no model, or one without a mapping. Default: the provider's. */
+  readonly defaultModel?: string | undefined
+  /** Tokens of context the target can take; decides where a prompt goes that was too long elsewhere. */
+  readonly contextWindow?: number | undefined
+  /**
+   * Limits of this target alone, such as a vendor's requests and tokens per minute. What the vendor says in its headers is
+   * left of them, with answers and with failures, lowers them. Default: none.
+   */
+  readonly limits?: RateLimiter.Options["limits"] | undefined
+  readonly circuitBreaker?: CircuitBreakerOptions | false | undefined
+  readonly bulkhead?: Bulkhead.Options | false | undefined
+}
+
+/** A provider with its place in the failover order. */
+export interface TargetConfig extends TargetOptions {
+  readonly id: string
+  readonly provider: LlmProvider
+}
+
+/**
+ * How a target is doing.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface TargetStatus {
+  readonly id: string
+  readonly provider: string
+  /** With a circuit per model: the one that is furthest from closed. */
+  readonly circuit: CircuitBreaker.Status | undefined
+  /** Left until the target is asked again after its quota or key failed. */
+  readonly coolingDown: Duration.Duration | undefined
+  /** Permits in use and calls waiting for one. */
+  readonly bulkhead: Bulkhead.Snapshot | undefined
+  /** This target's own limits. */
+  readonly limits: RateLimiter.Snapshot | undefined
+  /** Retries that the budget would pay for now. */
+  readonly retryBudget: number | undefined
+}
+
+/**
+ * How a client is doing. A pattern that is off shows as `undefined`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Status {
+  readonly targets: ReadonlyArray<TargetStatus>
+  /** The bucket that all targets share. */
+  readonly rateLimit: RateLimiter.Snapshot | undefined
+}
+
+// -----------------------------------------------------------------------------
+// construction
+// -----------------------------------------------------------------------------
+
+/** What targets have in common. */
+export interface Common<out GE> {
+  readonly options: Options
+  readonly guards: ReadonlyArray<Guard<GE>>
+  readonly timers: Timeout.Policy | undefined
+  readonly bucket: RateLimiter.RateLimiter | undefined
+  readonly hub: Hub
+  readonly background: Background
+  readonly builtAt: number
+}
+
+export type Target<GE> = Effect.Success<ReturnType<typeof make<GE>>>
+
+/** Builds what stands in front of one target. Guards of users come first, before anything is held. */
+export const make = <GE>(config: TargetConfig, index: number, common: Common<GE>) =>
+  Effect.gen(function*() {
+    const { background, bucket, guards, options } = common
+    const { id, provider } = config
+    const size = config.bulkhead ?? options.bulkhead ?? false
+    const bulkhead = size === false ? undefined : yield* Bulkhead.make(size)
+    const limits = config.limits === undefined ? undefined : yield* RateLimiter.make({ limits: config.limits })
+    const rules = config.circuitBreaker ?? options.circuitBreaker
+    const circuits = rules === false ? undefined : yield* checked(() => circuitsOf(id, rules, common))
+    const circuit = circuits === undefined ? undefined : inCircuit(circuits.of)
+    const withBudget = options.retry !== false && options.retryBudget !== false
+    const budget = withBudget ? yield* RetryBudget.make(options.retryBudget || undefined) : undefined
+    const list = doors(
+      ...guards.map((guard) => foreign(guard, background)),
+      bulkhead === undefined ? undefined : inBulkhead(bulkhead),
+      bucket === undefined ? undefined : inLimits(bucket, "client"),
+      limits === undefined ? undefined : inLimits(limits, "vendor"),
+      provider.guard === undefined ? undefined : foreign(provider.guard, background),
+      circuit
+    )
+    return { id, provider, config, index, budget, background, doors: list, circuit, circuits, bulkhead, limits }
+  })
+
+/** More models than that are asked by mistake, or by somebody who makes names up. */
+const MAX_CIRCUITS = 100
+
+interface Circuits {
+  readonly of: (model: string | undefined) => CircuitBreaker.CircuitBreaker
+  readonly all: () => Iterable<CircuitBreaker.CircuitBreaker>
+}
+
+const circuitsOf = <GE>(
+  target: string,
+  options: CircuitBreakerOptions | undefined,
+  { builtAt, hub, timers }: Common<GE>
+): Circuits => {
+  const { scope: _, ...rules } = options ?? {}
+  // A probe keeps its slot as long as its attempt may take.
+  const probeLease = timers === undefined || timers.attempt === Infinity ? undefined : timers.attempt + 5000
+  const policy = CircuitBreaker.policy({ ...rules, probeLease: rules.probeLease ?? probeLease })
+  const read = new OptionsReader<CircuitBreakerOptions>("circuitBreaker", { scope: options?.scope }, ["scope"])
+  const perModel = read.oneOf("scope", ["target", "model"], "target") === "model"
+  const make = (model: string | undefined): CircuitBreaker.CircuitBreaker => {
+    const name = model === undefined ? undefined : { model }
+    return CircuitBreaker.fromPolicy(
+      model === undefined ? target : `${target}/${model}`,
+      policy,
+      ({ from, now, to }) =>
+        hub.publish({ _tag: "CircuitChanged", call: 0, at: now - builtAt, target, ...name, from, to })
+    )
+  }
+  const only = make(undefined)
+  const circuits = new Map<string | undefined, CircuitBreaker.CircuitBreaker>([[undefined, only]])
+  const of = (model: string | undefined): CircuitBreaker.CircuitBreaker => {
+    const known = circuits.get(model)
+    if (known !== undefined) return known
+    const [oldest] = circuits.keys()
+    if (circuits.size >= MAX_CIRCUITS) circuits.delete(oldest)
+    const circuit = make(model)
+    circuits.set(model, circuit)
+    return circuit
+  }
+  return { of: perModel ? of : () => only, all: () => circuits.values() }
+}
+
+// -----------------------------------------------------------------------------
+// status
+// -----------------------------------------------------------------------------
+
+const rank = (status: CircuitBreaker.Status | undefined): number =>
+  status === undefined ? -1 : ["closed", "half-open", "open"].indexOf(status.state)
+
+export const statusOf = <GE>(target: Target<GE>, failover: Failover): Effect.Effect<TargetStatus> =>
+  Effect.gen(function*() {
+    const now = monotonicMillis(yield* Clock.Clock)
+    const cooling = failover.coolingDown(target.index, now)
+    const circuits = target.circuits === undefined ? [] : [...target.circuits.all()]
+    return {
+      id: target.id,
+      provider: target.provider.id,
+      circuit: (yield* Effect.forEach(circuits, ({ status }) => status))
+        .reduce<CircuitBreaker.Status | undefined>(
+          (worst, status) => rank(status) > rank(worst) ? status : worst,
+          undefined
+        ),
+      coolingDown: cooling === undefined ? undefined : Duration.millis(Math.ceil(cooling.until - now)),
+      bulkhead: target.bulkhead === undefined ? undefined : yield* target.bulkhead.snapshot,
+      limits: target.limits === undefined ? undefined : yield* target.limits.snapshot,
+      retryBudget: target.budget === undefined ? undefined : yield* target.budget.balance
+    }
+  })
