@@ -23,6 +23,7 @@ import type {
   DeadlineExceeded,
   IdempotencyConflict,
   IdempotencyInProgress,
+  InvalidOutput,
   InvalidRequest,
   LlmConfigError,
   LlmError,
@@ -32,12 +33,14 @@ import type {
 } from "./LlmError.ts"
 import { type LlmEvent, makeHub } from "./LlmEvent.ts"
 import type * as LlmGuard from "./LlmGuard.ts"
+import * as LlmObject from "./LlmObject.ts"
 import { observers } from "./LlmObserver.ts"
 import type { LlmProvider } from "./LlmProvider.ts"
 import * as LlmRequest from "./LlmRequest.ts"
 import { fromAnswer, type LlmResponse, type StreamPart } from "./LlmResponse.ts"
 import * as Pipeline from "./Pipeline.ts"
 import { type Call, ended, failed } from "./pipeline/call.ts"
+import type { Check } from "./pipeline/checked.ts"
 import { fromScopedPull, Reader } from "./pipeline/reader.ts"
 import type { Status, TargetConfig, TargetOptions } from "./pipeline/target.ts"
 
@@ -136,6 +139,38 @@ export interface Client<out CE, out SE = CE> {
   readonly stream: (input: string | LlmRequest.Input) => Stream.Stream<StreamPart, SE>
   /** A stream together with its response. Closing the scope ends the stream. */
   readonly open: (input: string | LlmRequest.Input) => Effect.Effect<LlmStream<SE>, SE, Scope.Scope>
+  /**
+   * Asks for a value: vendors are given the JSON Schema, each in its own way, and the answer is decoded by the schema. An
+   * answer that does not fit is asked for again with the complaint, inside the deadline; it is neither cached nor
+   * replayed.
+   *
+   * **Example** (A value)
+   *
+   * ```ts import.meta.vitest
+   * import { Effect, Layer, Schema } from "effect"
+   * import { LlmClient } from "effect-resilient-llm"
+   * import { ScriptedProvider } from "effect-resilient-llm/testing"
+   *
+   * class Vendor extends ScriptedProvider.Service<Vendor>()("app/Vendor") {}
+   *
+   * const Report = Schema.Struct({ city: Schema.String, celsius: Schema.Number })
+   * const program = Effect.gen(function*() {
+   *   const client = yield* LlmClient
+   *   const { value } = yield* client.generateObject({ prompt: "Berlin has 21 degrees.", schema: Report })
+   *   return value.celsius
+   * })
+   * const live = LlmClient.layer([Vendor]).pipe(Layer.provide(Vendor.layer([
+   *   ScriptedProvider.answer(`{ "city": "Berlin", "celsius": "21" }`), // does not fit
+   *   ScriptedProvider.answer(`{ "city": "Berlin", "celsius": 21 }`)
+   * ])))
+   * await Effect.runPromise(Effect.provide(program, live)) // => 21
+   * ```
+   *
+   * @since 0.2.0
+   */
+  readonly generateObject: <A>(
+    input: LlmObject.ObjectInput<A>
+  ) => Effect.Effect<LlmObject.ObjectResponse<A>, CE | InvalidOutput>
   /** What happens, as it happens. Bounded: a listener that is too slow misses the oldest events. */
   readonly events: Stream.Stream<LlmEvent>
   /** How the targets, and the bucket they share, are doing. */
@@ -242,12 +277,13 @@ const fromTargets = <GE>(
       })
     )
 
-    const complete = (input: string | LlmRequest.Input): Effect.Effect<LlmResponse, Failure> =>
+    const complete = (input: string | LlmRequest.Input, check?: Check): Effect.Effect<LlmResponse, Failure> =>
       Effect.uninterruptibleMask((restore) =>
         Effect.withFiber<LlmResponse, Failure>((fiber) => {
           const request = LlmRequest.read(input)
           if ("_tag" in request) return Effect.fail(request)
           const call = pipeline.begin(fiber, "complete", request, undefined)
+          call.root.check = check
           const here = wait(waiting, fiber)
           return Effect.matchCauseEffect(restore(pipeline.run(call)), {
             onSuccess: (served) => {
@@ -265,6 +301,18 @@ const fromTargets = <GE>(
           })
         })
       )
+
+    const generateObject = <A>(
+      input: LlmObject.ObjectInput<A>
+    ): Effect.Effect<LlmObject.ObjectResponse<A>, Failure | InvalidOutput> =>
+      Effect.suspend((): Effect.Effect<LlmObject.ObjectResponse<A>, Failure | InvalidOutput> => {
+        const asked = LlmObject.fromInput(input)
+        if ("_tag" in asked) return Effect.fail(asked)
+        return Effect.flatMap(complete(asked.input, asked.check), (response) => {
+          const read = asked.read(response)
+          return "_tag" in read ? Effect.fail(read) : Effect.succeed(read)
+        })
+      })
 
     type Reading = Reader<Failure | StreamInterrupted>
     const open = (input: string | LlmRequest.Input): Effect.Effect<Reading, Failure, Scope.Scope> =>
@@ -300,7 +348,8 @@ const fromTargets = <GE>(
       )
 
     return {
-      complete,
+      complete: (input) => complete(input),
+      generateObject,
       open,
       stream: (input) => fromScopedPull(Effect.map(open(input), ({ chunk }) => chunk)),
       events: hub.events,

@@ -304,6 +304,44 @@ export class InvalidRequest extends Schema.TaggedError<InvalidRequest>("effect-r
 }
 
 /**
+ * An answer came, but it is not the value that was asked for, also after `repairs` repairs: at `path` it must be `rule`,
+ * and is `kind`. Only `client.generateObject` fails with it.
+ *
+ * @category errors
+ * @since 0.2.0
+ */
+export class InvalidOutput extends Schema.TaggedError<InvalidOutput>("effect-resilient-llm/InvalidOutput")(
+  "InvalidOutput",
+  {
+    path: Schema.String,
+    rule: Schema.String,
+    kind: Schema.String,
+    /** The target that gave the last answer. */
+    target: Schema.String,
+    /** How often it was asked for again. */
+    repairs: Schema.Number,
+    /** The last answer's text, clipped. Redacted. */
+    detail,
+    ledger
+  }
+) {
+  /** @internal */
+  static of(
+    text: string,
+    facts: Pick<InvalidOutput, "path" | "rule" | "kind" | "target" | "repairs" | "ledger">
+  ): InvalidOutput {
+    return new InvalidOutput({ ...facts, detail: Redacted.make(text.slice(0, maxDetail)) })
+  }
+
+  override get message(): string {
+    const where = this.path === "" ? "it" : `"${this.path}"`
+    const after = this.repairs === 0 ? "" : this.repairs === 1 ? " after a repair" : ` after ${this.repairs} repairs`
+    return `The answer from ${this.target} is not what was asked for${after}: ${where} must be ${this.rule}, ` +
+      `but is ${this.kind}.`
+  }
+}
+
+/**
  * A stream broke after its first content part: the consumer has `partialParts` content parts of an answer that will
  * not be finished. `truncated` = the stream ended without its protocol's terminal event, `reset` = the connection
  * broke, `error` = the provider sent an error event, `idle` = no content within the idle limit.

@@ -270,6 +270,22 @@ export const ReasoningDropped = Schema.TaggedStruct("ReasoningDropped", {
 })
 
 /**
+ * An answer is not the value that was asked for: at `path` it must be `rule`, and is `kind`.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export const AnswerRejected = Schema.TaggedStruct("AnswerRejected", {
+  ...base,
+  target: Schema.String,
+  path: Schema.String,
+  rule: Schema.String,
+  kind: Schema.String,
+  /** Number of the repair that follows, starting at 1; absent when none is left. */
+  repair: Schema.optionalKey(Schema.Number)
+})
+
+/**
  * The response cache answered (`fresh`), could have but had nothing fresh (`miss`), stood in for a failure (`stale`),
  * stored an answer, or refused to store one that is not whole, or too large (`rejected`). `unavailable`: the store failed,
  * and the call went on.
@@ -343,6 +359,7 @@ export const LlmEvent = Schema.Union([
   FailedOver,
   ModelSubstituted,
   ReasoningDropped,
+  AnswerRejected,
   Cache,
   CircuitChanged,
   CallEnded

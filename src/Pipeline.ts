@@ -2,7 +2,7 @@
  * The composition of all patterns. Reading this file from top to bottom is reading the diagram:
  *
  * ```
- * deadline › idempotency › fresh cache › stale fallback › failover › retry (budget) ›
+ * deadline › idempotency › does it fit? › fresh cache › stale fallback › failover › retry (budget) ›
  *   [ breaker peek › guards of yours › bulkhead › client bucket › target limits › breaker admit › timer › provider ]
  * ```
  *
@@ -16,7 +16,7 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { monotonicMillis } from "./internal/clock.ts"
-import { attempt as checked } from "./internal/options.ts"
+import { attempt } from "./internal/options.ts"
 import type { Options } from "./LlmConfig.ts"
 import { InvalidRequest, type LlmConfigError } from "./LlmError.ts"
 import type { Hub } from "./LlmEvent.ts"
@@ -25,6 +25,7 @@ import { ask, timed } from "./pipeline/ask.ts"
 import * as Background from "./pipeline/background.ts"
 import { cached, makeCache, noFallback } from "./pipeline/cache.ts"
 import { type Begin, type Call, opening } from "./pipeline/call.ts"
+import { checked } from "./pipeline/checked.ts"
 import { failedOver } from "./pipeline/failover.ts"
 import { guarded } from "./pipeline/guards.ts"
 import { idempotent } from "./pipeline/idempotency.ts"
@@ -56,8 +57,8 @@ export const make = <GE>(
 ) =>
   Effect.gen(function*() {
     const { cache, failover, idempotency, rateLimit, retry, timeout } = options
-    const timers = timeout === false ? undefined : yield* checked(() => Timeout.policy(timeout))
-    const backoff = retry === false ? undefined : yield* checked(() => Retry.policy(retry))
+    const timers = timeout === false ? undefined : yield* attempt(() => Timeout.policy(timeout))
+    const backoff = retry === false ? undefined : yield* attempt(() => Retry.policy(retry))
     const bucket = rateLimit === false ? undefined : yield* RateLimiter.make(rateLimit)
     const order = yield* Failover.make(configs.map(({ id }) => id), failover === false ? undefined : failover)
     const background = yield* Background.make
@@ -68,8 +69,8 @@ export const make = <GE>(
     const common = { options, guards, timers, bucket, hub, background, builtAt }
     const candidate = (config: Target.TargetConfig, index: number) =>
       Effect.map(Target.make<GE>(config, index, common), (target) => {
-        const attempt = guarded(target, target.doors)(timed(timers)(ask(timers)))
-        return { ...target, target, stage: retried(backoff, target)(attempt) }
+        const bracket = guarded(target, target.doors)(timed(timers)(ask(timers)))
+        return { ...target, target, stage: retried(backoff, target)(bracket) }
       })
     const [primary, ...others] = configs
     const first = yield* candidate(primary, 0)
@@ -77,7 +78,7 @@ export const make = <GE>(
 
     const answered = failedOver(failover === false ? undefined : order)([first, ...later])
     const kept = cache === false ? undefined : yield* makeCache(cache ?? {}, begin, background)
-    const stored = cached(kept)(answered)
+    const stored = checked(cached(kept)(answered))
     const run = idempotency === false
       ? stored
       : yield* idempotent(idempotency ?? {}, timers, kept?.orStale ?? noFallback, stored)

@@ -41,6 +41,9 @@ export * as LlmHttp from "./LlmHttp.ts"
 /** The client as the `LanguageModel` of `effect/ai`. */
 export * as LlmLanguageModel from "./LlmLanguageModel.ts"
 
+/** Values instead of texts. */
+export * as LlmObject from "./LlmObject.ts"
+
 /** Views of everything that clients do. */
 export * as LlmObserver from "./LlmObserver.ts"
 

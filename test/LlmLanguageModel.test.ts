@@ -459,6 +459,7 @@ describe("failures", () => {
 
   const failing = (error: unknown): Client<unknown> => ({
     complete: () => Effect.fail(error),
+    generateObject: () => Effect.fail(error),
     open: () => Effect.fail(error),
     stream: () => Stream.fail(error),
     events: Stream.empty,

@@ -265,6 +265,9 @@ export const rows = (events: ReadonlyArray<LlmEvent>): ReadonlyArray<Row> => {
       case "ReasoningDropped":
         add(at, event.target, "reasoning", `${event.parts} parts of others not sent`, "quiet")
         break
+      case "AnswerRejected":
+        add(at, event.target, "does not fit", `"${event.path}" must be ${event.rule}, but is ${event.kind}`, "warn")
+        break
       case "Cache":
         add(at, "", "cache", cache(event), event.result === "stale" ? "warn" : "quiet")
         break

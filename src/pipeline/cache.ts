@@ -4,15 +4,15 @@ import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
-import { readOptions } from "../internal/option.ts"
-import { attempt as checked } from "../internal/options.ts"
-import { type CacheOptions, CacheOptionsSchema } from "../LlmConfig.ts"
+import { attempt as checked, OptionsReader } from "../internal/options.ts"
+import type { CacheOptions } from "../LlmConfig.ts"
 import { classify, isLlmError, type LlmConfigError, summary } from "../LlmError.ts"
 import { isDone } from "../LlmGuard.ts"
 import { type Answer, isReplayable } from "../LlmResponse.ts"
 import * as ResponseCache from "../resilience/ResponseCache.ts"
 import type { Background } from "./background.ts"
 import { type Begin, type Call, ended } from "./call.ts"
+import { accepts } from "./checked.ts"
 import { answersIn } from "./records.ts"
 import { chain, drain, type Served, sizeOf, type Stage, whenEnded, whole } from "./stage.ts"
 
@@ -33,6 +33,8 @@ export const questionOf = ({ root }: Call): string =>
 export const cached = (cache: Cache | undefined) => <E>(self: Stage<E>): Stage<E> =>
   cache === undefined ? self : cache.stage(self)
 
+const KEYS = ["ttl", "swr", "staleIfError", "maxEntries", "maxBytes", "readThrough"] as const
+
 export const makeCache = (
   options: CacheOptions,
   begin: Begin,
@@ -40,7 +42,7 @@ export const makeCache = (
 ): Effect.Effect<Cache, LlmConfigError, Scope.Scope> =>
   Effect.gen(function*() {
     const { readThrough: _, ...rules } = options
-    const { readThrough } = yield* checked(() => readOptions(CacheOptionsSchema, options, "cache"))
+    const readThrough = yield* checked(() => new OptionsReader("cache", options, KEYS).boolean("readThrough", false))
     const given = yield* ResponseCache.ResponseCacheStore
     const cache = yield* ResponseCache.make<Answer>(given === undefined ? rules : { ...rules, store: answersIn(given) })
 
@@ -52,7 +54,7 @@ export const makeCache = (
     const keep = (call: Call, answer: Answer): undefined => {
       const now = call.books.answeredAt
       const at = call.root.since(now)
-      if (!isReplayable(answer)) {
+      if (!isReplayable(answer) || !accepts(call, answer)) {
         event(call, "rejected", at)
         return undefined
       }
@@ -79,8 +81,18 @@ export const makeCache = (
     }
 
     /** As of the beginning of the call: what stands in for it is as old as it was when it was asked for. */
-    const lookup = (call: Call) =>
-      cache.lookupAt(questionOf(call), call.root.startedAt, call.root.since(), () => event(call, "unavailable"))
+    const lookup = (call: Call) => {
+      const found = cache.lookupAt(
+        questionOf(call),
+        call.root.startedAt,
+        call.root.since(),
+        () => event(call, "unavailable")
+      )
+      // What does not fit this call is as good as nothing.
+      return call.root.check === undefined
+        ? found
+        : Effect.map(found, (hit) => hit !== undefined && accepts(call, hit.value) ? hit : undefined)
+    }
 
     // What a user's guard fails with is not a failure that an answer could stand in for.
     const orStale: Fallback = (call, error) =>
@@ -94,6 +106,7 @@ export const makeCache = (
         Effect.withFiber((fiber) => {
           const scope = Scope.makeUnsafe()
           const call = begin(fiber, root.operation, root.request, root.operation === "stream" ? scope : undefined)
+          call.root.check = root.check
           const served = Effect.flatMap(Effect.suspend(() => self(call, call.root.startedAt)), kept(call))
           return Effect.ignore(Effect.onExit(
             Effect.flatMap(served, (served) => Effect.map(drain(served), () => ended(call, served.source))),

@@ -9,6 +9,7 @@ import { InvalidRequest, isLlmError, summary, type Verdict, withLedger } from ".
 import type { Hub, LlmEvent } from "../LlmEvent.ts"
 import { identity, type LlmRequest } from "../LlmRequest.ts"
 import type { Source } from "../LlmResponse.ts"
+import type { Check } from "./checked.ts"
 import { Deadline, type Moving } from "./deadline.ts"
 import { type Trace, traceOf } from "./trace.ts"
 
@@ -21,6 +22,8 @@ export class Root {
   ended = false
   /** Sent upstream with every attempt: the caller's own, or a generated one. */
   idempotencyKey: string | undefined
+  /** What the answer has to be, when more is asked for than a text. */
+  check: Check | undefined
   private question: string | undefined
   /** The ledger so far. */
   readonly events: Array<LlmEvent> = []

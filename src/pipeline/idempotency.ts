@@ -5,9 +5,8 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Random from "effect/Random"
 import * as Scope from "effect/Scope"
-import { readOptions } from "../internal/option.ts"
-import { attempt as checked } from "../internal/options.ts"
-import { type IdempotencyOptions, IdempotencyOptionsSchema } from "../LlmConfig.ts"
+import { attempt as checked, OptionsReader } from "../internal/options.ts"
+import type { IdempotencyOptions } from "../LlmConfig.ts"
 import {
   DeadlineExceeded,
   type IdempotencyConflict,
@@ -21,6 +20,7 @@ import type * as Timeout from "../resilience/Timeout.ts"
 import { Broadcast, untilDeadline } from "./broadcast.ts"
 import { type Fallback, questionOf } from "./cache.ts"
 import type { Call } from "./call.ts"
+import { accepts } from "./checked.ts"
 import { recordsIn, type Shared, type Work } from "./records.ts"
 import { type Served, sizeOf, type Stage, whole } from "./stage.ts"
 
@@ -37,6 +37,8 @@ interface Flights<E> {
   readonly shared: boolean
 }
 
+const KEYS = ["ttl", "maxEntries", "derive", "store", "lease"] as const
+
 export const idempotent = <E>(
   options: IdempotencyOptions,
   timers: Timeout.Policy | undefined,
@@ -45,7 +47,9 @@ export const idempotent = <E>(
 ): Effect.Effect<Stage<E | IdempotencyError>, LlmConfigError> =>
   Effect.gen(function*() {
     const { derive: _, store: given, ...memory } = options
-    const { derive } = yield* checked(() => readOptions(IdempotencyOptionsSchema, options, "idempotency"))
+    const derive = yield* checked(() =>
+      new OptionsReader("idempotency", options, KEYS).oneOf("derive", [false, "join", "replay"], false)
+    )
     const store = given ?? (yield* Idempotency.IdempotencyStore)
     const most = Math.min(2 * (timers?.attempt ?? Infinity), timers?.deadline ?? Infinity)
     const lease = options.lease ?? (most === Infinity ? undefined : most)
@@ -223,7 +227,7 @@ const unavailable = ({ root }: Call): void =>
 
 const produced = ({ age, answer, source }: Served, keep: boolean, call: Call): Idempotency.Produced<Shared> => ({
   value: { answer, source, age, work: workOf(call) },
-  store: keep && source === "provider" && isReplayable(answer),
+  store: keep && source === "provider" && isReplayable(answer) && accepts(call, answer),
   size: sizeOf(answer) + call.root.events.length * BYTES_PER_EVENT
 })
 

@@ -3,9 +3,8 @@ import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { monotonicMillis } from "../internal/clock.ts"
-import { readOptions } from "../internal/option.ts"
-import { attempt as checked } from "../internal/options.ts"
-import { type CircuitBreakerOptions, CircuitBreakerOptionsSchema, type Options } from "../LlmConfig.ts"
+import { attempt as checked, OptionsReader } from "../internal/options.ts"
+import type { CircuitBreakerOptions, Options } from "../LlmConfig.ts"
 import type { Hub } from "../LlmEvent.ts"
 import type { Guard } from "../LlmGuard.ts"
 import type { LlmProvider } from "../LlmProvider.ts"
@@ -39,10 +38,9 @@ export interface TargetOptions {
   readonly contextWindow?: number | undefined
   /**
    * Limits of this target alone, such as a vendor's requests and tokens per minute. What the vendor says in its headers is
-   * left of them, with answers and with failures, lowers them. A list, or with it how long and how many calls may wait:
-   * `{ limits: [...], maxWait, queue }`. Default: none.
+   * left of them, with answers and with failures, lowers them. Default: none.
    */
-  readonly limits?: ReadonlyArray<RateLimiter.Limit> | RateLimiter.Options | undefined
+  readonly limits?: RateLimiter.Options["limits"] | undefined
   readonly circuitBreaker?: CircuitBreakerOptions | false | undefined
   readonly bulkhead?: Bulkhead.Options | false | undefined
 }
@@ -110,7 +108,7 @@ export const make = <GE>(config: TargetConfig, index: number, common: Common<GE>
     const { id, provider } = config
     const size = config.bulkhead ?? options.bulkhead ?? false
     const bulkhead = size === false ? undefined : yield* Bulkhead.make(size)
-    const limits = config.limits === undefined ? undefined : yield* RateLimiter.make(limitsOf(config.limits))
+    const limits = config.limits === undefined ? undefined : yield* RateLimiter.make({ limits: config.limits })
     const rules = config.circuitBreaker ?? options.circuitBreaker
     const circuits = rules === false ? undefined : yield* checked(() => circuitsOf(id, rules, common))
     const circuit = circuits === undefined ? undefined : inCircuit(circuits.of)
@@ -126,9 +124,6 @@ export const make = <GE>(config: TargetConfig, index: number, common: Common<GE>
     )
     return { id, provider, config, index, budget, background, doors: list, circuit, circuits, bulkhead, limits }
   })
-
-const limitsOf = (limits: NonNullable<TargetConfig["limits"]>): RateLimiter.Options =>
-  "length" in limits ? { limits } : limits
 
 /** More models than that are asked by mistake, or by somebody who makes names up. */
 const MAX_CIRCUITS = 100
@@ -146,8 +141,9 @@ const circuitsOf = <GE>(
   const { scope: _, ...rules } = options ?? {}
   // A probe keeps its slot as long as its attempt may take.
   const probeLease = timers === undefined || timers.attempt === Infinity ? undefined : timers.attempt + 5000
-  const policy = CircuitBreaker.policy({ ...rules, probeLease })
-  const perModel = readOptions(CircuitBreakerOptionsSchema, options, "circuitBreaker").scope === "model"
+  const policy = CircuitBreaker.policy({ ...rules, probeLease: rules.probeLease ?? probeLease })
+  const read = new OptionsReader<CircuitBreakerOptions>("circuitBreaker", { scope: options?.scope }, ["scope"])
+  const perModel = read.oneOf("scope", ["target", "model"], "target") === "model"
   const make = (model: string | undefined): CircuitBreaker.CircuitBreaker => {
     const name = model === undefined ? undefined : { model }
     return CircuitBreaker.fromPolicy(

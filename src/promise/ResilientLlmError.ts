@@ -13,7 +13,7 @@ import type { Ledger } from "../LlmEvent.ts"
  * @category models
  * @since 0.2.0
  */
-export type Code = LlmError.LlmError["_tag"] | "LlmConfigError" | "Closed" | (string & {})
+export type Code = LlmError.LlmError["_tag"] | "InvalidOutput" | "LlmConfigError" | "Closed" | (string & {})
 
 /**
  * A call failed: retries, other targets and stored answers are behind it. The message is a sentence of ours; prompts,
@@ -28,6 +28,7 @@ export type Code = LlmError.LlmError["_tag"] | "LlmConfigError" | "Closed" | (st
  * | `AllProvidersUnavailable` | none can be asked now; come back after `retryAfterMs` |
  * | `DeadlineExceeded`, `AttemptTimeout` | it took too long |
  * | `StreamInterrupted` | a stream broke after its first content |
+ * | `InvalidOutput` | the answer is not the value that was asked for |
  * | `InvalidRequest`, `LlmConfigError` | a field or an option is wrong; the message names it |
  * | `RateLimited`, `BulkheadFull`, `CircuitOpen` | refused here, before any provider was asked |
  * | `IdempotencyConflict`, `IdempotencyInProgress` | the key was used with another request, or is being worked on elsewhere |

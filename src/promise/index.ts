@@ -22,10 +22,12 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as HttpClient from "effect/http/HttpClient"
 import * as Redacted from "effect/Redacted"
+import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import type { Status } from "../LlmClient.ts"
 import type { Options as PipelineOptions } from "../LlmConfig.ts"
 import type { LlmEvent } from "../LlmEvent.ts"
+import * as LlmObject from "../LlmObject.ts"
 import type { LlmProvider } from "../LlmProvider.ts"
 import type { Input } from "../LlmRequest.ts"
 import type { LlmResponse, StreamPart } from "../LlmResponse.ts"
@@ -65,6 +67,18 @@ export interface CallOptions {
 }
 
 /**
+ * A request for a value.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface ObjectInput<A> extends Omit<LlmObject.ObjectInput<A>, "schema"> {
+  readonly schema: LlmObject.ObjectInput<A>["schema"] | LlmObject.StandardSchema<A>
+  /** The JSON Schema, where the schema cannot say it itself: `z.toJSONSchema(schema)`. */
+  readonly jsonSchema?: object | undefined
+}
+
+/**
  * A stream of texts. Nothing is asked before somebody reads it, or asks for its response. Leaving the loop early ends it
  * and closes the connection.
  *
@@ -89,6 +103,11 @@ export interface ResilientLlm extends AsyncDisposable {
   readonly targets: ReadonlyArray<string>
   /** Asks and waits for the whole answer. Rejects with a {@link ResilientLlmError}, or with the reason of the abort. */
   readonly complete: (input: string | Input, options?: CallOptions) => Promise<LlmResponse>
+  /**
+   * Asks for a value by a schema: of zod or another library with a Standard Schema, or of Effect. An answer that does not
+   * fit is asked for again once (`repairs`); then it rejects with the code `InvalidOutput`.
+   */
+  readonly generateObject: <A>(input: ObjectInput<A>, options?: CallOptions) => Promise<LlmObject.ObjectResponse<A>>
   /** Asks and streams the answer. */
   readonly stream: (input: string | Input, options?: CallOptions) => ResilientStream
   /** How the providers are doing. */
@@ -162,6 +181,11 @@ const over = ({ client, close, run, targets }: Core.Core): ResilientLlm => {
   return {
     targets,
     complete: (input, { signal } = {}) => run(client.complete(input), signal),
+    generateObject: ({ jsonSchema, schema, ...input }, { signal } = {}) =>
+      run(
+        Effect.suspend(() => client.generateObject({ ...input, schema: schemaOf(schema, jsonSchema) })),
+        signal
+      ),
     stream: (input, { signal } = {}) => {
       const reader = new Reader(client.open(input), run, signal)
       return {
@@ -177,6 +201,14 @@ const over = ({ client, close, run, targets }: Core.Core): ResilientLlm => {
     [Symbol.asyncDispose]: close
   }
 }
+
+const isStandard = <A>(schema: ObjectInput<A>["schema"]): schema is LlmObject.StandardSchema<A> =>
+  schema !== null && "~standard" in schema && !Schema.isSchema(schema)
+
+const schemaOf = <A>(
+  schema: ObjectInput<A>["schema"],
+  jsonSchema: object | undefined
+): LlmObject.ObjectInput<A>["schema"] => isStandard(schema) ? LlmObject.fromStandard(schema, jsonSchema) : schema
 
 async function* textsOf(reader: Reader): AsyncGenerator<string, void> {
   for await (const part of reader.parts) {

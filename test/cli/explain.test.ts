@@ -95,8 +95,6 @@ describe("explain", () => {
       "Server",
       "Timeout",
       "Conflict",
-      "ClientClosed",
-      "Unknown",
       "Network",
       "MalformedResponse",
       "Authentication",

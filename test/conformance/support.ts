@@ -35,7 +35,8 @@ export const breaker = {
   maxRecoveryTimeout: "60 seconds",
   maxRetryAfter: "300 seconds",
   halfOpenProbes: 2,
-  successThreshold: 2
+  successThreshold: 2,
+  probeLease: "125 seconds"
 } as const
 export const cache = { ttl: "60 seconds", swr: "30 seconds", staleIfError: "1 hour", readThrough: true } as const
 

@@ -1,8 +1,9 @@
 import { afterAll, assert, beforeAll, beforeEach, describe, it } from "@effect/vitest"
-import { Effect, Exit, Scope } from "effect"
+import { Effect, Exit, Schema, Scope } from "effect"
 import { LlmError } from "effect-resilient-llm"
 import { createResilientLlm, type LlmResponse, ResilientLlmError } from "effect-resilient-llm/promise"
 import { FaultServer } from "effect-resilient-llm/testing"
+import { z } from "zod"
 
 const scope = Scope.makeUnsafe()
 let server: FaultServer.FaultServer
@@ -232,6 +233,34 @@ describe("stream", () => {
     const { cause, code } = error as ResilientLlmError
     assert.strictEqual(code, "StreamInterrupted")
     assert.strictEqual((cause as LlmError.StreamInterrupted).partialParts, 2)
+  })
+})
+
+describe("generateObject", () => {
+  const Report = z.object({ city: z.string(), celsius: z.number() })
+  const jsonSchema = z.toJSONSchema(Report)
+  const bad = FaultServer.ok({ text: `{"city":"Berlin","celsius":"warm"}` })
+
+  it("gives a value by a schema of zod, or of Effect, over a repair", async () => {
+    await using llm = make()
+    const good = FaultServer.ok({ text: `{"city":"Berlin","celsius":21}` })
+    await play(server, bad, good, good)
+    const { response, value } = await llm.generateObject({ prompt: "Hi", schema: Report, jsonSchema })
+    assert.deepStrictEqual(value, { city: "Berlin", celsius: 21 })
+    assert.isTrue(response.ledger.some((event) => event._tag === "AnswerRejected"))
+    const schema = Schema.Struct({ city: Schema.String, celsius: Schema.Number })
+    const effect = await llm.generateObject({ prompt: "Hi", schema })
+    assert.strictEqual(effect.value.celsius satisfies number, 21)
+    const [first] = await Effect.runPromise(server.requests)
+    assert.include(JSON.stringify(first?.body), "\"celsius\":{\"type\":\"number\"}")
+  })
+
+  it("rejects with InvalidOutput when nothing fits", async () => {
+    await using llm = make()
+    await play(server, bad, bad)
+    const error = await rejection(llm.generateObject({ prompt: "Hi", schema: Report, jsonSchema }))
+    assert.strictEqual((error as ResilientLlmError).code, "InvalidOutput")
+    assert.include((error as Error).message, "celsius")
   })
 })
 

@@ -42,7 +42,8 @@ describe("options", () => {
       factor: 2,
       maxDelay: 60_000,
       jitter: "equal",
-      maxRetryAfter: 60_000
+      maxRetryAfter: 60_000,
+      schedule: undefined
     })
   })
 

@@ -1,10 +1,11 @@
 // Checked by the compiler, never run: the failures of a client follow its options, its needs follow its targets.
-import { type Context, Effect, type Layer, type Scope } from "effect"
+import { type Context, Effect, type Layer, Schema, type Scope } from "effect"
 import {
   type Client,
   LlmClient,
   type LlmConfig,
   type LlmError,
+  type LlmObject,
   type LlmProvider,
   type LlmResponse
 } from "effect-resilient-llm"
@@ -138,3 +139,19 @@ expectTypeOf(LlmClient.layerDynamic([provider, { provider, id: "second" }])).toE
 >()
 // @ts-expect-error an empty list
 LlmClient.layerDynamic([])
+
+// ---- values -----------------------------------------------------------------
+
+const Report = Schema.Struct({ at: Schema.DateFromString, note: Schema.optionalKey(Schema.String) })
+const asked = Effect.flatMap(LlmClient, (client) => client.generateObject({ prompt: "Hi", schema: Report }))
+expectTypeOf(asked).toEqualTypeOf<
+  Effect.Effect<
+    LlmObject.ObjectResponse<{ readonly at: Date; readonly note?: string }>,
+    LlmError.LlmError | LlmError.InvalidOutput,
+    LlmClient
+  >
+>()
+// What `complete` can fail with stays as it is.
+expectTypeOf<Extract<CompleteOf<ReturnType<typeof LlmClient.make>>, LlmError.InvalidOutput>>().toEqualTypeOf<never>()
+// @ts-expect-error the format is the schema's
+Effect.flatMap(LlmClient, (client) => client.generateObject({ prompt: "", schema: Report, responseFormat: undefined }))

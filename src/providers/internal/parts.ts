@@ -2,7 +2,6 @@
 import type * as Response from "effect/ai/Response"
 import * as LlmResponse from "../../LlmResponse.ts"
 import { type Exchange, malformed, NESTED, TOO_LARGE, WRONG_SHAPE } from "./errors.ts"
-import { published } from "./failure.ts"
 import { rateLimitsOf, requestIdOf } from "./headers.ts"
 import { countOf, type Fields, fieldsOf, isFields, Nesting, parse, textOf, TOO_DEEP } from "./json.ts"
 
@@ -68,14 +67,14 @@ const identifierOf = (value: unknown): string | undefined =>
 
 /** The first part of every answer. */
 export const metadataPart = (exchange: Exchange, id: unknown, model: unknown): Response.ResponseMetadataPartEncoded => {
-  const responseId = published(identifierOf(id), exchange)
-  const modelId = published(identifierOf(model), exchange)
+  const responseId = identifierOf(id)
+  const modelId = identifierOf(model)
   return {
     type: "response-metadata",
     ...(responseId === undefined ? undefined : { id: responseId }),
     ...(modelId === undefined ? undefined : { modelId }),
     metadata: LlmResponse.httpMetadata({
-      requestId: published(requestIdOf(exchange.headers), exchange),
+      requestId: requestIdOf(exchange.headers),
       rateLimits: rateLimitsOf(exchange.headers, exchange.now)
     })
   }

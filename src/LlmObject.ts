@@ -1,0 +1,263 @@
+/**
+ * Values instead of texts: what `client.generateObject` takes and gives.
+ *
+ * @since 0.2.0
+ */
+import * as Result from "effect/Result"
+import * as Schema from "effect/Schema"
+import { at, firstIssue, kindOf, renderPath } from "./internal/issue.ts"
+import { codecTransformer, isStrict } from "./internal/tools.ts"
+import { InvalidOutput, InvalidRequest } from "./LlmError.ts"
+import type { Input } from "./LlmRequest.ts"
+import { type Answer, fromAnswer, type LlmResponse } from "./LlmResponse.ts"
+import type { Check, Objection } from "./pipeline/checked.ts"
+
+/**
+ * A request for a value.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface ObjectInput<A> extends Omit<Input, "responseFormat"> {
+  /**
+   * What the answer is to be. Vendors get its JSON Schema; the answer is decoded by the schema itself. For schemas of
+   * other libraries see {@link fromStandard}.
+   */
+  readonly schema: Schema.Codec<A, unknown> | Format<A>
+  /** What the value is called, for vendors that want a name: letters, digits, `_` and `-`. Default `object`. */
+  readonly objectName?: string | undefined
+  /** How often an answer that does not fit is asked for again, with the complaint. Default 1. */
+  readonly repairs?: number | undefined
+}
+
+/**
+ * A value, and the response it was read from.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface ObjectResponse<A> {
+  readonly value: A
+  readonly response: LlmResponse
+}
+
+const TypeId = "~effect-resilient-llm/LlmObject/Format"
+
+/**
+ * What an answer is to be, where it is not said by a schema of Effect: see {@link fromStandard}.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface Format<out A> {
+  readonly [TypeId]: typeof TypeId
+  /** As plain data, for the vendors. */
+  readonly jsonSchema: Readonly<Record<string, unknown>>
+  /** May a vendor be asked to follow it to the letter? */
+  readonly strict: boolean
+  /** Reads the parsed JSON. */
+  readonly decode: (value: unknown) => Result.Result<A, Objection>
+}
+
+const isFormat = (u: object): u is Format<never> => TypeId in u
+
+/**
+ * A schema of zod, valibot, arktype and others that follow the Standard Schema.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface StandardSchema<out A> {
+  readonly "~standard": {
+    readonly version: 1
+    readonly validate: (value: unknown) => StandardResult<A> | Promise<StandardResult<A>>
+    readonly types?: { readonly output: A } | undefined
+    readonly jsonSchema?: { readonly input: (options: { readonly target: string }) => Record<string, unknown> }
+  }
+}
+
+/**
+ * @category models
+ * @since 0.2.0
+ */
+export type StandardResult<A> =
+  | { readonly value: A; readonly issues?: undefined }
+  | {
+    readonly issues: ReadonlyArray<{
+      readonly message: string
+      readonly path?: ReadonlyArray<PropertyKey | { readonly key: PropertyKey }> | undefined
+    }>
+  }
+
+/**
+ * A schema of another library as the `schema` of {@link ObjectInput}. Those that cannot say their JSON Schema themselves
+ * need it as second argument. Checks that wait for something cannot be used.
+ *
+ * **Example** (Zod)
+ *
+ * ```ts import.meta.vitest
+ * import { Effect } from "effect"
+ * import { LlmClient, LlmObject } from "effect-resilient-llm"
+ * import { ScriptedProvider } from "effect-resilient-llm/testing"
+ * import { z } from "zod"
+ *
+ * class Vendor extends ScriptedProvider.Service<Vendor>()("app/Vendor") {}
+ *
+ * const Report = z.object({ city: z.string(), celsius: z.number() })
+ * const program = Effect.gen(function*() {
+ *   const client = yield* LlmClient.make([Vendor])
+ *   const schema = LlmObject.fromStandard(Report, z.toJSONSchema(Report))
+ *   return (yield* client.generateObject({ prompt: "Berlin has 21 degrees.", schema })).value.celsius
+ * })
+ * const live = Vendor.layer([ScriptedProvider.answer(`{ "city": "Berlin", "celsius": 21 }`)])
+ * await Effect.runPromise(Effect.scoped(program).pipe(Effect.provide(live))) // => 21
+ * ```
+ *
+ * @category constructors
+ * @since 0.2.0
+ */
+export const fromStandard = <A>(
+  schema: StandardSchema<A>,
+  jsonSchema: object | undefined = schema["~standard"].jsonSchema?.input({ target: "draft-2020-12" })
+): Format<A> => {
+  if (jsonSchema === undefined) {
+    throw new TypeError("This schema does not say its JSON Schema: give it as second argument.")
+  }
+  const { validate } = schema["~standard"]
+  return {
+    [TypeId]: TypeId,
+    jsonSchema: { ...jsonSchema },
+    strict: false,
+    decode: (value) => {
+      const result = validate(value)
+      if (result instanceof Promise) {
+        throw new TypeError("A schema whose checks wait for something cannot be used here.")
+      }
+      if (result.issues === undefined) return Result.succeed(result.value)
+      const issues = result.issues.map(({ message, path = [] }) => ({
+        message,
+        path: path.map((step) => typeof step === "object" ? step.key : step)
+      }))
+      const { message = "valid", path = [] } = issues[0] ?? {}
+      const all = issues.map(({ message, path }) => `${renderPath(path) || "it"}: ${message}`).join("; ")
+      return Result.fail({ path: renderPath(path), rule: message, kind: kindOf(at(value, path)), told: told(all) })
+    }
+  }
+}
+
+/** @internal */
+export interface Prepared<A> {
+  readonly input: Input
+  readonly check: Check
+  readonly read: (response: LlmResponse) => ObjectResponse<A> | InvalidOutput
+}
+
+const readings = new WeakMap<object, Format<unknown>>()
+
+/** @internal */
+export const ofSchema = <A>(schema: Schema.Codec<A, unknown>): Format<A> => {
+  const known = readings.get(schema)
+  if (known !== undefined) return known as Format<A>
+  const made = reading(schema)
+  readings.set(schema, made)
+  return made
+}
+
+const reading = <A>(schema: Schema.Codec<A, unknown>): Format<A> => {
+  const { codec, jsonSchema } = codecTransformer(schema)
+  const decode = Schema.decodeUnknownResult(codec, { errors: "all" })
+  return {
+    [TypeId]: TypeId,
+    jsonSchema,
+    strict: isStrict(jsonSchema),
+    decode: (value) =>
+      Result.mapError(decode(value), ({ issue, message }) => ({ ...firstIssue(issue, value), told: told(message) }))
+  }
+}
+
+/** @internal */
+export const fromInput = <A>({ schema, ...input }: ObjectInput<A>): Prepared<A> | InvalidRequest => {
+  const { repairs = 1 } = input
+  if (!Number.isInteger(repairs) || repairs < 0) {
+    return new InvalidRequest({ path: "repairs", rule: "a whole number, not negative", kind: kindOf(repairs) })
+  }
+  if (typeof schema === "object" && schema !== null && isFormat(schema)) return prepare(input, schema)
+  if (!Schema.isSchema(schema)) return new InvalidRequest({ path: "schema", rule: "a schema", kind: kindOf(schema) })
+  try {
+    return prepare(input, ofSchema(schema))
+  } catch {
+    return new InvalidRequest({ path: "schema", rule: "one that JSON Schema can say", kind: "a schema that it cannot" })
+  }
+}
+
+/** @internal */
+export const told = (complaint: string): string =>
+  `Your answer does not fit the JSON schema: ${complaint.slice(0, 2000)}\n` +
+  "Answer again with the whole corrected JSON, and nothing else."
+
+/** @internal */
+export const prepare = <A>(
+  { objectName = "object", repairs = 1, ...input }: Omit<ObjectInput<A>, "schema">,
+  reading: Format<A>
+): Prepared<A> => {
+  const known = new WeakMap<Answer["parts"], Result.Result<A, Objection>>()
+  const readText = (text: string, finishReason: LlmResponse["finishReason"]): Result.Result<A, Objection> => {
+    // What is cut off would be cut off again.
+    if (finishReason === "length") {
+      return Result.fail({ path: "", rule: "a whole answer", kind: "cut off by its token limit", told: undefined })
+    }
+    let value: unknown
+    try {
+      value = JSON.parse(unfenced(text))
+    } catch {
+      const kind = text.trim() === "" ? kindOf("") : "a text that is not JSON"
+      return Result.fail({ path: "", rule: "JSON", kind, told: told("it is not JSON.") })
+    }
+    return reading.decode(value)
+  }
+  const readAnswer = (answer: Answer): Result.Result<A, Objection> => {
+    const before = known.get(answer.parts)
+    if (before !== undefined) return before
+    const { finishReason, text } = fromAnswer(answer, "provider", 0, [])
+    const result = readText(text, finishReason)
+    known.set(answer.parts, result)
+    return result
+  }
+  return {
+    input: {
+      ...input,
+      responseFormat: {
+        type: "json",
+        name: objectName,
+        schema: reading.jsonSchema,
+        ...(reading.strict ? { strict: true } : undefined)
+      }
+    },
+    check: {
+      repairs,
+      objection: (answer) => {
+        const result = readAnswer(answer)
+        return Result.isFailure(result) ? result.failure : undefined
+      }
+    },
+    read: (response) => {
+      const result = readText(response.text, response.finishReason)
+      if (Result.isSuccess(result)) return { value: result.success, response }
+      const { kind, path, rule } = result.failure
+      const made = response.ledger.filter((event) => event._tag === "AnswerRejected" && event.repair !== undefined)
+      return InvalidOutput.of(response.text, {
+        path,
+        rule,
+        kind,
+        target: response.target,
+        repairs: made.length,
+        ledger: response.ledger
+      })
+    }
+  }
+}
+
+const fence = /^\s*```[a-z]*\s*\n([\s\S]*?)\n?\s*```\s*$/i
+
+/** Models without a JSON mode like to wrap what they are asked for. */
+const unfenced = (text: string): string => fence.exec(text)?.[1] ?? text

@@ -1,0 +1,69 @@
+// An answer that has to fit: what does not is said in the ledger and asked for again, with the complaint. It stands
+// between cache and idempotency: a repair is no answer to the question that the cache keeps, and who joins a call shares
+// what came of it.
+import * as Effect from "effect/Effect"
+import type { Complaint } from "../internal/issue.ts"
+import type { LlmRequest } from "../LlmRequest.ts"
+import { type Answer, fromAnswer } from "../LlmResponse.ts"
+import { Call } from "./call.ts"
+import type { Served, Stage } from "./stage.ts"
+
+/** What is wrong with an answer. */
+export interface Objection extends Complaint {
+  /** For the model; `undefined` when asking again would not help. */
+  readonly told: string | undefined
+}
+
+/** What an answer of a call has to be. */
+export interface Check {
+  readonly objection: (answer: Answer) => Objection | undefined
+  /** How often it may be asked for again. */
+  readonly repairs: number
+}
+
+/** May this answer be given to this call, and kept for others like it? */
+export const accepts = ({ root: { check } }: Call, answer: Answer): boolean =>
+  check === undefined || check.objection(answer) === undefined
+
+/** The last answer goes to the caller even when it does not fit: it is the caller's to refuse. */
+export const checked = <E>(self: Stage<E>): Stage<E> => (call, now) => {
+  const { check } = call.root
+  return check === undefined
+    ? self(call, now)
+    : Effect.flatMap(self(call, now), (served) => repaired(call, served, check, self, 1))
+}
+
+const repaired = <E>(
+  call: Call,
+  served: Served,
+  check: Check,
+  self: Stage<E>,
+  repair: number
+): Effect.Effect<Served, E> => {
+  const objection = check.objection(served.answer)
+  if (objection === undefined) return Effect.succeed(served)
+  const { books, deadline, given, request, root, scope } = call
+  const { kind, path, rule, told } = objection
+  const isLast = told === undefined || repair > check.repairs
+  root.emit({
+    _tag: "AnswerRejected",
+    call: root.id,
+    at: root.since(),
+    target: served.answer.target,
+    path,
+    rule,
+    kind,
+    ...(isLast ? undefined : { repair })
+  })
+  if (isLast) return Effect.succeed(served)
+  const { message } = fromAnswer(served.answer, served.source, served.age, [])
+  const again: LlmRequest = {
+    ...request,
+    prompt: [...request.prompt, message, { role: "user", content: told, options: {} }],
+    cache: "never"
+  }
+  // Gateways that honour the key would answer the repair with what is to be repaired.
+  if (root.idempotencyKey !== undefined) root.idempotencyKey = `${root.idempotencyKey}-repair`
+  const own = new Call(root, again, deadline, books, scope, given)
+  return Effect.flatMap(self(own, root.now()), (served) => repaired(own, served, check, self, repair + 1))
+}
