@@ -3,25 +3,22 @@
  *
  * @since 0.1.0
  */
-import * as Config from "effect/Config"
-import * as ConfigProvider from "effect/ConfigProvider"
-import type * as Duration from "effect/Duration"
-import * as Effect from "effect/Effect"
-import * as Result from "effect/Result"
-import * as Schema from "effect/Schema"
-import type * as SchemaAST from "effect/SchemaAST"
-import * as Str from "effect/String"
-import { firstIssue } from "./internal/issue.ts"
-import { attempt, OptionsReader } from "./internal/options.ts"
-import { LlmConfigError } from "./LlmError.ts"
-import type { LeaseStore } from "./persistence/Store.ts"
-import type * as Bulkhead from "./resilience/Bulkhead.ts"
-import type * as CircuitBreaker from "./resilience/CircuitBreaker.ts"
-import type * as Failover from "./resilience/Failover.ts"
-import type * as RateLimiter from "./resilience/RateLimiter.ts"
-import type * as Retry from "./resilience/Retry.ts"
-import type * as RetryBudget from "./resilience/RetryBudget.ts"
-import type * as Timeout from "./resilience/Timeout.ts"
+import type * as Config from "effect/Config"
+import type * as Effect from "effect/Effect"
+import { fromDocument, fromProvider } from "./internal/configuration.ts"
+import { boolean, oneOf, optionsOf, orFalse, readOptions, value } from "./internal/option.ts"
+import { attempt } from "./internal/options.ts"
+import type { LlmConfigError } from "./LlmError.ts"
+import { isLeaseStore, type LeaseStore } from "./persistence/Store.ts"
+import * as Bulkhead from "./resilience/Bulkhead.ts"
+import * as CircuitBreaker from "./resilience/CircuitBreaker.ts"
+import * as Failover from "./resilience/Failover.ts"
+import * as Idempotency from "./resilience/Idempotency.ts"
+import * as RateLimiter from "./resilience/RateLimiter.ts"
+import * as ResponseCache from "./resilience/ResponseCache.ts"
+import * as Retry from "./resilience/Retry.ts"
+import * as RetryBudget from "./resilience/RetryBudget.ts"
+import * as Timeout from "./resilience/Timeout.ts"
 
 /**
  * Options of the idempotency layer.
@@ -29,11 +26,7 @@ import type * as Timeout from "./resilience/Timeout.ts"
  * @category models
  * @since 0.1.0
  */
-export interface IdempotencyOptions {
-  /** How long an answer is replayed. Default 24 hours. */
-  readonly ttl?: Duration.Input | undefined
-  /** The most answers that are remembered. Default 10 000. */
-  readonly maxEntries?: number | undefined
+export interface IdempotencyOptions extends Idempotency.Settings {
   /**
    * What happens without a key: `false` nothing is joined (default); `"join"` identical requests share one call while
    * it is in flight; `"replay"` they also get its stored answer.
@@ -50,12 +43,19 @@ export interface IdempotencyOptions {
    * Clients that share a store share answers, whatever their targets: separate applications by the store's key prefix.
    */
   readonly store?: LeaseStore<string> | undefined
-  /**
-   * With a `store`: how long a client may work on a key before another one may. A call that takes longer may be made
-   * twice; a process that dies blocks its keys for so long. Default: twice the attempt's limit, at most the deadline.
-   */
-  readonly lease?: Duration.Input | undefined
 }
+
+/**
+ * The schema of {@link IdempotencyOptions}.
+ *
+ * @category schemas
+ * @since 0.2.0
+ */
+export const IdempotencyOptionsSchema = optionsOf<IdempotencyOptions>()({
+  ...Idempotency.SettingsSchema.fields,
+  derive: oneOf([false, "join", "replay"], false),
+  store: value(isLeaseStore, "a LeaseStore of texts")
+})
 
 /**
  * Options of the circuit breakers.
@@ -63,7 +63,7 @@ export interface IdempotencyOptions {
  * @category models
  * @since 0.1.0
  */
-export interface CircuitBreakerOptions extends CircuitBreaker.Options {
+export interface CircuitBreakerOptions extends CircuitBreaker.Rules {
   /**
    * One circuit per `target` (default), or one per target and `model`, for providers whose models fail apart. At most
    * 100 models per target are told apart; then the one that was made first starts anew.
@@ -72,25 +72,37 @@ export interface CircuitBreakerOptions extends CircuitBreaker.Options {
 }
 
 /**
+ * The schema of {@link CircuitBreakerOptions}.
+ *
+ * @category schemas
+ * @since 0.2.0
+ */
+export const CircuitBreakerOptionsSchema = optionsOf<CircuitBreakerOptions>()({
+  ...CircuitBreaker.RulesSchema.fields,
+  scope: oneOf(["target", "model"], "target")
+}).check(CircuitBreaker.recoveryOrder)
+
+/**
  * Options of the response cache.
  *
  * @category models
  * @since 0.1.0
  */
-export interface CacheOptions {
-  /** How long an answer counts as fresh. Default 1 hour. */
-  readonly ttl?: Duration.Input | undefined
-  /** With `readThrough`: how long after `ttl` the old answer is given at once while a new one is fetched. Default 0. */
-  readonly swr?: Duration.Input | undefined
-  /** How long after `ttl` an answer may stand in for a failure. Default 24 hours. */
-  readonly staleIfError?: Duration.Input | undefined
-  /** The most answers that are kept. Default 1000. */
-  readonly maxEntries?: number | undefined
-  /** The most bytes that are kept, roughly. Default 64 MiB. */
-  readonly maxBytes?: number | undefined
+export interface CacheOptions extends ResponseCache.Settings {
   /** Answer from a fresh entry without a call. Default false: the cache only stands in for failures. */
   readonly readThrough?: boolean | undefined
 }
+
+/**
+ * The schema of {@link CacheOptions}.
+ *
+ * @category schemas
+ * @since 0.2.0
+ */
+export const CacheOptionsSchema = optionsOf<CacheOptions>()({
+  ...ResponseCache.SettingsSchema.fields,
+  readThrough: boolean(false)
+})
 
 /**
  * Options of a client. Absent = the default, `false` = off, an object = on with these settings.
@@ -131,122 +143,39 @@ export interface Options {
   readonly bulkhead?: Bulkhead.Options | false | undefined
 }
 
-const KEYS = [
-  "idempotency",
-  "rateLimit",
-  "circuitBreaker",
-  "timeout",
-  "retry",
-  "retryBudget",
-  "failover",
-  "cache",
-  "bulkhead"
-] as const satisfies ReadonlyArray<keyof Options>
+/**
+ * The schema of {@link Options}: what is written here and in the patterns is what code, JSON and environment may say.
+ *
+ * @category schemas
+ * @since 0.2.0
+ */
+export const OptionsSchema = optionsOf<Options>()({
+  idempotency: orFalse(IdempotencyOptionsSchema),
+  rateLimit: orFalse(RateLimiter.OptionsSchema),
+  circuitBreaker: orFalse(CircuitBreakerOptionsSchema),
+  timeout: orFalse(Timeout.OptionsSchema),
+  retry: orFalse(Retry.OptionsSchema),
+  retryBudget: orFalse(RetryBudget.OptionsSchema),
+  failover: orFalse(Failover.OptionsSchema),
+  cache: orFalse(CacheOptionsSchema),
+  bulkhead: orFalse(Bulkhead.OptionsSchema)
+})
 
 /**
- * Checks that an options object names only patterns that exist. The patterns check their own options when they are
- * built.
+ * Checks options: every name and every rule, those of the patterns included.
  *
  * @category constructors
  * @since 0.1.0
  */
 export const check = (options: Options): Effect.Effect<Options, LlmConfigError> =>
   attempt(() => {
-    const read = new OptionsReader("", options, KEYS)
-    for (const key of KEYS) {
-      const value: unknown = read.value(key)
-      if (value !== undefined && value !== false && (typeof value !== "object" || value === null)) {
-        read.fail(key, "an object of options, or false", value)
-      }
-    }
+    readOptions(OptionsSchema, options, "")
     return options
   })
 
-// -----------------------------------------------------------------------------
-// schema
-// -----------------------------------------------------------------------------
-
-/** `"2 seconds"`, or a number of milliseconds. */
-const DurationValue = Schema.Union([Schema.DurationFromMillis, Schema.DurationFromString])
-
-const off = <S extends Schema.Constraint>(schema: S) =>
-  Schema.optionalKey(Schema.Union([Schema.Literal(false), schema]))
-
-const millis = Schema.optionalKey(DurationValue)
-const number = Schema.optionalKey(Schema.Number)
-
 /**
- * The options as JSON: durations are texts (`"2 seconds"`) or numbers of milliseconds. Unknown keys are errors.
- *
- * @category schemas
- * @since 0.1.0
- */
-export const OptionsSchema = Schema.Struct({
-  idempotency: off(Schema.Struct({
-    ttl: millis,
-    maxEntries: number,
-    lease: millis,
-    derive: Schema.optionalKey(Schema.Union([Schema.Literal(false), Schema.Literals(["join", "replay"])]))
-  })),
-  rateLimit: off(Schema.Struct({
-    capacity: number,
-    refillPerSecond: number,
-    limits: Schema.optionalKey(Schema.Array(Schema.Struct({
-      dimension: Schema.String,
-      limit: Schema.Number,
-      per: DurationValue,
-      burst: number,
-      strict: number
-    }))),
-    maxWait: millis,
-    queue: number
-  })),
-  circuitBreaker: off(Schema.Struct({
-    scope: Schema.optionalKey(Schema.Literals(["target", "model"])),
-    failureThreshold: off(Schema.Number),
-    failureRate: off(Schema.Number),
-    minimumCalls: number,
-    window: millis,
-    recoveryTimeout: millis,
-    maxRecoveryTimeout: millis,
-    maxRetryAfter: millis,
-    halfOpenProbes: number,
-    successThreshold: number,
-    probeLease: millis,
-    slowCall: off(Schema.Struct({ duration: DurationValue, rate: number }))
-  })),
-  timeout: off(Schema.Struct({
-    attempt: off(DurationValue),
-    firstToken: off(DurationValue),
-    idle: off(DurationValue),
-    deadline: off(DurationValue)
-  })),
-  retry: off(Schema.Struct({
-    maxRetries: number,
-    baseDelay: millis,
-    factor: number,
-    maxDelay: millis,
-    jitter: Schema.optionalKey(Schema.Literals(["equal", "full", "none"])),
-    maxRetryAfter: millis
-  })),
-  retryBudget: off(Schema.Struct({ capacity: number, perAttempt: number, perSecond: number })),
-  failover: off(Schema.Struct({ maxRetryAfter: millis, coolDown: millis })),
-  cache: off(Schema.Struct({
-    ttl: millis,
-    swr: millis,
-    staleIfError: millis,
-    maxEntries: number,
-    maxBytes: number,
-    readThrough: Schema.optionalKey(Schema.Boolean)
-  })),
-  bulkhead: off(Schema.Struct({ maxConcurrent: number, queue: number, maxWait: millis }))
-})
-
-const decode = Schema.decodeUnknownResult(OptionsSchema, { onExcessProperty: "error" })
-
-/**
- * Reads options from parsed JSON, such as a configuration file. Fails with the path and the rule of the first thing
- * that is wrong, unknown options included.
+ * Reads options from parsed JSON, such as a configuration file. Durations are texts (`"2 seconds"`, `"20s"`) or numbers
+ * of milliseconds. Fails with the path and the rule of the first thing that is wrong, unknown options included.
  *
  * **Example** (A misspelled option)
  *
@@ -254,31 +183,29 @@ const decode = Schema.decodeUnknownResult(OptionsSchema, { onExcessProperty: "er
  * import { Effect } from "effect"
  * import { LlmConfig } from "effect-resilient-llm"
  *
- * const error = Effect.runSync(Effect.flip(LlmConfig.fromJson({ retry: { retries: 3 } })))
- * error.message // => 'Invalid configuration: "retry.retries" must be a known option, but is a whole number.'
+ * const error = Effect.runSync(Effect.flip(LlmConfig.fromJson({ retryBudget: { size: 3 } })))
+ * error.message
+ * // => 'Invalid configuration: "retryBudget.size" must be one of capacity, perAttempt, perSecond, but is an unknown option.'
  * ```
  *
  * @category constructors
  * @since 0.1.0
  */
 export const fromJson = (json: unknown): Effect.Effect<Options, LlmConfigError> =>
-  Effect.suspend(() => {
-    const decoded = decode(json)
-    return Result.isSuccess(decoded)
-      ? Effect.succeed(decoded.success)
-      : Effect.fail(new LlmConfigError(firstIssue(decoded.failure.issue, json)))
-  })
+  attempt(() => fromDocument(OptionsSchema, json, ""))
 
 /**
- * The options from the current `ConfigProvider`, below `LLM`. Nothing set means all defaults; an unknown option is an
- * error.
+ * The options from the current `ConfigProvider`, below `LLM`. Nothing set means all defaults.
  *
  * **Details**
  *
- * - Environment: give `ConfigProvider.constantCase(ConfigProvider.fromEnv())`, then `LLM_RETRY_MAX_RETRIES=5`,
- *   `LLM_TIMEOUT_ATTEMPT="20 seconds"`, `LLM_CIRCUIT_BREAKER=false`.
+ * - Environment: `LLM_RETRY_MAX_RETRIES=5`, `LLM_TIMEOUT_ATTEMPT=20s`, `LLM_CIRCUIT_BREAKER=false`; lists as JSON.
  * - JSON file: `ConfigProvider.fromUnknown({ LLM: { retry: { maxRetries: 5 } } })`. `ConfigProvider.orElse` combines
- *   both.
+ *   both; where both say something, the environment counts.
+ * - `Config.nested("APP")` puts all of it below another name: `APP_LLM_RETRY_MAX_RETRIES`.
+ * - A name below that of a pattern which is no option of it (`LLM_RETRY_MAX_RETRYS`) is an error. Other names below
+ *   `LLM` (`LLM_MODEL`) are somebody else's, and so are `LLM_TIMEOUT`, unless it is `false`, and `LLM_CACHE_DIR`, which
+ *   other programs use.
  *
  * **Example** (A JSON document)
  *
@@ -291,40 +218,18 @@ export const fromJson = (json: unknown): Effect.Effect<Options, LlmConfigError> 
  * options.retry // => { maxRetries: 5 }
  * ```
  *
+ * **Example** (Environment variables)
+ *
+ * ```ts import.meta.vitest
+ * import { ConfigProvider, Effect } from "effect"
+ * import { LlmConfig } from "effect-resilient-llm"
+ *
+ * const provider = ConfigProvider.fromEnvRecord({ LLM_RATE_LIMIT_CAPACITY: "3", LLM_RETRY_BUDGET: "false" })
+ * const options = Effect.runSync(LlmConfig.config.parse(provider))
+ * options // => { rateLimit: { capacity: 3 }, retryBudget: false }
+ * ```
+ *
  * @category config
  * @since 0.1.0
  */
-export const config: Effect.Effect<Options, Config.ConfigError | LlmConfigError> = Effect.gen(function*() {
-  const options = yield* Config.withDefault(Config.schema(OptionsSchema, "LLM"), {})
-  const provider = yield* ConfigProvider.ConfigProvider
-  yield* refuseUnknown(provider, ["LLM"], OptionsSchema.ast)
-  return options
-})
-
-// A Config asks for the names it knows, so it cannot notice a misspelled one; the provider's own list of keys can.
-const refuseUnknown = (
-  provider: ConfigProvider.ConfigProvider,
-  path: ReadonlyArray<string>,
-  ast: SchemaAST.AST
-): Effect.Effect<void, Config.ConfigError | LlmConfigError> =>
-  Effect.gen(function*() {
-    const members = ast._tag === "Union" ? ast.types : [ast]
-    const struct = members.find((member) => member._tag === "Objects")
-    if (struct?._tag !== "Objects") return
-    const node = yield* Effect.mapError(provider.load(path), (error) => new Config.ConfigError(error))
-    if (node?._tag !== "Record") return
-    const known = struct.propertySignatures.map((signature) => String(signature.name))
-    for (const key of node.keys) {
-      // Environment keys arrive cut at underscores: MAX of MAX_RETRIES.
-      if (!known.some((name) => name === key || `${Str.configCase(name)}_`.startsWith(`${key}_`))) {
-        return yield* new LlmConfigError({
-          path: [...path, key].join("."),
-          rule: `one of ${known.join(", ")}`,
-          kind: "an unknown option"
-        })
-      }
-    }
-    for (const signature of struct.propertySignatures) {
-      yield* refuseUnknown(provider, [...path, String(signature.name)], signature.type)
-    }
-  })
+export const config: Config.Config<Options> = fromProvider(OptionsSchema, "LLM", ["TIMEOUT", "CACHE_DIR"])

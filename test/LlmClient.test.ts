@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
-import { ConfigProvider, Effect, Layer, Redacted } from "effect"
-import { LlmClient, LlmConfig, LlmError, type LlmEvent, LlmProvider, LlmRequest } from "effect-resilient-llm"
+import { Effect, Layer, Redacted } from "effect"
+import { LlmClient, type LlmConfig, LlmError, type LlmEvent, LlmProvider, LlmRequest } from "effect-resilient-llm"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { ask, chance, kinds, rig, timed, vector } from "./support.ts"
 
@@ -88,68 +88,6 @@ describe("building a client refuses", () => {
     }))
 })
 
-describe("options from configuration", () => {
-  const read = (provider: ConfigProvider.ConfigProvider) =>
-    Effect.provide(LlmConfig.config, ConfigProvider.layer(provider))
-  const env = (record: Record<string, string>) =>
-    read(ConfigProvider.constantCase(ConfigProvider.fromEnvRecord(record)))
-
-  it.effect("nothing set means all defaults", () =>
-    Effect.gen(function*() {
-      assert.deepStrictEqual(yield* env({ PATH: "/bin" }), {})
-      assert.deepStrictEqual(yield* read(ConfigProvider.fromUnknown({})), {})
-    }))
-
-  it.effect("environment variables reach the layer", () =>
-    Effect.gen(function*() {
-      const options = yield* env({
-        LLM_RETRY_MAX_RETRIES: "0",
-        LLM_CIRCUIT_BREAKER: "false",
-        LLM_TIMEOUT_IDLE: "2 seconds"
-      })
-      assert.deepStrictEqual(Object.keys(options).toSorted(), ["circuitBreaker", "retry", "timeout"])
-      const layer = LlmClient.layerConfig([A], LlmConfig.config).pipe(
-        Layer.provide(A.layer([ScriptedProvider.overloaded])),
-        Layer.provide(
-          ConfigProvider.layer(
-            ConfigProvider.constantCase(ConfigProvider.fromEnvRecord({ LLM_RETRY_MAX_RETRIES: "0" }))
-          )
-        )
-      )
-      const error = yield* Effect.flatMap(LlmClient, (client) => client.complete("Hi")).pipe(
-        Effect.flip,
-        Effect.provide(layer)
-      )
-      assert.strictEqual(error._tag, "ProviderError")
-    }))
-
-  it.effect("a wrong value is a typed error, not a default", () =>
-    Effect.gen(function*() {
-      const error = yield* Effect.flip(env({ LLM_RETRY_MAX_RETRIES: "many" }))
-      assert.strictEqual(error._tag, "ConfigError")
-    }))
-
-  it.effect.each(
-    [
-      [{ LLM: { retry: { retries: 3 } } }, "LLM.retry.retries"],
-      [{ LLM: { caching: true } }, "LLM.caching"]
-    ] as const
-  )("an unknown option in a JSON document %#", ([json, path]) =>
-    Effect.gen(function*() {
-      const error = yield* Effect.flip(read(ConfigProvider.fromUnknown(json)))
-      assert.strictEqual(error._tag, "LlmConfigError")
-      assert.strictEqual((error as LlmError.LlmConfigError).path, path)
-      const direct = yield* Effect.flip(LlmConfig.fromJson(json.LLM))
-      assert.strictEqual(`LLM.${direct.path}`, path)
-    }))
-
-  it.effect("an unknown environment variable", () =>
-    Effect.gen(function*() {
-      const error = yield* Effect.flip(env({ LLM_RETRY_TIMES: "3" }))
-      assert.strictEqual((error as LlmError.LlmConfigError).path, "LLM.retry.TIMES")
-    }))
-})
-
 describe("requests are checked before anything is called", () => {
   const rows: ReadonlyArray<readonly [string, unknown, { path: string; rule: string; kind: string }]> = [
     ["an empty text", "", { path: "prompt", rule: "a text or at least one message", kind: "an empty text" }],
@@ -167,8 +105,10 @@ describe("requests are checked before anything is called", () => {
     }],
     ["an unknown field", { prompt: "Hi", max_tokens: 3 }, {
       path: "max_tokens",
-      rule: "a known option",
-      kind: "a whole number"
+      rule:
+        "one of model, maxTokens, temperature, topP, stop, seed, tools, toolChoice, responseFormat, idempotencyKey, "
+        + "tenant, cache, metadata, deadline",
+      kind: "an unknown option"
     }],
     ["a message with a wrong role", { prompt: [{ role: "robot", content: "Hi" }] }, {
       path: "prompt[0].role",

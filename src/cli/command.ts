@@ -11,24 +11,18 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import { millisOf } from "../internal/option.ts"
 import * as Ask from "./ask.ts"
 import { cases } from "./cases.ts"
 import * as Demo from "./demo.ts"
 import { vendorIds } from "./vendors.ts"
 import * as Watch from "./watch.ts"
 
-const units: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, min: 60_000, h: 3_600_000 }
-
 /** `30s`, `500ms`, `2m`, or a duration as Effect writes it: `"30 seconds"`. */
 export const parseDuration = (text: string): Duration.Duration => {
-  const short = /^(\d+(?:\.\d+)?)\s*(ms|s|m|min|h)$/.exec(text.trim())
-  const duration = short === null
-    ? Duration.fromInput(text.trim() as Duration.Input)
-    : Option.some(Duration.millis(Number(short[1]) * (units[short[2]!] ?? 0)))
-  if (Option.isNone(duration) || !(Duration.toMillis(duration.value) > 0)) {
-    throw new Error("a duration, such as 30s, 500ms or \"2 minutes\"")
-  }
-  return duration.value
+  const millis = millisOf(text)
+  if (millis === undefined || !(millis > 0)) throw new Error("a duration, such as 30s, 500ms or \"2 minutes\"")
+  return Duration.millis(millis)
 }
 
 /** Help is not wrapped for us. */

@@ -89,6 +89,7 @@ const adviceFor = (target: string, { reason, retryAfter, tag }: ErrorSummary): s
     case "Server":
     case "Timeout":
     case "Conflict":
+    case "ClientClosed":
     case "MalformedResponse":
       return `This passes. Ask ${target} again ${
         retryAfter === undefined ? "in a moment" : `in ${duration(retryAfter)}`
@@ -99,6 +100,10 @@ const adviceFor = (target: string, { reason, retryAfter, tag }: ErrorSummary): s
       return `${target} is slow or stuck. Ask again, or ask another --provider.`
     case "Network":
       return `Check your connection, and ${baseUrlVariable(variable)} if you set it.`
+    case "Unknown":
+      return `Check proxy, network and ${
+        baseUrlVariable(variable)
+      }: something before ${target} may have refused. --verbose shows what it said.`
     case "NotFound":
       return `Check the name given to --model: ${target} does not know it.`
     case "ContextLength":

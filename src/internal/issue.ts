@@ -57,6 +57,7 @@ export const at = (input: unknown, path: ReadonlyArray<PropertyKey>): unknown =>
 interface Leaf {
   readonly path: ReadonlyArray<PropertyKey>
   readonly rule: string
+  readonly kind?: string
 }
 
 const expected = (annotations: unknown): string | undefined => {
@@ -88,10 +89,16 @@ const typeRule = (ast: SchemaAST.AST): string => {
   }
 }
 
+const namesOf = (ast: SchemaAST.AST): ReadonlyArray<string> =>
+  ast._tag === "Objects" ? ast.propertySignatures.map(({ name }) => String(name)) : []
+
 const leaves = (issue: SchemaIssue.Issue, path: ReadonlyArray<PropertyKey>): ReadonlyArray<Leaf> => {
   switch (issue._tag) {
     case "Filter":
-      return [{ path, rule: expected(issue.filter.annotations) ?? "valid" }]
+      // A rule between several fields says which one breaks it.
+      return issue.issue._tag === "Pointer"
+        ? leaves(issue.issue, path)
+        : [{ path, rule: expected(issue.filter.annotations) ?? "valid" }]
     case "Encoding":
       return leaves(issue.issue, path)
     case "Pointer":
@@ -107,9 +114,11 @@ const leaves = (issue: SchemaIssue.Issue, path: ReadonlyArray<PropertyKey>): Rea
     case "MissingKey":
       return [{ path, rule: "given" }]
     case "UnexpectedKey":
-      return [{ path, rule: "a known option" }]
+      return [{ path, rule: `one of ${namesOf(issue.ast).join(", ")}`, kind: "an unknown option" }]
+    case "InvalidValue":
+      return [{ path, rule: issue.annotations?.message ?? expected(issue.annotations) ?? "valid" }]
     default:
-      return [{ path, rule: expected((issue as { readonly annotations?: unknown }).annotations) ?? "valid" }]
+      return [{ path, rule: "valid" }]
   }
 }
 
@@ -120,5 +129,5 @@ export const firstIssue = (issue: SchemaIssue.Issue, input: unknown): Complaint 
     (best, leaf) => best === undefined || leaf.path.length > best.path.length ? leaf : best,
     undefined
   ) ?? { path: [], rule: "valid" }
-  return { path: renderPath(deepest.path), rule: deepest.rule, kind: kindOf(at(input, deepest.path)) }
+  return { path: renderPath(deepest.path), rule: deepest.rule, kind: deepest.kind ?? kindOf(at(input, deepest.path)) }
 }

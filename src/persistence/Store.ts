@@ -196,6 +196,13 @@ export interface LeaseStore<in out A> extends Store<A> {
   readonly release: (key: string, fence: number) => Effect.Effect<void, StoreError>
 }
 
+/** @internal */
+export const isLeaseStore = (u: unknown): u is LeaseStore<string> =>
+  typeof u === "object" && u !== null &&
+  ["get", "set", "remove", "acquire", "renew", "complete", "release"].every((name) =>
+    typeof (u as Record<string, unknown>)[name] === "function"
+  )
+
 /**
  * A store that processes share. Its values are JSON texts, so whatever keeps texts can fulfil it.
  *

@@ -4,8 +4,9 @@ import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
-import { attempt as checked, OptionsReader } from "../internal/options.ts"
-import type { CacheOptions } from "../LlmConfig.ts"
+import { readOptions } from "../internal/option.ts"
+import { attempt as checked } from "../internal/options.ts"
+import { type CacheOptions, CacheOptionsSchema } from "../LlmConfig.ts"
 import { classify, isLlmError, type LlmConfigError, summary } from "../LlmError.ts"
 import { isDone } from "../LlmGuard.ts"
 import { type Answer, isReplayable } from "../LlmResponse.ts"
@@ -33,8 +34,6 @@ export const questionOf = ({ root }: Call): string =>
 export const cached = (cache: Cache | undefined) => <E>(self: Stage<E>): Stage<E> =>
   cache === undefined ? self : cache.stage(self)
 
-const KEYS = ["ttl", "swr", "staleIfError", "maxEntries", "maxBytes", "readThrough"] as const
-
 export const makeCache = (
   options: CacheOptions,
   begin: Begin,
@@ -42,7 +41,7 @@ export const makeCache = (
 ): Effect.Effect<Cache, LlmConfigError, Scope.Scope> =>
   Effect.gen(function*() {
     const { readThrough: _, ...rules } = options
-    const readThrough = yield* checked(() => new OptionsReader("cache", options, KEYS).boolean("readThrough", false))
+    const { readThrough } = yield* checked(() => readOptions(CacheOptionsSchema, options, "cache"))
     const given = yield* ResponseCache.ResponseCacheStore
     const cache = yield* ResponseCache.make<Answer>(given === undefined ? rules : { ...rules, store: answersIn(given) })
 

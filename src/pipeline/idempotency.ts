@@ -5,8 +5,9 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Random from "effect/Random"
 import * as Scope from "effect/Scope"
-import { attempt as checked, OptionsReader } from "../internal/options.ts"
-import type { IdempotencyOptions } from "../LlmConfig.ts"
+import { readOptions } from "../internal/option.ts"
+import { attempt as checked } from "../internal/options.ts"
+import { type IdempotencyOptions, IdempotencyOptionsSchema } from "../LlmConfig.ts"
 import {
   DeadlineExceeded,
   type IdempotencyConflict,
@@ -37,8 +38,6 @@ interface Flights<E> {
   readonly shared: boolean
 }
 
-const KEYS = ["ttl", "maxEntries", "derive", "store", "lease"] as const
-
 export const idempotent = <E>(
   options: IdempotencyOptions,
   timers: Timeout.Policy | undefined,
@@ -47,9 +46,7 @@ export const idempotent = <E>(
 ): Effect.Effect<Stage<E | IdempotencyError>, LlmConfigError> =>
   Effect.gen(function*() {
     const { derive: _, store: given, ...memory } = options
-    const derive = yield* checked(() =>
-      new OptionsReader("idempotency", options, KEYS).oneOf("derive", [false, "join", "replay"], false)
-    )
+    const { derive } = yield* checked(() => readOptions(IdempotencyOptionsSchema, options, "idempotency"))
     const store = given ?? (yield* Idempotency.IdempotencyStore)
     const most = Math.min(2 * (timers?.attempt ?? Infinity), timers?.deadline ?? Infinity)
     const lease = options.lease ?? (most === Infinity ? undefined : most)

@@ -3,8 +3,9 @@ import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { monotonicMillis } from "../internal/clock.ts"
-import { attempt as checked, OptionsReader } from "../internal/options.ts"
-import type { CircuitBreakerOptions, Options } from "../LlmConfig.ts"
+import { readOptions } from "../internal/option.ts"
+import { attempt as checked } from "../internal/options.ts"
+import { type CircuitBreakerOptions, CircuitBreakerOptionsSchema, type Options } from "../LlmConfig.ts"
 import type { Hub } from "../LlmEvent.ts"
 import type { Guard } from "../LlmGuard.ts"
 import type { LlmProvider } from "../LlmProvider.ts"
@@ -38,9 +39,10 @@ export interface TargetOptions {
   readonly contextWindow?: number | undefined
   /**
    * Limits of this target alone, such as a vendor's requests and tokens per minute. What the vendor says in its headers is
-   * left of them, with answers and with failures, lowers them. Default: none.
+   * left of them, with answers and with failures, lowers them. A list, or with it how long and how many calls may wait:
+   * `{ limits: [...], maxWait, queue }`. Default: none.
    */
-  readonly limits?: RateLimiter.Options["limits"] | undefined
+  readonly limits?: ReadonlyArray<RateLimiter.Limit> | RateLimiter.Options | undefined
   readonly circuitBreaker?: CircuitBreakerOptions | false | undefined
   readonly bulkhead?: Bulkhead.Options | false | undefined
 }
@@ -108,7 +110,7 @@ export const make = <GE>(config: TargetConfig, index: number, common: Common<GE>
     const { id, provider } = config
     const size = config.bulkhead ?? options.bulkhead ?? false
     const bulkhead = size === false ? undefined : yield* Bulkhead.make(size)
-    const limits = config.limits === undefined ? undefined : yield* RateLimiter.make({ limits: config.limits })
+    const limits = config.limits === undefined ? undefined : yield* RateLimiter.make(limitsOf(config.limits))
     const rules = config.circuitBreaker ?? options.circuitBreaker
     const circuits = rules === false ? undefined : yield* checked(() => circuitsOf(id, rules, common))
     const circuit = circuits === undefined ? undefined : inCircuit(circuits.of)
@@ -124,6 +126,9 @@ export const make = <GE>(config: TargetConfig, index: number, common: Common<GE>
     )
     return { id, provider, config, index, budget, background, doors: list, circuit, circuits, bulkhead, limits }
   })
+
+const limitsOf = (limits: NonNullable<TargetConfig["limits"]>): RateLimiter.Options =>
+  "length" in limits ? { limits } : limits
 
 /** More models than that are asked by mistake, or by somebody who makes names up. */
 const MAX_CIRCUITS = 100
@@ -141,9 +146,8 @@ const circuitsOf = <GE>(
   const { scope: _, ...rules } = options ?? {}
   // A probe keeps its slot as long as its attempt may take.
   const probeLease = timers === undefined || timers.attempt === Infinity ? undefined : timers.attempt + 5000
-  const policy = CircuitBreaker.policy({ ...rules, probeLease: rules.probeLease ?? probeLease })
-  const read = new OptionsReader<CircuitBreakerOptions>("circuitBreaker", { scope: options?.scope }, ["scope"])
-  const perModel = read.oneOf("scope", ["target", "model"], "target") === "model"
+  const policy = CircuitBreaker.policy({ ...rules, probeLease })
+  const perModel = readOptions(CircuitBreakerOptionsSchema, options, "circuitBreaker").scope === "model"
   const make = (model: string | undefined): CircuitBreaker.CircuitBreaker => {
     const name = model === undefined ? undefined : { model }
     return CircuitBreaker.fromPolicy(

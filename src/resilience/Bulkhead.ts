@@ -14,7 +14,8 @@ import * as Layer from "effect/Layer"
 import { monotonicMillis } from "../internal/clock.ts"
 import { kindOf } from "../internal/issue.ts"
 import { type Restore, Waiter, WaitingLine } from "../internal/line.ts"
-import { attempt, OptionsReader } from "../internal/options.ts"
+import { integer, millis, optionsOf, readOptions } from "../internal/option.ts"
+import { attempt } from "../internal/options.ts"
 import { BulkheadFull, LlmConfigError, withoutStack } from "../LlmError.ts"
 
 // -----------------------------------------------------------------------------
@@ -35,6 +36,18 @@ export interface Options {
 }
 
 /**
+ * The schema of {@link Options}: defaults and rules.
+ *
+ * @category schemas
+ * @since 0.2.0
+ */
+export const OptionsSchema = optionsOf<Options>()({
+  maxConcurrent: integer(20, 1),
+  queue: integer(100),
+  maxWait: millis("30 seconds")
+})
+
+/**
  * Checked options; milliseconds.
  *
  * @category models
@@ -52,14 +65,7 @@ export interface Policy {
  * @category constructors
  * @since 0.1.0
  */
-export const policy = (options?: Options, path = "bulkhead"): Policy => {
-  const read = new OptionsReader(path, options, ["maxConcurrent", "queue", "maxWait"])
-  return {
-    maxConcurrent: read.integer("maxConcurrent", 20, 1),
-    queue: read.integer("queue", 100),
-    maxWait: read.millis("maxWait", "30 seconds")
-  }
-}
+export const policy = (options?: Options, path = "bulkhead"): Policy => readOptions(OptionsSchema, options, path)
 
 // -----------------------------------------------------------------------------
 // service

@@ -23,8 +23,25 @@ import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as MutableRef from "effect/MutableRef"
 import * as Ref from "effect/Ref"
+import * as Schema from "effect/Schema"
 import { monotonicMillis } from "../internal/clock.ts"
-import { attempt, OptionsReader } from "../internal/options.ts"
+import {
+  duration,
+  finite,
+  integer,
+  integerOrOff,
+  millis,
+  millisIfGiven,
+  number,
+  numberOrOff,
+  optionsOf,
+  orFalse,
+  readOption,
+  readOptions,
+  rule,
+  text
+} from "../internal/option.ts"
+import { attempt } from "../internal/options.ts"
 import { CircuitOpen, classify, type LlmConfigError, retryAfterMillis, withoutStack } from "../LlmError.ts"
 
 // -----------------------------------------------------------------------------
@@ -37,7 +54,7 @@ import { CircuitOpen, classify, type LlmConfigError, retryAfterMillis, withoutSt
  * @category models
  * @since 0.1.0
  */
-export interface Options {
+export interface Rules {
   /** Consecutive failures that open; a success, or a silence longer than `window`, ends the row. Default 5. */
   readonly failureThreshold?: number | false | undefined
   /** Share of failures in the window that opens, from 0.01 to 1. Default 0.5. */
@@ -54,13 +71,11 @@ export interface Options {
   readonly maxRetryAfter?: Duration.Input | undefined
   /** Probes in flight at once while half-open. Default 1. */
   readonly halfOpenProbes?: number | undefined
-  /** Successful probes that close. Default 1. */
-  readonly successThreshold?: number | undefined
   /**
-   * How long a probe holds its slot without a renewal: the attempt's timeout and some. Default 65 seconds; in a
-   * client 5 seconds more than its attempts may take.
+   * Successful probes that close. Default 1. `halfOpenProbes` is how many are in flight at once: a provider that answers
+   * one call and fails the next takes several successes, which may come one after the other.
    */
-  readonly probeLease?: Duration.Input | undefined
+  readonly successThreshold?: number | undefined
   /** Counts calls longer than `duration`; a share of `rate` (0.8) opens. A slow probe reopens. Default off. */
   readonly slowCall?:
     | {
@@ -70,6 +85,60 @@ export interface Options {
     | false
     | undefined
 }
+
+/**
+ * Options of a breaker by itself.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options extends Rules {
+  /**
+   * How long a probe holds its slot without a renewal: as long as one call may take, and some. Default 65 seconds. A
+   * client knows how long its calls may take, so it has no such option.
+   */
+  readonly probeLease?: Duration.Input | undefined
+}
+
+/** @internal */
+export const recoveryOrder = rule<
+  { readonly maxRecoveryTimeout?: number | undefined; readonly recoveryTimeout: number }
+>(
+  ({ maxRecoveryTimeout, recoveryTimeout }) =>
+    maxRecoveryTimeout === undefined || maxRecoveryTimeout >= recoveryTimeout
+      ? undefined
+      : ["maxRecoveryTimeout", `a duration of at least ${recoveryTimeout} ms`]
+)
+
+/**
+ * The schema of {@link Rules}: defaults and rules.
+ *
+ * @category schemas
+ * @since 0.2.0
+ */
+export const RulesSchema = optionsOf<Rules>()({
+  failureThreshold: integerOrOff(5, 1),
+  failureRate: numberOrOff(0.5, 0.01, 1),
+  minimumCalls: integer(10, 1),
+  window: millis("60 seconds", 1),
+  recoveryTimeout: millis("30 seconds"),
+  maxRecoveryTimeout: millisIfGiven(),
+  maxRetryAfter: millis("5 minutes"),
+  halfOpenProbes: integer(1, 1),
+  successThreshold: integer(1, 1),
+  slowCall: orFalse(Schema.Struct({ duration: duration(), rate: number(0.8, 0.01, 1) }))
+}).check(recoveryOrder)
+
+/**
+ * The schema of {@link Options}.
+ *
+ * @category schemas
+ * @since 0.2.0
+ */
+export const OptionsSchema = optionsOf<Options>()({
+  ...RulesSchema.fields,
+  probeLease: finite("65 seconds", 1)
+}).check(recoveryOrder)
 
 /**
  * Checked options: milliseconds, `Infinity` for what is off.
@@ -99,38 +168,13 @@ export interface Policy {
  * @since 0.1.0
  */
 export const policy = (options?: Options, path = "circuitBreaker"): Policy => {
-  const read = new OptionsReader(path, options, [
-    "failureThreshold",
-    "failureRate",
-    "minimumCalls",
-    "window",
-    "recoveryTimeout",
-    "maxRecoveryTimeout",
-    "maxRetryAfter",
-    "halfOpenProbes",
-    "successThreshold",
-    "probeLease",
-    "slowCall"
-  ])
-  const slowCall = read.value("slowCall") || undefined
-  const slow = new OptionsReader(read.at("slowCall"), slowCall, ["duration", "rate"])
-  if (slowCall !== undefined && slow.value("duration") === undefined) slow.fail("duration", "given", undefined)
-  const recoveryTimeout = read.millis("recoveryTimeout", "30 seconds")
-  const probeLease = read.millis("probeLease", "65 seconds", 1)
-  if (probeLease === Infinity) read.fail("probeLease", "a finite duration", probeLease)
+  const { maxRecoveryTimeout, slowCall, ...rules } = readOptions(OptionsSchema, options, path)
+  const slow = slowCall || { duration: Infinity, rate: 0.8 }
   return {
-    failureThreshold: read.value("failureThreshold") === false ? Infinity : read.integer("failureThreshold", 5, 1),
-    failureRate: read.value("failureRate") === false ? Infinity : read.number("failureRate", 0.5, 0.01, 1),
-    minimumCalls: read.integer("minimumCalls", 10, 1),
-    window: read.millis("window", "60 seconds", 1),
-    recoveryTimeout,
-    maxRecoveryTimeout: read.millis("maxRecoveryTimeout", Math.max(300_000, recoveryTimeout), recoveryTimeout),
-    maxRetryAfter: read.millis("maxRetryAfter", "5 minutes"),
-    halfOpenProbes: read.integer("halfOpenProbes", 1, 1),
-    successThreshold: read.integer("successThreshold", 1, 1),
-    probeLease,
-    slowDuration: slow.millis("duration", Infinity),
-    slowRate: slow.number("rate", 0.8, 0.01, 1)
+    ...rules,
+    maxRecoveryTimeout: maxRecoveryTimeout ?? Math.max(300_000, rules.recoveryTimeout),
+    slowDuration: slow.duration,
+    slowRate: slow.rate
   }
 }
 
@@ -639,10 +683,7 @@ export const layerConfig = (
 ): Layer.Layer<CircuitBreaker, LlmConfigError | Config.ConfigError> =>
   Layer.effect(CircuitBreaker, Effect.flatMap(Config.unwrap(options), make))
 
-const checkKey = (key: unknown): string =>
-  typeof key === "string" && key !== ""
-    ? key
-    : new OptionsReader("circuitBreaker", undefined, []).fail("key", "a text that is not empty", key)
+const checkKey = (key: unknown): string => readOption(text("a text that is not empty"), key, "circuitBreaker.key")
 
 const names = {
   Closed: { auto: "closed", closed: "forced-closed", "metrics-only": "metrics-only" },

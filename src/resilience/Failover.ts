@@ -10,7 +10,8 @@ import type * as Clock from "effect/Clock"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { monotonicMillis } from "../internal/clock.ts"
-import { attempt, OptionsReader } from "../internal/options.ts"
+import { millis, optionsOf, readOptions } from "../internal/option.ts"
+import { attempt } from "../internal/options.ts"
 import { classify, isLocalRefusal, LlmConfigError, retryAfterMillis, type Verdict } from "../LlmError.ts"
 
 /**
@@ -23,6 +24,17 @@ export interface Options {
   /** How long a target is skipped after its quota or key failed. Default 10 minutes. */
   readonly coolDown?: Duration.Input | undefined
 }
+
+/**
+ * The schema of {@link Options}: defaults and rules.
+ *
+ * @category schemas
+ * @since 0.2.0
+ */
+export const OptionsSchema = optionsOf<Options>()({
+  maxRetryAfter: millis("5 seconds"),
+  coolDown: millis("10 minutes")
+})
 
 /**
  * @category models
@@ -39,13 +51,7 @@ export interface Policy {
  * @category constructors
  * @since 0.1.0
  */
-export const policy = (options?: Options, path = "failover"): Policy => {
-  const read = new OptionsReader(path, options, ["maxRetryAfter", "coolDown"])
-  return {
-    maxRetryAfter: read.millis("maxRetryAfter", "5 seconds"),
-    coolDown: read.millis("coolDown", "10 minutes")
-  }
-}
+export const policy = (options?: Options, path = "failover"): Policy => readOptions(OptionsSchema, options, path)
 
 /**
  * Why a target is passed over, until when, and the failure that stands for it.

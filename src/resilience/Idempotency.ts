@@ -19,7 +19,8 @@ import * as Random from "effect/Random"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import { monotonicMillis } from "../internal/clock.ts"
-import { attempt, OptionsReader } from "../internal/options.ts"
+import { boolean, finite, integer, millis, number, optionsOf, readOptions } from "../internal/option.ts"
+import { attempt } from "../internal/options.ts"
 import { sha256 } from "../internal/sha256.ts"
 import { IdempotencyConflict, IdempotencyInProgress, type LlmConfigError } from "../LlmError.ts"
 import * as Health from "../persistence/Health.ts"
@@ -191,34 +192,57 @@ export interface Idempotency<in out A, in out E> {
 }
 
 /**
- * Options of {@link make}.
+ * What can stand in a configuration.
  *
  * @category models
- * @since 0.1.0
+ * @since 0.2.0
  */
-export interface Options<A, E> {
+export interface Settings {
   /** How long an answer is replayed. Default 24 hours. */
   readonly ttl?: Duration.Input | undefined
   /**
-   * Where answers are recorded, and keys are leased to the process that works on them. It sees keys and fingerprints as
-   * SHA-256. `Store.withSchema` makes one of a `SharedStore`. Default: the memory of this process, within the two
-   * bounds below.
-   */
-  readonly store?: Store.LeaseStore<Stored<A, E>> | undefined
-  /**
-   * With a `store`: how long a key stays with a process that gives no sign of life. A process that lives renews its
+   * With a store: how long a key stays with a process that gives no sign of life. A process that lives renews its
    * leases, so this is not a limit of the work; one that dies blocks its keys for so long. Default 15 seconds.
    */
   readonly lease?: Duration.Input | undefined
   /**
-   * With a `store`: do not wait for leases of other processes, because there are none that live, as in a batch program
+   * With a store: do not wait for leases of other processes, because there are none that live, as in a batch program
    * that was killed and starts again. With another one alive, work is done twice. Default `false`.
    */
   readonly takeOver?: boolean | undefined
   /** The most answers the memory holds. Default 10 000. */
   readonly maxEntries?: number | undefined
-  /** The most bytes the memory holds, counting `Produced.size`, keys and fingerprints. Default 64 MiB. */
+  /** The most bytes the memory holds, counting answers, keys and fingerprints. Default 64 MiB. */
   readonly maxBytes?: number | undefined
+}
+
+/**
+ * The schema of {@link Settings}: defaults and rules.
+ *
+ * @category schemas
+ * @since 0.2.0
+ */
+export const SettingsSchema = optionsOf<Settings>()({
+  ttl: millis("24 hours"),
+  lease: finite("15 seconds", 1),
+  takeOver: boolean(false),
+  maxEntries: integer(10_000, 1),
+  maxBytes: number(64 * 1024 * 1024, 1)
+})
+
+/**
+ * Options of {@link make}.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options<A, E> extends Settings {
+  /**
+   * Where answers are recorded, and keys are leased to the process that works on them. It sees keys and fingerprints as
+   * SHA-256. `Store.withSchema` makes one of a `SharedStore`. Default: the memory of this process, within `maxEntries`
+   * and `maxBytes`.
+   */
+  readonly store?: Store.LeaseStore<Stored<A, E>> | undefined
   /** Which failures are as final as an answer, and recorded. Default none. */
   readonly storeFailure?: ((error: E) => boolean) | undefined
   /**
@@ -498,28 +522,12 @@ type Admitted<A, E> =
  */
 export const make = <A, E>(options?: Options<A, E>): Effect.Effect<Idempotency<A, E>, LlmConfigError> =>
   attempt(() => {
-    const known = [
-      "ttl",
-      "store",
-      "lease",
-      "takeOver",
-      "maxEntries",
-      "maxBytes",
-      "storeFailure",
-      "onStoreError"
-    ] as const
-    const read = new OptionsReader("idempotency", options, known)
-    const ttl = read.millis("ttl", "24 hours")
-    const lease = read.millis("lease", "15 seconds", 1)
-    if (lease === Infinity) read.fail("lease", "a finite duration", lease)
-    const takeOver = read.boolean("takeOver", false)
-    const maxEntries = read.integer("maxEntries", 10_000, 1)
-    const maxBytes = read.number("maxBytes", 64 * 1024 * 1024, 1)
-    const store = read.value("store")
+    const { onStoreError, store, storeFailure, ...settings } = options ?? {}
+    const { lease, maxBytes, maxEntries, takeOver, ttl } = readOptions(SettingsSchema, settings, "idempotency")
     const books = store === undefined
       ? privateBooks(Store.makeMemory<Stored<A, E>>(maxEntries, maxBytes))
       : sharedBooks(store, lease, takeOver)
-    const idempotency = build(books, ttl, options?.storeFailure, options?.onStoreError)
+    const idempotency = build(books, ttl, storeFailure, onStoreError)
     const warned = takeOver && store !== undefined ? Effect.logWarning(TAKES_OVER) : Effect.void
     return Effect.as(warned, idempotency)
   }).pipe(Effect.flatten)

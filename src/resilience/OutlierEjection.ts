@@ -13,7 +13,8 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import { monotonicMillis } from "../internal/clock.ts"
-import { attempt, OptionsReader } from "../internal/options.ts"
+import { integer, millis, number, optionsOf, readOptions } from "../internal/option.ts"
+import { attempt } from "../internal/options.ts"
 import { classify, LlmConfigError, type Verdict } from "../LlmError.ts"
 
 // -----------------------------------------------------------------------------
@@ -38,6 +39,20 @@ export interface Options {
 }
 
 /**
+ * The schema of {@link Options}: defaults and rules.
+ *
+ * @category schemas
+ * @since 0.2.0
+ */
+export const OptionsSchema = optionsOf<Options>()({
+  consecutiveFailures: integer(5, 1),
+  baseEjection: millis("30 seconds", 1),
+  maxEjection: millis("5 minutes", 1),
+  forgiveAfter: millis("10 seconds", 1),
+  maxEjectedPercent: number(50, 0, 100)
+})
+
+/**
  * Checked options; milliseconds.
  *
  * @category models
@@ -51,31 +66,13 @@ export interface Policy {
   readonly maxEjectedPercent: number
 }
 
-/** @internal */
-export const optionNames = [
-  "consecutiveFailures",
-  "baseEjection",
-  "maxEjection",
-  "forgiveAfter",
-  "maxEjectedPercent"
-] as const
-
 /**
  * Checks options; throws `LlmConfigError`.
  *
  * @category constructors
  * @since 0.1.0
  */
-export const policy = (options?: Options, path = "outlierEjection"): Policy => {
-  const read = new OptionsReader(path, options, optionNames)
-  return {
-    consecutiveFailures: read.integer("consecutiveFailures", 5, 1),
-    baseEjection: read.millis("baseEjection", "30 seconds", 1),
-    maxEjection: read.millis("maxEjection", "5 minutes", 1),
-    forgiveAfter: read.millis("forgiveAfter", "10 seconds", 1),
-    maxEjectedPercent: read.number("maxEjectedPercent", 50, 0, 100)
-  }
-}
+export const policy = (options?: Options, path = "outlierEjection"): Policy => readOptions(OptionsSchema, options, path)
 
 // -----------------------------------------------------------------------------
 // core

@@ -17,11 +17,24 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
+import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import { monotonicMillis } from "../internal/clock.ts"
 import { kindOf } from "../internal/issue.ts"
 import { type Restore, Waiter, WaitingLine } from "../internal/line.ts"
-import { attempt, OptionsReader } from "../internal/options.ts"
+import {
+  finiteDuration,
+  integer,
+  list,
+  millis,
+  optionsOf,
+  positive,
+  readOptions,
+  rule,
+  share,
+  text
+} from "../internal/option.ts"
+import { attempt } from "../internal/options.ts"
 import { InvalidRequest, LlmConfigError, RateLimited, type RateLimitFact, withoutStack } from "../LlmError.ts"
 import { ownName } from "../persistence/internal/bounds.ts"
 import * as Buckets from "./internal/buckets.ts"
@@ -57,6 +70,18 @@ export interface Limit {
   readonly strict?: number | undefined
 }
 
+const LimitSchema = optionsOf<Limit>()({
+  dimension: text("the name of one"),
+  limit: positive,
+  per: finiteDuration(),
+  burst: Schema.optional(positive),
+  strict: Schema.optional(share)
+}).check(
+  rule(({ burst, strict }) =>
+    burst === undefined || strict === undefined ? undefined : ["burst", "absent when \"strict\" is given"]
+  )
+)
+
 /**
  * `capacity` and `refillPerSecond` are the short form of one limit of the dimension `requests`; give them or `limits`.
  *
@@ -77,6 +102,27 @@ export interface Options {
 }
 
 /**
+ * The schema of {@link Options}: defaults and rules.
+ *
+ * @category schemas
+ * @since 0.2.0
+ */
+export const OptionsSchema = optionsOf<Options>()({
+  limits: Schema.optional(list(LimitSchema, "a list of at least one limit")),
+  capacity: Schema.optional(positive),
+  refillPerSecond: Schema.optional(positive),
+  maxWait: millis("30 seconds"),
+  queue: integer(256)
+}).check(rule(({ capacity, limits, refillPerSecond }) => {
+  if (limits === undefined) return undefined
+  if (capacity !== undefined) return ["capacity", "absent when \"limits\" is given"]
+  if (refillPerSecond !== undefined) return ["refillPerSecond", "absent when \"limits\" is given"]
+  const names = limits.map(({ dimension }) => dimension)
+  const twice = names.findIndex((name, i) => names.indexOf(name) < i)
+  return twice < 0 ? undefined : [["limits", twice, "dimension"], "different from the dimensions before it"]
+}))
+
+/**
  * Checked options: milliseconds, tokens per millisecond.
  *
  * @category models
@@ -93,30 +139,12 @@ export interface Policy {
   readonly queue: number
 }
 
-const isPositive = (value: unknown): value is number => typeof value === "number" && value > 0 && value < Infinity
+const isPositive = (value: unknown): boolean => typeof value === "number" && value > 0 && value < Infinity
 
-const positive = <O extends object>(read: OptionsReader<O>, key: keyof O & string, fallback?: number): number => {
-  const value = read.value(key) ?? fallback
-  return isPositive(value) ? value : read.fail(key, "a number above zero", value)
-}
-
-const limitPolicy = (limit: Limit, path: string): Policy["limits"][number] => {
-  const read = new OptionsReader(path, limit, ["dimension", "limit", "per", "burst", "strict"])
-  const name: unknown = read.value("dimension")
-  const dimension = typeof name === "string" && name !== "" ? name : read.fail("dimension", "the name of one", name)
-  const amount = positive(read, "limit")
-  const per = read.millis("per", 0)
-  if (!isPositive(per)) {
-    read.fail("per", "a finite duration above zero", read.value("per") === undefined ? undefined : per)
-  }
-  const strict = read.value("strict")
-  if (strict === undefined) {
-    return { dimension, limit: amount, burst: positive(read, "burst", amount), rate: amount / per }
-  }
-  if (!(strict > 0 && strict < 1)) read.fail("strict", "a number between 0 and 1", strict)
-  if (read.value("burst") !== undefined) read.fail("burst", "absent when \"strict\" is given", read.value("burst"))
-  return { dimension, limit: amount, burst: strict * amount, rate: (1 - strict) * amount / per }
-}
+const limitPolicy = ({ burst, dimension, limit, per, strict }: typeof LimitSchema.Type): Policy["limits"][number] =>
+  strict === undefined
+    ? { dimension, limit, burst: burst ?? limit, rate: limit / per }
+    : { dimension, limit, burst: strict * limit, rate: (1 - strict) * limit / per }
 
 /**
  * Checks options; throws `LlmConfigError`.
@@ -125,25 +153,9 @@ const limitPolicy = (limit: Limit, path: string): Policy["limits"][number] => {
  * @since 0.1.0
  */
 export const policy = (options?: Options, path = "rateLimit"): Policy => {
-  const read = new OptionsReader(path, options, ["limits", "capacity", "refillPerSecond", "maxWait", "queue"])
-  const waiting = { maxWait: read.millis("maxWait", "30 seconds"), queue: read.integer("queue", 256) }
-  const given = read.value("limits")
-  if (given === undefined) {
-    const capacity = positive(read, "capacity", 3500)
-    const rate = positive(read, "refillPerSecond", 58.33) / 1000
-    return { ...waiting, limits: [{ dimension: REQUESTS, limit: capacity, burst: capacity, rate }] }
-  }
-  for (const short of ["capacity", "refillPerSecond"] as const) {
-    if (read.value(short) !== undefined) read.fail(short, "absent when \"limits\" is given", read.value(short))
-  }
-  if (!Array.isArray(given) || given.length === 0) read.fail("limits", "a list of at least one limit", given)
-  const limits = given.map((limit, i) => limitPolicy(limit, read.at(`limits[${i}]`)))
-  for (const [i, { dimension }] of limits.entries()) {
-    if (limits.findIndex((other) => other.dimension === dimension) < i) {
-      read.fail(`limits[${i}].dimension`, "different from the dimensions before it", dimension)
-    }
-  }
-  return { ...waiting, limits }
+  const { capacity = 3500, limits, maxWait, queue, refillPerSecond = 58.33 } = readOptions(OptionsSchema, options, path)
+  const short = { dimension: REQUESTS, limit: capacity, burst: capacity, rate: refillPerSecond / 1000 }
+  return { maxWait, queue, limits: limits === undefined ? [short] : limits.map(limitPolicy) }
 }
 
 // -----------------------------------------------------------------------------

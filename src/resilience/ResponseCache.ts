@@ -16,7 +16,8 @@ import * as Exit from "effect/Exit"
 import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import { monotonicMillis } from "../internal/clock.ts"
-import { attempt, OptionsReader } from "../internal/options.ts"
+import { integer, millis, number, optionsOf, readOptions } from "../internal/option.ts"
+import { attempt } from "../internal/options.ts"
 import { classify, type LlmConfigError } from "../LlmError.ts"
 import * as Store from "../persistence/Store.ts"
 
@@ -96,12 +97,12 @@ export interface ResponseCache<in out A> {
 }
 
 /**
- * Options of {@link make}.
+ * What can stand in a configuration.
  *
  * @category models
- * @since 0.1.0
+ * @since 0.2.0
  */
-export interface Options<A> {
+export interface Settings {
   /** How long an answer is fresh. Default 1 hour. */
   readonly ttl?: Duration.Input | undefined
   /** How long after that it may still be used while it is refreshed in the background. Default 0: never. */
@@ -110,12 +111,36 @@ export interface Options<A> {
   readonly staleIfError?: Duration.Input | undefined
   /** The least time from the end of a key's refresh to its next one. Default 1 second. */
   readonly swrMinInterval?: Duration.Input | undefined
-  /** Where answers are kept. Default: the memory of this process, within the two bounds below. */
-  readonly store?: Store.Store<A> | undefined
   /** The most answers the memory holds. Default 1000. */
   readonly maxEntries?: number | undefined
   /** The most bytes the memory holds, and one answer takes in any store, keys included. Default 64 MiB. */
   readonly maxBytes?: number | undefined
+}
+
+/**
+ * The schema of {@link Settings}: defaults and rules.
+ *
+ * @category schemas
+ * @since 0.2.0
+ */
+export const SettingsSchema = optionsOf<Settings>()({
+  ttl: millis("1 hour"),
+  swr: millis(0),
+  staleIfError: millis("24 hours"),
+  swrMinInterval: millis("1 second"),
+  maxEntries: integer(1000, 1),
+  maxBytes: number(64 * 1024 * 1024, 1)
+})
+
+/**
+ * Options of {@link make}.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Options<A> extends Settings {
+  /** Where answers are kept. Default: the memory of this process, within `maxEntries` and `maxBytes`. */
+  readonly store?: Store.Store<A> | undefined
   /** Told once for every operation of the store that failed. The call goes on without the store. */
   readonly onStoreError?: ((operation: "get" | "set") => void) | undefined
 }
@@ -166,38 +191,19 @@ export const ResponseCacheStore = Context.Reference<Store.Store<string> | undefi
  */
 export const make = <A>(options?: Options<A>): Effect.Effect<ResponseCache<A>, LlmConfigError, Scope.Scope> =>
   Effect.gen(function*() {
-    const policy = yield* attempt(() => {
-      const known = [
-        "ttl",
-        "swr",
-        "staleIfError",
-        "swrMinInterval",
-        "store",
-        "maxEntries",
-        "maxBytes",
-        "onStoreError"
-      ] as const
-      const read = new OptionsReader("cache", options, known)
-      return {
-        ttl: read.millis("ttl", "1 hour"),
-        swr: read.millis("swr", 0),
-        staleIfError: read.millis("staleIfError", "24 hours"),
-        swrMinInterval: read.millis("swrMinInterval", "1 second"),
-        maxEntries: read.integer("maxEntries", 1000, 1),
-        maxBytes: read.number("maxBytes", 64 * 1024 * 1024, 1)
-      }
-    })
+    const { onStoreError, store: given, ...settings } = options ?? {}
+    const policy = yield* attempt(() => readOptions(SettingsSchema, settings, "cache"))
     const { maxBytes, maxEntries, swr, swrMinInterval, ttl } = policy
     const horizon = ttl + Math.max(swr, policy.staleIfError)
     const scope = yield* Effect.scope
-    const memory = options?.store === undefined ? Store.makeMemory<A>(maxEntries, maxBytes) : undefined
-    const store: Store.Store<A> = memory ?? options!.store!
+    const memory = given === undefined ? Store.makeMemory<A>(maxEntries, maxBytes) : undefined
+    const store: Store.Store<A> = memory ?? given!
 
     // The caller's own interruption does not come here: it passes handlers by.
     const withoutStore = <B>(operation: "get" | "set", instead: B, failed: (() => void) | undefined) => (): B => {
       try {
         failed?.()
-        options?.onStoreError?.(operation)
+        onStoreError?.(operation)
       } catch {
         // A listener that throws must not lose an answer.
       }

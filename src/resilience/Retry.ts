@@ -15,7 +15,7 @@ import * as Pull from "effect/Pull"
 import * as Random from "effect/Random"
 import * as Schedule from "effect/Schedule"
 import { monotonicMillis } from "../internal/clock.ts"
-import { OptionsReader } from "../internal/options.ts"
+import { integer, millis, number, oneOf, optionsOf, readOptions, value } from "../internal/option.ts"
 import { classify, isLocalRefusal, retryAfterMillis, withBudgetExhausted } from "../LlmError.ts"
 import type { RetryBudget } from "./RetryBudget.ts"
 
@@ -45,6 +45,22 @@ export interface Options {
 }
 
 /**
+ * The schema of {@link Options}: defaults and rules.
+ *
+ * @category schemas
+ * @since 0.2.0
+ */
+export const OptionsSchema = optionsOf<Options>()({
+  maxRetries: integer(3),
+  baseDelay: millis("1 second"),
+  factor: number(2, 1),
+  maxDelay: millis("60 seconds"),
+  jitter: oneOf(["equal", "full", "none"], "equal"),
+  maxRetryAfter: millis("60 seconds"),
+  schedule: value((u): u is Schedule.Schedule<unknown> => Schedule.isSchedule(u), "a Schedule")
+})
+
+/**
  * Checked options; durations in milliseconds.
  *
  * @category models
@@ -57,7 +73,7 @@ export interface Policy {
   readonly maxDelay: number
   readonly jitter: "equal" | "full" | "none"
   readonly maxRetryAfter: number
-  readonly schedule: Schedule.Schedule<unknown> | undefined
+  readonly schedule?: Schedule.Schedule<unknown> | undefined
 }
 
 /**
@@ -66,28 +82,7 @@ export interface Policy {
  * @category constructors
  * @since 0.1.0
  */
-export const policy = (options?: Options, path = "retry"): Policy => {
-  const read = new OptionsReader(path, options, [
-    "maxRetries",
-    "baseDelay",
-    "factor",
-    "maxDelay",
-    "jitter",
-    "maxRetryAfter",
-    "schedule"
-  ])
-  const schedule = read.value("schedule")
-  if (schedule !== undefined && !Schedule.isSchedule(schedule)) read.fail("schedule", "a Schedule", schedule)
-  return {
-    maxRetries: read.integer("maxRetries", 3),
-    baseDelay: read.millis("baseDelay", "1 second"),
-    factor: read.number("factor", 2, 1),
-    maxDelay: read.millis("maxDelay", "60 seconds"),
-    jitter: read.oneOf("jitter", ["equal", "full", "none"], "equal"),
-    maxRetryAfter: read.millis("maxRetryAfter", "60 seconds"),
-    schedule
-  }
-}
+export const policy = (options?: Options, path = "retry"): Policy => readOptions(OptionsSchema, options, path)
 
 /**
  * The delay in whole milliseconds before retry `k` (1, 2, …), for a random draw `u` in [0, 1).

@@ -13,7 +13,8 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { monotonicMillis } from "../internal/clock.ts"
-import { attempt, OptionsReader } from "../internal/options.ts"
+import { amount, optionsOf, readOptions } from "../internal/option.ts"
+import { attempt } from "../internal/options.ts"
 import { type LlmConfigError } from "../LlmError.ts"
 
 // -----------------------------------------------------------------------------
@@ -21,7 +22,7 @@ import { type LlmConfigError } from "../LlmError.ts"
 // -----------------------------------------------------------------------------
 
 /**
- * In tokens, to three decimals; one token pays for one retry.
+ * In tokens, to three decimals, so that every sum is exact and five deposits of 0.2 do pay for a retry.
  *
  * @category models
  * @since 0.1.0
@@ -34,6 +35,18 @@ export interface Options {
   /** Put in by time. Default 0.1. */
   readonly perSecond?: number | undefined
 }
+
+/**
+ * The schema of {@link Options}: defaults and rules.
+ *
+ * @category schemas
+ * @since 0.2.0
+ */
+export const OptionsSchema = optionsOf<Options>()({
+  capacity: amount(10),
+  perAttempt: amount(0.2),
+  perSecond: amount(0.1)
+})
 
 /**
  * Checked options in millionths of a token, so that every sum is exact.
@@ -56,16 +69,11 @@ const token = 1_000_000
  * @since 0.1.0
  */
 export const policy = (options?: Options, path = "retryBudget"): Policy => {
-  const read = new OptionsReader(path, options, ["capacity", "perAttempt", "perSecond"])
-  const thousandths = (key: keyof Options, fallback: number): number => {
-    const value = read.number(key, fallback, 0, 1_000_000)
-    const whole = Math.round(value * 1000)
-    return Math.abs(value * 1000 - whole) < 1e-6 ? whole : read.fail(key, "a multiple of 0.001", value)
-  }
+  const { capacity, perAttempt, perSecond } = readOptions(OptionsSchema, options, path)
   return {
-    capacity: thousandths("capacity", 10) * 1000,
-    perAttempt: thousandths("perAttempt", 0.2) * 1000,
-    perMillisecond: thousandths("perSecond", 0.1) // a thousandth per second is a millionth per millisecond
+    capacity: Math.round(capacity * token),
+    perAttempt: Math.round(perAttempt * token),
+    perMillisecond: Math.round(perSecond * 1000) // a thousandth per second is a millionth per millisecond
   }
 }
 

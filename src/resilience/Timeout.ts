@@ -16,7 +16,15 @@ import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Stream from "effect/Stream"
 import { monotonicMillis } from "../internal/clock.ts"
-import { OptionsReader } from "../internal/options.ts"
+import {
+  duration as durationOption,
+  millisOf,
+  millisOrOff,
+  millisOrOffIfGiven,
+  optionsOf,
+  readOption,
+  readOptions
+} from "../internal/option.ts"
 import { AttemptTimeout, DeadlineExceeded } from "../LlmError.ts"
 
 // -----------------------------------------------------------------------------
@@ -32,13 +40,29 @@ import { AttemptTimeout, DeadlineExceeded } from "../LlmError.ts"
 export interface Options {
   /** One attempt: a whole `complete`, a stream up to its first content part. Default 60 seconds. */
   readonly attempt?: Duration.Input | false | undefined
-  /** From the start of a stream's attempt to its first content part. Default 60 seconds. */
+  /**
+   * From the start of a stream's attempt to its first content part. Default: `attempt`. A stream begins in seconds where
+   * a whole answer takes a minute, so it can be given up earlier.
+   */
   readonly firstToken?: Duration.Input | false | undefined
   /** Silence between content parts while the consumer is waiting. Default 60 seconds. */
   readonly idle?: Duration.Input | false | undefined
   /** The whole call with all its waits, retries and targets. Default 5 minutes. */
   readonly deadline?: Duration.Input | false | undefined
 }
+
+/**
+ * The schema of {@link Options}: defaults and rules.
+ *
+ * @category schemas
+ * @since 0.2.0
+ */
+export const OptionsSchema = optionsOf<Options>()({
+  attempt: millisOrOff("60 seconds"),
+  firstToken: millisOrOffIfGiven(),
+  idle: millisOrOff("60 seconds"),
+  deadline: millisOrOff("5 minutes")
+})
 
 /**
  * Checked options: milliseconds, `Infinity` for none.
@@ -60,13 +84,8 @@ export interface Policy {
  * @since 0.1.0
  */
 export const policy = (options?: Options, path = "timeout"): Policy => {
-  const read = new OptionsReader(path, options, ["attempt", "firstToken", "idle", "deadline"])
-  return {
-    attempt: read.millisOrOff("attempt", "60 seconds"),
-    firstToken: read.millisOrOff("firstToken", "60 seconds"),
-    idle: read.millisOrOff("idle", "60 seconds"),
-    deadline: read.millisOrOff("deadline", "5 minutes")
-  }
+  const { firstToken, ...limits } = readOptions(OptionsSchema, options, path)
+  return { ...limits, firstToken: firstToken ?? limits.attempt }
 }
 
 // -----------------------------------------------------------------------------
@@ -281,8 +300,10 @@ class Limited<A, E, E2> implements Waiting {
 // -----------------------------------------------------------------------------
 
 /** Milliseconds of a combinator's duration; throws `LlmConfigError` when it is none, or negative. */
-const checkedMillis = (name: string, duration: Duration.Input): number =>
-  new OptionsReader("", { [name]: duration }, [name]).millis(name, duration)
+const checkedMillis = (name: string, duration: Duration.Input): number => {
+  const millis = millisOf(duration)
+  return millis !== undefined && millis >= 0 ? millis : readOption(durationOption(), duration, name)
+}
 
 const limit = <E2>(duration: Duration.Input, error: (after: Duration.Duration) => E2) => {
   const millis = checkedMillis("duration", duration)

@@ -95,6 +95,8 @@ describe("explain", () => {
       "Server",
       "Timeout",
       "Conflict",
+      "ClientClosed",
+      "Unknown",
       "Network",
       "MalformedResponse",
       "Authentication",

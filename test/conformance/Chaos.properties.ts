@@ -125,6 +125,7 @@ export const p2 = (log: Log): void => {
   // Where the bucket never lets anybody wait, all waiting was for the limits of the target, after the bucket.
   const times = attempts.map((attempt) => maxWait === 0 ? attempt.entered : attempt.began)
   assert.isBelow(flows(times, capacity!, refillPerSecond! / 1000), 1, "the bucket was never empty")
+  if (limits !== undefined && !("length" in limits)) throw new Error("the limits of the target are no list")
   for (const { limit, per } of limits ?? []) {
     const own = attempts.filter(isOf("p")).map((attempt) => attempt.began)
     assert.isBelow(flows(own, limit, limit / Number(per)), 1, "the limit never mattered")

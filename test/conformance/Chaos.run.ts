@@ -53,8 +53,7 @@ export const settings = {
     recoveryTimeout: 2000,
     maxRecoveryTimeout: 16_000,
     halfOpenProbes: 2,
-    successThreshold: 2,
-    probeLease: 13_000
+    successThreshold: 2
   },
   rateLimit: { capacity: 60, refillPerSecond: 25, maxWait: 10_000, queue: 256 },
   idempotency: { ttl: "10 minutes" },

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Exit, Fiber, Redacted } from "effect"
+import { Effect, Exit, Fiber, Redacted } from "effect"
 import { LlmConfig, LlmError, type LlmRequest, type LlmResponse } from "effect-resilient-llm"
 import { Store } from "effect-resilient-llm/persistence"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
@@ -897,7 +897,7 @@ describe("the lease", () => {
       const error = yield* Effect.flip(LlmConfig.fromJson({ idempotency: { store: "redis://localhost" } }))
       assert.strictEqual(error.path, "idempotency.store")
       assert.deepStrictEqual(yield* LlmConfig.fromJson({ idempotency: { lease: 1000 } }), {
-        idempotency: { lease: Duration.millis(1000) }
+        idempotency: { lease: 1000 }
       })
     }))
 })

@@ -35,8 +35,7 @@ export const breaker = {
   maxRecoveryTimeout: "60 seconds",
   maxRetryAfter: "300 seconds",
   halfOpenProbes: 2,
-  successThreshold: 2,
-  probeLease: "125 seconds"
+  successThreshold: 2
 } as const
 export const cache = { ttl: "60 seconds", swr: "30 seconds", staleIfError: "1 hour", readThrough: true } as const
 

@@ -372,6 +372,31 @@ describe("statuses and words, in each adapter", () => {
       })
   )
 
+  each("nor in an answer: its id, its model, its request id", (adapter, streaming) =>
+    Effect.gen(function*() {
+      const key = Redacted.value(apiKey)
+      const names = { id: `id-${key}`, model: `model-${key}`, responseId: `id-${key}`, modelVersion: `model-${key}` }
+      const named = (text: string): string => {
+        const json = JSON.parse(text)
+        const of = (value: any): any => ({
+          ...names,
+          ...value,
+          ...(value.message === undefined || adapter.name !== "Anthropic"
+            ? {}
+            : { message: { ...names, ...value.message } }),
+          ...(value.response === undefined ? {} : { response: { ...names, ...value.response } })
+        })
+        return JSON.stringify(of(json))
+      }
+      const body = streaming
+        ? adapter.stream.replaceAll(/\{.*\}/g, named)
+        : named(adapter.whole)
+      const headers = { "x-request-id": `req-${key}`, ...(streaming ? eventStream : {}) }
+      const outcome = yield* play(adapter.make, { headers, body }, streaming)
+      assert.strictEqual(digest(outcome).text, "Hi", outcome.error?.message)
+      assert.notInclude(JSON.stringify(outcome.parts), key)
+    }))
+
   each("5,000 levels in an error body leave the status", (adapter, streaming) =>
     Effect.gen(function*() {
       for (const levels of [5000, 30_000]) {

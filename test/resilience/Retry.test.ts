@@ -42,8 +42,7 @@ describe("options", () => {
       factor: 2,
       maxDelay: 60_000,
       jitter: "equal",
-      maxRetryAfter: 60_000,
-      schedule: undefined
+      maxRetryAfter: 60_000
     })
   })
 

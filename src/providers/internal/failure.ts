@@ -173,7 +173,7 @@ const texts: ReadonlyArray<TextRule> = [
   ),
   // Before the sentences about length and quota: "too many tokens, please wait", "quota of requests per minute".
   refine(
-    ["InvalidRequest", "PayloadTooLarge", "Permission", "Unknown"],
+    ["InvalidRequest", "Permission", "Unknown"],
     sentences(
       "too many (?:tokens|requests)\\b.{0,10}\\b(?:please )?(?:wait|slow down|try again)",
       "too many requests",
@@ -366,7 +366,7 @@ const read = (body: unknown): unknown => {
 
 /** Names of the classes in which Python gateways speak: `litellm.RateLimitError: …`. */
 const exception = /^\s*(?:[\w.]*\.)?(\w+(?:Error|Exception))\b/
-const statusInText = /\b(?:error|status) code:? (\d{3})\b/i
+const statusInText = /^\s*(?:[\w.]*(?:Error|Exception): )?error code: (\d{3})\b/i
 
 /**
  * Reads an error in any of the shapes seen: `{error: {…}}`, `{error: "…"}`, flat, `{errors: [{…}]}`, FastAPI's
@@ -411,7 +411,7 @@ const tell = (input: unknown, depth = 0): Told => {
     words,
     status: wrapped?.status ?? asStatus(error["status_code"]) ?? asStatus(error["statusCode"]) ??
       asStatus(error["code"]) ?? asStatus(body["code"]) ?? asStatus(error["raw_status_code"]) ??
-      asStatus(error["status"]) ?? asStatus(statusInText.exec(message)?.[1]),
+      asStatus(error["status"]) ?? asStatus(statusInText.exec(message.slice(0, 128))?.[1]),
     message: [message, raw, wrapped?.message].filter((text) => text !== undefined).join(" ").slice(0, maxMessage),
     requestId: requestIdFrom(body["request_id"]) ?? (error === body ? requestIdFrom(body["id"]) : undefined) ??
       wrapped?.requestId,

@@ -2,6 +2,7 @@
 import type * as Response from "effect/ai/Response"
 import * as LlmResponse from "../../LlmResponse.ts"
 import { type Exchange, malformed, NESTED, TOO_LARGE, WRONG_SHAPE } from "./errors.ts"
+import { published } from "./failure.ts"
 import { rateLimitsOf, requestIdOf } from "./headers.ts"
 import { countOf, type Fields, fieldsOf, isFields, Nesting, parse, textOf, TOO_DEEP } from "./json.ts"
 
@@ -67,14 +68,14 @@ const identifierOf = (value: unknown): string | undefined =>
 
 /** The first part of every answer. */
 export const metadataPart = (exchange: Exchange, id: unknown, model: unknown): Response.ResponseMetadataPartEncoded => {
-  const responseId = identifierOf(id)
-  const modelId = identifierOf(model)
+  const responseId = published(identifierOf(id), exchange)
+  const modelId = published(identifierOf(model), exchange)
   return {
     type: "response-metadata",
     ...(responseId === undefined ? undefined : { id: responseId }),
     ...(modelId === undefined ? undefined : { modelId }),
     metadata: LlmResponse.httpMetadata({
-      requestId: requestIdOf(exchange.headers),
+      requestId: published(requestIdOf(exchange.headers), exchange),
       rateLimits: rateLimitsOf(exchange.headers, exchange.now)
     })
   }

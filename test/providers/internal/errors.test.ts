@@ -96,6 +96,7 @@ const cases: ReadonlyArray<Case> = [
     "PayloadTooLarge"
   ],
   [413, openai("rate_limit_exceeded", "tokens", "…"), "PayloadTooLarge"],
+  [413, openai("rate_limit_exceeded", "tokens", "Limit 6000 tokens per minute, requested 14810."), "PayloadTooLarge"],
   [400, openai("context_length_exceeded", "invalid_request_error"), "ContextLength"],
   [400, openai(null, "invalid_request_error", "This model's maximum context length is 8192 tokens."), "ContextLength"],
   [400, openai("model_not_found", "invalid_request_error"), "NotFound"],

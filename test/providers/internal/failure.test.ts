@@ -223,6 +223,7 @@ describe("B10 one failure inside another", () => {
     ],
     [500, { error: { message: "Error code: 429 - {'error': {'message': 'slow'}}" } }, "RateLimit"],
     [500, { error: { message: "Error code: 401 - {'error': {'message': 'bad key'}}" } }, "Authentication"],
+    [500, { error: { message: "litellm.APIError: Error code: 429 - {'error': {'message': 'slow'}}" } }, "RateLimit"],
     [400, { error: { message: "litellm.ContextWindowExceededError: …", code: "400" } }, "ContextLength"],
     [400, { error: { message: "litellm.ContentPolicyViolationError: …", code: "400" } }, "ContentPolicy"],
     [403, { error: { message: "Key limit exceeded (total limit). Manage it using https://…", code: 403 } }, "Quota"],
@@ -240,6 +241,9 @@ describe("B10 one failure inside another", () => {
     [500, { error: { message: quote(openai("Unsupported parameter: 'stop'", "unsupported_parameter")) } }, "Server"],
     [502, { error: { code: 400, message: "…" } }, "Server"],
     [429, { error: { code: 500, message: "…" } }, "RateLimit"],
+    // A status of something else than the answer.
+    [400, openai("Unable to download the image: status code 404."), "InvalidRequest"],
+    [400, openai("The tool said: Error code: 429"), "InvalidRequest"],
     // JSON that is no error: of a schema, or of what the caller wrote.
     [400, openai("Invalid schema for function 'f': {\"type\":\"string\"} is not an object"), "InvalidRequest"]
   ])

@@ -1,0 +1,304 @@
+// Every option of every pattern, set through a variable and through a document, and seen in what a client does.
+import { assert, describe, it } from "@effect/vitest"
+import { Config, ConfigProvider, Effect, Stream } from "effect"
+import { LlmConfig, type LlmEvent, type LlmRequest } from "effect-resilient-llm"
+import { Store } from "effect-resilient-llm/persistence"
+import { ScriptedProvider } from "effect-resilient-llm/testing"
+import { TestClock } from "effect/testing"
+import { namesIn } from "../src/internal/configuration.ts"
+import { fork, type Kind, rig, type Script, vector } from "./support.ts"
+
+const { answer, fail, hang, overloaded, rateLimited, stream } = ScriptedProvider
+const always = (step: ScriptedProvider.Step): Script => ({ always: step })
+const after = (delay: number) => ({ ...answer("late"), delay })
+
+/** A call: when it begins, and what it asks. */
+type Ask = readonly [at: number, input?: Partial<LlmRequest.Input>, kind?: Kind]
+
+interface Story {
+  readonly scripts: readonly [Script, ...ReadonlyArray<Script>]
+  readonly asks: ReadonlyArray<Ask>
+  /** What else is set, in code. */
+  readonly beside?: LlmConfig.Options
+}
+
+const times = (count: number, every: number): ReadonlyArray<Ask> => Array.from({ length: count }, (_, i) => [i * every])
+const together = (count: number): ReadonlyArray<Ask> => times(count, 0)
+
+/** What happens, with times: the events of all calls, as they happen. */
+const tell = ({ asks, beside, scripts }: Story, options: LlmConfig.Options) =>
+  vector(Effect.gen(function*() {
+    notes.length = 0
+    const merged: Record<string, unknown> = { ...beside }
+    for (const [name, own] of Object.entries(options)) {
+      const base = merged[name]
+      merged[name] = typeof own === "object" && typeof base === "object" ? { ...base, ...own } : own
+    }
+    const r = yield* rig(scripts, merged)
+    const told: Array<string> = []
+    yield* fork(Stream.runForEach(r.client.events, (event) => Effect.sync(() => told.push(line(event)))))
+    for (const [at, input, kind = "complete"] of asks) {
+      const request = { prompt: "Hi", ...input } as LlmRequest.Input
+      const call = kind === "complete" ? r.client.complete(request) : Stream.runDrain(r.client.stream(request))
+      yield* fork(Effect.delay(Effect.exit(call), at))
+    }
+    yield* TestClock.adjust("2 days")
+    return [...told, ...notes].toSorted()
+  }))
+
+const line = (event: LlmEvent.LlmEvent): string => JSON.stringify(event)
+
+const failing: Story = { scripts: [always(overloaded)], asks: [[0]] }
+const retries = { retry: { maxRetries: 2, baseDelay: 500 } }
+const calls = (
+  count: number,
+  every: number,
+  script: Script,
+  beside: LlmConfig.Options = { circuitBreaker: {} }
+): Story => ({
+  scripts: [script],
+  asks: times(count, every),
+  beside: { ...beside, retry: false }
+})
+const alternating: Script = Array.from({ length: 40 }, (_, i) => i % 2 === 0 ? answer("x") : overloaded)
+const tripped = (...then: ReadonlyArray<ScriptedProvider.Step>): Script => ({
+  script: [overloaded, overloaded, overloaded, overloaded, overloaded, ...then],
+  always: answer("x")
+})
+const opened = (asks: ReadonlyArray<Ask>, ...then: ReadonlyArray<ScriptedProvider.Step>): Story => ({
+  scripts: [tripped(...then)],
+  asks: [...together(5), ...asks],
+  beside: { circuitBreaker: {}, retry: false }
+})
+const asked = (at: number, prompt = "Hi"): Ask => [at, { prompt, cache: "always" }]
+const cached = (script: Script, asks: ReadonlyArray<Ask>, cache: LlmConfig.CacheOptions = {}): Story => ({
+  scripts: [script],
+  asks,
+  beside: { cache: { readThrough: true, ...cache }, retry: false }
+})
+const keyed = (...asks: ReadonlyArray<readonly [number, string]>): Story => ({
+  scripts: [always(answer("x"))],
+  asks: asks.map(([at, idempotencyKey]) => [at, { idempotencyKey }]),
+  beside: { idempotency: {} }
+})
+
+/** What stores were asked for. */
+const notes: Array<string> = []
+
+const noting = (note: (lease: number, options: unknown) => unknown): Store.LeaseStore<string> => ({
+  ...Effect.runSync(Store.memory<string>({ maxEntries: 10 })),
+  acquire: (_key, lease, options) => {
+    notes.push(JSON.stringify(note(lease, options)))
+    return Effect.fail(new Store.StoreError({ operation: "acquire" }))
+  }
+})
+
+interface Row {
+  /** As in the environment. */
+  readonly text: string
+  /** As in a document. */
+  readonly json: unknown
+  readonly story: Story
+  /** What it cannot be without, in both forms. */
+  readonly needs?: readonly [variables: Readonly<Record<string, string>>, inDocument: object]
+}
+
+const row = (text: string, json: unknown, story: Story, needs?: Row["needs"]): Row => ({
+  text,
+  json,
+  story,
+  ...(needs === undefined ? undefined : { needs })
+})
+
+const rows: Readonly<Record<string, Row>> = {
+  "idempotency.ttl": row("1s", "1s", keyed([0, "k"], [5000, "k"])),
+  "idempotency.maxEntries": row("1", 1, keyed([0, "a"], [1, "b"], [2, "a"])),
+  "idempotency.maxBytes": row("1", 1, keyed([0, "k"], [5000, "k"])),
+  "idempotency.derive": row("join", "join", {
+    scripts: [always(after(1000))],
+    asks: together(2),
+    beside: { idempotency: {} }
+  }),
+  "idempotency.lease": row("7s", "7 seconds", {
+    ...keyed([0, "k"]),
+    beside: { idempotency: { store: noting((lease) => lease) } }
+  }),
+  "idempotency.takeOver": row("true", true, {
+    ...keyed([0, "k"]),
+    beside: { idempotency: { store: noting((_, options) => options ?? null) } }
+  }),
+
+  "rateLimit.capacity": row("2", 2, {
+    scripts: [always(answer("x"))],
+    asks: together(5),
+    beside: { rateLimit: { refillPerSecond: 1 } }
+  }),
+  "rateLimit.refillPerSecond": row("0.5", 0.5, {
+    scripts: [always(answer("x"))],
+    asks: together(3),
+    beside: { rateLimit: { capacity: 1 } }
+  }),
+  "rateLimit.limits": row(
+    "[{\"dimension\":\"requests\",\"limit\":2,\"per\":\"1m\",\"burst\":1}]",
+    [{ dimension: "requests", limit: 2, per: "1m", burst: 1 }],
+    { scripts: [always(answer("x"))], asks: together(3), beside: { rateLimit: {} } }
+  ),
+  "rateLimit.maxWait": row("100ms", 100, {
+    scripts: [always(answer("x"))],
+    asks: together(3),
+    beside: { rateLimit: { capacity: 1, refillPerSecond: 1 } }
+  }),
+  "rateLimit.queue": row("1", 1, {
+    scripts: [always(answer("x"))],
+    asks: together(3),
+    beside: { rateLimit: { capacity: 1, refillPerSecond: 1 } }
+  }),
+
+  "circuitBreaker.failureThreshold": row("2", 2, calls(3, 1000, always(overloaded))),
+  "circuitBreaker.failureRate": row("0.9", 0.9, calls(12, 1000, alternating)),
+  "circuitBreaker.minimumCalls": row("4", 4, calls(12, 1000, alternating)),
+  "circuitBreaker.window": row("10m", "10 minutes", calls(12, 12_000, alternating)),
+  "circuitBreaker.recoveryTimeout": row("5s", 5000, opened([[6000], [31_000]])),
+  "circuitBreaker.maxRecoveryTimeout": row(
+    "30s",
+    "30s",
+    opened([[31_000], [62_000], [95_000]], overloaded, overloaded)
+  ),
+  "circuitBreaker.maxRetryAfter": row("1s", 1000, {
+    scripts: [always(fail({ _tag: "Overloaded" }, { status: 503, retryAfter: "2 minutes" }))],
+    asks: [...together(5), [31_000]],
+    beside: { circuitBreaker: {}, retry: false }
+  }),
+  "circuitBreaker.halfOpenProbes": row(
+    "3",
+    3,
+    opened([[31_000], [31_001], [31_002]], after(100), after(100), after(100))
+  ),
+  "circuitBreaker.successThreshold": row("2", 2, opened([[31_000], [32_000]])),
+  "circuitBreaker.slowCall.duration": row("1s", "1s", calls(12, 4000, always(after(3000)))),
+  "circuitBreaker.slowCall.rate": row(
+    "1",
+    1,
+    calls(12, 4000, Array.from({ length: 12 }, (_, i) => i === 0 ? answer("x") : after(3000)), {
+      circuitBreaker: { slowCall: { duration: 1000 } }
+    }),
+    [{ LLM_CIRCUIT_BREAKER_SLOW_CALL_DURATION: "1s" }, { duration: "1s" }]
+  ),
+  "circuitBreaker.scope": row("model", "model", {
+    scripts: [tripped()],
+    asks: [...together(5).map(([at]): Ask => [at, { model: "a" }]), [1000, { model: "b" }]],
+    beside: { circuitBreaker: {}, retry: false }
+  }),
+
+  "timeout.attempt": row("2s", 2000, { scripts: [always(hang)], asks: [[0]], beside: { timeout: {}, retry: false } }),
+  "timeout.firstToken": row("2s", 2000, {
+    scripts: [always(hang)],
+    asks: [[0, {}, "stream"]],
+    beside: { timeout: {}, retry: false }
+  }),
+  "timeout.idle": row("2s", 2000, {
+    scripts: [[stream("a", { wait: 30_000 }, "b")]],
+    asks: [[0, {}, "stream"]],
+    beside: { timeout: {}, retry: false }
+  }),
+  "timeout.deadline": row("2s", 2000, { scripts: [always(hang)], asks: [[0]], beside: { timeout: {}, retry: false } }),
+
+  "retry.maxRetries": row("1", 1, failing),
+  "retry.baseDelay": row("50ms", 50, failing),
+  "retry.factor": row("3", 3, failing),
+  "retry.maxDelay": row("600ms", 600, failing),
+  "retry.jitter": row("none", "none", failing),
+  "retry.maxRetryAfter": row("10s", "10s", { scripts: [always(rateLimited("30 seconds"))], asks: [[0]] }),
+
+  "retryBudget.capacity": row("1", 1, { ...failing, beside: { ...retries, retryBudget: {} } }),
+  "retryBudget.perAttempt": row("1", 1, {
+    scripts: [always(overloaded)],
+    asks: together(12),
+    beside: { ...retries, retryBudget: { perSecond: 0 } }
+  }),
+  "retryBudget.perSecond": row("5", 5, {
+    scripts: [always(overloaded)],
+    asks: times(12, 1000),
+    beside: { ...retries, retryBudget: { perAttempt: 0 } }
+  }),
+
+  "failover.maxRetryAfter": row("30s", "30s", {
+    scripts: [[rateLimited("10 seconds"), answer("p")], always(answer("s"))],
+    asks: [[0]]
+  }),
+  "failover.coolDown": row("30s", "30s", {
+    scripts: [[fail({ _tag: "Quota" }, { status: 402 }), answer("p")], always(answer("s"))],
+    asks: [[0], [60_000]]
+  }),
+
+  "cache.ttl": row("1s", "1s", cached(always(answer("x")), [asked(0), asked(5000)])),
+  "cache.swr": row("1m", "1 minute", cached(always(answer("x")), [asked(0), asked(5000)], { ttl: 1000 })),
+  "cache.staleIfError": row(
+    "2s",
+    "2s",
+    cached({ script: [answer("x")], always: overloaded }, [asked(0), asked(5000)], { ttl: 1000 })
+  ),
+  "cache.swrMinInterval": row(
+    "1m",
+    "1m",
+    cached({ script: [answer("x")], always: overloaded }, [asked(0), asked(5000), asked(10_000)], {
+      ttl: 1000,
+      swr: "1 hour"
+    })
+  ),
+  "cache.maxEntries": row("1", 1, cached(always(answer("x")), [asked(0, "a"), asked(1, "b"), asked(2, "a")])),
+  "cache.maxBytes": row("1", 1, cached(always(answer("x")), [asked(0), asked(1)])),
+  "cache.readThrough": row("true", true, {
+    scripts: [always(answer("x"))],
+    asks: [asked(0), asked(1)],
+    beside: { cache: {} }
+  }),
+
+  "bulkhead.maxConcurrent": row("1", 1, {
+    scripts: [always(after(1000))],
+    asks: together(2),
+    beside: { bulkhead: {} }
+  }),
+  "bulkhead.queue": row("1", 1, {
+    scripts: [always(after(1000))],
+    asks: together(3),
+    beside: { bulkhead: { maxConcurrent: 1 } }
+  }),
+  "bulkhead.maxWait": row("100ms", "100ms", {
+    scripts: [always(after(1000))],
+    asks: together(2),
+    beside: { bulkhead: { maxConcurrent: 1 } }
+  })
+}
+
+describe("every option of every pattern", () => {
+  const names = namesIn(LlmConfig.OptionsSchema)
+
+  it("is in the table", () => {
+    assert.deepStrictEqual(Object.keys(rows).toSorted(), [...names.keys()].toSorted())
+  })
+
+  for (const [name, { json, needs: [others, inDocument] = [{}, {}], story, text }] of Object.entries(rows)) {
+    it.effect(`${name}: by its variable and in a document, as in code`, () =>
+      Effect.gen(function*() {
+        const path = name.split(".")
+        const [last = "", ...above] = path.toReversed()
+        const own = { ...inDocument, [last]: json }
+        const document = above.reduce<unknown>((inner, key) => ({ [key]: inner }), own)
+        const inCode = yield* tell(story, yield* LlmConfig.fromJson(document))
+        assert.notDeepEqual(inCode, yield* tell(story, {}), "it changes what the client does")
+        const providers = {
+          variable: ConfigProvider.fromEnvRecord({ [`LLM_${names.get(name)}`]: text, ...others }),
+          constantCase: ConfigProvider.constantCase(
+            ConfigProvider.fromEnvRecord({ [`LLM_${names.get(name)}`]: text, ...others })
+          ),
+          document: ConfigProvider.fromUnknown({ LLM: document }),
+          below: ConfigProvider.fromUnknown({ APP: { LLM: document } })
+        }
+        for (const [kind, provider] of Object.entries(providers)) {
+          const config = kind === "below" ? Config.nested(LlmConfig.config, "APP") : LlmConfig.config
+          assert.deepStrictEqual(yield* tell(story, yield* config.parse(provider)), inCode, kind)
+        }
+      }))
+  }
+})
