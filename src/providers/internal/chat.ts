@@ -235,12 +235,6 @@ const pagesOf = (results: unknown, citations: unknown): ReadonlyArray<Cited> =>
     return typeof page === "string" ? { url: page } : { url, title }
   })
 
-/** Throws when the body is, or holds, an error. */
-const failOnError = (exchange: Exchange, body: Fields): void => {
-  const { error, object } = body
-  if (Boolean(error) || object === "error") throw ofEvent(exchange, body)
-}
-
 const failOnChoiceError = (exchange: Exchange, choice: Fields): void => {
   if (isFields(choice["error"])) throw ofEvent(exchange, choice)
 }
@@ -299,7 +293,6 @@ const decode = (
   exchange: Exchange
 ): ReadonlyArray<Response.PartEncoded> => {
   if (!isFields(body)) throw malformed(exchange, WRONG_SHAPE)
-  failOnError(exchange, body)
   const { choices, citations, id, model, search_results, usage } = body
   for (const choice of listOf(choices)) failOnChoiceError(exchange, fieldsOf(choice))
   if (!Array.isArray(choices) || !choices.every(isChoice)) throw malformed(exchange, WRONG_SHAPE)
@@ -467,10 +460,8 @@ const decodeStream = (dialect: Dialect, parts: Assembler, exchange: Exchange): S
   }
 
   return {
-    event: (name, data) => {
-      if (name === "error") throw ofEvent(exchange, data)
+    event: (_, data) => {
       if (!isFields(data)) throw malformed(exchange, WRONG_SHAPE)
-      failOnError(exchange, data)
       // Azure describes its filters in a first chunk without id and model.
       if (textOf(data["id"]) !== undefined || textOf(data["model"]) !== undefined) {
         parts.describe(data["id"], data["model"])

@@ -92,11 +92,6 @@ const reasonOf = (exchange: Exchange, end: Fields, calls: boolean): Response.Fin
   return finishReason(exchange, end["finish_reason"], calls)
 }
 
-/** Throws when the body is an error: Cohere's own, or one of a gateway. */
-const failOnError = (exchange: Exchange, body: Fields): void => {
-  if (typeof body["message"] === "string" || isFields(body["error"])) throw ofEvent(exchange, body)
-}
-
 /** `tokens` counts all that went through the model, `billed_units` what is paid for. */
 const tokensOf = (input: unknown): Tokens => {
   const usage = fieldsOf(input)
@@ -143,7 +138,6 @@ const Chat = Schema.Struct({
 const decodeChat = Schema.decodeUnknownResult(Chat)
 
 const decode = (body: unknown, exchange: Exchange): ReadonlyArray<Response.PartEncoded> => {
-  if (isFields(body)) failOnError(exchange, body)
   const decoded = decodeChat(body)
   if (Result.isFailure(decoded)) throw malformed(exchange, WRONG_SHAPE)
   const { id, message, usage } = decoded.success
@@ -179,7 +173,6 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
   return {
     event: (name, data) => {
       if (!isFields(data)) throw malformed(exchange, WRONG_SHAPE)
-      failOnError(exchange, data)
       const { index } = data
       const end = fieldsOf(data["delta"])
       const message = fieldsOf(end["message"])
@@ -215,8 +208,6 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
         case "message-end":
           parts.finish(reasonOf(exchange, end, parts.hasTools), tokensOf(end["usage"]))
           break
-        case "error":
-          throw ofEvent(exchange, data)
       }
     }
   }

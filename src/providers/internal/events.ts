@@ -55,10 +55,10 @@ const eventReader = (exchange: Exchange, decoder: StreamDecoder) => {
     if (data.trim() === "[DONE]") return decoder.marker?.()
     const value = json ?? parse(data)
     if (value === TOO_DEEP) throw malformed(exchange, NESTED)
-    if (tellsFailure(value)) throw ofEvent(exchange, value)
+    if (name === "error" || tellsFailure(value)) throw ofEvent(exchange, value ?? data)
     if (value !== undefined && typeof value !== "string") return decoder.event(name, value)
     const text = value ?? data
-    if (name === "error" || (!/^\s*(?:\{|\[\s*[{["])/.test(text) && saysError.test(text))) throw ofEvent(exchange, text)
+    if (!/^\s*(?:\{|\[\s*[{["])/.test(text) && saysError.test(text)) throw ofEvent(exchange, text)
     // An event without its end was cut: the end of the body says so better.
     if (!isLast) throw malformed(exchange, EVENT_NOT_JSON)
   }

@@ -4,7 +4,7 @@ import type * as Response from "effect/ai/Response"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import type { LlmRequest } from "../../LlmRequest.ts"
-import { type Exchange, malformed, ofEvent, unsupported, WRONG_SHAPE } from "./errors.ts"
+import { type Exchange, malformed, unsupported, WRONG_SHAPE } from "./errors.ts"
 import { finishReason } from "./finish.ts"
 import type { Protocol, StreamDecoder } from "./http.ts"
 import { compact, countOf, type Fields, fieldsOf, isFields, listOf, parse, textOf } from "./json.ts"
@@ -244,7 +244,6 @@ const Message = Schema.Struct({
 const decodeMessage = Schema.decodeUnknownResult(Message)
 
 const decode = (body: unknown, exchange: Exchange): ReadonlyArray<Response.PartEncoded> => {
-  if (isFields(body) && (body["type"] === "error" || isFields(body["error"]))) throw ofEvent(exchange, body)
   const decoded = decodeMessage(body)
   if (Result.isFailure(decoded)) throw malformed(exchange, WRONG_SHAPE)
   const message = decoded.success
@@ -357,7 +356,6 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
     event: (name, data) => {
       if (!isFields(data)) throw malformed(exchange, WRONG_SHAPE)
       const { index } = data
-      if (isFields(data["error"])) throw ofEvent(exchange, data)
       switch (data["type"] ?? name) {
         case "message_start": {
           const message = fieldsOf(data["message"])
@@ -392,8 +390,6 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
             finishMetadata(stopReason, stopDetails)
           )
           break
-        case "error":
-          throw ofEvent(exchange, data)
       }
     }
   }

@@ -3,7 +3,7 @@ import type * as Prompt from "effect/ai/Prompt"
 import type * as Response from "effect/ai/Response"
 import type { LlmRequest } from "../../LlmRequest.ts"
 import { functionTools } from "./chat.ts"
-import { type Exchange, malformed, ofEvent, unsupported, WRONG_SHAPE } from "./errors.ts"
+import { type Exchange, malformed, unsupported, WRONG_SHAPE } from "./errors.ts"
 import { finishReason } from "./finish.ts"
 import type { Protocol, StreamDecoder } from "./http.ts"
 import { compact, countOf, type Fields, fieldsOf, isFields, listOf, parse, textOf } from "./json.ts"
@@ -97,7 +97,6 @@ const imagesOf = (message: Fields): ReadonlyArray<Response.FilePartEncoded> =>
 
 const checked = (exchange: Exchange, answer: unknown): Fields => {
   if (!isFields(answer)) throw malformed(exchange, WRONG_SHAPE)
-  if (answer["error"]) throw ofEvent(exchange, answer)
   return answer
 }
 

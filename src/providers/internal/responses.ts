@@ -161,10 +161,8 @@ const tokensOf = (input: unknown): Tokens => {
   }
 }
 
-/** Throws when the response failed, or is an error itself. */
-const failOnError = (exchange: Exchange, response: Fields): void => {
-  const { error, object, status } = response
-  if (Boolean(error) || object === "error") throw ofEvent(exchange, response)
+/** Throws when the response failed without telling an error. */
+const failOnStatus = (exchange: Exchange, { status }: Fields): void => {
   if (status === "failed" || status === "cancelled") throw ofEvent(exchange, {})
 }
 
@@ -216,7 +214,7 @@ const callOf = (item: Fields): WholeCall => ({
 
 const decode = (body: unknown, exchange: Exchange): ReadonlyArray<Response.PartEncoded> => {
   if (!isFields(body)) throw malformed(exchange, WRONG_SHAPE)
-  failOnError(exchange, body)
+  failOnStatus(exchange, body)
   const { id, model, output, status, usage } = body
   if (!Array.isArray(output) || !output.every(isFields)) throw malformed(exchange, WRONG_SHAPE)
   if (status === "queued" || status === "in_progress") throw malformed(exchange, NO_CHOICE)
@@ -396,7 +394,6 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
     event: (name, data) => {
       if (!isFields(data)) throw malformed(exchange, WRONG_SHAPE)
       const type = data["type"] ?? name
-      if (name === "error" || type === "error" || isFields(data["error"])) throw ofEvent(exchange, data)
       const item = fieldsOf(data["item"])
       // What names no item is about the last one.
       const key = keyOf(data["output_index"], data["item_id"] ?? item["id"] ?? item["call_id"]) ?? last
@@ -446,7 +443,7 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
         case "response.completed":
         case "response.incomplete": {
           const response = fieldsOf(data["response"])
-          failOnError(exchange, response)
+          failOnStatus(exchange, response)
           parts.describe(response["id"], response["model"])
           endAll(response["output"])
           const reason = reasonOf(
