@@ -10,12 +10,14 @@
 import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Pull from "effect/Pull"
 import * as Stream from "effect/Stream"
 import { monotonicMillis } from "./internal/clock.ts"
 import { attempt } from "./internal/options.ts"
-import { classify, LlmConfigError } from "./LlmError.ts"
+import { classify, LlmConfigError, TRUNCATED, type Verdict } from "./LlmError.ts"
+import type { Held, Outcome } from "./LlmGuard.ts"
 import type { LlmProvider } from "./LlmProvider.ts"
 import * as OutlierEjection from "./resilience/OutlierEjection.ts"
 
@@ -48,8 +50,11 @@ type Named = readonly [name: string, provider: LlmProvider]
  *
  * - Attempts go to the hosts in turn, so a retry meets another host than the attempt before it, unless other calls
  *   came between.
- * - `LlmError.classify` decides which failures are the host's fault. A stream counts when it has finished or broken;
- *   one that its reader leaves counts for nothing.
+ * - The pipeline tells the pool how each attempt ended, so a host that hangs, answers nothing or breaks a stream is judged
+ *   like one that fails. `LlmError.classify` decides which failures are the host's fault; what its reader leaves counts for
+ *   nothing.
+ * - A host whose key or quota failed is out at once, and the call asks another one; only when no other is left, the target
+ *   as a whole rests.
  *
  * **Example** (The key of one host is overloaded)
  *
@@ -88,49 +93,107 @@ const fromHosts = (hosts: ReadonlyArray<Named>, options: Options = {}): LlmPool 
   const { defaultModel, models, reasoning } = first!
   for (const [i, other] of others.entries()) {
     for (const field of ["models", "defaultModel", "reasoning"] as const) {
-      if (JSON.stringify(other[field]) !== JSON.stringify(first![field])) {
+      if (!isSame(other[field], first![field])) {
         const path = `pool.${hosts[i + 1]![0]}.${field}`
         throw new LlmConfigError({ path, rule: "the same for all hosts of a pool", kind: "another" })
       }
     }
   }
+
+  /** Counts a failure of a host. One whose key or quota failed is out at once: it will not serve the next call either. */
+  const failed = (index: number, { coolDown, outcome }: Verdict, now: number): void => {
+    if (coolDown) rotation.ejectUnsafe(index, now)
+    else if (outcome === "failure") rotation.recordUnsafe(index, true, now)
+  }
+
+  /** The host of one attempt. */
+  class Chosen implements Held {
+    readonly provider: LlmProvider
+    private readonly index: number
+    private verdict: Verdict | undefined
+
+    constructor(index: number) {
+      this.index = index
+      this.provider = hosts[index]![1]
+    }
+
+    /** Another host has another key: what would rest a whole target is a reason to ask once more. */
+    judge(verdict: Verdict, now: number): Verdict {
+      this.verdict = verdict
+      return verdict.coolDown && rotation.hasOthersUnsafe(this.index, now)
+        ? { ...verdict, coolDown: false, retry: true }
+        : verdict
+    }
+
+    settle(outcome: Outcome): void {
+      if (outcome._tag === "Succeeded") rotation.recordUnsafe(this.index, false, outcome.now)
+      else if (outcome._tag === "Failed") failed(this.index, this.verdict ?? outcome.verdict, outcome.now)
+    }
+  }
+
   return {
     id: id ?? first!.id,
     defaultModel,
     models,
     reasoning,
-    generate: (request) => rotation.use(([, provider]) => provider.generate(request)),
+    guard: { name: "pool", acquire: ({ now }) => Exit.succeed(new Chosen(rotation.selectUnsafe(now))) },
+    // Outside of a pipeline, the same by itself.
+    generate: (request) =>
+      Effect.clockWith((clock) => {
+        const index = rotation.selectUnsafe(monotonicMillis(clock))
+        return Effect.onExit(hosts[index]![1].generate(request), (exit) => {
+          const now = monotonicMillis(clock)
+          if (Exit.isSuccess(exit)) return Effect.sync(() => rotation.recordUnsafe(index, false, now))
+          const error = Cause.findErrorOption(exit.cause)
+          if (error._tag === "Some") failed(index, classify(error.value), now)
+          return Effect.void
+        })
+      }),
     stream: (request) =>
       Stream.unwrap(Effect.clockWith((clock) => {
         const index = rotation.selectUnsafe(monotonicMillis(clock))
-        const [, provider] = hosts[index]!
-        return Effect.succeed(counted(provider.stream(request), (isFailure) =>
-          rotation.recordUnsafe(index, isFailure, monotonicMillis(clock))))
+        return Effect.succeed(counted(hosts[index]![1].stream(request), (error) => {
+          const now = monotonicMillis(clock)
+          if (error === undefined) rotation.recordUnsafe(index, false, now)
+          else failed(index, classify(error.of), now)
+        }))
       })),
     hosts: Effect.map(rotation.status, (all) => all.map((status) => ({ ...status, host: status.host[0] })))
   }
 }
 
+/** Do two hosts say the same of their models? In whatever order. */
+const isSame = (a: unknown, b: unknown): boolean => {
+  const sorted = (value: unknown): unknown =>
+    typeof value === "object" && value !== null
+      ? Object.entries(value).toSorted(([a], [b]) => a < b ? -1 : 1)
+      : value
+  return JSON.stringify(sorted(a)) === JSON.stringify(sorted(b))
+}
+
 type Parts = ReturnType<LlmProvider["stream"]>
 
-/** Says once how a stream ended, unless its reader left before. */
-const counted = (parts: Parts, record: (isFailure: boolean) => void): Parts =>
+/** Says once how a stream ended, unless its reader left before; `of` what failed, if something did. */
+const counted = (parts: Parts, record: (error: { readonly of: unknown } | undefined) => void): Parts =>
   Stream.transformPull(parts, (pull) => {
     let isOver = false
-    const over = (isFailure: boolean): void => {
-      if (!isOver) record(isFailure)
+    const over = (error: { readonly of: unknown } | undefined): void => {
+      if (!isOver) record(error)
       isOver = true
     }
     return Effect.succeed(Effect.matchCauseEffect(pull, {
       onSuccess: (chunk) => {
-        for (const part of chunk) if (part.type === "finish" || part.type === "error") over(part.type === "error")
+        for (const part of chunk) {
+          if (part.type === "finish") over(undefined)
+          else if (part.type === "error") over({ of: part.error })
+        }
         return Effect.succeed(chunk)
       },
       onFailure: (cause) => {
         const error = Cause.findErrorOption(cause)
         // A stream that ends without a finish part is truncated.
-        if (Pull.isDoneCause(cause)) over(true)
-        else if (error._tag === "Some" && classify(error.value).outcome === "failure") over(true)
+        if (Pull.isDoneCause(cause)) over({ of: TRUNCATED })
+        else if (error._tag === "Some") over({ of: error.value })
         return Effect.failCause(cause)
       }
     }))

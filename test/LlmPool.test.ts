@@ -1,7 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Stream } from "effect"
-import { LlmError, LlmPool, LlmProvider, type LlmResponse } from "effect-resilient-llm"
-import { fork } from "./support.ts"
+import { Context, Effect, Fiber, Layer, Stream } from "effect"
+import { LlmClient, type LlmConfig, LlmError, LlmPool, LlmProvider, type LlmResponse } from "effect-resilient-llm"
+import { ScriptedProvider } from "effect-resilient-llm/testing"
+import { TestClock } from "effect/testing"
+import { ask, fork, kinds, vector, vectorOptions } from "./support.ts"
 
 const overloaded = new LlmError.ProviderError({ provider: "v", reason: { _tag: "Overloaded" } })
 const badRequest = new LlmError.ProviderError({ provider: "v", reason: { _tag: "InvalidRequest" } })
@@ -37,6 +39,7 @@ describe("streams", () => {
     ["an error instead of an answer", Stream.fail(overloaded), true],
     ["an error in the middle", Stream.concat(Stream.make(delta), Stream.fail(overloaded)), true],
     ["an error part", Stream.make(delta, { type: "error", error: overloaded } as const), true],
+    ["an error part about the request", Stream.make(delta, { type: "error", error: badRequest } as const), false],
     ["cut: no finish part", Stream.make(delta), true],
     ["the caller's own mistake", Stream.fail(badRequest), false],
     ["an error after the finish part", Stream.concat(good, Stream.fail(overloaded)), false]
@@ -71,7 +74,90 @@ describe("streams", () => {
     }))
 })
 
+describe.each(kinds)("in a pipeline, %s", (kind) => {
+  const { answer, fail, hang, overloaded, stream } = ScriptedProvider
+  /** A client whose only target, or first one, is a pool of these hosts. */
+  const clientOf = (
+    steps: Readonly<Record<string, ScriptedProvider.Step>>,
+    options: LlmConfig.Options = {},
+    ejection: LlmPool.Options = { consecutiveFailures: 1, maxEjectedPercent: 100 },
+    second?: ScriptedProvider.Step
+  ) =>
+    Effect.gen(function*() {
+      const hosts = yield* Effect.all(
+        Object.fromEntries(
+          Object.entries(steps).map(([name, otherwise]) => [name, ScriptedProvider.make([], { id: "v", otherwise })])
+        )
+      )
+      const pool = yield* LlmPool.make(hosts, ejection)
+      const other = second === undefined ? [] : [yield* ScriptedProvider.make([], { id: "s", otherwise: second })]
+      const context = yield* Layer.build(
+        LlmClient.layerDynamic([pool, ...other], { ...vectorOptions, retry: { baseDelay: 1 }, ...options })
+      )
+      return { client: Context.get(context, LlmClient), pool, hosts }
+    })
+  const empty = kind === "complete" ? answer([]) : stream({ type: "finish", reason: "stop", usage })
+  const key = fail({ _tag: "Authentication" }, { status: 401 })
+
+  it.effect.each<[string, ScriptedProvider.Step]>([
+    ["hangs", hang],
+    ["has a bad key", key],
+    ["has no quota left", fail({ _tag: "Quota" }, { status: 429 })],
+    ["answers nothing", empty],
+    ["is overloaded", overloaded]
+  ])("a host that %s is ejected, and its call answered by another one", ([, step]) =>
+    vector(Effect.gen(function*() {
+      const { client, pool } = yield* clientOf({ ill: step, well: answer("Hi.") }, {
+        timeout: { attempt: 1000, firstToken: 1000 }
+      })
+      for (let i = 0; i < 2; i++) {
+        const call = yield* fork(ask(kind, client))
+        yield* TestClock.adjust("5 seconds")
+        assert.strictEqual((yield* Fiber.join(call)).text, "Hi.")
+      }
+      assert.deepStrictEqual(yield* out(pool), ["ill"])
+      assert.isUndefined((yield* client.status).targets[0]?.coolingDown)
+    })))
+
+  it.effect("one bad key of five fails no call, and does not rest the pool beside a second target", () =>
+    vector(Effect.gen(function*() {
+      const well = answer("Hi.")
+      const { client, hosts } = yield* clientOf(
+        { a: well, b: well, bad: key, c: well, d: well },
+        {},
+        {},
+        answer("other")
+      )
+      for (let i = 0; i < 100; i++) {
+        const call = yield* fork(ask(kind, client))
+        yield* TestClock.adjust("1 second")
+        assert.strictEqual((yield* Fiber.join(call)).target, "v")
+      }
+      // Out for 30 s, then 60 s: asked at 2, 35 and 96 or so.
+      assert.isAtMost((yield* hosts["bad"]!.requests).length, 4)
+    })))
+
+  it.effect("when no other key is left, the target rests as a whole", () =>
+    vector(Effect.gen(function*() {
+      const { client } = yield* clientOf({ a: key, b: key }, {}, {}, answer("other"))
+      const call = yield* fork(ask(kind, client))
+      yield* TestClock.adjust("5 seconds")
+      assert.strictEqual((yield* Fiber.join(call)).text, "other")
+      assert.isDefined((yield* client.status).targets[0]?.coolingDown)
+    })))
+})
+
 describe("construction", () => {
+  it.effect("hosts whose models are written in another order are the same", () =>
+    Effect.gen(function*() {
+      const plain = LlmProvider.make({ id: "v", generate: () => Effect.succeed("Hi") })
+      const pool = LlmPool.make({
+        a: { ...plain, models: { x: "1", y: "2" } },
+        b: { ...plain, models: { y: "2", x: "1" } }
+      })
+      assert.deepStrictEqual((yield* pool).models, { x: "1", y: "2" })
+    }))
+
   const plain = LlmProvider.make({ id: "v", generate: () => Effect.succeed("Hi") })
 
   it.effect("stands for its hosts", () =>

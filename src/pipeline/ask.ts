@@ -2,6 +2,7 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
+import { effectOf } from "../internal/effect.ts"
 import { AttemptTimeout, type DeadlineExceeded, type ProviderError } from "../LlmError.ts"
 import * as Timeout from "../resilience/Timeout.ts"
 import type { Attempt } from "./attempt.ts"
@@ -44,7 +45,7 @@ export const ask = (timers: Timeout.Policy | undefined): Try<ProviderError> => (
 }
 
 const generate = (attempt: Attempt): Effect.Effect<Served, ProviderError> =>
-  Effect.flatMap(attempt.provider.generate(attempt.request), (parts) => {
+  Effect.flatMap(effectOf(attempt.provider.generate(attempt.request), "provider"), (parts) => {
     const problem = unusable(parts)
     return problem === undefined
       ? Effect.succeed(whole(attempt.answer(parts), "provider", 0))

@@ -298,9 +298,9 @@ export class Attempt implements Ask {
       const outcome = worked >= this.call.given / 2 ? "failure" : "ignored"
       if (outcome !== verdict.outcome) verdict = { ...verdict, outcome }
     }
-    for (const { judge } of this.held) {
+    for (const held of this.held) {
       try {
-        if (judge !== undefined) verdict = judge(verdict, now)
+        if (held.judge !== undefined) verdict = held.judge(verdict, now)
       } catch (defect) {
         this.to.background.report(defect)
       }

@@ -96,6 +96,10 @@ export class Broadcast<E> implements Moving {
       ),
       { uninterruptible: true }
     )
+    // A fibre that met what is no effect has ended on the spot; nobody waits for it for ever.
+    this.work.addObserver((exit) => {
+      if (Exit.isFailure(exit)) Deferred.doneUnsafe(this.opened, Exit.failCause(exit.cause as Cause.Cause<never>))
+    })
   }
 
   private ended(told: Effect.Effect<void>): Effect.Effect<void> {

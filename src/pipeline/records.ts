@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import * as SchemaTransformation from "effect/SchemaTransformation"
 import type { ExternalSpan } from "effect/Tracer"
+import { effectOf } from "../internal/effect.ts"
 import { sha256 } from "../internal/sha256.ts"
 import { ProviderError } from "../LlmError.ts"
 import { Ledger, type LlmEvent } from "../LlmEvent.ts"
@@ -83,7 +84,7 @@ export const answersIn = (store: Store.Store<string>): Store.Store<Answer> => {
   return {
     get: (key) =>
       Effect.flatMap(
-        store.get(sha256(key)),
+        effectOf(store.get(sha256(key)), "store"),
         (entry) =>
           entry === undefined ? Effect.undefined : Effect.mapBoth(decode(entry.value), {
             onFailure: failed("get"),
@@ -94,7 +95,7 @@ export const answersIn = (store: Store.Store<string>): Store.Store<Answer> => {
     set: (key, value, options) =>
       Effect.flatMap(
         Effect.mapError(encode(value), failed("set")),
-        (text) => store.set(sha256(key), text, { ttl: options.ttl, size: 2 * text.length })
+        (text) => effectOf(store.set(sha256(key), text, { ttl: options.ttl, size: 2 * text.length }), "store")
       ),
     remove: (key) => store.remove(sha256(key))
   }

@@ -28,11 +28,12 @@ export const openStream = (
   attempt: Attempt,
   scope: Scope.Closeable,
   timers: Timeout.Policy | undefined
-): Effect.Effect<Served, ProviderError> =>
-  Effect.flatMap(
-    Scope.provide(Stream.toPull(attempt.provider.stream(attempt.request)), scope),
-    (pull) => new Live(attempt, pull, timers).opened()
-  )
+): Effect.Effect<Served, ProviderError> => {
+  const stream = attempt.provider.stream(attempt.request)
+  if (!Stream.isStream(stream)) return Effect.die(new TypeError("The provider returned what is no stream"))
+  const pull = Scope.provide(Stream.toPull(stream), scope)
+  return Effect.flatMap(pull, (pull) => new Live(attempt, pull, timers).opened())
+}
 
 // -----------------------------------------------------------------------------
 // what the provider sends

@@ -784,14 +784,22 @@ const build = <A, E>(
     const deadlineAt = request.deadlineAt ?? Infinity
     const decided = (how: Answer<A>["how"], age: number): void => quietly(() => request.onDecided?.(how, age))
 
-    const start = (flight: FlightState<A, E>, context: Context.Context<R>) => () =>
-      Effect.runForkWith(context)(
+    const start = (flight: FlightState<A, E>, context: Context.Context<R>) => () => {
+      const fiber = Effect.runForkWith(context)(
         Effect.flatMap(
           Effect.exit(Effect.interruptible(Effect.suspend(() => work(flight)))),
           (exit) => complete(flight, exit)
         ),
         { uninterruptible: true }
       )
+      // A fibre that met what is no effect has ended on the spot; nobody waits for it for ever.
+      fiber.addObserver((exit) => {
+        if (Exit.isFailure(exit) && flight.phase === "working") {
+          Effect.runForkWith(context)(complete(flight, Exit.failCause(exit.cause)))
+        }
+      })
+      return fiber
+    }
 
     const answer = (how: Answer<A>["how"], age: number, { exit, storeFailed }: Outcome<A, E>): Answered =>
       Exit.isSuccess(exit)

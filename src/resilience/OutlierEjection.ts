@@ -140,7 +140,17 @@ export const record = (policy: Policy, host: Host, isFailure: boolean, room: boo
   if (isEjected(host, now)) return host
   if (!isFailure) return host.streak === 0 ? host : { ...host, streak: 0 }
   const streak = host.streak + 1
-  if (streak < policy.consecutiveFailures || !room) return { ...host, streak }
+  return streak < policy.consecutiveFailures || !room ? { ...host, streak } : eject(policy, host, now)
+}
+
+/**
+ * The host once it is out, whatever its failures in a row.
+ *
+ * @category core
+ * @since 0.2.0
+ */
+export const eject = (policy: Policy, host: Host, now: number): Host => {
+  if (isEjected(host, now)) return host
   const count = ejections(policy, host, now) + 1
   return { streak: 0, ejections: count, until: now + Math.min(policy.baseEjection * count, policy.maxEjection) }
 }
@@ -193,6 +203,14 @@ export interface Rotation<out H> {
    * @internal
    */
   readonly recordUnsafe: (index: number, isFailure: boolean, now: number) => void
+  /**
+   * Takes a host out that is known not to serve, unless it is the last one.
+   *
+   * @internal
+   */
+  readonly ejectUnsafe: (index: number, now: number) => void
+  /** @internal */
+  readonly hasOthersUnsafe: (index: number, now: number) => boolean
 }
 
 /**
@@ -244,9 +262,16 @@ export const fromPolicy = <H>(hosts: ReadonlyArray<H>, policy: Policy): Rotation
     states[index] = record(policy, states[index]!, isFailure, hasRoom(policy, hosts.length, ejected), now)
   }
 
+  const hasOthersUnsafe: Rotation<H>["hasOthersUnsafe"] = (index, now) =>
+    states.some((host, i) => i !== index && !isEjected(host, now))
+
   return {
     selectUnsafe,
     recordUnsafe,
+    hasOthersUnsafe,
+    ejectUnsafe: (index, now) => {
+      if (hasOthersUnsafe(index, now)) states[index] = eject(policy, states[index]!, now)
+    },
     use: (run, judge = (error) => classify(error).outcome) =>
       Effect.clockWith((clock) => {
         const index = selectUnsafe(monotonicMillis(clock))

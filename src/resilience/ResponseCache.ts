@@ -16,6 +16,7 @@ import * as Exit from "effect/Exit"
 import * as Result from "effect/Result"
 import type * as Scope from "effect/Scope"
 import { monotonicMillis } from "../internal/clock.ts"
+import { effectOf } from "../internal/effect.ts"
 import { integer, millis, number, optionsOf, readOptions } from "../internal/option.ts"
 import { attempt } from "../internal/options.ts"
 import { classify, type LlmConfigError } from "../LlmError.ts"
@@ -219,7 +220,7 @@ export const make = <A>(options?: Options<A>): Effect.Effect<ResponseCache<A>, L
     const lookupAt: ResponseCache<A>["lookupAt"] = (key, asOf, late, failed) =>
       memory !== undefined
         ? Exit.succeed(judge(memory.getUnsafe(key, asOf), 0))
-        : Effect.matchCause(Effect.suspend(() => store.get(key)), {
+        : Effect.matchCause(Effect.suspend(() => effectOf(store.get(key), "store")), {
           onFailure: withoutStore("get", undefined, failed),
           onSuccess: (entry) => judge(entry, late)
         })
@@ -228,7 +229,7 @@ export const make = <A>(options?: Options<A>): Effect.Effect<ResponseCache<A>, L
       const set = { ttl: horizon, size }
       if (size + 2 * key.length > maxBytes) return Exit.succeed(false)
       if (memory === undefined) {
-        return Effect.matchCause(Effect.suspend(() => store.set(key, value, set)), {
+        return Effect.matchCause(Effect.suspend(() => effectOf(store.set(key, value, set), "store")), {
           onFailure: withoutStore("set", false, failed),
           onSuccess: () => true
         })

@@ -15,6 +15,7 @@ import * as Pull from "effect/Pull"
 import * as Random from "effect/Random"
 import * as Schedule from "effect/Schedule"
 import { monotonicMillis } from "../internal/clock.ts"
+import { effectOf } from "../internal/effect.ts"
 import { integer, millis, number, oneOf, optionsOf, readOptions, value } from "../internal/option.ts"
 import { classify, isLocalRefusal, retryAfterMillis, withBudgetExhausted } from "../LlmError.ts"
 import type { RetryBudget } from "./RetryBudget.ts"
@@ -393,7 +394,7 @@ const scheduleOf = (
           const u = fiber.getRef(Random.Random).nextDoubleUnsafe()
           return own === undefined
             ? decide(backoffMillis(policy, k, u), hint, u)
-            : Effect.matchCauseEffect(own(now, input), {
+            : Effect.matchCauseEffect(effectOf(own(now, input), "schedule"), {
               onSuccess: ([, duration]) => decide(Math.ceil(Duration.toMillis(duration)), hint, u),
               onFailure: (cause) =>
                 Pull.isDoneCause(cause) ? Cause.done(Duration.zero) : Effect.die(Cause.squash(cause))

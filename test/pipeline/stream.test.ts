@@ -1,11 +1,13 @@
 // A stream after its first content part: what is kept of it, and for how long.
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Layer, Stream } from "effect"
-import { LlmClient, type LlmConfig, LlmError, LlmProvider, type LlmResponse } from "effect-resilient-llm"
+import { Context, Effect, Fiber, Layer, Stream } from "effect"
+import { LlmClient, type LlmConfig, LlmError, LlmProvider, LlmResponse } from "effect-resilient-llm"
+import { ScriptedProvider } from "effect-resilient-llm/testing"
+import { TestClock } from "effect/testing"
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
 import { find } from "../conformance/support.ts"
-import { failure } from "../support.ts"
+import { failure, fork, nothingHeld, now, rig, success, timed, vector } from "../support.ts"
 
 const MiB = 1024 * 1024
 
@@ -103,4 +105,107 @@ describe("an error that somebody keeps", () => {
         assert.strictEqual(error._tag, "StreamInterrupted")
       }))
   )
+})
+
+describe("who reads", () => {
+  const { answer, cut, stall, stream } = ScriptedProvider
+  const wait = (millis: number) => ({ wait: millis })
+
+  it.effect("asked for while the finish part is being handled, the response is there", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([[stream("a", "b")]], { bulkhead: {} })
+      const opened = yield* r.client.open("Hi")
+      let text = ""
+      const handle = (part: LlmResponse.StreamPart) =>
+        part.type === "finish" ? Effect.map(opened.response, (response) => void (text = response.text)) : Effect.void
+      const { exit } = yield* timed(Stream.runForEach(opened.parts, handle), 1000)
+      success(exit)
+      assert.strictEqual(text, "ab")
+      yield* nothingHeld(r)
+    })))
+
+  it.effect("a complete response waits for nobody who still looks at the parts, nor for the provider's cleanup", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([[{ ...stream("a", wait(1), "b"), cleanup: 5000 }]])
+      const { parts, response } = yield* r.client.open("Hi")
+      const slow = yield* fork(Stream.runForEach(parts, (part) => part.type === "finish" ? Effect.never : Effect.void))
+      yield* TestClock.adjust(10)
+      assert.strictEqual((yield* timed(response, 0)).at, 0)
+      yield* Fiber.interrupt(slow)
+    })))
+
+  it.effect("a second consumer goes on in the middle of a chunk", () =>
+    vector(Effect.gen(function*() {
+      const chunk = ["a", "b", "c", "d"].map(delta)
+      const client = yield* clientOf(() => Stream.concat(Stream.fromIterable(chunk), Stream.make(finish)))
+      const { parts, response } = yield* client.open("Hi")
+      const texts = (read: ReadonlyArray<LlmResponse.StreamPart>) =>
+        read.map((part) => "delta" in part ? part.delta : "").join("")
+      assert.strictEqual(texts(yield* Stream.runCollect(Stream.take(parts, 1))), "a")
+      assert.strictEqual(texts(yield* Stream.runCollect(Stream.take(parts, 2))), "bc")
+      assert.strictEqual(texts(yield* Stream.runCollect(parts)), "d")
+      assert.strictEqual((yield* response).text, "abcd")
+    })))
+
+  it.effect("polling with short timeouts does not hide a silent stream", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([[stream("a", stall)]], { timeout: { idle: 1000 } })
+      const { response } = yield* r.client.open("Hi")
+      const begun = yield* now
+      // Each poll gives up its pull after 300 ms.
+      const poll = Effect.exit(Effect.timeout(response, 300))
+      const polling = yield* fork(Effect.forEach([1, 2, 3, 4, 5], () => poll))
+      yield* TestClock.adjust(5000)
+      const exits = yield* Fiber.join(polling)
+      assert.deepStrictEqual(exits.slice(0, 3).map((exit) => failure(exit)._tag), [
+        "TimeoutError",
+        "TimeoutError",
+        "TimeoutError"
+      ])
+      assert.strictEqual(failure(exits[3]!)._tag, "StreamInterrupted")
+      const [failed] = failure(exits[3]!) instanceof LlmError.StreamInterrupted
+        ? find((failure(exits[3]!) as LlmError.StreamInterrupted).ledger, "AttemptFailed")
+        : []
+      assert.strictEqual(failed?.at, 1000)
+      assert.strictEqual(begun, 0)
+    })))
+
+  it.effect("the deadline of an open stream holds while nobody reads, and is not the provider's failure", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([[stream("a", wait(10), "b")]], {
+        timeout: {},
+        bulkhead: { maxConcurrent: 1 },
+        circuitBreaker: { failureThreshold: 1 }
+      })
+      const { parts } = yield* r.client.open({ prompt: "Hi", deadline: 200_000 })
+      yield* TestClock.adjust(199_999)
+      assert.strictEqual(yield* r.providers[0]!.active, 1)
+      yield* TestClock.adjust(1)
+      yield* nothingHeld(r)
+      assert.strictEqual((yield* r.client.status).targets[0]?.circuit?.state, "closed")
+      const error = yield* Effect.flip(Stream.runDrain(parts))
+      assert.strictEqual(error._tag, "DeadlineExceeded")
+    })))
+
+  it.effect("who has not read for long, and then does, has its silence measured as ever", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([[stream("a", stall)]], { timeout: { idle: 1000 } })
+      const { response } = yield* r.client.open("Hi")
+      yield* TestClock.adjust(60_000)
+      const { at, exit } = yield* timed(response, 2000)
+      assert.strictEqual(failure(exit)._tag, "StreamInterrupted")
+      assert.strictEqual(at, 1000)
+    })))
+
+  it.effect("a broken stream tells the tokens that it was told", () =>
+    vector(Effect.gen(function*() {
+      const told: LlmResponse.StreamPart = {
+        type: "response-metadata",
+        metadata: LlmResponse.httpMetadata({ usage: { inputTokens: 12 } })
+      }
+      const r = yield* rig([[stream(told, "a", cut)]])
+      const error = yield* Effect.flip(Stream.runDrain(r.client.stream("Hi")))
+      assert.deepStrictEqual((error as LlmError.StreamInterrupted).usage, { inputTokens: 12 })
+      yield* r.providers[0]!.play(answer("next"))
+    })))
 })

@@ -1,0 +1,141 @@
+// Streams with one key: read live by all who ask for them, each at its own place.
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Exit, Fiber, Scope, Stream } from "effect"
+import type { LlmError, LlmResponse } from "effect-resilient-llm"
+import { ScriptedProvider } from "effect-resilient-llm/testing"
+import { TestClock } from "effect/testing"
+import { failure, fork, nothingHeld, now, type Rig, rig, vector } from "../support.ts"
+
+const { cut, stream } = ScriptedProvider
+const wait = (millis: number) => ({ wait: millis })
+const request = { prompt: "Hi", idempotencyKey: "k" }
+const live = [stream("a", wait(100), "b", wait(100), "c", wait(100), "d")]
+
+/** Reads a stream with the key; says what came, when, and how it ended. */
+const read = (r: Rig, take = Infinity, deadline?: number) =>
+  Effect.gen(function*() {
+    const seen: Array<readonly [string, number]> = []
+    const parts = r.client.stream(deadline === undefined ? request : { ...request, deadline })
+    const note = (part: LlmResponse.StreamPart) =>
+      part.type === "text-delta" ? Effect.map(now, (at) => void seen.push([part.delta, at])) : Effect.void
+    const exit = yield* Effect.exit(Stream.runForEach(Stream.take(parts, take), note))
+    return { seen, exit }
+  })
+
+const textOf = ({ seen }: { readonly seen: ReadonlyArray<readonly [string, number]> }) =>
+  seen.map(([text]) => text).join("")
+
+describe("a second reader", () => {
+  it.effect("gets what came so far, and then the live parts", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([live], { idempotency: {}, bulkhead: { maxConcurrent: 1 } })
+      const first = yield* fork(read(r))
+      yield* TestClock.adjust(150)
+      const second = yield* fork(read(r))
+      yield* TestClock.adjust(1000)
+      assert.deepStrictEqual((yield* Fiber.join(first)).seen, [["a", 0], ["b", 100], ["c", 200], ["d", 300]])
+      assert.deepStrictEqual((yield* Fiber.join(second)).seen, [["a", 150], ["b", 150], ["c", 200], ["d", 300]])
+      assert.deepStrictEqual(yield* r.calls(), [0])
+      yield* nothingHeld(r)
+    })))
+
+  it.effect("reads on when the first one leaves: no second call", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([live], { idempotency: {}, bulkhead: { maxConcurrent: 1 } })
+      const first = yield* fork(read(r))
+      yield* TestClock.adjust(50)
+      const second = yield* fork(read(r))
+      yield* TestClock.adjust(100)
+      yield* Fiber.interrupt(first)
+      yield* TestClock.adjust(1000)
+      assert.strictEqual(textOf(yield* Fiber.join(second)), "abcd")
+      assert.deepStrictEqual(yield* r.calls(), [0])
+      yield* nothingHeld(r)
+    })))
+
+  it.effect("the last one that leaves ends the stream", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([live], { idempotency: {}, bulkhead: { maxConcurrent: 1 } })
+      const both = [yield* fork(read(r)), yield* fork(read(r))]
+      yield* TestClock.adjust(150)
+      yield* Fiber.interrupt(both[0]!)
+      assert.strictEqual(yield* r.providers[0]!.active, 1)
+      yield* Fiber.interrupt(both[1]!)
+      yield* nothingHeld(r)
+    })))
+
+  it.effect("has a deadline of its own", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([live], { idempotency: {}, timeout: {} })
+      const first = yield* fork(read(r))
+      const second = yield* fork(read(r, Infinity, 150))
+      yield* TestClock.adjust(1000)
+      assert.strictEqual(textOf(yield* Fiber.join(first)), "abcd")
+      const { exit, seen } = yield* Fiber.join(second)
+      assert.strictEqual(failure(exit)._tag, "DeadlineExceeded")
+      assert.strictEqual(textOf({ seen }), "ab")
+    })))
+
+  it.effect("a slow one does not hold up a fast one", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([live], { idempotency: {} })
+      const slow = yield* fork(Effect.scoped(Effect.gen(function*() {
+        const { parts } = yield* r.client.open(request)
+        return yield* Stream.runCollect(Stream.tap(parts, () => Effect.sleep(200)))
+      })))
+      const fast = yield* fork(read(r))
+      yield* TestClock.adjust(300)
+      assert.strictEqual(textOf(yield* Fiber.join(fast)), "abcd")
+      yield* TestClock.adjust(5000)
+      const text = (yield* Fiber.join(slow)).map((part) => part.type === "text-delta" ? part.delta : "").join("")
+      assert.strictEqual(text, "abcd")
+      yield* nothingHeld(r)
+    })))
+
+  it.effect("a break tells each the number of parts it received", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([[stream("a", wait(100), "b", wait(100), "c", wait(100), cut)]], { idempotency: {} })
+      const first = yield* fork(read(r))
+      const scope = yield* Scope.make()
+      const { response } = yield* Scope.provide(r.client.open(request), scope)
+      yield* TestClock.adjust(1000)
+      const errors = [failure((yield* Fiber.join(first)).exit), failure(yield* Effect.exit(response))]
+      for (const error of errors) {
+        assert.strictEqual((error as LlmError.StreamInterrupted).partialParts, 3)
+        assert.strictEqual(error.ledger.filter(({ _tag }) => _tag === "AttemptFailed").length, 1)
+      }
+      yield* Scope.close(scope, Exit.void)
+      // What broke is nobody's answer.
+      yield* r.providers[0]!.play(ScriptedProvider.answer("again"))
+      assert.strictEqual(textOf(yield* read(r)), "again")
+      yield* nothingHeld(r)
+    })))
+
+  it.effect("its response is a replay with the attempts in its ledger", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([live], { idempotency: {} })
+      const first = yield* fork(read(r))
+      yield* TestClock.adjust(50)
+      const second = yield* fork(Effect.scoped(Effect.flatMap(r.client.open(request), ({ response }) => response)))
+      yield* TestClock.adjust(1000)
+      yield* Fiber.join(first)
+      const { ledger, source, text } = yield* Fiber.join(second)
+      assert.deepStrictEqual([source, text], ["replay", "abcd"])
+      assert.strictEqual(ledger.filter(({ _tag }) => _tag === "AttemptSucceeded").length, 1)
+      assert.strictEqual(ledger.filter(({ _tag }) => _tag === "CallEnded").length, 1)
+    })))
+
+  it.effect("past the bound of what is kept it waits for the end", () =>
+    vector(Effect.gen(function*() {
+      const long = "x".repeat(9 * 1024 * 1024)
+      const r = yield* rig([[stream("a", long, wait(100), "c")]], { idempotency: {} })
+      const first = yield* fork(read(r))
+      yield* TestClock.adjust(50)
+      const second = yield* fork(Effect.scoped(Effect.flatMap(r.client.open(request), ({ response }) => response)))
+      yield* TestClock.adjust(1000)
+      assert.strictEqual(textOf(yield* Fiber.join(first)).length, long.length + 2)
+      const { cut, finishReason, text } = yield* Fiber.join(second)
+      assert.deepStrictEqual([cut, finishReason, text], [true, "stop", "a"])
+      assert.strictEqual((yield* r.calls()).length, 1)
+    })))
+})
