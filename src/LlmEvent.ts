@@ -224,10 +224,13 @@ export const TargetSkipped = Schema.TaggedStruct("TargetSkipped", {
     "throttled",
     "no-model",
     "context-too-small",
-    "guard"
+    "guard",
+    "unsupported"
   ]),
   /** The name of a guard of yours. */
   guard: Schema.optionalKey(Schema.String),
+  /** The part of the request that the target cannot take, for `unsupported`. */
+  field: Schema.optionalKey(Schema.String),
   /** Milliseconds until the target may be asked again, when known. */
   retryAfter: Schema.optionalKey(Schema.Number)
 })
@@ -283,6 +286,22 @@ export const AnswerRejected = Schema.TaggedStruct("AnswerRejected", {
   kind: Schema.String,
   /** Number of the repair that follows, starting at 1; absent when none is left. */
   repair: Schema.optionalKey(Schema.Number)
+})
+
+/**
+ * A target was asked for something else than the request says, because its vendor cannot be asked for it: `field` was
+ * left out (`dropped`) or sent in another way (`substituted`, and `detail` says which).
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export const RequestAdapted = Schema.TaggedStruct("RequestAdapted", {
+  ...base,
+  target: Schema.String,
+  /** Such as `seed`, `responseFormat` or `providerOptions.openai`. */
+  field: Schema.String,
+  action: Schema.Literals(["dropped", "substituted"]),
+  detail: Schema.optionalKey(Schema.String)
 })
 
 /**
@@ -360,6 +379,7 @@ export const LlmEvent = Schema.Union([
   ModelSubstituted,
   ReasoningDropped,
   AnswerRejected,
+  RequestAdapted,
   Cache,
   CircuitChanged,
   CallEnded

@@ -12,6 +12,21 @@ import type { LlmRequest } from "./LlmRequest.ts"
 import * as LlmResponse from "./LlmResponse.ts"
 
 /**
+ * What a provider makes of a field of a request that its vendor has no place for. `unsupported`: without it the request
+ * would ask something else, so this provider must not be asked.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface Change {
+  /** Such as `seed`, `responseFormat`, `prompt.file`. */
+  readonly field: string
+  readonly action: "dropped" | "substituted" | "unsupported"
+  /** How it is sent instead, in a few fixed words: events hold no content. */
+  readonly detail?: string | undefined
+}
+
+/**
  * Something that can answer: one attempt per invocation, no retries inside, no state that outlives it.
  *
  * **Details**
@@ -43,6 +58,13 @@ export interface LlmProvider {
    * patterns that wait, right before the circuit breaker.
    */
   readonly guard?: Guard<ProviderError> | undefined
+  /** The name under which `providerOptions` of a request are meant for it; the `id` by default. */
+  readonly vendor?: string | undefined
+  /**
+   * Says, without asking anybody, what this provider will leave out of a request or send in another way. The ledger
+   * tells it; with an `unsupported` the target is skipped. Absent: nothing.
+   */
+  readonly changes?: ((request: LlmRequest) => ReadonlyArray<Change>) | undefined
   readonly generate: (request: LlmRequest) => Effect.Effect<ReadonlyArray<Response.PartEncoded>, ProviderError>
   readonly stream: (request: LlmRequest) => Stream.Stream<Response.StreamPartEncoded, ProviderError>
 }
@@ -59,6 +81,8 @@ export interface Options {
   readonly models?: Readonly<Record<string, string>> | undefined
   /** See {@link LlmProvider}. */
   readonly reasoning?: string | false | undefined
+  readonly vendor?: string | undefined
+  readonly changes?: ((request: LlmRequest) => ReadonlyArray<Change>) | undefined
   /** A text, or the parts of an answer. */
   readonly generate: (
     request: LlmRequest
@@ -100,6 +124,8 @@ export const make = (options: Options): LlmProvider => {
     defaultModel: options.defaultModel,
     models: options.models,
     reasoning: options.reasoning,
+    vendor: options.vendor,
+    changes: options.changes,
     generate,
     stream: options.stream ??
       ((request) =>

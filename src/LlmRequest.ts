@@ -85,6 +85,20 @@ const DurationInput = Schema.declare(
 
 const positive = Schema.Int.check(Schema.isGreaterThan(0, { expected: "a whole number above zero" }))
 
+const penalty = Schema.Finite.check(
+  Schema.isBetween({ minimum: -2, maximum: 2 }, { expected: "a number from -2 to 2" })
+)
+
+/**
+ * How much a model thinks before it answers. Vendors that have fewer steps take the nearest.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export const ReasoningEffort = Schema.Literals(["none", "minimal", "low", "medium", "high", "xhigh"])
+/** @category models @since 0.2.0 */
+export type ReasoningEffort = typeof ReasoningEffort.Type
+
 const fields = {
   /** Logical model name; each target maps it to its own. */
   model: Schema.optional(Schema.NonEmptyString),
@@ -96,6 +110,13 @@ const fields = {
   topP: Schema.optional(
     Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 1 }, { expected: "a number from 0 to 1" }))
   ),
+  /** Choose among this many most likely tokens only. */
+  topK: Schema.optional(positive),
+  /** Makes tokens that occurred less likely, each by the same (`presence`) or by how often (`frequency`). */
+  presencePenalty: Schema.optional(penalty),
+  frequencyPenalty: Schema.optional(penalty),
+  /** How much the model thinks before it answers; models that do not reason refuse it. Absent: as the vendor likes. */
+  reasoningEffort: Schema.optional(ReasoningEffort),
   /** Texts at which the model stops. */
   stop: Schema.optional(Schema.Array(Schema.NonEmptyString)),
   seed: Schema.optional(Schema.Int),
@@ -111,6 +132,11 @@ const fields = {
    * `always`: even when it is not; `never`: neither read nor stored.
    */
   cache: Schema.optional(Schema.Literals(["auto", "always", "never"])),
+  /**
+   * Fields of a vendor's own, by its name: `{ openai: { service_tier: "flex" } }`. They are put into the body that is
+   * sent, last of all, objects into objects; other vendors do not get them, and the ledger says so.
+   */
+  providerOptions: Schema.optional(Schema.Record(Schema.String, Schema.Record(Schema.String, Schema.Unknown))),
   /** Free data for your own use; passed to providers, never sent by the built-in ones. */
   metadata: Schema.optional(Schema.Record(Schema.String, Schema.String))
 }
@@ -134,6 +160,8 @@ type OptionFields = { readonly [K in keyof typeof fields]?: (typeof fields)[K]["
 export interface Input extends Omit<OptionFields, "tools"> {
   /** Text, messages, or a `Prompt` of `effect/ai`. */
   readonly prompt: Prompt.RawInput
+  /** What the model is told before the prompt: short for a system message at its start. */
+  readonly system?: string | undefined
   /** Plain definitions, `Tool`s of `effect/ai`, or a `Toolkit`. Their handlers are not run: see `LlmLanguageModel`. */
   readonly tools?: ReadonlyArray<ToolDefinition | Tool.Any> | Toolkit.Any | undefined
   /** Longest time the whole call may take; the client's `timeout.deadline` when absent. */
@@ -221,6 +249,10 @@ const readObject = (input: Input): LlmRequest | InvalidRequest => {
       schema: jsonAt("responseFormat.schema", responseFormat.schema, false) as ToolDefinition["parameters"]
     }
   }
+  const { providerOptions } = request
+  if (providerOptions !== undefined) {
+    request.providerOptions = jsonAt("providerOptions", providerOptions, false) as typeof providerOptions
+  }
   return request
 }
 
@@ -229,17 +261,17 @@ type Mutable<A> = { -readonly [K in keyof A]: A[K] }
 /** What needs no decoding, or `undefined`: then the schemas say what it is, or what is wrong with it. */
 const readAsItIs = (input: Input): Mutable<LlmRequest> | undefined => {
   if (!isPlain(input)) return undefined
-  const { deadline, prompt } = input
+  const { deadline, prompt, system } = input
   const list = Prompt.isPrompt(prompt) ? prompt.content : prompt
   const messages = typeof list === "string"
     ? (list.length > 0 ? userText(list) : undefined)
     : Array.isArray(list) && (list.length > 0 || list !== prompt)
     ? readUsual(list)
     : undefined
-  if (messages === undefined) return undefined
-  const request: Record<string, unknown> = { prompt: messages }
+  if (messages === undefined || (system !== undefined && !isSystem(system))) return undefined
+  const request: Record<string, unknown> = { prompt: withSystem(system, messages) }
   for (const key of Reflect.ownKeys(input)) {
-    if (key === "prompt" || key === "deadline") continue
+    if (key === "prompt" || key === "deadline" || key === "system") continue
     const value = key === "tools" ? readTools(input.tools) : input[key as keyof Input]
     const read = readers.get(key as string)
     const known = value === undefined ? undefined : read?.(value)
@@ -255,9 +287,11 @@ const readAsItIs = (input: Input): Mutable<LlmRequest> | undefined => {
 }
 
 const readBySchema = (input: Input): Mutable<LlmRequest> | InvalidRequest => {
-  const { prompt, ...rest } = input
-  const messages = readPrompt(prompt)
-  if (messages instanceof InvalidRequest) return messages
+  const { prompt, system, ...rest } = input
+  const read = readPrompt(prompt)
+  if (read instanceof InvalidRequest) return read
+  if (system !== undefined && !isSystem(system)) return invalid("system", "a text that is not empty", system)
+  const messages = withSystem(system, read)
   const tools = readTools(rest.tools)
   if (tools instanceof InvalidRequest) return tools
   const given = tools === rest.tools ? rest : { ...rest, tools }
@@ -349,6 +383,11 @@ const jsonAt = (path: string, value: unknown, sorted: boolean): unknown => {
 const userText = (text: string): ReadonlyArray<Prompt.MessageEncoded> => [
   { content: text, options: noOptions, role: "user" }
 ]
+
+const isSystem = (system: unknown): boolean => typeof system === "string" && system !== ""
+
+const withSystem = (system: string | undefined, prompt: LlmRequest["prompt"]): LlmRequest["prompt"] =>
+  system === undefined ? prompt : [{ content: system, options: noOptions, role: "system" }, ...prompt]
 
 const ROLES: ReadonlyArray<Prompt.MessageEncoded["role"]> = ["system", "user", "assistant", "tool"]
 
@@ -446,6 +485,7 @@ const sortedFields = (
  */
 export const identity = (request: LlmRequest): string => {
   const { maxTokens, model, prompt, responseFormat, seed, stop, temperature, tenant, toolChoice, tools, topP } = request
+  const { frequencyPenalty, presencePenalty, providerOptions, reasoningEffort, topK } = request
   let fields = ""
   let omitted = 0
   const add = (value: unknown): void => {
@@ -465,6 +505,11 @@ export const identity = (request: LlmRequest): string => {
   add(toolChoice)
   add(tools)
   add(responseFormat)
+  add(topK)
+  add(presencePenalty)
+  add(frequencyPenalty)
+  add(reasoningEffort)
+  add(providerOptions)
   const text = fields === "" ? onlyText(prompt) : undefined
   return text === undefined || text.startsWith("[") ? `[2${fields}]${prompt.map(messageText).join("")}` : text
 }

@@ -145,6 +145,7 @@ const skips = {
   "bulkhead-full": "too many calls in flight",
   throttled: "accepts too little",
   "no-model": "has no model for this",
+  unsupported: "cannot take this request",
   "context-too-small": "its context is too small"
 } as const
 
@@ -267,6 +268,9 @@ export const rows = (events: ReadonlyArray<LlmEvent>): ReadonlyArray<Row> => {
         break
       case "AnswerRejected":
         add(at, event.target, "does not fit", `"${event.path}" must be ${event.rule}, but is ${event.kind}`, "warn")
+        break
+      case "RequestAdapted":
+        add(at, event.target, "request", `${event.field} ${event.detail ?? event.action}`, "quiet")
         break
       case "Cache":
         add(at, "", "cache", cache(event), event.result === "stale" ? "warn" : "quiet")

@@ -12,6 +12,7 @@ import type { LlmConfigError } from "../LlmError.ts"
 import type { LlmProvider } from "../LlmProvider.ts"
 import * as Chat from "./internal/chat.ts"
 import * as Http from "./internal/http.ts"
+import { openAiIds } from "./internal/ids.ts"
 import * as Responses from "./internal/responses.ts"
 import {
   commonNames,
@@ -85,13 +86,18 @@ const make = (options: Options): Effect.Effect<LlmProvider, LlmConfigError, Http
         secretHeaders: [...common.secretHeaders, "openai-organization", "openai-project"],
         reasoning: api === "responses" ? "openai" : false,
         protocol: api === "responses"
-          ? Responses.protocol({ provider: common.id, encryptedReasoning })
+          ? Responses.protocol({ provider: common.id, encryptedReasoning, vendor: "openai" })
           : Chat.protocol({
             provider: common.id,
             maxTokensField: "max_completion_tokens",
             seedField: "seed",
             streamOptions: true,
-            requireDone: true
+            requireDone: true,
+            vendor: "openai",
+            marks: false,
+            ids: openAiIds,
+            images: true,
+            topK: false
           })
       }
     }),

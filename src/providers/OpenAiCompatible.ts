@@ -12,6 +12,7 @@ import type { LlmConfigError } from "../LlmError.ts"
 import type { LlmProvider } from "../LlmProvider.ts"
 import * as Chat from "./internal/chat.ts"
 import * as Http from "./internal/http.ts"
+import { anyIds, type IdRule, mistralIds, openAiIds } from "./internal/ids.ts"
 import { compact } from "./internal/json.ts"
 import * as Responses from "./internal/responses.ts"
 import {
@@ -52,14 +53,27 @@ export interface Options extends CommonOptions {
    * of these send usage anyway.
    */
   readonly streamOptions?: boolean | undefined
+  /** Do the server's models see images (default true)? A target without is skipped for requests that hold one. */
+  readonly images?: boolean | undefined
+  /** Does the server take `top_k` (default false)? */
+  readonly topK?: boolean | undefined
   /**
-   * Under which name parts keep what only this vendor understands and wants back, see {@link OpenAiCompatible}; the `id`
-   * by default. Give providers that ask the same vendor the same name.
+   * The vendor's name in `providerOptions`, and the one under which parts keep what only this vendor understands and
+   * wants back, see {@link OpenAiCompatible}; the `id` by default. Providers that ask the same vendor need the same name.
    */
   readonly vendor?: string | undefined
   /** Have the responses API give reasoning in encrypted form (default false), as for `OpenAi`. */
   readonly encryptedReasoning?: boolean | undefined
 }
+
+/** Whose names of calls are not OpenAI's: Mistral's are narrower, and Kimi's models are shown theirs by the server. */
+const idsOf: ReadonlyMap<string, IdRule> = new Map([
+  ["mistral", mistralIds],
+  ["moonshot", anyIds],
+  ["vllm", anyIds],
+  ["lmstudio", anyIds],
+  ["ollama", anyIds]
+])
 
 const make = (options: Options): Effect.Effect<LlmProvider, LlmConfigError, HttpClient> =>
   Effect.flatMap(
@@ -72,6 +86,8 @@ const make = (options: Options): Effect.Effect<LlmProvider, LlmConfigError, Http
         "maxTokensField",
         "seedField",
         "streamOptions",
+        "images",
+        "topK",
         "vendor",
         "encryptedReasoning"
       ])
@@ -87,7 +103,11 @@ const make = (options: Options): Effect.Effect<LlmProvider, LlmConfigError, Http
         seedField: reader.oneOf("seedField", ["seed", "random_seed"], "seed"),
         streamOptions: reader.boolean("streamOptions", true),
         requireDone: false,
-        vendor
+        vendor,
+        marks: true,
+        ids: idsOf.get(vendor) ?? openAiIds,
+        images: reader.boolean("images", true),
+        topK: reader.boolean("topK", false)
       }
       return {
         ...common,
@@ -99,7 +119,7 @@ const make = (options: Options): Effect.Effect<LlmProvider, LlmConfigError, Http
         secretHeaders: [...common.secretHeaders, header],
         reasoning: api === "responses" ? "openai" : vendor,
         protocol: api === "responses"
-          ? Responses.protocol({ provider: common.id, encryptedReasoning })
+          ? Responses.protocol({ provider: common.id, encryptedReasoning, vendor })
           : Chat.protocol(dialect)
       }
     }),
@@ -184,7 +204,7 @@ const azure = ({ apiVersion, deployment, endpoint, ...options }: AzureOptions): 
  * | `azure` | `{endpoint}/openai/v1`, or that of one deployment | `api-key` header; `max_completion_tokens` on `v1` |
  * | `groq` | `https://api.groq.com/openai/v1` | |
  * | `mistral` | `https://api.mistral.ai/v1` | `random_seed`; refuses `stream_options`; `mistral-small-latest` |
- * | `deepseek` | `https://api.deepseek.com` | |
+ * | `deepseek` | `https://api.deepseek.com` | sees no images |
  * | `openrouter` | `https://openrouter.ai/api/v1` | `openrouter/auto` |
  * | `together` | `https://api.together.xyz/v1` | sends usage unasked |
  * | `xai` | `https://api.x.ai/v1` | |
@@ -264,19 +284,21 @@ const presets: Presets = {
     seedField: "random_seed",
     streamOptions: false
   }),
-  deepseek: preset({ id: "deepseek", baseUrl: "https://api.deepseek.com" }),
+  deepseek: preset({ id: "deepseek", baseUrl: "https://api.deepseek.com", images: false }),
   openrouter: preset({
     id: "openrouter",
     baseUrl: "https://openrouter.ai/api/v1",
-    defaultModel: "openrouter/auto"
+    defaultModel: "openrouter/auto",
+    topK: true
   }),
-  together: preset({ id: "together", baseUrl: "https://api.together.xyz/v1", streamOptions: false }),
+  together: preset({ id: "together", baseUrl: "https://api.together.xyz/v1", streamOptions: false, topK: true }),
   xai: preset({ id: "xai", baseUrl: "https://api.x.ai/v1" }),
   perplexity: preset({
     id: "perplexity",
     baseUrl: "https://api.perplexity.ai",
     defaultModel: "sonar",
-    streamOptions: false
+    streamOptions: false,
+    topK: true
   }),
   huggingface: preset({ id: "huggingface", baseUrl: "https://router.huggingface.co/v1" }),
   moonshot: preset({ id: "moonshot", baseUrl: "https://api.moonshot.ai/v1" }),
@@ -284,8 +306,8 @@ const presets: Presets = {
   cerebras: preset({ id: "cerebras", baseUrl: "https://api.cerebras.ai/v1", maxTokensField: "max_completion_tokens" }),
   vercel: preset({ id: "vercel", baseUrl: "https://ai-gateway.vercel.sh/v1" }),
   ollama: preset({ id: "ollama", baseUrl: "http://localhost:11434/v1" }),
-  vllm: preset({ id: "vllm", baseUrl: "http://localhost:8000/v1" }),
-  lmstudio: preset({ id: "lmstudio", baseUrl: "http://localhost:1234/v1" })
+  vllm: preset({ id: "vllm", baseUrl: "http://localhost:8000/v1", topK: true }),
+  lmstudio: preset({ id: "lmstudio", baseUrl: "http://localhost:1234/v1", topK: true })
 }
 
 /**

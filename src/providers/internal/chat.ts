@@ -7,6 +7,7 @@ import type { LlmRequest } from "../../LlmRequest.ts"
 import { type Exchange, malformed, NO_CHOICE, ofEvent, unsupported, WRONG_SHAPE } from "./errors.ts"
 import { finishReason } from "./finish.ts"
 import type { Protocol, StreamDecoder } from "./http.ts"
+import { type IdRule, withIds } from "./ids.ts"
 import { compact, countOf, type Fields, fieldsOf, isFields, listOf, textOf } from "./json.ts"
 import {
   type Assembler,
@@ -21,6 +22,7 @@ import {
   type Tokens
 } from "./parts.ts"
 import { argumentsText, fileOf, isOurs, partsOf, resultText, urlOf, vendorOptions } from "./prompt.ts"
+import { changesOf, optionsFor, parametersOf, type Support, withOptions } from "./support.ts"
 
 /** Where servers differ. */
 export interface Dialect {
@@ -31,8 +33,15 @@ export interface Dialect {
   readonly streamOptions: boolean
   /** Is a stream without `[DONE]` cut even if its answer finished? */
   readonly requireDone: boolean
-  /** Under which name parts keep what only this vendor understands and wants back; absent when it wants nothing. */
-  readonly vendor?: string | undefined
+  /** The name of what is this vendor's own: options of requests, and marks of parts. */
+  readonly vendor: string
+  /** Do parts keep marks that only this vendor understands, and does it want them back? */
+  readonly marks: boolean
+  readonly ids: IdRule
+  /** Do its models see images? */
+  readonly images: boolean
+  /** Does it take `top_k`? */
+  readonly topK: boolean
 }
 
 // -----------------------------------------------------------------------------
@@ -46,10 +55,12 @@ const audioFormat: Readonly<Record<string, string>> = {
   "audio/mp3": "mp3"
 }
 
-const userPart = (provider: string, part: Prompt.UserMessagePartEncoded): Fields => {
+const userPart = ({ images, provider }: Dialect, part: Prompt.UserMessagePartEncoded): Fields => {
   if (part.type === "text") return { type: "text", text: part.text }
   const file = fileOf(part)
-  if (file.mediaType.startsWith("image/")) return { type: "image_url", image_url: { url: urlOf(file) } }
+  const isImage = file.mediaType.startsWith("image/")
+  if (isImage && !images) throw unsupported(provider, "unsupported_media_type")
+  if (isImage) return { type: "image_url", image_url: { url: urlOf(file) } }
   const { base64 } = file.data
   if (base64 === undefined) throw unsupported(provider, "unsupported_file_url")
   const format = audioFormat[file.mediaType]
@@ -61,11 +72,16 @@ const userPart = (provider: string, part: Prompt.UserMessagePartEncoded): Fields
 /** Where a message tells its reasoning beside its content. */
 const reasoningFields = ["reasoning_content", "reasoning"] as const
 
+/** Whose API refuses a turn that called tools without its reasoning, be it another's turn: then an empty one. */
+const wantReasoning: ReadonlySet<string> = new Set(["deepseek", "moonshot"])
+
 type AssistantTurn = (text: string, calls: ReadonlyArray<Fields>, message: Prompt.AssistantMessageEncoded) => Fields
 
 /** An assistant's turn, with the marks of this vendor: those of others mean nothing to it. */
 const assistantMessage = (vendor: string | undefined): AssistantTurn => (text, calls, message) => {
-  const reasoning: Record<string, string> = {}
+  const reasoning: Record<string, string> = calls.length > 0 && vendor !== undefined && wantReasoning.has(vendor)
+    ? { reasoning_content: "" }
+    : {}
   const details: Array<unknown> = []
   if (vendor !== undefined) {
     for (const part of partsOf<Prompt.AssistantMessagePartEncoded>(message.content)) {
@@ -124,7 +140,12 @@ export const messagesOf = (
 export const functionTools = (tools: LlmRequest["tools"], strictness: boolean): ReadonlyArray<Fields> | undefined =>
   tools === undefined || tools.length === 0 ? undefined : tools.map(({ description, name, parameters, strict }) => ({
     type: "function",
-    function: compact({ name, description, parameters, strict: strictness ? strict : undefined })
+    function: compact({
+      name,
+      description,
+      parameters: parametersOf(parameters),
+      strict: strictness ? strict : undefined
+    })
   }))
 
 const responseFormat = (format: LlmRequest["responseFormat"]): Fields | undefined => {
@@ -137,20 +158,26 @@ const responseFormat = (format: LlmRequest["responseFormat"]): Fields | undefine
     }
 }
 
+const markOf = ({ marks, vendor }: Dialect): string | undefined => marks ? vendor : undefined
+
 const encode = (dialect: Dialect, request: LlmRequest, model: string, stream: boolean): Fields => {
   const tools = functionTools(request.tools, true)
   const choice = request.toolChoice
-  return compact({
+  const body = compact({
     model,
     messages: messagesOf(
-      request.prompt,
-      (part) => userPart(dialect.provider, part),
-      assistantMessage(dialect.vendor),
-      dialect.vendor
+      withIds(request.prompt, dialect.ids),
+      (part) => userPart(dialect, part),
+      assistantMessage(markOf(dialect)),
+      markOf(dialect)
     ),
     [dialect.maxTokensField]: request.maxTokens,
     temperature: request.temperature,
     top_p: request.topP,
+    top_k: dialect.topK ? request.topK : undefined,
+    presence_penalty: request.presencePenalty,
+    frequency_penalty: request.frequencyPenalty,
+    reasoning_effort: request.reasoningEffort,
     stop: request.stop === undefined || request.stop.length === 0 ? undefined : request.stop,
     [dialect.seedField]: request.seed,
     tools,
@@ -163,7 +190,15 @@ const encode = (dialect: Dialect, request: LlmRequest, model: string, stream: bo
     stream: stream ? true : undefined,
     stream_options: stream && dialect.streamOptions ? { include_usage: true } : undefined
   })
+  return withOptions(body, optionsFor(request, dialect.vendor))
 }
+
+const supportOf = (dialect: Dialect): Support => ({
+  fields: dialect.topK ? {} : { topK: "dropped" },
+  file: ({ data, mediaType }) => mediaType.startsWith("image/") ? dialect.images : data.base64 !== undefined,
+  resultFiles: false,
+  ownFiles: false
+})
 
 // -----------------------------------------------------------------------------
 // shared by both kinds of answer
@@ -244,13 +279,13 @@ const isFirst = (choice: { readonly index?: unknown }): boolean => (choice.index
 
 /** Speech, with what is needed to name it in the next request and what was said. */
 const audioPart = (
-  vendor: string | undefined,
+  vendor: string,
   { id, transcript }: Fields,
   data: string,
   mediaType = audioTypes.find(([start]) => data.startsWith(start))?.[1] ?? "audio/wav"
 ): Response.FilePartEncoded => {
   const mark = compact({ audioId: textOf(id), transcript: textOf(transcript) })
-  const metadata = Object.keys(mark).length === 0 ? undefined : marked(vendor ?? "openai", mark)
+  const metadata = Object.keys(mark).length === 0 ? undefined : marked(vendor, mark)
   return { type: "file", mediaType, data, ...(metadata === undefined ? undefined : { metadata }) }
 }
 
@@ -287,11 +322,8 @@ const isMessage = (u: unknown): boolean =>
 // Azure leaves the message out when its filter took the answer.
 const isChoice = (u: unknown): u is Fields => isFields(u) && isAbsentOr(u["message"], isMessage)
 
-const decode = (
-  { vendor }: Dialect,
-  body: unknown,
-  exchange: Exchange
-): ReadonlyArray<Response.PartEncoded> => {
+const decode = (dialect: Dialect, body: unknown, exchange: Exchange): ReadonlyArray<Response.PartEncoded> => {
+  const vendor = markOf(dialect)
   if (!isFields(body)) throw malformed(exchange, WRONG_SHAPE)
   const { choices, citations, id, model, search_results, usage } = body
   for (const choice of listOf(choices)) failOnChoiceError(exchange, fieldsOf(choice))
@@ -327,7 +359,7 @@ const decode = (
     else if (sources.add(image) > 0) shown = true
   }
   const audio = fieldsOf(message["audio"])
-  if (textOf(audio["data"]) !== undefined) parts.push(audioPart(vendor, audio, audio["data"] as string))
+  if (textOf(audio["data"]) !== undefined) parts.push(audioPart(dialect.vendor, audio, audio["data"] as string))
   for (const call of callParts(exchange, calls, reason)) parts.push(call)
   const refusal = textOf(message["refusal"])
   for (const annotation of listOf(message["annotations"])) sources.add(citedBy(annotation))
@@ -348,7 +380,7 @@ const decode = (
 // -----------------------------------------------------------------------------
 
 const decodeStream = (dialect: Dialect, parts: Assembler, exchange: Exchange): StreamDecoder => {
-  const { vendor } = dialect
+  const vendor = markOf(dialect)
   let reason: unknown
   let usage: Fields = {}
   let refusal = ""
@@ -452,8 +484,8 @@ const decodeStream = (dialect: Dialect, parts: Assembler, exchange: Exchange): S
       parts.open("reasoning", marked(vendor, { reasoningDetails: details }))
     }
     const whole = fieldsOf(message["audio"])
-    if (sound.length > 0) parts.add(audioPart(vendor, audio, joined(sound), "audio/pcm"))
-    else if (textOf(whole["data"]) !== undefined) parts.add(audioPart(vendor, whole, whole["data"] as string))
+    if (sound.length > 0) parts.add(audioPart(dialect.vendor, audio, joined(sound), "audio/pcm"))
+    else if (textOf(whole["data"]) !== undefined) parts.add(audioPart(dialect.vendor, whole, whole["data"] as string))
     for (const page of pagesOf(results, citations)) parts.cite(page)
     const end = finishReason(exchange, reason, parts.hasTools)
     parts.finish(end, tokensOf(usage), refusal === "" ? undefined : { refusal })
@@ -498,6 +530,8 @@ const decodeStream = (dialect: Dialect, parts: Assembler, exchange: Exchange): S
 }
 
 export const protocol = (dialect: Dialect): Protocol => ({
+  vendor: dialect.vendor,
+  changes: (request, model) => changesOf(supportOf(dialect), request, model),
   encode: (request, model, stream) => encode(dialect, request, model, stream),
   decode: (body, exchange) => decode(dialect, body, exchange),
   stream: (assembler, exchange) => decodeStream(dialect, assembler, exchange)

@@ -8,6 +8,7 @@ import { functionTools, messagesOf } from "./chat.ts"
 import { type Exchange, malformed, ofEvent, unsupported, WRONG_SHAPE } from "./errors.ts"
 import { finishReason } from "./finish.ts"
 import type { Protocol, StreamDecoder } from "./http.ts"
+import { anyIds, withIds } from "./ids.ts"
 import { compact, countOf, type Fields, fieldsOf, isFields, listOf, textOf } from "./json.ts"
 import {
   type Assembler,
@@ -21,6 +22,7 @@ import {
   type WholeCall
 } from "./parts.ts"
 import { fileOf, partsOf, urlOf, vendorOptions } from "./prompt.ts"
+import { changesOf, optionsFor, type Support, thinkingBudget, withOptions } from "./support.ts"
 
 const vendor = "cohere"
 
@@ -62,12 +64,20 @@ const encode = (provider: string, request: LlmRequest, model: string, stream: bo
   const offered = named === undefined ? request.tools : request.tools?.filter((tool) => tool.name === named)
   const tools = functionTools(offered, false)
   const format = request.responseFormat
-  return compact({
+  const body = compact({
     model,
-    messages: messagesOf(request.prompt, (part) => userPart(provider, part), assistantMessage),
+    messages: messagesOf(withIds(request.prompt, anyIds), (part) => userPart(provider, part), assistantMessage),
     max_tokens: request.maxTokens,
     temperature: request.temperature,
-    p: request.topP,
+    p: request.topP === undefined ? undefined : clamped(request.topP, range.topP),
+    k: request.topK,
+    presence_penalty: request.presencePenalty === undefined
+      ? undefined
+      : clamped(request.presencePenalty, range.penalty),
+    frequency_penalty: request.frequencyPenalty === undefined
+      ? undefined
+      : clamped(request.frequencyPenalty, range.penalty),
+    thinking: thinkingOf(request.reasoningEffort),
     stop_sequences: request.stop === undefined || request.stop.length === 0 ? undefined : request.stop,
     seed: request.seed,
     tools,
@@ -80,6 +90,33 @@ const encode = (provider: string, request: LlmRequest, model: string, stream: bo
     response_format: format?.type === "json" ? compact({ type: "json_object", json_schema: format.schema }) : undefined,
     stream
   })
+  return withOptions(body, optionsFor(request, vendor))
+}
+
+type Range = readonly [least: number, most: number]
+
+/** What Cohere takes, where that is less than a request can say. */
+const range: { readonly topP: Range; readonly penalty: Range } = { topP: [0.01, 0.99], penalty: [0, 1] }
+
+const clamped = (value: number, [least, most]: Range): number => Math.min(most, Math.max(least, value))
+
+const outside = (value: number | undefined, range: Range): string | undefined =>
+  value === undefined || value === clamped(value, range) ? undefined : `as ${clamped(value, range)}`
+
+const thinkingOf = (effort: LlmRequest["reasoningEffort"]): Fields | undefined => {
+  if (effort === undefined) return undefined
+  return effort === "none" ? { type: "disabled" } : { type: "enabled", token_budget: thinkingBudget[effort] }
+}
+
+const support: Support = {
+  fields: {
+    topP: ({ topP }) => outside(topP, range.topP),
+    presencePenalty: ({ presencePenalty }) => outside(presencePenalty, range.penalty),
+    frequencyPenalty: ({ frequencyPenalty }) => outside(frequencyPenalty, range.penalty)
+  },
+  file: ({ mediaType }) => mediaType.startsWith("image/"),
+  resultFiles: false,
+  ownFiles: false
 }
 
 // -----------------------------------------------------------------------------
@@ -214,6 +251,8 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
 }
 
 export const protocol = (provider: string): Protocol => ({
+  vendor,
+  changes: (request, model) => changesOf(support, request, model),
   encode: (request, model, stream) => encode(provider, request, model, stream),
   decode,
   stream: decodeStream

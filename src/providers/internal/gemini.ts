@@ -6,7 +6,8 @@ import type { LlmRequest } from "../../LlmRequest.ts"
 import { type Exchange, malformed, NO_CHOICE, ofEvent, WRONG_SHAPE } from "./errors.ts"
 import { finishReason } from "./finish.ts"
 import type { Protocol, StreamDecoder } from "./http.ts"
-import { compact, countOf, type Fields, fieldsOf, isFields, listOf, parse, textOf } from "./json.ts"
+import { anyIds, withIds } from "./ids.ts"
+import { compact, countOf, type Fields, fieldsOf, isFields, listOf, textOf } from "./json.ts"
 import {
   type Assembler,
   CallIds,
@@ -18,7 +19,16 @@ import {
   type Tokens,
   toolCallPart
 } from "./parts.ts"
-import { fileOf, isOurs, partsOf, resultText, vendorOptions } from "./prompt.ts"
+import { argumentsObject, fileOf, isOurs, partsOf, resultText, vendorOptions } from "./prompt.ts"
+import {
+  changesOf,
+  optionsFor,
+  parametersOf,
+  type Support,
+  thinkingBudget,
+  threeSteps,
+  withOptions
+} from "./support.ts"
 
 const vendor = "google"
 
@@ -77,7 +87,7 @@ const pieceOf = (
       return thoughtSignature === undefined ? undefined : { text: part.text, thought: true, thoughtSignature }
     case "tool-call": {
       if (!isOurs(part)) return undefined
-      const args = fieldsOf(typeof part.params === "string" ? parse(part.params) : part.params)
+      const args = argumentsObject(part.params)
       const functionCall = compact({ id: dialect.callIds ? part.id : undefined, name: part.name, args })
       return compact({ functionCall, thoughtSignature })
     }
@@ -106,14 +116,14 @@ const piecesOf = (
 }
 
 /** Neighbours of one role are one turn. Results stay apart from what the user says: they must be as many as the calls. */
-const contentsOf = (request: LlmRequest, model: string, dialect: Dialect): ReadonlyArray<Fields> => {
+const contentsOf = (prompt: LlmRequest["prompt"], model: string, dialect: Dialect): ReadonlyArray<Fields> => {
   const turns: Array<{ readonly of: string; readonly parts: Array<Fields> }> = []
-  for (const message of request.prompt) {
+  for (const message of prompt) {
     if (message.role === "system") continue
     const parts = piecesOf(message, model, dialect)
     if (parts.length === 0) continue
     const turn = turns[turns.length - 1]
-    if (turn?.of === message.role) turn.parts.push(...parts)
+    if (turn?.of === message.role) { for (const part of parts) turn.parts.push(part) }
     else turns.push({ of: message.role, parts: [...parts] })
   }
   return turns.map(({ of, parts }) => ({ role: of === "assistant" ? "model" : "user", parts }))
@@ -134,24 +144,63 @@ const encode = (dialect: Dialect, request: LlmRequest, model: string): Fields =>
     maxOutputTokens: request.maxTokens,
     temperature: request.temperature,
     topP: request.topP,
+    topK: request.topK,
+    presencePenalty: request.presencePenalty,
+    frequencyPenalty: request.frequencyPenalty,
+    thinkingConfig: thinkingOf(request.reasoningEffort, model),
     stopSequences: stop === undefined || stop.length === 0 ? undefined : stop,
     seed: request.seed,
     responseMimeType: format?.type === "json" ? "application/json" : undefined,
     responseJsonSchema: format?.type === "json" ? format.schema : undefined
   })
-  return compact({
-    contents: contentsOf(request, model, dialect),
+  const functions = tools?.filter(({ provider }) => provider === undefined) ?? []
+  const body = compact({
+    contents: contentsOf(withIds(request.prompt, anyIds), model, dialect),
     systemInstruction: system.length === 0 ? undefined : { parts: system },
-    tools: tools === undefined ? undefined : [{
-      functionDeclarations: tools.map(({ description, name, parameters }) =>
-        compact({ name, description, parametersJsonSchema: parameters })
+    tools: tools === undefined ? undefined : [
+      ...functions.length === 0 ? [] : [{
+        functionDeclarations: functions.map(({ description, name, parameters }) =>
+          compact({ name, description, parametersJsonSchema: parametersOf(parameters) })
+        )
+      }],
+      ...tools.flatMap(({ provider }) =>
+        provider === undefined ? [] : [{ [fieldOf(provider.id.slice(vendorTools.length))]: provider.args ?? {} }]
       )
-    }],
+    ],
     toolConfig: tools === undefined || toolChoice === undefined
       ? undefined
       : { functionCallingConfig: callingConfig(toolChoice) },
     generationConfig: Object.keys(config).length === 0 ? undefined : config
   })
+  return withOptions(body, optionsFor(request, vendor))
+}
+
+const vendorTools = "google."
+
+/** `google_search` → `googleSearch`. */
+const fieldOf = (tool: string): string => tool.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase())
+
+/** Models since Gemini 3 take a level, those before a budget, of which the larger ones want some. */
+const thinkingOf = (effort: LlmRequest["reasoningEffort"], model: string): Fields | undefined => {
+  if (effort === undefined) return undefined
+  if (wantsSignature.test(model)) {
+    return { thinkingLevel: effort === "none" || effort === "minimal" ? "minimal" : threeSteps[effort] }
+  }
+  if (effort === "none") return { thinkingBudget: model.includes("pro") ? 128 : 0 }
+  return { thinkingBudget: Math.min(24_576, thinkingBudget[effort]) }
+}
+
+const support: Support = {
+  fields: {
+    reasoningEffort: ({ reasoningEffort: effort }, model) => {
+      if (effort === "none") return wantsSignature.test(model) || model.includes("pro") ? "as the least" : undefined
+      return effort === "xhigh" ? "as the most" : undefined
+    }
+  },
+  file: () => true,
+  resultFiles: true,
+  ownFiles: true,
+  vendorTools
 }
 
 // -----------------------------------------------------------------------------
@@ -367,6 +416,8 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
 }
 
 export const protocol = (dialect: Dialect): Protocol => ({
+  vendor,
+  changes: (request, model) => changesOf(support, request, model),
   encode: (request, model) => encode(dialect, request, model),
   decode,
   stream: decodeStream

@@ -19,7 +19,7 @@ import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
 import { notFollowing } from "../../internal/redirects.ts"
 import { ProviderError } from "../../LlmError.ts"
-import type { LlmProvider } from "../../LlmProvider.ts"
+import type { Change, LlmProvider } from "../../LlmProvider.ts"
 import type { LlmRequest } from "../../LlmRequest.ts"
 import { bytesOf, isCoded, Undecodable } from "./encoding.ts"
 import {
@@ -50,6 +50,10 @@ export interface StreamDecoder {
 
 /** A wire protocol as plain functions. They throw `ProviderError`, and nothing else whatever the server sends. */
 export interface Protocol {
+  /** See `LlmProvider.vendor`. */
+  readonly vendor: string
+  /** See `LlmProvider.changes`; `model` is the one that will be asked. */
+  readonly changes: (request: LlmRequest, model: string) => ReadonlyArray<Change>
   readonly encode: (request: LlmRequest, model: string, stream: boolean) => Fields
   readonly decode: (body: unknown, exchange: Exchange) => ReadonlyArray<Response.PartEncoded>
   readonly stream: (assembler: Assembler, exchange: Exchange) => StreamDecoder
@@ -117,6 +121,13 @@ export const make = (endpoint: Endpoint): Effect.Effect<LlmProvider, never, Http
     const prepare = (request: LlmRequest, stream: boolean): HttpClientRequest.HttpClientRequest => {
       const model = request.model ?? endpoint.defaultModel
       if (model === undefined) throw unsupported(id, "missing_model")
+      // Sent as a function of the caller's own, another vendor's tool would be called for nothing.
+      if (request.tools?.some(({ provider }) => provider !== undefined) === true) {
+        const change = protocol.changes(request, model).find(({ action, field }) =>
+          field === "tools" && action === "unsupported"
+        )
+        if (change !== undefined) throw unsupported(id, "unsupported_tool")
+      }
       const { hash, headers, method, url: fixed, urlParams } = stream ? forStreams : forAnswers
       const key = request.idempotencyKey
       try {
@@ -209,6 +220,8 @@ export const make = (endpoint: Endpoint): Effect.Effect<LlmProvider, never, Http
       defaultModel: endpoint.defaultModel,
       models: endpoint.models,
       reasoning: endpoint.reasoning,
+      vendor: protocol.vendor,
+      changes: (request) => protocol.changes(request, request.model ?? endpoint.defaultModel ?? ""),
       generate: (request) =>
         Effect.suspend(() => {
           const scope = Scope.makeUnsafe()

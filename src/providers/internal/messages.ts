@@ -3,11 +3,13 @@ import type * as Prompt from "effect/ai/Prompt"
 import type * as Response from "effect/ai/Response"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
+import type { Change } from "../../LlmProvider.ts"
 import type { LlmRequest } from "../../LlmRequest.ts"
 import { type Exchange, malformed, unsupported, WRONG_SHAPE } from "./errors.ts"
 import { finishReason } from "./finish.ts"
 import type { Protocol, StreamDecoder } from "./http.ts"
-import { compact, countOf, type Fields, fieldsOf, isFields, listOf, parse, textOf } from "./json.ts"
+import { anthropicIds, withIds } from "./ids.ts"
+import { compact, countOf, type Fields, fieldsOf, isFields, listOf, textOf } from "./json.ts"
 import {
   asMetadata,
   type Assembler,
@@ -21,7 +23,17 @@ import {
   type Tokens,
   toolCallPart
 } from "./parts.ts"
-import { fileOf, isOurs, partsOf, resultText, vendorOptions } from "./prompt.ts"
+import { argumentsObject, fileOf, isOurs, partsOf, resultText, vendorOptions } from "./prompt.ts"
+import {
+  changesOf,
+  jsonInstruction,
+  optionsFor,
+  parametersOf,
+  type Support,
+  thinkingBudget,
+  threeSteps,
+  withOptions
+} from "./support.ts"
 
 const vendor = "anthropic"
 
@@ -54,14 +66,19 @@ const resultBlock = (provider: string, part: Prompt.ToolResultPartEncoded): Fiel
   type: "tool_result",
   tool_use_id: part.id,
   content: part.modelOutput?.some((output) => output.type === "file") === true
-    ? part.modelOutput.map((output) =>
-      output.type === "file" ? fileBlock(provider, output) : { type: "text", text: output.text }
+    ? part.modelOutput.flatMap((output) =>
+      output.type === "file"
+        ? [fileBlock(provider, output)]
+        : isBlank(output.text)
+        ? []
+        : [{ type: "text", text: output.text }]
     )
     : resultText(part),
   ...(part.isFailure ? { is_error: true } : undefined)
 })
 
-const inputOf = (params: unknown): Fields => fieldsOf(typeof params === "string" ? parse(params) : params)
+/** The API refuses text that is white space. */
+const isBlank = (text: string): boolean => text.trim() === ""
 
 interface Turn {
   readonly role: "user" | "assistant"
@@ -74,7 +91,7 @@ const blockOf = (
 ): Fields | undefined => {
   switch (part.type) {
     case "text":
-      return part.text === "" ? undefined : { type: "text", text: part.text }
+      return isBlank(part.text) ? undefined : { type: "text", text: part.text }
     case "file":
       return fileBlock(provider, part)
     case "reasoning": {
@@ -84,7 +101,7 @@ const blockOf = (
       return typeof signature === "string" ? { type: "thinking", thinking: part.text, signature } : undefined
     }
     case "tool-call":
-      return isOurs(part) ? { type: "tool_use", id: part.id, name: part.name, input: inputOf(part.params) } : undefined
+      return isOurs(part) ? { type: "tool_use", id: part.id, name: part.name, input: argumentsObject(part.params) } : undefined
     case "tool-result":
       return isOurs(part) ? resultBlock(provider, part) : undefined
     default:
@@ -104,7 +121,10 @@ const blocksOf = (provider: string, message: Prompt.MessageEncoded): ReadonlyArr
   return last === undefined ? [] : [...blocks, cached(last, message)]
 }
 
-/** Tool results belong into a user turn, and turns alternate: neighbours of one role are one turn. */
+/**
+ * Tool results belong into a user turn, before what the user says, and turns alternate: neighbours of one role are one
+ * turn. The start of an answer, which the model goes on with, must not end in white space.
+ */
 const turnsOf = (provider: string, prompt: LlmRequest["prompt"]): ReadonlyArray<Turn> => {
   const turns: Array<Turn> = []
   for (const message of prompt) {
@@ -112,20 +132,36 @@ const turnsOf = (provider: string, prompt: LlmRequest["prompt"]): ReadonlyArray<
     if (blocks.length === 0) continue
     const role = message.role === "assistant" ? "assistant" : "user"
     const turn = turns[turns.length - 1]
-    if (turn?.role === role) turn.content.push(...blocks)
-    else turns.push({ role, content: [...blocks] })
+    if (turn?.role !== role) turns.push({ role, content: [...blocks] })
+    else for (const block of blocks) turn.content.push(block)
   }
-  return turns
+  const last = turns[turns.length - 1]
+  const start = last?.content[last.content.length - 1]
+  if (last?.role === "assistant" && start?.["type"] === "text") {
+    last.content[last.content.length - 1] = { ...start, text: (start["text"] as string).trimEnd() }
+  }
+  const isResult = (block: Fields): boolean => block["type"] === "tool_result"
+  return turns.map(({ content, role }) => ({
+    role,
+    content: role === "user"
+      ? [...content.filter(isResult), ...content.filter((block) => !isResult(block))]
+      : content
+  }))
 }
 
-const systemOf = (prompt: LlmRequest["prompt"]): ReadonlyArray<Fields> | undefined => {
-  const blocks = prompt.flatMap((message) =>
-    message.role === "system" && message.content !== ""
+const systemOf = (request: LlmRequest): ReadonlyArray<Fields> | undefined => {
+  const blocks = request.prompt.flatMap((message) =>
+    message.role === "system" && !isBlank(message.content)
       ? [cached({ type: "text", text: message.content }, message)]
       : []
   )
-  return blocks.length === 0 ? undefined : blocks
+  const all = wantsInstruction(request) ? [...blocks, { type: "text", text: jsonInstruction }] : blocks
+  return all.length === 0 ? undefined : all
 }
+
+/** JSON without a schema has no field. */
+const wantsInstruction = ({ responseFormat: format }: LlmRequest): boolean =>
+  format?.type === "json" && format.schema === undefined
 
 const toolChoice = (choice: LlmRequest["toolChoice"]): Fields | undefined => {
   if (choice === undefined) return undefined
@@ -142,28 +178,135 @@ export interface Dialect {
   readonly bodyVersion?: string | undefined
 }
 
+// -----------------------------------------------------------------------------
+// thinking
+// -----------------------------------------------------------------------------
+
+const decidesItself = /claude-[a-z]+-(?:4-[6-9]|[5-9]|\d\d)(?!\d)/
+
+/** How thinking is asked for: by the vendor's own field, or by the effort; `undefined` where there is no room for it. */
+const askedThinking = (request: LlmRequest, maxTokens: number, model: string): Fields | undefined => {
+  const own = optionsFor(request, vendor)?.["thinking"]
+  if (isFields(own)) return own
+  const effort = request.reasoningEffort
+  if (effort === undefined) return undefined
+  if (effort === "none") return { type: "disabled" }
+  if (decidesItself.test(model)) return { type: "adaptive" }
+  // The budget is a part of all tokens, and the answer wants some too.
+  const budget = Math.min(thinkingBudget[effort], Math.floor((request.maxTokens ?? maxTokens) * 3 / 4))
+  return budget < 1024 ? undefined : { type: "enabled", budget_tokens: budget }
+}
+
+/** Does the assistant's turn that the model goes on with, if it does, begin with thinking of its own? */
+const goesOnThinking = (provider: string, prompt: LlmRequest["prompt"]): boolean => {
+  let from = prompt.findLastIndex(({ role }) => role !== "tool" && role !== "system")
+  if (prompt[from]?.role !== "assistant") return true
+  while (prompt[from - 1]?.role === "assistant") from--
+  const [first] = prompt.slice(from).flatMap((message) =>
+    message.role === "assistant" ? blocksOf(provider, message) : []
+  )
+  return first === undefined || String(first["type"]).endsWith("thinking")
+}
+
+interface Thinking {
+  readonly thinking: Fields | undefined
+  /** Is it left out, because the turn under way was begun without? */
+  readonly isLeftOut: boolean
+  /** What the API refuses beside it. */
+  readonly thinks: boolean
+}
+
+const thinkingOf = (provider: string, maxTokens: number, request: LlmRequest, model: string): Thinking => {
+  const thinking = askedThinking(request, maxTokens, model)
+  const thinks = thinking?.["type"] === "enabled" || thinking?.["type"] === "adaptive"
+  const isLeftOut = thinking?.["type"] === "enabled" && !goesOnThinking(provider, request.prompt)
+  return { thinking: isLeftOut ? undefined : thinking, isLeftOut, thinks: thinks && !isLeftOut }
+}
+
+const isForced = (choice: LlmRequest["toolChoice"]): boolean => choice === "required" || typeof choice === "object"
+
+const changes = (
+  { maxTokens, provider }: Dialect,
+  request: LlmRequest,
+  model: string
+): ReadonlyArray<Change> => {
+  const { isLeftOut, thinking, thinks } = thinkingOf(provider, maxTokens, request, model)
+  const effort = request.reasoningEffort
+  const besideThinking = thinks ? "dropped" : undefined
+  const support: Support = {
+    fields: {
+      seed: "dropped",
+      presencePenalty: "dropped",
+      frequencyPenalty: "dropped",
+      topK: () => besideThinking,
+      topP: () => besideThinking,
+      temperature: ({ temperature }) => besideThinking ?? ((temperature ?? 0) > 1 ? "as 1" : undefined),
+      toolChoice: ({ toolChoice }) => thinks && isForced(toolChoice) ? "as auto" : undefined,
+      responseFormat: (asked) => wantsInstruction(asked) ? "as an instruction" : undefined,
+      reasoningEffort: () => {
+        if (thinking === undefined) return "dropped"
+        return thinking["type"] === "adaptive" && effort !== undefined && effort !== "none" &&
+            threeSteps[effort] !== effort
+          ? `as ${threeSteps[effort]}`
+          : undefined
+      }
+    },
+    file: ({ mediaType }) => mediaType.startsWith("image/") || mediaType === "application/pdf",
+    resultFiles: true,
+    ownFiles: false,
+    vendorTools
+  }
+  const all = changesOf(support, request, model)
+  return isLeftOut && effort === undefined
+    ? [...all, { field: `providerOptions.${vendor}.thinking`, action: "dropped" }]
+    : all
+}
+
+const vendorTools = "anthropic."
+
 const encode = (dialect: Dialect, request: LlmRequest, model: string, stream: boolean): Fields => {
   const { bodyVersion, maxTokens, provider } = dialect
   const format = request.responseFormat
   const tools = request.tools === undefined || request.tools.length === 0 ? undefined : request.tools
-  return compact({
+  const { isLeftOut, thinking, thinks } = thinkingOf(provider, maxTokens, request, model)
+  const effort = request.reasoningEffort
+  const config = compact({
+    format: format?.type === "json" && format.schema !== undefined
+      ? { type: "json_schema", schema: format.schema }
+      : undefined,
+    effort: thinking?.["type"] === "adaptive" && effort !== undefined && effort !== "none"
+      ? threeSteps[effort]
+      : undefined
+  })
+  const choice = thinks && isForced(request.toolChoice) ? "auto" : request.toolChoice
+  const body = compact({
     model: bodyVersion === undefined ? model : undefined,
     anthropic_version: bodyVersion,
     max_tokens: request.maxTokens ?? maxTokens,
-    system: systemOf(request.prompt),
-    messages: turnsOf(provider, request.prompt),
-    temperature: request.temperature === undefined ? undefined : Math.min(1, request.temperature),
-    top_p: request.topP,
+    system: systemOf(request),
+    messages: turnsOf(provider, withIds(request.prompt, anthropicIds)),
+    thinking,
+    temperature: request.temperature === undefined || thinks ? undefined : Math.min(1, request.temperature),
+    top_p: thinks ? undefined : request.topP,
+    top_k: thinks ? undefined : request.topK,
     stop_sequences: request.stop === undefined || request.stop.length === 0 ? undefined : request.stop,
-    tools: tools?.map(({ description, name, parameters, strict }) =>
-      compact({ name, description, input_schema: parameters, strict })
+    tools: tools?.map(({ description, name, parameters, provider, strict }) =>
+      provider === undefined
+        ? compact({ name, description, input_schema: parametersOf(parameters), strict })
+        : toolOfVendor(provider)
     ),
-    tool_choice: tools === undefined ? undefined : toolChoice(request.toolChoice),
-    output_config: format?.type === "json" && format.schema !== undefined
-      ? { format: { type: "json_schema", schema: format.schema } }
-      : undefined,
+    tool_choice: tools === undefined ? undefined : toolChoice(choice),
+    output_config: Object.keys(config).length === 0 ? undefined : config,
     stream: stream ? true : undefined
   })
+  const { thinking: _, ...options } = optionsFor(request, vendor) ?? {}
+  return isLeftOut ? withOptions(body, options) : withOptions(body, optionsFor(request, vendor))
+}
+
+/** Types of the vendor's tools end with a date, which their names do not. */
+const toolOfVendor = ({ args, id }: { readonly id: string; readonly args?: Fields | undefined }): Fields => {
+  const type = id.slice(vendorTools.length)
+  return { name: type.replace(/_\d{8}$/, ""), ...args, type }
 }
 
 // -----------------------------------------------------------------------------
@@ -396,6 +539,8 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
 }
 
 export const protocol = (dialect: Dialect): Protocol => ({
+  vendor,
+  changes: (request, model) => changes(dialect, request, model),
   encode: (request, model, stream) => encode(dialect, request, model, stream),
   decode,
   stream: decodeStream

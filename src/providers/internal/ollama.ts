@@ -6,10 +6,12 @@ import { functionTools } from "./chat.ts"
 import { type Exchange, malformed, unsupported, WRONG_SHAPE } from "./errors.ts"
 import { finishReason } from "./finish.ts"
 import type { Protocol, StreamDecoder } from "./http.ts"
-import { compact, countOf, type Fields, fieldsOf, isFields, listOf, parse, textOf } from "./json.ts"
+import { anyIds, withIds } from "./ids.ts"
+import { compact, countOf, type Fields, fieldsOf, isFields, listOf, textOf } from "./json.ts"
 import { type Assembler, callParts, finishPart, imagePart, metadataPart, type Tokens, type WholeCall } from "./parts.ts"
-import { fileOf, isOurs, partsOf, resultText } from "./prompt.ts"
+import { argumentsObject, fileOf, isOurs, partsOf, resultText } from "./prompt.ts"
 import type { Decoder, OnEvent } from "./Sse.ts"
+import { changesOf, optionsFor, type Support, threeSteps, withOptions } from "./support.ts"
 
 // -----------------------------------------------------------------------------
 // request
@@ -39,8 +41,7 @@ const messagesOf = (provider: string, message: Prompt.MessageEncoded): ReadonlyA
     else if (part.type === "file" && message.role === "user") images.push(imageOf(provider, part))
     else if (part.type === "tool-call" && isOurs(part)) {
       const { id, name, params } = part
-      const args = fieldsOf(typeof params === "string" ? parse(params) : params)
-      calls.push({ id, function: { name, arguments: args } })
+      calls.push({ id, function: { name, arguments: argumentsObject(params) } })
     }
   }
   return [compact({
@@ -63,17 +64,39 @@ const encode = (provider: string, request: LlmRequest, model: string, stream: bo
     num_predict: request.maxTokens,
     temperature: request.temperature,
     top_p: request.topP,
+    top_k: request.topK,
+    presence_penalty: request.presencePenalty,
+    frequency_penalty: request.frequencyPenalty,
     stop: request.stop === undefined || request.stop.length === 0 ? undefined : request.stop,
     seed: request.seed
   })
-  return compact({
+  const effort = request.reasoningEffort
+  const body = compact({
     model,
-    messages: request.prompt.flatMap((message) => messagesOf(provider, message)),
+    messages: withIds(request.prompt, anyIds).flatMap((message) => messagesOf(provider, message)),
     tools: functionTools(tools, false),
     format: responseFormat?.type === "json" ? responseFormat.schema ?? "json" : undefined,
     options: Object.keys(options).length === 0 ? undefined : options,
+    think: effort === undefined ? undefined : effort === "none" ? false : threeSteps[effort],
     stream // true unless told
   })
+  return withOptions(body, optionsFor(request, vendor))
+}
+
+const vendor = "ollama"
+
+const support: Support = {
+  fields: {
+    toolChoice: ({ toolChoice }) =>
+      toolChoice === "required" ? "dropped" : typeof toolChoice === "object" ? "as the only tool" : undefined,
+    reasoningEffort: ({ reasoningEffort: effort }) =>
+      effort === undefined || effort === "none" || threeSteps[effort] === effort
+        ? undefined
+        : `as ${threeSteps[effort]}`
+  },
+  file: ({ data, mediaType }) => mediaType.startsWith("image/") && data.base64 !== undefined,
+  resultFiles: false,
+  ownFiles: false
 }
 
 // -----------------------------------------------------------------------------
@@ -179,6 +202,8 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
 }
 
 export const protocol = (provider: string): Protocol => ({
+  vendor,
+  changes: (request, model) => changesOf(support, request, model),
   encode: (request, model, stream) => encode(provider, request, model, stream),
   decode,
   stream: decodeStream,

@@ -1,7 +1,7 @@
 // Reads the parts of a prompt that every vendor writes in its own way.
 import type * as Prompt from "effect/ai/Prompt"
 import * as Base64 from "effect/encoding/Base64"
-import { type Fields, fieldsOf } from "./json.ts"
+import { type Fields, fieldsOf, isFields, parse, wellFormed } from "./json.ts"
 
 /** Content of a file part: its address, or its bytes in base64. */
 export type FileData =
@@ -41,12 +41,18 @@ export const urlOf = ({ data, mediaType }: File): string => data.url ?? `data:${
 export const resultText = (part: Prompt.ToolResultPartEncoded): string => {
   const texts = part.modelOutput?.flatMap((output) => output.type === "text" ? [output.text] : []) ?? []
   if (texts.length > 0) return texts.join("\n")
-  return typeof part.result === "string" ? part.result : JSON.stringify(part.result) ?? "null"
+  return typeof part.result === "string" ? part.result : wellFormed(JSON.stringify(part.result) ?? "null")
 }
 
 /** Tool arguments as the JSON text that most vendors want back. */
 export const argumentsText = (params: unknown): string =>
-  typeof params === "string" ? params : JSON.stringify(params ?? {})
+  wellFormed(typeof params === "string" ? params : JSON.stringify(params ?? {}))
+
+/** Tool arguments as an object, for vendors that want one. A text that is none goes along under a name of its own. */
+export const argumentsObject = (params: unknown): Fields => {
+  const parsed = typeof params === "string" ? parse(params) : params
+  return isFields(parsed) ? parsed : typeof params === "string" && params.trim() !== "" ? { arguments: params } : {}
+}
 
 /** Options of one part or message for this vendor. */
 export const vendorOptions = (

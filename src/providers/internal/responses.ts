@@ -5,6 +5,7 @@ import type { LlmRequest } from "../../LlmRequest.ts"
 import { type Exchange, malformed, NO_CHOICE, ofEvent, unsupported, WRONG_SHAPE } from "./errors.ts"
 import { finishReason } from "./finish.ts"
 import type { Protocol, StreamDecoder } from "./http.ts"
+import { responsesIds, withIds } from "./ids.ts"
 import { compact, countOf, type Fields, fieldsOf, isFields, listOf, textOf } from "./json.ts"
 import {
   type Assembler,
@@ -20,6 +21,7 @@ import {
   type WholeCall
 } from "./parts.ts"
 import { argumentsText, fileOf, isOurs, partsOf, resultText, urlOf, vendorOptions } from "./prompt.ts"
+import { changesOf, optionsFor, parametersOf, type Support, withOptions } from "./support.ts"
 
 /** Name under which parts keep what only this protocol understands, whoever serves it. */
 const vendor = "openai"
@@ -29,6 +31,8 @@ export interface Dialect {
   readonly provider: string
   /** Ask for reasoning in encrypted form; models that do not reason refuse it. */
   readonly encryptedReasoning: boolean
+  /** The name of this vendor's options in requests. */
+  readonly vendor: string
 }
 
 // -----------------------------------------------------------------------------
@@ -111,13 +115,14 @@ const textFormat = (format: LlmRequest["responseFormat"]): Fields | undefined =>
 }
 
 const encode = (dialect: Dialect, request: LlmRequest, model: string, stream: boolean): Fields => {
-  const { prompt, toolChoice } = request
+  const { toolChoice } = request
+  const prompt = withIds(request.prompt, responsesIds)
   const tools = request.tools === undefined || request.tools.length === 0 ? undefined : request.tools
   // System messages that open the conversation are its instructions; later ones keep their place.
   const start = prompt.findIndex(({ role }) => role !== "system")
   const opening = start === -1 ? prompt : prompt.slice(0, start)
   const instructions = opening.flatMap((message) => message.role === "system" ? [message.content] : []).join("\n\n")
-  return compact({
+  const body = compact({
     model,
     instructions: textOf(instructions),
     input: prompt.slice(opening.length).flatMap((message) => itemsOf(dialect.provider, message)),
@@ -125,8 +130,16 @@ const encode = (dialect: Dialect, request: LlmRequest, model: string, stream: bo
     temperature: request.temperature,
     top_p: request.topP,
     // Without `strict` the API would turn strictness on.
-    tools: tools?.map(({ description, name, parameters, strict }) =>
-      compact({ type: "function", name, description, parameters, strict: strict ?? false })
+    tools: tools?.map(({ description, name, parameters, provider, strict }) =>
+      provider === undefined
+        ? compact({
+          type: "function",
+          name,
+          description,
+          parameters: parametersOf(parameters),
+          strict: strict ?? false
+        })
+        : { ...provider.args, type: provider.id.slice(vendorTools.length) }
     ),
     tool_choice: tools === undefined || toolChoice === undefined
       ? undefined
@@ -134,10 +147,28 @@ const encode = (dialect: Dialect, request: LlmRequest, model: string, stream: bo
       ? toolChoice
       : { type: "function", name: toolChoice.tool },
     text: textFormat(request.responseFormat),
+    reasoning: request.reasoningEffort === undefined ? undefined : { effort: request.reasoningEffort },
     include: dialect.encryptedReasoning ? ["reasoning.encrypted_content"] : undefined,
     store: false,
     stream: stream ? true : undefined
   })
+  return withOptions(body, optionsFor(request, dialect.vendor))
+}
+
+const vendorTools = "openai."
+
+const support: Support = {
+  fields: {
+    stop: "dropped",
+    seed: "dropped",
+    topK: "dropped",
+    presencePenalty: "dropped",
+    frequencyPenalty: "dropped"
+  },
+  file: ({ mediaType }) => !mediaType.startsWith("audio/"),
+  resultFiles: true,
+  ownFiles: false,
+  vendorTools
 }
 
 // -----------------------------------------------------------------------------
@@ -462,6 +493,8 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
 }
 
 export const protocol = (dialect: Dialect): Protocol => ({
+  vendor: dialect.vendor,
+  changes: (request, model) => changesOf(support, request, model),
   encode: (request, model, stream) => encode(dialect, request, model, stream),
   decode,
   stream: decodeStream
