@@ -106,8 +106,8 @@ describe("requests are checked before anything is called", () => {
     ["an unknown field", { prompt: "Hi", max_tokens: 3 }, {
       path: "max_tokens",
       rule:
-        "one of model, maxTokens, temperature, topP, stop, seed, tools, toolChoice, responseFormat, idempotencyKey, "
-        + "tenant, cache, metadata, deadline",
+        "one of model, maxTokens, temperature, topP, topK, presencePenalty, frequencyPenalty, reasoningEffort, stop, "
+        + "seed, tools, toolChoice, responseFormat, idempotencyKey, tenant, cache, providerOptions, metadata, deadline",
       kind: "an unknown option"
     }],
     ["a message with a wrong role", { prompt: [{ role: "robot", content: "Hi" }] }, {

@@ -117,14 +117,17 @@ it.effect.each(kinds)("an answer without content: %s", (kind) =>
       ScriptedProvider.answer([finish("stop")]),
       ScriptedProvider.answer([finish("content-filter")]),
       ScriptedProvider.answer([finish("stop", { refusal: "No." })]),
+      ScriptedProvider.answer([{ type: "reasoning", text: "Hm" }, finish("stop")]),
+      ScriptedProvider.answer([{ type: "text", text: " \n" }, finish("stop")]),
       ScriptedProvider.answer([finish("length")])
-    ]], { retry: false })
+    ]], { retry: false, circuitBreaker: false })
     const reasons: Array<string> = []
-    for (let i = 0; i < 3; i++) {
+    for (let i = 0; i < 5; i++) {
       const error = failure((yield* timed(ask(kind, r.client))).exit)
       assert.strictEqual(error._tag, "ProviderError")
       if (error._tag === "ProviderError") reasons.push(error.reason._tag)
     }
-    assert.deepStrictEqual(reasons, ["MalformedResponse", "ContentPolicy", "ContentPolicy"])
+    const malformed = "MalformedResponse"
+    assert.deepStrictEqual(reasons, [malformed, "ContentPolicy", "ContentPolicy", malformed, malformed])
     assert.strictEqual((yield* ask(kind, r.client)).text, "")
   })))

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Context, Duration, Effect, Exit, Layer, Scope, Stream } from "effect"
-import { LlmClient, LlmError, LlmProvider, LlmResponse } from "effect-resilient-llm"
+import { LlmClient, LlmError, LlmProvider, type LlmRequest, LlmResponse } from "effect-resilient-llm"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
 import { ask, failure, fork, kinds, nothingHeld, rig, success, timed, vector } from "./support.ts"
@@ -429,4 +429,76 @@ describe("after the commit", () => {
       assert.deepStrictEqual(yield* r.calls(), [0])
       yield* nothingHeld(r)
     })))
+})
+
+describe("what a target cannot take", () => {
+  const provider = (
+    id: string,
+    changes: LlmProvider.LlmProvider["changes"],
+    seen: Array<unknown>,
+    vendor?: string
+  ) =>
+    LlmProvider.make({
+      id,
+      vendor,
+      changes,
+      generate: (request) => {
+        seen.push(request.providerOptions)
+        return Effect.fail(new LlmError.ProviderError({ provider: id, reason: { _tag: "Overloaded" } }))
+      }
+    })
+  class A extends Context.Service<A, LlmProvider.LlmProvider>()("test/A") {}
+  class B extends Context.Service<B, LlmProvider.LlmProvider>()("test/B") {}
+  const noImages: LlmProvider.LlmProvider["changes"] = ({ prompt }) =>
+    prompt.some(({ content }) => typeof content !== "string" && content.some(({ type }) => type === "file"))
+      ? [{ field: "prompt.file", action: "unsupported" }]
+      : []
+  const image = { role: "user", content: [{ type: "file", mediaType: "image/png", data: "AQID" }] } as const
+  const ask = (input: LlmRequest.Input, seen: Array<unknown>, b = noImages) =>
+    LlmClient.make([A, B], { retry: false, circuitBreaker: false }).pipe(
+      Effect.flatMap((client) => Effect.flip(client.complete(input))),
+      Effect.provideService(A, provider("a", noImages, seen, "first")),
+      Effect.provideService(B, provider("b", b, seen)),
+      Effect.scoped
+    )
+
+  it.effect("what is dropped or substituted is in the ledger, and options go to their vendor alone", () =>
+    Effect.gen(function*() {
+      const seen: Array<unknown> = []
+      const error = yield* ask(
+        { prompt: "Hi", seed: 1, providerOptions: { first: { x: 1 }, b: { y: 2 } } },
+        seen,
+        () => [{ field: "seed", action: "dropped" }, { field: "topK", action: "substituted", detail: "as 1" }]
+      )
+      assert.deepStrictEqual(seen, [{ first: { x: 1 } }, { b: { y: 2 } }])
+      assert.deepStrictEqual(
+        error.ledger.flatMap((event) =>
+          event._tag === "RequestAdapted" ? [[event.target, event.field, event.action, event.detail]] : []
+        ),
+        [
+          ["test/A", "providerOptions.b", "dropped", undefined],
+          ["test/B", "seed", "dropped", undefined],
+          ["test/B", "topK", "substituted", "as 1"],
+          ["test/B", "providerOptions.first", "dropped", undefined]
+        ]
+      )
+    }))
+
+  it.effect("a target that cannot be asked is skipped, with the reason in the ledger", () =>
+    Effect.gen(function*() {
+      const seen: Array<unknown> = []
+      const error = yield* ask({ prompt: [image] }, seen, () => [])
+      assert.strictEqual(seen.length, 1)
+      assert.deepStrictEqual(
+        error.ledger.flatMap((event) =>
+          event._tag === "TargetSkipped" ? [[event.target, event.because, event.field]] : []
+        ),
+        [["test/A", "unsupported", "prompt.file"]]
+      )
+      // Nobody can: then the first one says so, as it would alone.
+      seen.length = 0
+      const nobody = yield* ask({ prompt: [image] }, seen)
+      assert.isFalse(nobody.ledger.some(({ _tag }) => _tag === "TargetSkipped"))
+      assert.strictEqual(seen.length, 2)
+    }))
 })

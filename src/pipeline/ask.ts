@@ -4,9 +4,10 @@ import * as Effect from "effect/Effect"
 import type * as Fiber from "effect/Fiber"
 import { effectOf } from "../internal/effect.ts"
 import { AttemptTimeout, type DeadlineExceeded, type ProviderError } from "../LlmError.ts"
+import { unusable } from "../LlmResponse.ts"
 import * as Timeout from "../resilience/Timeout.ts"
 import type { Attempt } from "./attempt.ts"
-import { type Served, type Try, unusable, whole } from "./stage.ts"
+import { type Served, type Try, whole } from "./stage.ts"
 import { openStream } from "./stream.ts"
 
 /** Bounds an attempt by its own limit and by the deadline. The caller is released at once; the cleanup goes on. */

@@ -13,7 +13,7 @@ import {
 import type { Refusal } from "../LlmGuard.ts"
 import type * as Failover from "../resilience/Failover.ts"
 import type { Call } from "./call.ts"
-import { hasNoModel, modelAt, type Place, requestFor } from "./request.ts"
+import { hasNoModel, modelAt, type Place, requestFor, unsupportedAt } from "./request.ts"
 import { type Retrying, verdictOf } from "./retry.ts"
 import type { Served, Stage } from "./stage.ts"
 
@@ -65,6 +65,11 @@ class Walk<E> implements Failover.Run<Served, E, Exhausted, never> {
     const { request } = this.call
     const candidate = this.order[index]!
     if (hasNoModel(candidate, request)) return { because: "no-model" }
+    const change = unsupportedAt(candidate, request)
+    // Where nobody can be asked this, the first one says so.
+    if (change !== undefined && this.order.some((other) => unsupportedAt(other, request) === undefined)) {
+      return { because: "unsupported", field: change.field }
+    }
     if (candidate.circuit === undefined) return undefined
     const model = modelAt(candidate, request)
     const refusal = candidate.circuit.peek(model === undefined ? request : { ...request, model }, now)
@@ -91,7 +96,7 @@ class Walk<E> implements Failover.Run<Served, E, Exhausted, never> {
       : { because: reasons[refused.by], retryAfter, error: () => error }
   }
 
-  onSkip(index: number, { because, guard, retryAfter }: Failover.Skip<E>): void {
+  onSkip(index: number, { because, field, guard, retryAfter }: Failover.Skip<E>): void {
     const { root } = this.call
     root.emit({
       _tag: "TargetSkipped",
@@ -100,6 +105,7 @@ class Walk<E> implements Failover.Run<Served, E, Exhausted, never> {
       target: this.order[index]!.config.id,
       because,
       ...(guard === undefined ? undefined : { guard }),
+      ...(field === undefined ? undefined : { field }),
       ...(retryAfter === undefined ? undefined : { retryAfter })
     })
   }

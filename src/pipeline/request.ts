@@ -1,4 +1,5 @@
-// The request as one target gets it: the model in its words, the key sent upstream.
+// The request as one target gets it: the model in its words, the key sent upstream, a vendor's options for itself alone.
+import type { Change, LlmProvider } from "../LlmProvider.ts"
 import type { LlmRequest } from "../LlmRequest.ts"
 import type { Call } from "./call.ts"
 import type { TargetConfig } from "./target.ts"
@@ -28,6 +29,18 @@ export const modelAt = ({ config, index }: Place, { model }: LlmRequest): string
 export const hasNoModel = (place: Place, request: LlmRequest): boolean =>
   request.model !== undefined && modelAt(place, request) === undefined
 
+/** What of the request this target cannot be asked, if there is something. */
+export const unsupportedAt = (place: Place, request: LlmRequest): Change | undefined => {
+  const { changes } = place.config.provider
+  if (changes === undefined) return undefined
+  const model = modelAt(place, request)
+  return changes(model === undefined ? request : { ...request, model }).find(({ action }) => action === "unsupported")
+}
+
+/** Options of other vendors, which this one does not get. */
+const foreignOptions = ({ providerOptions }: LlmRequest, { id, vendor = id }: LlmProvider): ReadonlyArray<string> =>
+  providerOptions === undefined ? [] : Object.keys(providerOptions).filter((name) => name !== vendor)
+
 /** Parts of reasoning in the prompt that this provider cannot take, because they carry no mark of its own. */
 const foreignReasoning = ({ prompt }: LlmRequest, own: string | false | undefined): number => {
   if (own === undefined) return 0
@@ -53,5 +66,18 @@ export const requestFor = ({ request, root }: Call, place: Place, now: number): 
   const own: { -readonly [K in keyof LlmRequest]: LlmRequest[K] } = { ...request }
   if (model !== undefined) own.model = model
   if (root.idempotencyKey !== undefined) own.idempotencyKey = root.idempotencyKey
+  for (const { action, detail, field } of config.provider.changes?.(own) ?? []) {
+    // What the provider cannot be asked at all it refuses by itself, if it is asked all the same.
+    if (action === "unsupported") continue
+    const told = detail === undefined ? undefined : { detail }
+    root.emit({ _tag: "RequestAdapted", ...about, field, action, ...told })
+  }
+  const foreign = foreignOptions(request, config.provider)
+  if (foreign.length === 0) return own
+  own.providerOptions = { ...request.providerOptions }
+  for (const name of foreign) {
+    delete (own.providerOptions as Record<string, unknown>)[name]
+    root.emit({ _tag: "RequestAdapted", ...about, field: `providerOptions.${name}`, action: "dropped" })
+  }
   return own
 }

@@ -3,9 +3,9 @@ import type * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Pull from "effect/Pull"
-import type { DeadlineExceeded, ProviderError, StreamInterrupted } from "../LlmError.ts"
+import type { DeadlineExceeded, StreamInterrupted } from "../LlmError.ts"
 import { isDone } from "../LlmGuard.ts"
-import { type Answer, isContent, type Part, type Source, type StreamPart } from "../LlmResponse.ts"
+import { type Answer, type Part, type Source, type StreamPart } from "../LlmResponse.ts"
 import type { Attempt } from "./attempt.ts"
 import type { Call } from "./call.ts"
 
@@ -122,17 +122,4 @@ export const sizeOf = (answer: Answer): number => {
   let size = 0
   for (const part of answer.parts) size += partSize(part)
   return size
-}
-
-/** An answer without content is usable only if the model was cut off before it said anything. */
-export const unusable = (parts: ReadonlyArray<Part | StreamPart>): ProviderError["reason"] | undefined => {
-  let reason: string | undefined
-  for (const part of parts) {
-    if (isContent(part)) return undefined
-    if (part.type === "finish") reason = part.metadata?.["refusal"] === undefined ? part.reason : "content-filter"
-  }
-  if (reason === "length" || reason === "pause") return undefined
-  return reason === "content-filter"
-    ? { _tag: "ContentPolicy" }
-    : { _tag: "MalformedResponse", problem: "the answer is empty" }
 }

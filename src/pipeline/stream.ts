@@ -8,11 +8,11 @@ import * as Pull from "effect/Pull"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { type DeadlineExceeded, ProviderError, StreamInterrupted, TRUNCATED } from "../LlmError.ts"
-import { type Answer, isContent, type StreamPart, usageReported } from "../LlmResponse.ts"
+import { type Answer, isContent, type StreamPart, unusable, usageReported } from "../LlmResponse.ts"
 import * as Timeout from "../resilience/Timeout.ts"
 import type { Attempt } from "./attempt.ts"
 import type { Deadline } from "./deadline.ts"
-import { type End, followedBy, partSize, type Rest, type Served, tell, unusable, whole } from "./stage.ts"
+import { type End, followedBy, partSize, type Rest, type Served, tell, whole } from "./stage.ts"
 
 /** Parts of a stream that are held back before its first content part; then it counts as committed. */
 const MAX_UNCOMMITTED_PARTS = 64

@@ -69,9 +69,12 @@ export interface Skip<E> {
     | "no-model"
     | "context-too-small"
     | "guard"
+    | "unsupported"
   /** The name of the guard that refused. */
   readonly guard?: string | undefined
   readonly retryAfter?: number | undefined
+  /** For `unsupported`: what of the request the target cannot take. */
+  readonly field?: string | undefined
   /** Made only when it is needed. */
   readonly error?: (() => E) | undefined
 }

@@ -41,7 +41,9 @@ const inOrder = (prompt: LlmRequest["prompt"]): LlmRequest["prompt"] => {
     const from = i
     const calls: Array<string> = []
     for (; prompt[i]?.role === "assistant"; i++) {
-      for (const part of partsOf<Prompt.AssistantMessagePartEncoded>((prompt[i] as Prompt.AssistantMessageEncoded).content)) {
+      for (
+        const part of partsOf<Prompt.AssistantMessagePartEncoded>((prompt[i] as Prompt.AssistantMessageEncoded).content)
+      ) {
         if (part.type === "tool-call" && isOurs(part)) calls.push(part.id)
       }
       messages.push(prompt[i]!)
@@ -65,7 +67,11 @@ const inOrder = (prompt: LlmRequest["prompt"]): LlmRequest["prompt"] => {
       if (at !== -1) ordered.push(...waiting.splice(at, 1))
     }
     const options = rest.findLast(({ role }) => role === "tool")?.options
-    messages.push({ role: "tool", content: [...ordered, ...waiting], ...(options === undefined ? undefined : { options }) })
+    messages.push({
+      role: "tool",
+      content: [...ordered, ...waiting],
+      ...(options === undefined ? undefined : { options })
+    })
     for (const message of rest) if (message.role !== "tool") messages.push(message)
   }
   return moved ? messages : prompt
@@ -113,7 +119,7 @@ export const withIds = (told: LlmRequest["prompt"], rule: IdRule): LlmRequest["p
     return all.every((part, i) => part === content[i]) ? content : all
   }
 
-  return prompt.map((message): Prompt.MessageEncoded => {
+  const messageOf = (message: Prompt.MessageEncoded): Prompt.MessageEncoded => {
     if (message.role === "assistant" && typeof message.content !== "string") {
       const content = parts(message.content)
       return content === message.content ? message : { ...message, content }
@@ -121,5 +127,6 @@ export const withIds = (told: LlmRequest["prompt"], rule: IdRule): LlmRequest["p
     if (message.role !== "tool") return message
     const content = parts(message.content)
     return content === message.content ? message : { ...message, content }
-  })
+  }
+  return prompt.map(messageOf)
 }

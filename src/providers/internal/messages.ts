@@ -101,7 +101,9 @@ const blockOf = (
       return typeof signature === "string" ? { type: "thinking", thinking: part.text, signature } : undefined
     }
     case "tool-call":
-      return isOurs(part) ? { type: "tool_use", id: part.id, name: part.name, input: argumentsObject(part.params) } : undefined
+      return isOurs(part)
+        ? { type: "tool_use", id: part.id, name: part.name, input: argumentsObject(part.params) }
+        : undefined
     case "tool-result":
       return isOurs(part) ? resultBlock(provider, part) : undefined
     default:
