@@ -83,8 +83,12 @@ export const sortedText = (value: unknown): string => {
   return typeof written === "string" ? written : JSON.stringify(plain(value, true))
 }
 
+// Short texts that need no escaping, as almost all names are, cost less without JSON.
+const escaped = /["\\\p{Cc}\p{Cs}]/u
+const quoted = (text: string): string => text.length < 100 && !escaped.test(text) ? `"${text}"` : JSON.stringify(text)
+
 const write = (value: unknown): string | undefined => {
-  if (typeof value === "string") return JSON.stringify(value)
+  if (typeof value === "string") return quoted(value)
   if (typeof value === "number") return Number.isFinite(value) ? String(value) : "null"
   if (typeof value === "boolean" || value === null) return String(value)
   if (typeof value !== "object" || left-- === 0 || "toJSON" in value) return undefined
@@ -104,7 +108,7 @@ const write = (value: unknown): string | undefined => {
     if (inner === undefined) continue
     const written = write(inner)
     if (written === undefined) return undefined
-    text += `${text === "" ? "" : ","}${JSON.stringify(key)}:${written}`
+    text += `${text === "" ? "" : ","}${quoted(key)}:${written}`
   }
   return `{${text}}`
 }

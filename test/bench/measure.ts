@@ -28,6 +28,8 @@ export interface Case {
   readonly slow?: ReadonlyArray<string>
   /** Divides the figures, where one run of the work is several calls or parts. Default 1. */
   readonly per?: number
+  /** All subjects take turns in one process, and are measured by their CPU time against this one in the same round. */
+  readonly floor?: string
 }
 
 /** Cases by name. */
@@ -116,10 +118,11 @@ export const compare = async (
   plan: Plan,
   group: string,
   name: string,
-  { per = 1, subjects }: Case,
+  { floor, per = 1, subjects }: Case,
   workerOf: (group: string, name: string, subject: string) => Worker = hire
 ): Promise<ReadonlyArray<Result>> => {
   const names = Object.keys(subjects)
+  if (floor !== undefined) return together(plan, group, name, names, floor)
   const times = names.map((): Array<number> => [])
   const bytes = names.map((): Array<number> => [])
   for (let i = 0; i < plan.lives; i++) {
@@ -133,6 +136,51 @@ export const compare = async (
     ]
   })
 }
+
+/** CPU time of subjects that take turns in one process, and its ratio to the floor's, round by round. */
+const together = async (
+  plan: Plan,
+  group: string,
+  name: string,
+  names: ReadonlyArray<string>,
+  floor: string
+): Promise<ReadonlyArray<Result>> => {
+  const cpu = new Map(names.map((subject) => [subject, new Array<number>()]))
+  for (let life = 0; life < plan.lives; life++) {
+    const { ask, end } = start("worker.ts", [group, name])
+    const measure = async (subject: string, count: number): Promise<number> =>
+      Number(await ask({ subject, cpu: count }))
+    try {
+      const counts = new Map<string, number>()
+      for (const subject of names) {
+        const worker: Worker = { name: subject, time: (n) => measure(subject, n), bytes: () => Promise.resolve(0), end }
+        await calibrate(worker, plan.turn)
+        counts.set(subject, await calibrate(worker, plan.turn))
+      }
+      for (let round = 0; round < plan.rounds + plan.warmup; round++) {
+        for (const subject of names) {
+          const count = counts.get(subject)!
+          const took = await measure(subject, count)
+          if (round >= plan.warmup) cpu.get(subject)!.push(took * 1e6 / count)
+        }
+      }
+    } finally {
+      end()
+    }
+  }
+  return against(floor, cpu, (subject) => ({ group, case: name, subject, metric: "cpu", unit: "ns" }))
+}
+
+/** A metric of each subject, and its ratio to the floor's in the same round. */
+export const against = (
+  floor: string,
+  values: ReadonlyMap<string, ReadonlyArray<number>>,
+  of: (subject: string) => Pick<Result, "group" | "case" | "subject" | "metric" | "unit">
+): ReadonlyArray<Result> =>
+  [...values].flatMap(([subject, own]) => [
+    result(of(subject), own),
+    result({ ...of(subject), metric: "ratio", unit: "×" }, own.map((value, i) => value / values.get(floor)![i]!))
+  ])
 
 /** One life of all subjects of a case, by turns. */
 const live = async (

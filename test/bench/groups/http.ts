@@ -1,19 +1,21 @@
-// The same request over loopback HTTP by different clients, each in a process of its own, in turn.
+// The same request over loopback HTTP by different clients. All of them take turns in one process, so that a slow moment of
+// the machine strikes all, and each round's CPU time is compared with raw undici's in the same round; `apart` gives each a
+// process of its own.
 import type { Job, Report } from "../http/client.ts"
-import { makers } from "../http/subjects.ts"
-import { type Result, result, start } from "../measure.ts"
+import { FLOOR, makers, withoutStreams } from "../http/subjects.ts"
+import { against, type Result, result, start } from "../measure.ts"
 
 const GROUP = "http"
-interface Case extends Job {
+
+interface Case extends Omit<Job, "subject"> {
   readonly name: string
+  readonly apart?: boolean
   readonly metrics: ReadonlyArray<keyof Report>
-  /**
-   * How often each client lives, and is measured, by turns with the others. One that has to rest while others work is slow
-   * afterwards, and what compilers and collectors make of a program differs by luck from process to process.
-   */
+  /** Processes, one after the other: what compilers and collectors make of a program differs by luck. */
   readonly lives: number
-  /** Measured in each life, one after the other. */
   readonly rounds: number
+  /** Rounds before those that are counted. */
+  readonly warmup: number
 }
 
 const units: Record<keyof Report, string> = {
@@ -21,54 +23,54 @@ const units: Record<keyof Report, string> = {
   perSecond: "calls/s",
   p50: "µs",
   p99: "µs",
-  peakMegabytes: "MiB"
+  megabytes: "MiB"
 }
 
 const speed = ["cpu", "perSecond", "p50", "p99"] as const
+const complete = { mode: "complete", path: "/0/1000/1", length: 1000, metrics: speed, lives: 2, rounds: 12 } as const
+const stream = { ...complete, mode: "stream", concurrency: 16, calls: 96, warmup: 6 } as const
 
-const complete = { mode: "complete", path: "/now", metrics: speed, lives: 3, rounds: 3 } as const
-const many = { ...complete, name: "64 at a time", concurrency: 64, warmup: 40_000, calls: 8000 }
-
-/** For a quick look one case, and little of it: most of the time goes into starting the clients. */
 const cases = (isQuick: boolean): ReadonlyArray<Case> => {
-  if (isQuick) return [{ ...many, warmup: 2000, calls: 400, lives: 1, rounds: 1 }]
+  const many = { ...complete, name: "64 at a time", concurrency: 64, calls: 1500, warmup: 8 }
+  if (isQuick) return [{ ...many, calls: 200, lives: 1, rounds: 2, warmup: 1 }]
   return [
-    { ...complete, name: "1 at a time", concurrency: 1, warmup: 4000, calls: 1000 },
+    { ...complete, name: "1 at a time", concurrency: 1, calls: 400, warmup: 8 },
     many,
-    { ...complete, name: "512 at a time", concurrency: 512, warmup: 15_000, calls: 4000 },
+    { ...many, name: "64 at a time, apart", apart: true, lives: 2 },
+    { ...complete, name: "512 at a time", concurrency: 512, calls: 2048, warmup: 6 },
+    { ...many, name: "64 at a time, answers of 20 KB", path: "/0/20000/1", length: 20_000 },
+    { ...many, name: "512 at a time, answers after 50 ms", path: "/50/1000/1", concurrency: 512, calls: 1024 },
+    { ...stream, name: "streams of 100 chunks, 16 at a time", length: 500 },
+    { ...stream, name: "streams of 100 chunks with 4 events each, 16 at a time", path: "/0/1000/4", length: 2000 },
     {
       ...complete,
-      name: "streams of 100 chunks, 16 at a time",
-      mode: "stream",
-      concurrency: 16,
-      warmup: 600,
-      calls: 150
-    },
-    {
       name: "10,000 at a time, answers after 2 s",
-      mode: "complete",
-      path: "/late",
+      apart: true,
+      path: "/2000/1000/1",
       concurrency: 10_000,
       calls: 10_000,
       warmup: 0,
-      metrics: ["peakMegabytes", "cpu"],
+      metrics: ["megabytes", "cpu"],
       lives: 1,
       rounds: 1
     }
   ]
 }
 
-/** One life of a client, with a server of its own. */
-const live = async (subject: string, { rounds, ...job }: Job & { readonly rounds: number }): Promise<Array<Report>> => {
+type Reports = ReadonlyMap<string, Array<Report>>
+
+/** One life of a process that holds these subjects, with a server of its own. */
+const live = async (subjects: ReadonlyArray<string>, one: Case, reports: Reports): Promise<void> => {
+  const { apart: _, lives: __, metrics: ___, name: ____, rounds, warmup, ...job } = one
   const server = start("http/server.ts", [])
-  const client = start("http/client.ts", [subject, `http://127.0.0.1:${await server.read()}`])
+  const client = start("http/client.ts", [`http://127.0.0.1:${await server.read()}`])
   try {
-    const reports: Array<Report> = []
-    for (let round = 0; round < rounds; round++) {
-      const warmup = round === 0 ? job.warmup : 0
-      reports.push(JSON.parse(await client.ask({ ...job, warmup })) as Report)
+    for (let round = -warmup; round < rounds; round++) {
+      for (const subject of subjects) {
+        const report = JSON.parse(await client.ask({ ...job, subject })) as Report
+        if (round >= 0) reports.get(subject)!.push(report)
+      }
     }
-    return reports
   } finally {
     client.end()
     server.end()
@@ -77,18 +79,22 @@ const live = async (subject: string, { rounds, ...job }: Job & { readonly rounds
 
 export const http = async (isQuick: boolean): Promise<ReadonlyArray<Result>> => {
   const results: Array<Result> = []
-  const subjects = Object.keys(makers)
-  for (const { lives, metrics, name, ...job } of cases(isQuick)) {
-    console.error(`  ${name}`)
-    const reports = subjects.map((): Array<Report> => [])
-    for (let i = 0; i < lives; i++) {
-      for (const [k, subject] of subjects.entries()) reports[k]!.push(...await live(subject, job))
-    }
-    for (const [k, subject] of subjects.entries()) {
-      for (const metric of metrics) {
-        const of = { group: GROUP, case: name, subject, metric, unit: units[metric] }
-        results.push(result(of, reports[k]!.map((report) => report[metric])))
+  for (const one of cases(isQuick)) {
+    console.error(`  ${one.name}`)
+    const subjects = Object.keys(makers).filter((name) => one.mode !== "stream" || !withoutStreams.has(name))
+    const reports: Reports = new Map(subjects.map((subject) => [subject, []]))
+    for (let i = 0; i < one.lives; i++) {
+      for (const together of one.apart === true ? subjects.map((subject) => [subject]) : [subjects]) {
+        await live(together, one, reports)
       }
+    }
+    for (const [i, metric] of one.metrics.entries()) {
+      const of = (subject: string) => ({ group: GROUP, case: one.name, subject, metric, unit: units[metric] })
+      const values = new Map(
+        subjects.map((subject) => [subject, reports.get(subject)!.map((report) => report[metric])])
+      )
+      if (i === 0) results.push(...against(FLOOR, values, of))
+      else for (const [subject, own] of values) results.push(result(of(subject), own))
     }
   }
   return results

@@ -2,6 +2,12 @@
 import type { Group } from "../measure.ts"
 import { growth } from "./growth.ts"
 import { inProcess } from "./inProcess.ts"
+import { requests } from "./requests.ts"
 import { streaming } from "./streaming.ts"
 
-export const groups: Readonly<Record<string, Group>> = { "in-process": inProcess, streaming, growth }
+export const groups: Readonly<Record<string, Group>> = {
+  requests,
+  "in-process": inProcess,
+  streaming,
+  growth
+}

@@ -1,16 +1,17 @@
-// One way of asking, in a process of its own: `client.ts <subject> <url>`. Reads jobs as lines of JSON, answers each with
-// a line of JSON.
+// Ways of asking, in one process: `client.ts <url>`. Reads jobs as lines of JSON, answers each with a line of JSON.
 import { createInterface } from "node:readline"
 import { inspect } from "node:util"
-import { type Asker, makers } from "./subjects.ts"
+import { type Ask, makers } from "./subjects.ts"
 
 export interface Job {
+  readonly subject: string
   readonly mode: "complete" | "stream"
-  readonly path: "/now" | "/late"
+  /** See server.ts. */
+  readonly path: string
+  /** Characters of the text that has to come. */
+  readonly length: number
   readonly concurrency: number
   readonly calls: number
-  /** Calls before those that are measured. */
-  readonly warmup: number
 }
 
 /** What one job measured. Times are in microseconds. */
@@ -19,41 +20,43 @@ export interface Report {
   readonly perSecond: number
   readonly p50: number
   readonly p99: number
-  readonly peakMegabytes: number
+  /** What the resident memory grew by while all calls were under way. */
+  readonly megabytes: number
 }
 
-const [, , subject = "", url = ""] = process.argv
+const [, , url = ""] = process.argv
 
 /** One client for all jobs at an address, as an application has it, and its connections with it. */
-const askers = new Map<string, Promise<Asker>>()
+const asks = new Map<string, Promise<Ask>>()
 
-const askerOf = (path: string): Promise<Asker> => {
-  const known = askers.get(path)
+const askOf = ({ mode, path, subject }: Job): Promise<Ask> => {
+  const name = `${subject} ${mode} ${path}`
+  const known = asks.get(name)
   if (known !== undefined) return known
-  const made = makers[subject]!(`${url}${path}`)
-  askers.set(path, made)
+  const made = makers[subject]!(url + path).then((asker) => asker[mode])
+  asks.set(name, made)
   return made
 }
 
-const run = async ({ calls, concurrency, mode, path, warmup }: Job): Promise<Report> => {
-  const ask = (await askerOf(path))[mode]
-  const make = async (count: number, note: (latency: number) => void): Promise<void> => {
-    let left = count
-    await Promise.all(Array.from({ length: Math.min(concurrency, count) }, async () => {
-      while (left-- > 0) {
-        const at = performance.now()
-        await ask()
-        note(performance.now() - at)
-      }
-    }))
-  }
-  await make(warmup, () => {})
+const run = async (job: Job): Promise<Report> => {
+  const { calls, concurrency, length } = job
+  const ask = await askOf(job)
+  globalThis.gc?.()
+  const resident = process.memoryUsage().rss
   const latencies: Array<number> = []
   let peak = 0
   const watch = setInterval(() => peak = Math.max(peak, process.memoryUsage().rss), 50)
   const before = process.cpuUsage()
   const start = performance.now()
-  await make(calls, (latency) => latencies.push(latency))
+  let left = calls
+  await Promise.all(Array.from({ length: Math.min(concurrency, calls) }, async () => {
+    while (left-- > 0) {
+      const at = performance.now()
+      const text = await ask()
+      if (text.length !== length) throw new Error(`${text.length} characters instead of ${length}`)
+      latencies.push(performance.now() - at)
+    }
+  }))
   const wall = performance.now() - start
   const { system, user } = process.cpuUsage(before)
   clearInterval(watch)
@@ -64,7 +67,7 @@ const run = async ({ calls, concurrency, mode, path, warmup }: Job): Promise<Rep
     perSecond: calls / wall * 1000,
     p50: at(0.5),
     p99: at(0.99),
-    peakMegabytes: Math.max(peak, process.memoryUsage().rss) / 2 ** 20
+    megabytes: (Math.max(peak, process.memoryUsage().rss) - resident) / 2 ** 20
   }
 }
 
@@ -72,7 +75,7 @@ createInterface({ input: process.stdin }).on("line", (line) => {
   run(JSON.parse(line) as Job).then(
     (report) => process.stdout.write(`${JSON.stringify(report)}\n`),
     (error: unknown) => {
-      process.stderr.write(`${subject}: ${inspect(error, { depth: 8 })}\n`)
+      process.stderr.write(`${line}: ${inspect(error, { depth: 8 })}\n`)
       process.exit(1)
     }
   )

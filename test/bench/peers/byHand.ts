@@ -3,7 +3,8 @@
 import { randomUUID } from "node:crypto"
 
 export interface Request {
-  readonly prompt: string
+  readonly prompt: string | ReadonlyArray<unknown>
+  readonly tools?: ReadonlyArray<unknown>
   readonly model?: string
   readonly temperature?: number
   readonly maxTokens?: number
@@ -32,8 +33,8 @@ class Memory<A> {
 }
 
 /** What decides the answer; a cache that left one of these out would give wrong ones. */
-const keyOf = ({ maxTokens, model, prompt, temperature }: Request): string =>
-  JSON.stringify([model, prompt, temperature, maxTokens])
+const keyOf = ({ maxTokens, model, prompt, temperature, tools }: Request): string =>
+  JSON.stringify([model, prompt, temperature, maxTokens, tools])
 
 export const byHand = (
   providers: ReadonlyArray<Provider>,
