@@ -1,5 +1,4 @@
 // The main job: one question, one answer, and on request everything that happened on the way.
-import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import type * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
@@ -13,6 +12,7 @@ import { type Client, LlmClient } from "../LlmClient.ts"
 import { type LlmConfigError, type LlmError, summary } from "../LlmError.ts"
 import type * as LlmRequest from "../LlmRequest.ts"
 import type { LlmResponse } from "../LlmResponse.ts"
+import * as DispatcherHttpClient from "../node/DispatcherHttpClient.ts"
 import { details, explain, Failed, render } from "./explain.ts"
 import * as Progress from "./progress.ts"
 import { duration, json, ledger } from "./render.ts"
@@ -35,7 +35,7 @@ type AskError = LlmError | LlmConfigError | MissingKey | Config.ConfigError
 export const ask = (options: Options): Effect.Effect<void, Failed, Stdio.Stdio | Terminal.Terminal> =>
   Effect.flatMap(devices, (devices) =>
     Effect.catch(
-      Effect.scoped(Effect.provide(answer(options, devices), NodeHttpClient.layerUndici)),
+      Effect.scoped(Effect.provide(answer(options, devices), DispatcherHttpClient.layerAgent())),
       (error) => Effect.andThen(report(error, options, devices), Effect.fail(new Failed()))
     ))
 

@@ -1,5 +1,4 @@
 // Two local servers that fail on cue, and every pattern seen at work against them.
-import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import * as Cause from "effect/Cause"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -12,6 +11,7 @@ import type * as Terminal from "effect/Terminal"
 import { LlmClient } from "../LlmClient.ts"
 import type { LlmConfigError } from "../LlmError.ts"
 import type { LlmEvent } from "../LlmEvent.ts"
+import * as DispatcherHttpClient from "../node/DispatcherHttpClient.ts"
 import * as Metrics from "../observability/Metrics.ts"
 import * as Prometheus from "../observability/Prometheus.ts"
 import { Anthropic } from "../providers/Anthropic.ts"
@@ -76,7 +76,7 @@ const build: Effect.Effect<Stage, LlmConfigError, Scope.Scope> = Effect.gen(func
       OpenAi.layer({ apiKey, baseUrl: primary.openai }),
       Anthropic.layer({ apiKey, baseUrl: secondary.anthropic })
     ),
-    NodeHttpClient.layerUndici
+    DispatcherHttpClient.layerAgent()
   )
   const targets = [
     LlmClient.target(OpenAi, { id: PRIMARY }),

@@ -1,5 +1,4 @@
 // Two local servers that fail in turn under steady traffic, and a picture of how their client is doing.
-import * as NodeHttpClient from "@effect/platform-node/NodeHttpClient"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -16,6 +15,7 @@ import type { Options } from "../LlmConfig.ts"
 import type { LlmConfigError, LlmError } from "../LlmError.ts"
 import type { LlmEvent } from "../LlmEvent.ts"
 import * as LlmObserver from "../LlmObserver.ts"
+import * as DispatcherHttpClient from "../node/DispatcherHttpClient.ts"
 import { Anthropic } from "../providers/Anthropic.ts"
 import { OpenAi } from "../providers/OpenAi.ts"
 import * as FaultServer from "../testing/FaultServer.ts"
@@ -110,7 +110,7 @@ const build = (
         OpenAi.layer({ apiKey, baseUrl: primary.openai }),
         Anthropic.layer({ apiKey, baseUrl: secondary.anthropic })
       ),
-      NodeHttpClient.layerUndici
+      DispatcherHttpClient.layerAgent()
     )
     const watching = LlmObserver.layer(() => Effect.succeed((event) => window.add(event)))
     const context = yield* Layer.build(Layer.merge(providers, watching))

@@ -239,7 +239,7 @@ export const makers: Readonly<Record<string, (url: string) => Promise<Asker>>> =
     const model = new ChatOpenAI({ apiKey: KEY, model: MODEL, configuration: { baseURL: url } })
     const next = texts()
     return {
-      complete: async () => String((await model.invoke(next())).content),
+      complete: async () => (await model.invoke(next())).text,
       stream: async () => {
         let text = ""
         for await (const chunk of await model.stream(next())) text += chunk.text
@@ -252,7 +252,7 @@ export const makers: Readonly<Record<string, (url: string) => Promise<Asker>>> =
     const { ProviderRegistry, ResilientLLM } = await import("resilient-llm")
     console.log = () => {} // it prints a line for every call
     const name = `bench-${asked++}`
-    ProviderRegistry.configure(name, { chatApiUrl: `${url}/chat/completions`, apiKey: KEY } as never)
+    ProviderRegistry.configure(name, { chatApiUrl: `${url}/chat/completions`, apiKey: KEY })
     const llm = new ResilientLLM({
       aiService: name,
       model: MODEL,
@@ -261,7 +261,7 @@ export const makers: Readonly<Record<string, (url: string) => Promise<Asker>>> =
     const next = texts()
     const complete = async (): Promise<string> => {
       const { content } = await llm.chat([{ role: "user", content: next() }])
-      return String(content)
+      return typeof content === "string" ? content : ""
     }
     return { complete, stream: complete }
   }
