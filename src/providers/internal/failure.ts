@@ -431,15 +431,19 @@ const answers = ["choices", "output", "candidates", "content", "response", "delt
 export const tellsFailure = (body: unknown): boolean => {
   if (Array.isArray(body)) return body.length === 1 && isFields(body[0]) && isFields(body[0]["error"])
   if (!isFields(body)) return false
-  const { error, object, type } = body
+  const { detail, error, errors, message, msg, object, success, type } = body
+  const code = body["code"] ?? body["status"] ?? undefined
   if (isFields(error) ? Object.keys(error).length > 0 : Boolean(error)) return true
-  if (object === "error" || type === "error" || baseStatusOf(body) !== undefined) return true
+  if (object === "error" || type === "error") return true
+  if (body["base_resp"] !== undefined && baseStatusOf(body) !== undefined) return true
+  // Nearly every event is none of these: it must not be searched for what answers have.
+  const said = typeof message === "string" || msg !== undefined || detail !== undefined
+  if (!said && success !== false && errors === undefined && code === undefined) return false
   if (answers.some((field) => body[field] !== undefined && body[field] !== null)) return false
-  if (isFields(body["message"])) return false
-  if (body["success"] === false || isFields(listOf(body["errors"])[0])) return true
-  const code = body["code"] ?? body["status"]
-  return textOf(body["detail"]) !== undefined || isFields(listOf(body["detail"])[0]) ||
-    ((textOf(body["msg"]) ?? textOf(body["message"])) !== undefined && (type === undefined || code !== undefined)) ||
+  if (isFields(message)) return false
+  if (success === false || isFields(listOf(errors)[0])) return true
+  return textOf(detail) !== undefined || isFields(listOf(detail)[0]) ||
+    ((textOf(msg) ?? textOf(message)) !== undefined && (type === undefined || code !== undefined)) ||
     (typeof type !== "string" || type === "about:blank" || type.includes("/")) && asStatus(code) !== undefined
 }
 
