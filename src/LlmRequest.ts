@@ -77,6 +77,8 @@ export type ResponseFormat = typeof ResponseFormat.Type
 
 const DurationInput = Schema.declare(
   (u): u is Duration.Input => {
+    // `fromInput` takes what is not a number for nothing.
+    if (Number.isNaN(u)) return false
     const duration = Duration.fromInput(u as Duration.Input)
     return duration._tag === "Some" && Duration.toMillis(duration.value) >= 0
   },
@@ -172,8 +174,8 @@ export interface Input extends Omit<OptionFields, "tools"> {
  * A checked request, as patterns and providers see it: plain JSON, the prompt as encoded messages, no undefined fields.
  *
  * Parameters, results and schemas of tools are what JSON makes of them: a `Date` is its text, a `Map` is `{}`, and what
- * has a `toJSON` is what that gives. What JSON cannot hold, and more than 1,000 levels or 250,000 values in one piece
- * of data, is an {@link InvalidRequest}.
+ * has a `toJSON` is what that gives. What JSON cannot hold, more than 1,000 levels or 250,000 values in one piece of
+ * data, and more than 100,000 messages are an {@link InvalidRequest}.
  *
  * @category models
  * @since 0.1.0
@@ -265,7 +267,7 @@ const readAsItIs = (input: Input): Mutable<LlmRequest> | undefined => {
   const list = Prompt.isPrompt(prompt) ? prompt.content : prompt
   const messages = typeof list === "string"
     ? (list.length > 0 ? userText(list) : undefined)
-    : Array.isArray(list) && (list.length > 0 || list !== prompt)
+    : Array.isArray(list) && (list.length > 0 || list !== prompt) && list.length <= MAX_MESSAGES
     ? readUsual(list)
     : undefined
   if (messages === undefined || (system !== undefined && !isSystem(system))) return undefined
@@ -280,7 +282,7 @@ const readAsItIs = (input: Input): Mutable<LlmRequest> | undefined => {
   }
   if (deadline !== undefined) {
     const duration = Duration.fromInput(deadline)
-    if (duration._tag === "None" || Duration.toMillis(duration.value) < 0) return undefined
+    if (duration._tag === "None" || Duration.toMillis(duration.value) < 0 || Number.isNaN(deadline)) return undefined
     request["deadline"] = duration.value
   }
   return request as LlmRequest
@@ -391,18 +393,27 @@ const withSystem = (system: string | undefined, prompt: LlmRequest["prompt"]): L
 
 const ROLES: ReadonlyArray<Prompt.MessageEncoded["role"]> = ["system", "user", "assistant", "tool"]
 
+/** More take seconds to check, and no model takes as many. */
+const MAX_MESSAGES = 100_000
+
+const tooMany = (): InvalidRequest =>
+  new InvalidRequest({ path: "prompt", rule: "at most 100,000 messages", kind: "more" })
+
 const readPrompt = (prompt: unknown): ReadonlyArray<Prompt.MessageEncoded> | InvalidRequest => {
   if (typeof prompt === "string") {
     return prompt.length > 0 ? userText(prompt) : invalid("prompt", "a text or at least one message", prompt)
   }
   if (Prompt.isPrompt(prompt)) {
     // An empty one is legal in `effect/ai`; whether a model has something to say to it, its provider decides.
-    return readMessages(prompt.content, canonicalMessages)
+    return prompt.content.length > MAX_MESSAGES ? tooMany() : readMessages(prompt.content, canonicalMessages)
   }
   if (typeof prompt !== "object" || prompt === null || !(Symbol.iterator in prompt)) {
     return invalid("prompt", "a text, messages or a Prompt", prompt)
   }
-  const list = Array.from(prompt as Iterable<unknown>)
+  const list: Array<unknown> = []
+  for (const message of prompt as Iterable<unknown>) {
+    if (list.push(message) > MAX_MESSAGES) return tooMany()
+  }
   if (list.length === 0) return invalid("prompt", "at least one message", list)
   for (const [i, message] of list.entries()) {
     const role = typeof message === "object" && message !== null && "role" in message ? message.role : undefined

@@ -6,6 +6,8 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Result from "effect/Result"
+import { createHash } from "node:crypto"
+import { sha256 } from "../src/internal/sha256.ts"
 import { vector } from "./support.ts"
 
 const read = (input: unknown): Result.Result<LlmRequest.LlmRequest, InvalidRequest> =>
@@ -238,6 +240,50 @@ describe("data that JSON cannot hold", () => {
       )
     ]
     for (const input of inputs) assert.notInclude(JSON.stringify(refused(input)), "secret")
+  })
+})
+
+describe("limits of a request", () => {
+  const message = { role: "user", content: "Hi" } as const
+
+  it("a deadline that is not a number is no deadline", () => {
+    const rule = "a duration that is not negative"
+    const kind = "not a number"
+    assert.deepStrictEqual(refused({ prompt: "Hi", deadline: NaN }), { path: "deadline", rule, kind })
+    assert.deepStrictEqual(refused({ prompt: [message], deadline: NaN, stop: new Set() }).path, "stop")
+  })
+
+  it("more than 100,000 messages are refused at once, however they come", () => {
+    const many = Array.from({ length: 100_001 }, () => message)
+    const endless = {
+      *[Symbol.iterator]() {
+        for (;;) yield message
+      }
+    }
+    for (const prompt of [many, endless, Prompt.fromMessages(many as never)]) {
+      const begun = performance.now()
+      const complaint = refused({ prompt })
+      assert.deepStrictEqual(complaint, { path: "prompt", rule: "at most 100,000 messages", kind: "more" })
+      assert.isBelow(performance.now() - begun, 3000)
+    }
+    accepted({ prompt: many.slice(1) })
+  })
+
+  it("a name that is none is not told", () => {
+    for (const name of ["the user's secret question", "x".repeat(1000), "sk-" + "a1".repeat(30), ""]) {
+      const { path } = refused({ prompt: "Hi", [name]: 1 })
+      assert.strictEqual(path, "?")
+    }
+    assert.strictEqual(refused({ prompt: "Hi", maxToken: 1 }).path, "maxToken")
+  })
+
+  it("texts that differ in half a character are different questions, also as digests", () => {
+    const texts = ["a\uD800b", "a\uD801b", "a\uDC00b", "a\uFFFDb", "a\u{10000}b"]
+    assert.strictEqual(new Set(texts.map((prompt) => LlmRequest.identity(accepted({ prompt })))).size, 5)
+    assert.strictEqual(new Set(texts.map((prompt) => sha256(LlmRequest.identity(accepted({ prompt }))))).size, 5)
+    for (const text of ["", "abc", "a\u{10000}b", "Grüezi"]) {
+      assert.strictEqual(sha256(text), createHash("sha256").update(text).digest("hex"))
+    }
   })
 })
 

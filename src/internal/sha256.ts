@@ -10,9 +10,25 @@ const ROUND = primes.map((prime) => fraction(Math.cbrt(prime)))
 
 const rotate = (x: number, by: number): number => (x >>> by) | (x << (32 - by))
 
+const half = /[\uD800-\uDFFF]/u
+
+// A surrogate without its other half has no UTF-8, and every one would be the same replacement: it gets the three bytes
+// that its number would have (WTF-8), so that different texts have different digests.
+const bytesOf = (text: string): Uint8Array => {
+  const encoder = new TextEncoder()
+  if (!half.test(text)) return encoder.encode(text)
+  const bytes: Array<number> = []
+  for (const character of text) {
+    const code = character.codePointAt(0)!
+    if (half.test(character)) bytes.push(0xe0 | (code >> 12), 0x80 | ((code >> 6) & 0x3f), 0x80 | (code & 0x3f))
+    else bytes.push(...encoder.encode(character))
+  }
+  return Uint8Array.from(bytes)
+}
+
 /** The digest of a text's UTF-8 bytes, as 64 hexadecimal digits. */
 export const sha256 = (text: string): string => {
-  const message = new TextEncoder().encode(text)
+  const message = bytesOf(text)
   const bytes = new Uint8Array((message.length + 9 + 63) & ~63)
   bytes.set(message)
   bytes[message.length] = 0x80
