@@ -693,50 +693,79 @@ const byTag: { readonly [K in Exclude<LlmError["_tag"] | "Shed", "ProviderError"
  * @since 0.1.0
  */
 export const classify = (error: unknown): Verdict => {
-  const tagged = error as { readonly _tag?: unknown }
-  if (typeof error !== "object" || error === null || typeof tagged._tag !== "string") return transient
-  if (isProviderError(error)) {
-    const found = error.status === 501 ? final : ofReason(error.reason)
-    return error.shouldRetry === undefined || error.shouldRetry === found.retry
-      ? found
-      : { ...found, retry: error.shouldRetry }
+  if (!isOurs(error)) return transient
+  switch (error._tag) {
+    case "ProviderError": {
+      const found = error.status === 501 ? final : ofReason(error.reason)
+      return error.shouldRetry === undefined || error.shouldRetry === found.retry
+        ? found
+        : { ...found, retry: error.shouldRetry }
+    }
+    case "AllProvidersFailed":
+      return { ...byTag.AllProvidersFailed, stale: error.errors.some((e) => classify(e).stale) }
+    case "Shed":
+      return error.reason === "throttled" ? refused : byTag.Shed
+    default:
+      return byTag[error._tag]
   }
-  if (tagged._tag === "AllProvidersFailed") {
-    const errors = (error as AllProvidersFailed).errors
-    return { ...byTag.AllProvidersFailed, stale: errors.some((e) => classify(e).stale) }
-  }
-  if (error instanceof Shed && error.reason === "throttled") return refused
-  return Object.hasOwn(byTag, tagged._tag) ? byTag[tagged._tag as keyof typeof byTag] : transient
 }
 
-const isProviderError = (u: object): u is ProviderError => u instanceof ProviderError
+const TypeId = "~effect-resilient-llm/LlmError"
 
-const classes = {
-  ProviderError,
-  InvalidRequest,
-  StreamInterrupted,
-  AttemptTimeout,
-  DeadlineExceeded,
-  CircuitOpen,
-  RateLimited,
-  BulkheadFull,
-  IdempotencyConflict,
-  IdempotencyInProgress,
-  AllProvidersFailed,
-  AllProvidersUnavailable
+// By a mark and not by the class, so that the errors of a second copy of this package are known as well; and not by the
+// tag, which anybody may give to an error.
+for (
+  const ours of [
+    ProviderError,
+    InvalidRequest,
+    StreamInterrupted,
+    AttemptTimeout,
+    DeadlineExceeded,
+    CircuitOpen,
+    RateLimited,
+    BulkheadFull,
+    Shed,
+    IdempotencyConflict,
+    IdempotencyInProgress,
+    AllProvidersFailed,
+    AllProvidersUnavailable
+  ]
+) {
+  Object.defineProperty(ours.prototype, TypeId, { value: TypeId })
+}
+
+const isOurs = (error: unknown): error is LlmError | Shed =>
+  typeof error === "object" && error !== null && (error as { readonly [TypeId]?: unknown })[TypeId] === TypeId
+
+const isOf = <Tag extends (LlmError | Shed)["_tag"]>(...tags: ReadonlyArray<Tag>) => {
+  const known: ReadonlySet<string> = new Set(tags)
+  return (error: unknown): error is Extract<LlmError | Shed, { readonly _tag: Tag }> =>
+    isOurs(error) && known.has(error._tag)
 }
 
 /**
- * Is it one of ours? A guard of a user can fail with anything.
+ * Is it one of ours? Errors of another copy of this package are; others with the same tag are not.
  *
- * @internal
+ * @category guards
+ * @since 0.2.0
  */
-export const isLlmError = (error: unknown): error is LlmError => {
-  if (typeof error !== "object" || error === null || !("_tag" in error)) return false
-  const { _tag } = error
-  return typeof _tag === "string" && Object.hasOwn(classes, _tag) &&
-    error instanceof classes[_tag as keyof typeof classes]
-}
+export const isLlmError = (error: unknown): error is LlmError => isOurs(error) && error._tag !== "Shed"
+
+/**
+ * Is it a {@link ProviderError}, by the same mark as {@link isLlmError}?
+ *
+ * @category guards
+ * @since 0.2.0
+ */
+export const isProviderError = isOf("ProviderError")
+
+/** @internal */
+export const isDeadlineExceeded = isOf("DeadlineExceeded")
+
+const hasKind = isOf("AttemptTimeout", "StreamInterrupted")
+
+/** @internal */
+export const isStreamInterrupted = isOf("StreamInterrupted")
 
 /**
  * Does this failure refuse the call locally, so that no provider was asked?
@@ -744,8 +773,7 @@ export const isLlmError = (error: unknown): error is LlmError => {
  * @category classification
  * @since 0.1.0
  */
-export const isLocalRefusal = (error: unknown): error is CircuitOpen | RateLimited | BulkheadFull | Shed =>
-  error instanceof CircuitOpen || error instanceof RateLimited || error instanceof BulkheadFull || error instanceof Shed
+export const isLocalRefusal = isOf("CircuitOpen", "RateLimited", "BulkheadFull", "Shed")
 
 /**
  * Does this failure say that the other side, or the way to it, has too much to do: a rate limit, an overload, a timeout,
@@ -755,7 +783,7 @@ export const isLocalRefusal = (error: unknown): error is CircuitOpen | RateLimit
  * @since 0.2.0
  */
 export const isOverload = (error: unknown): boolean =>
-  error instanceof ProviderError
+  isProviderError(error)
     ? error.reason._tag === "RateLimit" || error.reason._tag === "Overloaded" || error.reason._tag === "Network"
     : classify(error) === transient
 
@@ -782,7 +810,7 @@ export const summary = (error: unknown): ErrorSummary => {
   const retryAfter = retryAfterMillis(error)
   return {
     tag,
-    ...(error instanceof ProviderError
+    ...(isProviderError(error)
       ? {
         reason: error.reason._tag,
         ...(error.status === undefined ? undefined : { status: error.status }),
@@ -790,7 +818,7 @@ export const summary = (error: unknown): ErrorSummary => {
         ...(error.code === undefined || !isIdentifier(error.code) ? undefined : { code: error.code }),
         ...(requestIdFrom(error.requestId) === undefined ? undefined : { requestId: error.requestId })
       }
-      : error instanceof AttemptTimeout || error instanceof StreamInterrupted
+      : hasKind(error)
       ? { reason: error.kind }
       : undefined),
     ...(retryAfter === undefined ? undefined : { retryAfter })
@@ -841,7 +869,7 @@ export const withLedger = <E extends LlmError>(error: E, ledger: Ledger): E => c
  * @since 0.1.0
  */
 export const withBudgetExhausted = <E>(error: E): E =>
-  error instanceof ProviderError ? copyWith(error, { budgetExhausted: true }) : error
+  isProviderError(error) ? copyWith(error, { budgetExhausted: true }) : error
 
 /**
  * The same broken stream, for somebody who received `partialParts` of it.

@@ -10,6 +10,7 @@ import {
   type AttemptTimeout,
   classify,
   type DeadlineExceeded,
+  isProviderError,
   ProviderError,
   retryAfterMillis,
   type StreamInterrupted,
@@ -257,7 +258,7 @@ export class Attempt implements Ask {
       this.settle(event, { _tag: "Ignored", now, duration, by: "deadline" })
       return error
     }
-    const isFromProvider = error instanceof ProviderError
+    const isFromProvider = isProviderError(error)
     this.settle(event, {
       _tag: "Failed",
       now,

@@ -7,7 +7,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Scope from "effect/Scope"
-import { type DeadlineExceeded, StreamInterrupted, withParts } from "../LlmError.ts"
+import { type DeadlineExceeded, isStreamInterrupted, StreamInterrupted, withParts } from "../LlmError.ts"
 import { isContent, type StreamPart } from "../LlmResponse.ts"
 import * as Timeout from "../resilience/Timeout.ts"
 import type { Restore } from "./attempt.ts"
@@ -222,7 +222,7 @@ export class Broadcast<E> implements Moving {
   private end(listener: Listener, cause: NonNullable<typeof this.over>): Rest {
     this.adopted(listener)
     return Effect.failCause(
-      Cause.map(cause, (error) => error instanceof StreamInterrupted ? withParts(error, listener.content) : error)
+      Cause.map(cause, (error) => isStreamInterrupted(error) ? withParts(error, listener.content) : error)
     )
   }
 

@@ -9,11 +9,12 @@ import { readOptions } from "../internal/option.ts"
 import { attempt as checked } from "../internal/options.ts"
 import { type IdempotencyOptions, IdempotencyOptionsSchema } from "../LlmConfig.ts"
 import {
-  DeadlineExceeded,
+  type DeadlineExceeded,
   type IdempotencyConflict,
   type IdempotencyInProgress,
-  type LlmConfigError,
-  ProviderError
+  isDeadlineExceeded,
+  isProviderError,
+  type LlmConfigError
 } from "../LlmError.ts"
 import { isReplayable } from "../LlmResponse.ts"
 import * as Idempotency from "../resilience/Idempotency.ts"
@@ -65,7 +66,7 @@ export const idempotent = <E>(
         ...shared,
         // A request the provider cannot read stays unreadable; every other failure may be tried again.
         storeFailure: (error) =>
-          error instanceof ProviderError && error.reason._tag === "InvalidRequest" && !isFromSecondChoice(error)
+          isProviderError(error) && error.reason._tag === "InvalidRequest" && !isFromSecondChoice(error)
       }),
       streams: new Map(),
       keep: true,
@@ -112,7 +113,7 @@ const share = <E>(
   return Effect.catch(
     served,
     (error): Effect.Effect<Served, E | IdempotencyError> =>
-      error instanceof DeadlineExceeded ? orStale(call, error) : Effect.fail(error)
+      isDeadlineExceeded(error) ? orStale(call, error) : Effect.fail(error)
   )
 }
 

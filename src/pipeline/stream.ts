@@ -7,7 +7,7 @@ import * as Exit from "effect/Exit"
 import * as Pull from "effect/Pull"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import { type DeadlineExceeded, ProviderError, StreamInterrupted, TRUNCATED } from "../LlmError.ts"
+import { type DeadlineExceeded, isProviderError, type ProviderError, StreamInterrupted, TRUNCATED } from "../LlmError.ts"
 import { type Answer, isContent, type StreamPart, unusable, usageReported } from "../LlmResponse.ts"
 import * as Timeout from "../resilience/Timeout.ts"
 import type { Attempt } from "./attempt.ts"
@@ -133,7 +133,7 @@ class Live implements Timeout.Waiting {
     while (good < chunk.length && !this.isWhole) {
       const part = chunk[good]!
       if (part.type === "error") {
-        this.broken = part.error instanceof ProviderError ? part.error : this.attempt.error({ _tag: "Server" })
+        this.broken = isProviderError(part.error) ? part.error : this.attempt.error({ _tag: "Server" })
         break
       }
       good += 1
@@ -199,7 +199,7 @@ class Live implements Timeout.Waiting {
     }
     const error = found.value
     if (Cause.isDone(error)) return this.end(this.interruption())
-    if (error instanceof ProviderError) return this.end(this.interruption(error))
+    if (isProviderError(error)) return this.end(this.interruption(error))
     // Our own timers release the consumer at once; what the provider still has to clean up goes on by itself.
     const closing = this.attempt.close(Exit.void)
     if (closing !== undefined) this.attempt.to.background.run(closing)
