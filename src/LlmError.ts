@@ -835,8 +835,9 @@ const stacks: ErrorConstructor & { stackTraceLimit?: number } = Error
  * @internal
  */
 export const withoutStack = <E>(make: () => E): E => {
-  const limit = stacks.stackTraceLimit ?? 10
-  stacks.stackTraceLimit = 0
+  const limit = stacks.stackTraceLimit
+  // Where built-ins are frozen it cannot be set, and nothing is saved.
+  if (limit === undefined || !Reflect.set(stacks, "stackTraceLimit", 0)) return make()
   try {
     return make()
   } finally {

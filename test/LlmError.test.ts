@@ -1,6 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Duration, Effect, Exit, Formatter, Logger, Redacted, Schema, Tracer } from "effect"
 import { LlmError, type LlmEvent } from "effect-resilient-llm"
+import { execFileSync } from "node:child_process"
+import { fileURLToPath } from "node:url"
 import { inspect } from "node:util"
 
 const after = Duration.seconds(2)
@@ -461,6 +463,18 @@ it("withoutStack builds an error without frames, and leaves the limit as it was"
   } finally {
     Error.stackTraceLimit = limit
   }
+})
+
+it("withoutStack makes errors also where the limit of stacks cannot be set", () => {
+  const told = execFileSync(process.execPath, [
+    "--frozen-intrinsics",
+    "--input-type=module",
+    "-e",
+    `Object.freeze(Error)
+const { CircuitOpen, withoutStack } = await import("./src/LlmError.ts")
+console.log(withoutStack(() => new CircuitOpen({ key: "k", state: "open" })).message)`
+  ], { cwd: fileURLToPath(new URL("..", import.meta.url)), encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] })
+  assert.include(told, "is open")
 })
 
 describe("a copy", () => {

@@ -7,7 +7,13 @@ import * as Exit from "effect/Exit"
 import * as Pull from "effect/Pull"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import { type DeadlineExceeded, isProviderError, type ProviderError, StreamInterrupted, TRUNCATED } from "../LlmError.ts"
+import {
+  type DeadlineExceeded,
+  isProviderError,
+  type ProviderError,
+  StreamInterrupted,
+  TRUNCATED
+} from "../LlmError.ts"
 import { type Answer, isContent, type StreamPart, unusable, usageReported } from "../LlmResponse.ts"
 import * as Timeout from "../resilience/Timeout.ts"
 import type { Attempt } from "./attempt.ts"

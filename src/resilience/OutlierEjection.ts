@@ -13,7 +13,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import { monotonicMillis } from "../internal/clock.ts"
-import { integer, millis, number, optionsOf, readOptions } from "../internal/option.ts"
+import { integer, millis, millisIfGiven, number, optionsOf, readOptions, rule } from "../internal/option.ts"
 import { attempt } from "../internal/options.ts"
 import { classify, LlmConfigError, type Verdict } from "../LlmError.ts"
 
@@ -30,7 +30,7 @@ export interface Options {
   readonly consecutiveFailures?: number | undefined
   /** How long a host is out the first time; the n-th time n times as long. Default 30 seconds. */
   readonly baseEjection?: Duration.Input | undefined
-  /** The longest a host is out. Default 5 minutes. */
+  /** The longest a host is out, at least `baseEjection`. Default 5 minutes, or `baseEjection` if that is longer. */
   readonly maxEjection?: Duration.Input | undefined
   /** The count of ejections shrinks by one per such interval without another. Default 10 seconds. */
   readonly forgiveAfter?: Duration.Input | undefined
@@ -47,10 +47,14 @@ export interface Options {
 export const OptionsSchema = optionsOf<Options>()({
   consecutiveFailures: integer(5, 1),
   baseEjection: millis("30 seconds", 1),
-  maxEjection: millis("5 minutes", 1),
+  maxEjection: millisIfGiven(1),
   forgiveAfter: millis("10 seconds", 1),
   maxEjectedPercent: number(50, 0, 100)
-})
+}).check(rule(({ baseEjection, maxEjection }) =>
+  maxEjection === undefined || maxEjection >= baseEjection
+    ? undefined
+    : ["baseEjection", `at most maxEjection, ${maxEjection} ms`]
+))
 
 /**
  * Checked options; milliseconds.
@@ -72,7 +76,10 @@ export interface Policy {
  * @category constructors
  * @since 0.1.0
  */
-export const policy = (options?: Options, path = "outlierEjection"): Policy => readOptions(OptionsSchema, options, path)
+export const policy = (options?: Options, path = "outlierEjection"): Policy => {
+  const { maxEjection, ...others } = readOptions(OptionsSchema, options, path)
+  return { ...others, maxEjection: maxEjection ?? Math.max(300_000, others.baseEjection) }
+}
 
 // -----------------------------------------------------------------------------
 // core

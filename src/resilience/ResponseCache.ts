@@ -161,6 +161,9 @@ export const ResponseCacheStore = Context.Reference<Store.Store<string> | undefi
 // constructor
 // -----------------------------------------------------------------------------
 
+/** Keys whose next refresh is not due are remembered, at least so many. */
+const MIN_RESTING = 1000
+
 /**
  * Makes a cache. Background refreshes live in the scope it is made in.
  *
@@ -245,21 +248,25 @@ export const make = <A>(options?: Options<A>): Effect.Effect<ResponseCache<A>, L
     // Key → when its next refresh may start, in the order of that time.
     const resting = new Map<string, number>()
 
-    const rest = (key: string, now: number): void => {
-      running.delete(key)
+    // No rest is forgotten: when too many keys are resting or at work, others wait until one of them is done.
+    const most = Math.max(maxEntries, MIN_RESTING)
+    const isBusy = (key: string, now: number): boolean => {
       for (const [oldest, until] of resting) {
-        if (until > now && resting.size < maxEntries) break
+        if (until > now) break
         resting.delete(oldest)
       }
-      resting.set(key, now + swrMinInterval)
+      return running.has(key) || resting.has(key) || running.size + resting.size >= most
     }
 
     const revalidate = <E, R>(key: string, refresh: Effect.Effect<unknown, E, R>): Effect.Effect<boolean, never, R> =>
       Effect.uninterruptible(Clock.clockWith((clock) => {
-        if (running.has(key) || (resting.get(key) ?? -Infinity) > monotonicMillis(clock)) return Effect.succeed(false)
+        if (isBusy(key, monotonicMillis(clock))) return Effect.succeed(false)
         running.add(key)
         return Effect.map(Effect.forkIn(refresh, scope), (fiber) => {
-          fiber.addObserver(() => rest(key, monotonicMillis(clock)))
+          fiber.addObserver(() => {
+            running.delete(key)
+            resting.set(key, monotonicMillis(clock) + swrMinInterval)
+          })
           return true
         })
       }))

@@ -8,7 +8,7 @@ import { has, promtool } from "./promtool.ts"
 
 const at = (path: string): string => fileURLToPath(new URL(path, import.meta.url))
 const rules = readFileSync(at("../../docs/observability/alerts.yml"), "utf8")
-const tests = readFileSync(at("alerts.yml"), "utf8")
+const tests = readFileSync(at("alerts.test.yml"), "utf8")
 const runbook = readFileSync(at("../../docs/runbook.md"), "utf8")
 const alerts = [...rules.matchAll(/- alert: (\w+)/g)].map(([, name]) => name!)
 
@@ -22,7 +22,7 @@ const against = (changed: string) => {
 
 describe.skipIf(!has("promtool"))("promtool", () => {
   it("M5, M10 and every other alert: fires and resolves", () => {
-    const { code, text } = promtool(["test", "rules", at("alerts.yml")])
+    const { code, text } = promtool(["test", "rules", at("alerts.test.yml")])
     assert.strictEqual(code, 0, text)
     for (const row of ["M5", "M10"]) assert.include(tests, `name: '${row} `)
   })

@@ -174,6 +174,7 @@ describe("use", () => {
     [{ consecutiveFailures: 0 }, "outlierEjection.consecutiveFailures"],
     [{ baseEjection: 0 }, "outlierEjection.baseEjection"],
     [{ maxEjection: 0 }, "outlierEjection.maxEjection"],
+    [{ maxEjection: "29 seconds" }, "outlierEjection.baseEjection"],
     [{ forgiveAfter: 0 }, "outlierEjection.forgiveAfter"],
     [{ maxEjectedPercent: 101 }, "outlierEjection.maxEjectedPercent"],
     [{ maxEjectedPercent: -1 }, "outlierEjection.maxEjectedPercent"],
@@ -182,6 +183,16 @@ describe("use", () => {
     Effect.gen(function*() {
       assert.strictEqual((yield* Effect.flip(make(2, options))).path, path)
     }))
+
+  it("a base above a given maximum is refused; above the default one it raises it", () => {
+    const { maxEjection } = OutlierEjection.policy({ baseEjection: "10 minutes" })
+    assert.strictEqual(maxEjection, 600_000)
+    assert.strictEqual(
+      OutlierEjection.policy({ baseEjection: "1 minute", maxEjection: "1 minute" }).maxEjection,
+      60_000
+    )
+    assert.throws(() => OutlierEjection.policy({ baseEjection: "2 minutes", maxEjection: "1 minute" }), "baseEjection")
+  })
 
   it.effect("refuses an empty list", () =>
     Effect.gen(function*() {
