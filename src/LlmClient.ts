@@ -374,7 +374,7 @@ const closed = (call: Call, cause: Cause.Cause<unknown>): void =>
 
 const ID = "effect-resilient-llm/LlmClient"
 
-const service =
+const classOf =
   <Self>() =>
   <const Id extends string, const T extends Targets, const O extends ClientOptions<unknown> = {}>(
     id: Id,
@@ -407,7 +407,7 @@ export interface ClientClass extends Context.Key<LlmClient, Client<LlmError>> {
    * import { ScriptedProvider } from "effect-resilient-llm/testing"
    *
    * class Vendor extends ScriptedProvider.Service<Vendor>()("app/Vendor") {}
-   * class Chat extends LlmClient.Service<Chat>()("app/Chat", [Vendor], { circuitBreaker: false }) {}
+   * class Chat extends LlmClient.Class<Chat>()("app/Chat", [Vendor], { circuitBreaker: false }) {}
    *
    * const live = Layer.provide(Chat.layer, Vendor.layer([ScriptedProvider.answer("Hello.")]))
    * const program = Effect.flatMap(Chat, (chat) => chat.complete("Hi"))
@@ -415,18 +415,16 @@ export interface ClientClass extends Context.Key<LlmClient, Client<LlmError>> {
    * response.text // => "Hello."
    * ```
    */
-  readonly Service:
-    & Client<LlmError> // a phantom of every tag: the type of its service
-    & typeof service
+  readonly Class: typeof classOf
 }
 
 const Base = Object.assign(Context.Service<LlmClient, Client<LlmError>>()(ID), {
-  Service: service
+  Class: classOf
 }) as unknown as ClientClass
 
 /**
  * The client as a service. As one tag serves every configuration, its failures are all of `LlmError`; use
- * {@link LlmClient.Service} or {@link LlmClient.make} for exactly the failures your options leave.
+ * {@link LlmClient.Class} or {@link LlmClient.make} for exactly the failures your options leave.
  *
  * **Example** (Two providers)
  *
@@ -517,7 +515,7 @@ export class LlmClient extends Base {
 }
 
 /**
- * What {@link LlmClient.Service} returns: a tag and its layer.
+ * What {@link LlmClient.Class} returns: a tag and its layer.
  *
  * @category models
  * @since 0.1.0

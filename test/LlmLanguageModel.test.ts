@@ -577,7 +577,7 @@ describe("failures", () => {
 
 describe("layers", () => {
   it.effect("takes a tag of your own, and nested ones are each their own", () => {
-    class Inner extends LlmClient.Service<Inner>()("app/Inner", [Secondary], { circuitBreaker: false }) {}
+    class Inner extends LlmClient.Class<Inner>()("app/Inner", [Secondary], { circuitBreaker: false }) {}
     const outer = LlmLanguageModel.layer().pipe(
       Layer.provide(LlmClient.layer([Primary])),
       Layer.provide(Primary.layer([ScriptedProvider.answer("outer"), ScriptedProvider.answer("outer")]))

@@ -6,7 +6,7 @@ import { ScriptedProvider } from "effect-resilient-llm/testing"
 class Vendor extends ScriptedProvider.Service<Vendor>()("app/Vendor") {}
 
 // A tag of your own carries exactly the failures its options leave: no CircuitOpen here, no AllProvidersFailed.
-class Chat extends LlmClient.Service<Chat>()("app/Chat", [Vendor], {
+class Chat extends LlmClient.Class<Chat>()("app/Chat", [Vendor], {
   circuitBreaker: false,
   failover: false,
   retry: { maxRetries: 1, baseDelay: "10 millis" }

@@ -118,7 +118,7 @@ yes<Equal<Of<typeof passing>, Base>>()
 declare const some: ClientOptions<Closed>
 const wide = LlmClient.make([A], some)
 yes<Equal<Of<typeof wide>, Everything | Closed>>()
-class Chat extends LlmClient.Service<Chat>()("app/Chat", [A], { ...off, guards: [closed] }) {}
+class Chat extends LlmClient.Class<Chat>()("app/Chat", [A], { ...off, guards: [closed] }) {}
 const chat = Effect.flatMap(Chat, (client) => client.complete("Hi"))
 expectTypeOf<Effect.Error<typeof chat>>().toEqualTypeOf<Base | Closed>()
 

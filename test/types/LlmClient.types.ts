@@ -62,7 +62,7 @@ LlmClient.layer([A], amongOthers)
 // @ts-expect-error an option that does not exist
 LlmClient.layerDynamic([provider], amongOthers)
 // @ts-expect-error an option that does not exist
-LlmClient.Service<Chat>()("app/Chat", [A], amongOthers)
+LlmClient.Class<Chat>()("app/Chat", [A], amongOthers)
 expectTypeOf<Tag<CompleteOf<ReturnType<typeof LlmClient.make<[typeof A], typeof correct>>>>>()
   .toEqualTypeOf<Tag<CompleteOf<typeof noBreaker>>>()
 
@@ -122,14 +122,16 @@ expectTypeOf<"CircuitOpen">().toExtend<Tag<CompleteOf<typeof opt>>>()
 
 // ---- a tag of your own -------------------------------------------------------------
 
-class Chat extends LlmClient.Service<Chat>()("app/Chat", [A, B], { circuitBreaker: false, failover: false }) {}
+class Chat extends LlmClient.Class<Chat>()("app/Chat", [A, B], { circuitBreaker: false, failover: false }) {}
 expectTypeOf(Chat.layer).toEqualTypeOf<Layer.Layer<Chat, LlmError.LlmConfigError, A | B>>()
 const chat = Effect.flatMap(Chat, (client) => client.complete("Hi"))
 expectTypeOf<Extract<Effect.Error<typeof chat>, LlmError.CircuitOpen | LlmError.AllProvidersFailed>>().toBeNever()
 expectTypeOf<"AttemptTimeout">().toExtend<Tag<Effect.Error<typeof chat>>>()
 expectTypeOf<Effect.Services<typeof chat>>().toEqualTypeOf<Chat>()
 // @ts-expect-error an option that does not exist
-LlmClient.Service<Chat>()("app/Chat", [A], { retries: 1 })
+LlmClient.Class<Chat>()("app/Chat", [A], { retries: 1 })
+// @ts-expect-error the factory is no client
+LlmClient.Class.complete("Hi")
 
 // ---- dynamic ---------------------------------------------------------------------
 

@@ -101,7 +101,7 @@ describe("an editor", () => {
       "LlmClient.layer([A], { | })",
       "LlmClient.make([A], { | })",
       "LlmClient.layerDynamic([null!], { | })",
-      "class B extends LlmClient.Service<B>()(\"app/B\", [A], { | }) {}",
+      "class B extends LlmClient.Class<B>()(\"app/B\", [A], { | }) {}",
       "LlmClient.make([A], { retry: { | } })",
       "LlmClient.make([A], { retry: false, timeout: { attempt: 3, | } })"
     ])
