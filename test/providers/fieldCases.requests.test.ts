@@ -237,6 +237,62 @@ describe("B3: what Anthropic refuses in a turn", () => {
     }))
 })
 
+describe("results stand right behind their calls, in their order", () => {
+  const result = (id: string) => ({ type: "tool-result", id, name: "f", isFailure: false, result: id }) as const
+  const calls = ["a", "b"].map((id) => ({ type: "tool-call", id, name: "f", params: {} }) as const)
+  const input: LlmRequest.Input = {
+    prompt: [
+      { role: "user", content: "Hi" },
+      { role: "assistant", content: calls },
+      { role: "user", content: "Still there?" },
+      { role: "tool", content: [result("b")] },
+      { role: "tool", content: [result("a")] },
+      { role: "assistant", content: "Done." },
+      { role: "user", content: "Thanks" }
+    ]
+  }
+  const ordered: LlmRequest.Input = {
+    prompt: [
+      { role: "user", content: "Hi" },
+      { role: "assistant", content: calls },
+      { role: "tool", content: [result("a"), result("b")] },
+      { role: "user", content: "Still there?" },
+      { role: "assistant", content: "Done." },
+      { role: "user", content: "Thanks" }
+    ]
+  }
+  it.effect.each(adapters)("%s", ([, make]) =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual(yield* bodyOf(make, input), yield* bodyOf(make, ordered))
+    }))
+})
+
+describe("arguments that are no JSON go along", () => {
+  it.effect("messages, Gemini, Ollama: under a name of their own", () =>
+    Effect.gen(function*() {
+      const input: LlmRequest.Input = {
+        prompt: [{ role: "assistant", content: [{ type: "tool-call", id: "c", name: "f", params: "{\"a\":" }] }]
+      }
+      for (const make of [anthropic, gemini, ollama]) {
+        assert.include(JSON.stringify(yield* bodyOf(make, input)), JSON.stringify({ arguments: "{\"a\":" }))
+      }
+    }))
+})
+
+describe("B13: a turn of another vendor's that called tools", () => {
+  it.effect("gets an empty reasoning where the vendor insists on one", () =>
+    Effect.gen(function*() {
+      const input: LlmRequest.Input = {
+        prompt: [{ role: "assistant", content: [{ type: "tool-call", id: "c", name: "f", params: {} }] }]
+      }
+      for (const preset of [presets.deepseek, presets.moonshot]) {
+        const body = yield* bodyOf(OpenAiCompatible.make(preset({ apiKey, defaultModel: "m" })), input)
+        assert.strictEqual(body.messages[0].reasoning_content, "")
+      }
+      assert.notProperty((yield* bodyOf(mistral, input)).messages[0], "reasoning_content")
+    }))
+})
+
 describe("B16: schemas of tools are objects with properties", () => {
   it.effect.each(adapters)("%s", ([, make]) =>
     Effect.gen(function*() {
@@ -361,7 +417,13 @@ describe("B18: Anthropic with thinking, in a turn that began without", () => {
           [loop({ openai: { encryptedContent: "x" } }), undefined],
           // The next turn thinks again.
           [
-            { ...loop(undefined), prompt: [...loop(undefined).prompt as [], { role: "user", content: "And now?" }] },
+            {
+              ...loop(undefined),
+              prompt: [...loop(undefined).prompt as [], { role: "assistant", content: "Done." }, {
+                role: "user",
+                content: "And now?"
+              }]
+            },
             thinking
           ]
         ] as ReadonlyArray<readonly [LlmRequest.Input, unknown]>
@@ -373,6 +435,11 @@ describe("B18: Anthropic with thinking, in a turn that began without", () => {
           expected === undefined ? [{ field: "reasoningEffort", action: "dropped" }] : []
         )
       }
+      // What a user says before the results stands behind them, and changes nothing.
+      const prompt = loop(undefined).prompt as ReadonlyArray<any>
+      const between = { ...loop(undefined), prompt: [...prompt.slice(0, 2), { role: "user", content: "?" }, prompt[2]] }
+      assert.notProperty(yield* bodyOf(anthropic, between), "thinking")
+      assert.strictEqual((yield* changesOf(anthropic, between)).length, 1)
       const { reasoningEffort: _, ...rest } = loop(undefined)
       const asked = { ...rest, providerOptions: { anthropic: { thinking, service_tier: "auto" } } }
       const body = yield* bodyOf(anthropic, asked)
@@ -558,6 +625,7 @@ describe("fields: what is not sent as it is asked is told", () => {
         ] as ReadonlyArray<readonly [Make, LlmRequest.Input]>
       ) {
         assert.deepStrictEqual(yield* changesOf(make, input), unsupported)
+        assert.deepStrictEqual(yield* changesOf(make, { ...input, reasoningEffort: "low" }), unsupported)
         const { error, json } = yield* sent(make, input)
         assert.deepStrictEqual([error.reason._tag, json], ["InvalidRequest", undefined])
       }

@@ -904,6 +904,133 @@ describe("B15: Ollama ends with a reason and without `done`", () => {
     }))
 })
 
+// -----------------------------------------------------------------------------
+// hostile and broken servers
+// -----------------------------------------------------------------------------
+
+describe("JSON nested deeper than 1,000 levels is malformed", () => {
+  const levels = (depth: number) => "[".repeat(depth) + "]".repeat(depth)
+  const args = (depth: number) => `{"a":${levels(depth - 1)}}`
+  const quoted = (depth: number) => JSON.stringify(args(depth))
+  const call = (args: string) => `{"function":{"name":"f","arguments":${args}}}`
+  const bodies: ReadonlyArray<readonly [name: string, make: Make, streaming: boolean, of: (depth: number) => string]> =
+    [
+      [
+        "chat, streamed",
+        chat,
+        true,
+        (d) =>
+          `data: {"choices":[{"delta":{"tool_calls":[${call(quoted(d))}]},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n`
+      ],
+      ["chat, whole", chat, false, (d) => `{"choices":[{"message":{"tool_calls":[${call(quoted(d))}]}}]}`],
+      [
+        "responses, streamed",
+        responses,
+        true,
+        (d) =>
+          `data: {"type":"response.completed","response":{"status":"completed","output":[{"type":"function_call","name":"f","arguments":${
+            quoted(d)
+          }}]}}\n\n`
+      ],
+      [
+        "responses, whole",
+        responses,
+        false,
+        (d) => `{"status":"completed","output":[{"type":"function_call","name":"f","arguments":${quoted(d)}}]}`
+      ],
+      ["messages, streamed", anthropic, true, (d) =>
+        events(
+          { type: "content_block_start", index: 0, content_block: { type: "tool_use", name: "f", input: {} } },
+          { type: "content_block_delta", index: 0, delta: { type: "input_json_delta", partial_json: args(d) } },
+          { type: "message_stop" }
+        )],
+      [
+        "Cohere, streamed",
+        cohere,
+        true,
+        (d) =>
+          `data: {"type":"tool-call-start","index":0,"delta":{"message":{"tool_calls":${call(quoted(d))}}}}\n\n`
+          + "data: {\"type\":\"message-end\",\"delta\":{\"finish_reason\":\"TOOL_CALL\"}}\n\n"
+      ],
+      [
+        "Cohere, whole",
+        cohere,
+        false,
+        (d) => `{"message":{"tool_calls":[${call(quoted(d))}]},"finish_reason":"TOOL_CALL"}`
+      ],
+      [
+        "Gemini, parsed",
+        gemini,
+        true,
+        (d) =>
+          `data: {"candidates":[{"content":{"parts":[{"functionCall":{"name":"f","args":${
+            args(d - 7)
+          }}}]},"finishReason":"STOP"}]}\n\n`
+      ],
+      [
+        "messages, parsed",
+        anthropic,
+        false,
+        (d) => `{"content":[{"type":"tool_use","name":"f","input":${args(d - 3)}}]}`
+      ],
+      [
+        "Ollama, parsed",
+        ollama,
+        true,
+        (d) => `{"message":{"tool_calls":[${call(args(d - 5))}]},"done":true,"done_reason":"stop"}\n`
+      ],
+      ["Ollama, whole", ollama, false, (d) => `{"message":{"tool_calls":[${call(args(d - 5))}]},"done":true}`]
+    ]
+  it.effect.each(bodies)("%s", ([, make, streaming, of]) =>
+    Effect.gen(function*() {
+      for (const depth of [1001, 5000, 50_000]) {
+        const outcome = yield* play(make, { body: of(depth) }, streaming)
+        assert.strictEqual(reasonOf(outcome), "MalformedResponse", String(depth))
+        assert.isUndefined(digest(outcome).toolCalls[0])
+      }
+      const outcome = yield* play(make, { body: of(990) }, streaming)
+      assert.strictEqual(outcome.error, undefined)
+      assert.strictEqual(digest(outcome).toolCalls.length, 1)
+    }))
+})
+
+describe("sources are bounded in every adapter", () => {
+  const many = Array.from({ length: 300_000 }, (_, i) => `https://${i}.test/`)
+  const said = { type: "output_text", text: "Hi", annotations: many.map((url) => ({ type: "url_citation", url })) }
+  const chunks = many.map((uri) => ({ web: { uri } }))
+  const bodies: ReadonlyArray<readonly [name: string, make: Make, body: Json]> = [
+    ["Gemini", gemini, {
+      candidates: [{
+        content: { parts: [{ text: "Hi" }] },
+        groundingMetadata: { groundingChunks: chunks },
+        finishReason: "STOP"
+      }]
+    }],
+    ["responses", responses, { status: "completed", output: [{ type: "message", content: [said] }] }],
+    ["chat", chat, { choices: [{ message: { content: "Hi" }, finish_reason: "stop" }], citations: many }]
+  ]
+  it.live.each(bodies)("%s: 300,000 cost a bounded answer", ([, make, body]) =>
+    Effect.gen(function*() {
+      for (const streaming of [false, true]) {
+        const outcome = yield* play(make, { body: JSON.stringify(body) }, streaming)
+        assert.strictEqual(outcome.error, undefined)
+        assert.strictEqual(outcome.parts.filter(({ type }) => type === "source").length, 256)
+      }
+    }), 30_000)
+})
+
+describe("ids of answers and models longer than an identifier are not told", () => {
+  it.effect.each(answers)("%s", ([, make, wholeOf]) =>
+    Effect.gen(function*() {
+      const long = "x".repeat(10_000)
+      for (const bad of [long, "a\u0000b", "a\u202eb"]) {
+        const body = { ...wholeOf("Hi", "stop"), id: bad, model: bad, responseId: bad, modelVersion: bad }
+        const { metadata } = digest(yield* whole(make, body))
+        assert.deepStrictEqual([metadata?.id, metadata?.modelId], [undefined, undefined])
+      }
+    }))
+})
+
 describe("ids that we invent", () => {
   it.effect("never repeat in a conversation", () =>
     Effect.gen(function*() {

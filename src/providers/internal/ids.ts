@@ -80,8 +80,9 @@ const inOrder = (prompt: LlmRequest["prompt"]): LlmRequest["prompt"] => {
 type Part = Exclude<Prompt.MessageEncoded["content"], string>[number]
 
 /**
- * The prompt with results behind their calls, and with names of calls that `rule` takes, each for one call only, and the same in its result. What a name
- * becomes depends on nothing that comes after it, so that a growing conversation keeps its names.
+ * The prompt with results behind their calls, and with names of calls that `rule` takes, each for one call only and the
+ * same in its result. What a name becomes depends on nothing that comes after it, so that a growing conversation keeps
+ * its names.
  */
 export const withIds = (told: LlmRequest["prompt"], rule: IdRule): LlmRequest["prompt"] => {
   const prompt = inOrder(told)

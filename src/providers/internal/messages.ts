@@ -200,14 +200,11 @@ const askedThinking = (request: LlmRequest, maxTokens: number, model: string): F
 }
 
 /** Does the assistant's turn that the model goes on with, if it does, begin with thinking of its own? */
-const goesOnThinking = (provider: string, prompt: LlmRequest["prompt"]): boolean => {
-  let from = prompt.findLastIndex(({ role }) => role !== "tool" && role !== "system")
-  if (prompt[from]?.role !== "assistant") return true
-  while (prompt[from - 1]?.role === "assistant") from--
-  const [first] = prompt.slice(from).flatMap((message) =>
-    message.role === "assistant" ? blocksOf(provider, message) : []
-  )
-  return first === undefined || String(first["type"]).endsWith("thinking")
+const goesOnThinking = (turns: ReadonlyArray<Turn>): boolean => {
+  const last = turns[turns.length - 1]
+  const goesOn = last?.role === "assistant" || last?.content.some(({ type }) => type === "tool_result") === true
+  const first = turns.findLast(({ role }) => role === "assistant")?.content[0]
+  return !goesOn || first === undefined || String(first["type"]).endsWith("thinking")
 }
 
 interface Thinking {
@@ -218,10 +215,15 @@ interface Thinking {
   readonly thinks: boolean
 }
 
-const thinkingOf = (provider: string, maxTokens: number, request: LlmRequest, model: string): Thinking => {
+const thinkingOf = (
+  maxTokens: number,
+  request: LlmRequest,
+  model: string,
+  turns: () => ReadonlyArray<Turn>
+): Thinking => {
   const thinking = askedThinking(request, maxTokens, model)
   const thinks = thinking?.["type"] === "enabled" || thinking?.["type"] === "adaptive"
-  const isLeftOut = thinking?.["type"] === "enabled" && !goesOnThinking(provider, request.prompt)
+  const isLeftOut = thinking?.["type"] === "enabled" && !goesOnThinking(turns())
   return { thinking: isLeftOut ? undefined : thinking, isLeftOut, thinks: thinks && !isLeftOut }
 }
 
@@ -232,7 +234,14 @@ const changes = (
   request: LlmRequest,
   model: string
 ): ReadonlyArray<Change> => {
-  const { isLeftOut, thinking, thinks } = thinkingOf(provider, maxTokens, request, model)
+  const turns = (): ReadonlyArray<Turn> => {
+    try {
+      return turnsOf(provider, withIds(request.prompt, anthropicIds))
+    } catch {
+      return [] // a file that cannot be sent, which is told below
+    }
+  }
+  const { isLeftOut, thinking, thinks } = thinkingOf(maxTokens, request, model, turns)
   const effort = request.reasoningEffort
   const besideThinking = thinks ? "dropped" : undefined
   const support: Support = {
@@ -270,7 +279,8 @@ const encode = (dialect: Dialect, request: LlmRequest, model: string, stream: bo
   const { bodyVersion, maxTokens, provider } = dialect
   const format = request.responseFormat
   const tools = request.tools === undefined || request.tools.length === 0 ? undefined : request.tools
-  const { isLeftOut, thinking, thinks } = thinkingOf(provider, maxTokens, request, model)
+  const messages = turnsOf(provider, withIds(request.prompt, anthropicIds))
+  const { isLeftOut, thinking, thinks } = thinkingOf(maxTokens, request, model, () => messages)
   const effort = request.reasoningEffort
   const config = compact({
     format: format?.type === "json" && format.schema !== undefined
@@ -286,7 +296,7 @@ const encode = (dialect: Dialect, request: LlmRequest, model: string, stream: bo
     anthropic_version: bodyVersion,
     max_tokens: request.maxTokens ?? maxTokens,
     system: systemOf(request),
-    messages: turnsOf(provider, withIds(request.prompt, anthropicIds)),
+    messages,
     thinking,
     temperature: request.temperature === undefined || thinks ? undefined : Math.min(1, request.temperature),
     top_p: thinks ? undefined : request.topP,
