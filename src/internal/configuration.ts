@@ -241,7 +241,7 @@ interface Complaint {
 }
 
 const fail = ({ kind, path, rule }: Complaint): Effect.Effect<never, Config.ConfigError> => {
-  const message = `"${path.join(".")}" must be ${rule}, but is ${kind}.`
+  const message = `Invalid configuration: "${path.join(".")}" must be ${rule}, but is ${kind}.`
   return Effect.fail(
     new Config.ConfigError(new Schema.SchemaError(new SchemaIssue.InvalidValue({ message })))
   )

@@ -15,7 +15,7 @@ const expected: Readonly<Record<string, ReadonlyArray<string | RegExp>>> = {
   "configuration.ts": [
     "vendor-eu A scripted answer.",
     "app/Vendor A scripted answer.",
-    /^Invalid configuration: "LLM\.retry\.retries" must be one of/
+    /Invalid configuration: "LLM\.retry\.retries" must be one of/
   ],
   "effect-ai.ts": [
     "21 degrees in Berlin.",

@@ -1,6 +1,7 @@
 // A redirect is a failure: no key, header or prompt goes where the user did not send it.
 import { NodeHttpClient } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
+import { DispatcherHttpClient } from "effect-resilient-llm/node"
 import { Otlp } from "effect-resilient-llm/observability"
 import { Anthropic, Cohere, Gemini, Ollama, OpenAi, OpenAiCompatible } from "effect-resilient-llm/providers"
 import * as Effect from "effect/Effect"
@@ -65,6 +66,7 @@ const adapters: Readonly<Record<string, (baseUrl: string) => Make>> = {
 
 const clients: ReadonlyArray<readonly [string, Layer.Layer<HttpClient.HttpClient>]> = [
   ["undici", NodeHttpClient.layerUndici],
+  ["undici's dispatcher", DispatcherHttpClient.layerAgent()],
   ["node:http", NodeHttpClient.layerNodeHttp],
   ["fetch", FetchHttpClient.layer]
 ]
