@@ -1,12 +1,12 @@
-import { NodeHttpClient } from "@effect/platform-node"
 import { Effect, Layer } from "effect"
 import { LlmClient } from "effect-resilient-llm"
+import { DispatcherHttpClient } from "effect-resilient-llm/node"
 import { Anthropic, OpenAi } from "effect-resilient-llm/providers"
 
 // Keys come from OPENAI_API_KEY and ANTHROPIC_API_KEY. OpenAI is asked first, Anthropic when it cannot answer.
 const live = LlmClient.layer([OpenAi, Anthropic]).pipe(
   Layer.provide([OpenAi.layerConfig(), Anthropic.layerConfig()]),
-  Layer.provide(NodeHttpClient.layerUndici)
+  Layer.provide(DispatcherHttpClient.layerAgent())
 )
 
 const program = Effect.gen(function*() {
