@@ -44,7 +44,8 @@ type Named = readonly [name: string, provider: LlmProvider]
 
 /**
  * Makes a pool from providers by name. Fails when it is empty, when an option is wrong, or when the hosts differ in
- * what the pipeline asks of a provider: models, default model, reasoning.
+ * what the pipeline asks of a provider: models, default model, reasoning, vendor. Compatible servers with an `id` of their
+ * own each need one `vendor` for all.
  *
  * **Details**
  *
@@ -90,9 +91,9 @@ const fromHosts = (hosts: ReadonlyArray<Named>, options: Options = {}): LlmPool 
   const { id, ...ejection } = options
   const rotation = OutlierEjection.fromPolicy(hosts, OutlierEjection.policy(ejection, "pool"))
   const [first, ...others] = hosts.map(([, provider]) => provider)
-  const { defaultModel, models, reasoning } = first!
+  const { changes, defaultModel, models, reasoning, vendor } = first!
   for (const [i, other] of others.entries()) {
-    for (const field of ["models", "defaultModel", "reasoning"] as const) {
+    for (const field of ["models", "defaultModel", "reasoning", "vendor"] as const) {
       if (!isSame(other[field], first![field])) {
         const path = `pool.${hosts[i + 1]![0]}.${field}`
         throw new LlmConfigError({ path, rule: "the same for all hosts of a pool", kind: "another" })
@@ -136,6 +137,8 @@ const fromHosts = (hosts: ReadonlyArray<Named>, options: Options = {}): LlmPool 
     defaultModel,
     models,
     reasoning,
+    vendor,
+    changes,
     guard: { name: "pool", acquire: ({ now }) => Exit.succeed(new Chosen(rotation.selectUnsafe(now))) },
     // Outside of a pipeline, the same by itself.
     generate: (request) =>

@@ -172,9 +172,19 @@ describe("construction", () => {
     ["a wrong option", LlmPool.make({ a: plain }, { baseEjection: -1 }), "pool.baseEjection"],
     ["other models", LlmPool.make({ a: plain, b: { ...plain, models: { x: "y" } } }), "pool.b.models"],
     ["another default", LlmPool.make({ a: plain, b: { ...plain, defaultModel: "x" } }), "pool.b.defaultModel"],
-    ["other reasoning", LlmPool.make({ a: plain, b: { ...plain, reasoning: false } }), "pool.b.reasoning"]
+    ["other reasoning", LlmPool.make({ a: plain, b: { ...plain, reasoning: false } }), "pool.b.reasoning"],
+    ["another vendor", LlmPool.make({ a: plain, b: { ...plain, vendor: "v" } }), "pool.b.vendor"]
   ])("refuses %s", ([, pool, path]) =>
     Effect.gen(function*() {
       assert.strictEqual((yield* Effect.flip(pool)).path, path)
     }))
 })
+
+it.effect("a pool says what its hosts say of a request, under their vendor's name", () =>
+  Effect.gen(function*() {
+    const changes = () => [{ field: "seed", action: "dropped" } as const]
+    const host = LlmProvider.make({ id: "h", vendor: "v", changes, generate: () => Effect.succeed("Hi") })
+    const pool = yield* LlmPool.make({ a: host, b: host })
+    assert.strictEqual(pool.vendor, "v")
+    assert.deepStrictEqual(pool.changes?.({ prompt: [] }), [{ field: "seed", action: "dropped" }])
+  }))
