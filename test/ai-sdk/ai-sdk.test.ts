@@ -216,6 +216,19 @@ describe("resilient", () => {
     assert.deepInclude(requests[0]?.body, { model: "gpt-5" })
   })
 
+  it("tells the vendor the SDK's penalties and reasoning", async () => {
+    await play(first, FaultServer.ok({ text: "Hi." }))
+    await generateText({
+      model: resilient(llm),
+      prompt: "Hi",
+      presencePenalty: 0.5,
+      frequencyPenalty: 0.25,
+      reasoning: "max"
+    })
+    const [request] = await Effect.runPromise(first.requests)
+    assert.deepInclude(request?.body, { presence_penalty: 0.5, frequency_penalty: 0.25, reasoning_effort: "xhigh" })
+  })
+
   it("warns of what a request cannot say", async () => {
     const { warnings } = await generateText({ model: resilient(llm), prompt: "Hi", headers: { "x-mine": "1" } })
     assert.isTrue(warnings?.some((warning) => warning.type === "unsupported" && warning.feature === "headers"))

@@ -184,6 +184,10 @@ export interface Asked {
   readonly warnings: Array<SharedV4Warning>
 }
 
+/** The SDK has one step more at the top. */
+const effortOf = (reasoning: LanguageModelV4CallOptions["reasoning"]): Input["reasoningEffort"] =>
+  reasoning === "provider-default" ? undefined : reasoning === "max" ? "xhigh" : reasoning
+
 export const toInput = (call: LanguageModelV4CallOptions): Asked => {
   const features = new Set<string>()
   const unsupported: Unsupported = (feature) => features.add(feature)
@@ -193,6 +197,10 @@ export const toInput = (call: LanguageModelV4CallOptions): Asked => {
     maxTokens: call.maxOutputTokens,
     temperature: call.temperature,
     topP: call.topP,
+    topK: call.topK,
+    presencePenalty: call.presencePenalty,
+    frequencyPenalty: call.frequencyPenalty,
+    reasoningEffort: effortOf(call.reasoning),
     seed: call.seed,
     stop: call.stopSequences,
     ...(tools === undefined || tools.length === 0
@@ -208,10 +216,6 @@ export const toInput = (call: LanguageModelV4CallOptions): Asked => {
       }
       : undefined)
   }
-  for (const name of ["topK", "presencePenalty", "frequencyPenalty"] as const) {
-    if (call[name] !== undefined) unsupported(name)
-  }
-  if (call.reasoning !== undefined && call.reasoning !== "provider-default") unsupported("reasoning")
   // The SDK names itself in every call.
   if (Object.entries(call.headers ?? {}).some(([name, value]) => value !== undefined && name !== "user-agent")) {
     unsupported("headers")
