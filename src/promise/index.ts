@@ -135,7 +135,7 @@ export interface ResilientLlm extends AsyncDisposable {
  * } catch (error) {
  *   if (error instanceof ResilientLlmError) code = [error.code, error.retryable]
  * }
- * code // => ["AllProvidersFailed", true]
+ * code // => ["ProviderError", true]
  * ```
  *
  * @category constructors
