@@ -10,6 +10,17 @@ const folders = globSync(src("*/index.ts")).map((file) => basename(dirname(file)
 // The examples in JSDoc, README and docs/ are tests of the same run.
 generate()
 
+// Everything that starts processes, servers or engines, that reads megabytes of recordings, or that runs thousands of
+// calls. The rest is `unit`: what one runs between two edits.
+const system = [
+  ".cache/doctest/**/*.test.ts",
+  "test/{ai-sdk,bench,cli,docs,e2e,effect-ai,node,persistence,promise,providers,replay,types,wire}/**/*.test.ts",
+  "test/conformance/{Chaos,Sweep,Throws,Toggles}.test.ts",
+  "test/observability/{Agreement,Marker,Metrics,Otlp,Prometheus,alerts,dashboard,scrape}*.test.ts",
+  "test/testing/*.test.ts",
+  "test/**/*.{model,sweep,vectors,system}.test.ts"
+]
+
 export default defineConfig({
   resolve: {
     alias: [
@@ -19,7 +30,10 @@ export default defineConfig({
     ]
   },
   test: {
-    include: ["test/**/*.test.ts", ".cache/doctest/**/*.test.ts"],
+    projects: [
+      { extends: true, test: { name: "unit", include: ["test/**/*.test.ts"], exclude: system } },
+      { extends: true, test: { name: "system", include: system } }
+    ],
     setupFiles: ["test/setup.ts"],
     // Files share a worker (25 times faster): leave no global state behind.
     isolate: false,
