@@ -1068,11 +1068,22 @@ describe("interruption sweeps", () => {
   const names = ["A", "B", "C"] as const
   type Name = typeof names[number]
 
+  /** No time passes, or a busy machine would make a store late. */
+  const standing: Clock.Clock = {
+    currentTimeMillisUnsafe: () => 0,
+    currentTimeMillis: Effect.succeed(0),
+    currentTimeNanosUnsafe: () => 0n,
+    currentTimeNanos: Effect.succeed(0n),
+    monotonicTimeNanosUnsafe: () => 0n,
+    monotonicTimeNanos: Effect.succeed(0n),
+    sleep: () => Effect.never
+  }
+
   /** One world per run: three callers of one key, work and a store that yield and count what they hold. */
   const world = (budget: number, verbs: Record<Name, "run" | "enter">) => {
     const stepper = new Stepper()
-    const fork = <A, E>(effect: Effect.Effect<A, E>) =>
-      Effect.runForkWith(Context.make(Scheduler.MaxOpsBeforeYield, budget))(effect, { scheduler: stepper })
+    const context = Context.make(Scheduler.MaxOpsBeforeYield, budget).pipe(Context.add(Clock.Clock, standing))
+    const fork = <A, E>(effect: Effect.Effect<A, E>) => Effect.runForkWith(context)(effect, { scheduler: stepper })
     const held = { work: 0, store: 0 }
     let calls = 0
     const hold = <A>(what: "work" | "store", use: Effect.Effect<A>) =>
