@@ -533,6 +533,12 @@ export class AllProvidersFailed
     }
   )
 {
+  /** The soonest of their hints, when there is one. */
+  get retryAfter(): Duration.Duration | undefined {
+    const hints = this.errors.flatMap((error) => "retryAfter" in error ? error.retryAfter ?? [] : [])
+    return hints.length === 0 ? undefined : hints.reduce((a, b) => Duration.min(a, b))
+  }
+
   override get message(): string {
     const each = this.errors.map((error, i) => `${this.targets[i]}: ${error.message}`)
     return `All providers failed. ${each.join(" ")}`

@@ -68,17 +68,11 @@ export interface Status {
  * @since 0.2.0
  */
 export const status = (error: unknown): Status => {
-  const after = retryAfterOf(error)
+  const after = LlmError.retryAfterMillis(error)
   return {
     status: codeOf(error),
     headers: after === undefined ? {} : { "retry-after": String(Math.ceil(after / 1000)) }
   }
-}
-
-const retryAfterOf = (error: unknown): number | undefined => {
-  if (!(error instanceof LlmError.AllProvidersFailed)) return LlmError.retryAfterMillis(error)
-  const known = error.errors.map(LlmError.retryAfterMillis).filter((millis) => millis !== undefined)
-  return known.length === 0 ? undefined : Math.min(...known)
 }
 
 const ofReason = (reason: LlmError.Reason): number => {

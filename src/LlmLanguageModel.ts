@@ -328,7 +328,7 @@ const reasonOf = (error: unknown, metadata: AiError.ProviderMetadata): AiError.A
       if (reasons.some((reason) => reason._tag !== first._tag)) {
         return new AiError.InternalProviderError({ description, metadata })
       }
-      return first._tag === "RateLimitError" ? later(soonest(error.errors)) : first
+      return first._tag === "RateLimitError" ? later(error.retryAfter) : first
     }
     case "ProviderError":
       return ofProvider(error, description, metadata)
@@ -336,14 +336,6 @@ const reasonOf = (error: unknown, metadata: AiError.ProviderMetadata): AiError.A
       return new AiError.UnknownError({ description, metadata })
   }
 }
-
-const soonest = (errors: ReadonlyArray<LlmError.TargetError>): Duration.Duration | undefined =>
-  errors.reduce<Duration.Duration | undefined>((best, error) => {
-    const after = "retryAfter" in error ? error.retryAfter : undefined
-    const isSooner = after !== undefined &&
-      (best === undefined || LlmError.retryAfterMillis(error)! < LlmError.retryAfterMillis({ retryAfter: best })!)
-    return isSooner ? after : best
-  }, undefined)
 
 const ofProvider = (
   error: LlmError.ProviderError,

@@ -75,16 +75,10 @@ const isTagged = (u: unknown): u is { readonly _tag: string } =>
 
 const isRetryable = (error: unknown): boolean => {
   if (error instanceof LlmError.AllProvidersFailed) return error.errors.some(isRetryable)
-  const { failover, retry } = LlmError.classify(error)
-  return retry || LlmError.isLocalRefusal(error) || error instanceof LlmError.AllProvidersUnavailable ||
+  return LlmError.classify(error).retry || LlmError.isLocalRefusal(error) ||
+    error instanceof LlmError.AllProvidersUnavailable ||
     error instanceof LlmError.IdempotencyInProgress || error instanceof LlmError.DeadlineExceeded ||
-    error instanceof LlmError.StreamInterrupted || (retry && failover === true)
-}
-
-const retryAfterOf = (error: unknown): number | undefined => {
-  if (!(error instanceof LlmError.AllProvidersFailed)) return LlmError.retryAfterMillis(error)
-  const known = error.errors.map(LlmError.retryAfterMillis).filter((millis) => millis !== undefined)
-  return known.length === 0 ? undefined : Math.min(...known)
+    error instanceof LlmError.StreamInterrupted
 }
 
 /**
@@ -99,7 +93,7 @@ export const fromFailure = (error: unknown): ResilientLlmError => {
     code: isTagged(error) ? error._tag : "UnknownError",
     reason,
     retryable: isRetryable(error),
-    retryAfterMs: retryAfterOf(error),
+    retryAfterMs: LlmError.retryAfterMillis(error),
     status,
     ledger,
     cause: error

@@ -12,6 +12,7 @@ const read = (path: string | URL): string => readFileSync(path, "utf8")
 
 const expected: Readonly<Record<string, ReadonlyArray<string | RegExp>>> = {
   "abort.ts": ["A simulated answer.", "aborted: the socket is closed, every permit is back"],
+  "ai-sdk.ts": ["A simulated answer.", "from openai"],
   "configuration.ts": [
     "vendor-eu A scripted answer.",
     "app/Vendor A scripted answer.",
@@ -26,6 +27,11 @@ const expected: Readonly<Record<string, ReadonlyArray<string | RegExp>>> = {
   "errors.ts": ["Busy; come back in 2m.", "app/Vendor does not accept the API key (HTTP 401). (5 facts)"],
   "own-provider.ts": ["An answer from the model in our own basement."],
   "patterns.ts": ["answer of call 3"],
+  "promise.ts": [
+    "openai: A simulated answer.",
+    /^\(\d+ tokens\)$/,
+    "InvalidRequest: Invalid request: \"temperature\" must be a number from 0 to 2, but is a whole number."
+  ],
   "quickstart.ts": ["A simulated answer.", /^\(effect-resilient-llm\/OpenAi, \d+ facts in the ledger\)$/],
   "streaming.ts": [
     /^\(app\/Secondary: CallStarted, /,
