@@ -111,13 +111,14 @@ const byTag: ReadonlyMap<string, number> = new Map<LlmError.LlmError["_tag"], nu
 ])
 
 const codeOf = (error: unknown): number => {
-  if (error instanceof LlmError.ProviderError) return ofReason(error.reason)
-  if (error instanceof LlmError.AllProvidersFailed) {
+  if (!LlmError.isLlmError(error)) return 500
+  if (error._tag === "ProviderError") return ofReason(error.reason)
+  if (error._tag === "AllProvidersFailed") {
     const codes = new Set(error.errors.map(codeOf))
     const [code = 502] = codes
     return codes.size === 1 ? code : 502
   }
-  return byTag.get(tagOf(error)) ?? 500
+  return byTag.get(error._tag) ?? 500
 }
 
 const tagOf = (error: unknown): string =>
@@ -127,9 +128,9 @@ const tagOf = (error: unknown): string =>
 
 // A bug of ours, or an error of somebody else, may say what no client should read.
 const publicOf = (error: unknown): object => {
-  const tag = tagOf(error)
-  const ours = error instanceof LlmError.ProviderError || error instanceof LlmError.AllProvidersFailed || byTag.has(tag)
-  return { tag, message: ours && error instanceof Error ? error.message : "The request failed." }
+  return LlmError.isLlmError(error)
+    ? { tag: error._tag, message: error.message }
+    : { tag: tagOf(error), message: "The request failed." }
 }
 
 /**

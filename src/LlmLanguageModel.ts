@@ -273,9 +273,6 @@ const ledgerOf = (u: unknown): Ledger =>
 
 const attemptsOf = (ledger: Ledger): number => ledger.filter((event) => event._tag === "AttemptStarted").length
 
-const isOurs = (error: unknown): error is LlmError.LlmError =>
-  isTagged(error) && tags.has(error._tag) && "ledger" in error
-
 const factsOf = (error: unknown): FailureFacts => {
   const ledger = ledgerOf(error)
   const last = ledger.findLast((event) => event._tag === "AttemptStarted")
@@ -299,7 +296,7 @@ const failed = (method: string) => (error: unknown): AiError.AiError => {
 
 const reasonOf = (error: unknown, metadata: AiError.ProviderMetadata): AiError.AiErrorReason => {
   const description = error instanceof Error ? error.message : String(error)
-  if (!isOurs(error)) return new AiError.UnknownError({ description, metadata })
+  if (!LlmError.isLlmError(error)) return new AiError.UnknownError({ description, metadata })
   const later = (retryAfter: Duration.Duration | undefined) => new AiError.RateLimitError({ retryAfter, metadata })
   switch (error._tag) {
     case "RateLimited":
@@ -369,21 +366,6 @@ const ofProvider = (
       return new AiError.InternalProviderError({ ...common, description })
   }
 }
-
-const tags: ReadonlySet<string> = new Set<LlmError.LlmError["_tag"]>([
-  "ProviderError",
-  "InvalidRequest",
-  "StreamInterrupted",
-  "AttemptTimeout",
-  "DeadlineExceeded",
-  "CircuitOpen",
-  "RateLimited",
-  "BulkheadFull",
-  "IdempotencyConflict",
-  "IdempotencyInProgress",
-  "AllProvidersFailed",
-  "AllProvidersUnavailable"
-])
 
 // -----------------------------------------------------------------------------
 // requests

@@ -7,7 +7,7 @@ import { createResilientLlm } from "effect-resilient-llm/promise"
 const llm = createResilientLlm({ providers: { openai: {}, anthropic: {} } })
 const { providerMetadata, text } = await generateText({ model: resilient(llm), prompt: "What is AI?" })
 console.log(text)
-console.log(`from ${String(providerMetadata?.["effect-resilient-llm"]?.["target"])}`)
+console.log("from", providerMetadata?.["effect-resilient-llm"]?.["target"])
 await llm.close()
 
 // Each model gets the options of a call as they are; the SDK's own retries do not multiply these.

@@ -74,11 +74,18 @@ const isTagged = (u: unknown): u is { readonly _tag: string } =>
   typeof u === "object" && u !== null && "_tag" in u && typeof u._tag === "string"
 
 const isRetryable = (error: unknown): boolean => {
-  if (error instanceof LlmError.AllProvidersFailed) return error.errors.some(isRetryable)
-  return LlmError.classify(error).retry || LlmError.isLocalRefusal(error) ||
-    error instanceof LlmError.AllProvidersUnavailable ||
-    error instanceof LlmError.IdempotencyInProgress || error instanceof LlmError.DeadlineExceeded ||
-    error instanceof LlmError.StreamInterrupted
+  if (!LlmError.isLlmError(error)) return false
+  switch (error._tag) {
+    case "AllProvidersFailed":
+      return error.errors.some(isRetryable)
+    case "AllProvidersUnavailable":
+    case "IdempotencyInProgress":
+    case "DeadlineExceeded":
+    case "StreamInterrupted":
+      return true
+    default:
+      return LlmError.classify(error).retry || LlmError.isLocalRefusal(error)
+  }
 }
 
 /**
