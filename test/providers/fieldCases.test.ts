@@ -129,6 +129,25 @@ describe("A1: an id without a name starts no call", () => {
       }
     }))
 
+  it.effect("responses: a call that is named after its end", () =>
+    Effect.gen(function*() {
+      const item = { type: "function_call", id: "fc", call_id: "A", arguments: argumentsA }
+      const outcome = yield* stream(
+        responses,
+        events(
+          { type: "response.output_item.added", output_index: 0, item: { ...item, name: 7, arguments: "" } },
+          { type: "response.output_item.done", output_index: 0, item: { ...item, name: 7 } },
+          {
+            type: "response.output_item.added",
+            output_index: 1,
+            item: { ...item, id: "fc_2", name: "read", arguments: "" }
+          },
+          { type: "response.completed", response: { status: "completed" } }
+        )
+      )
+      assert.deepStrictEqual(callsOf(outcome), read)
+    }))
+
   it.effect("messages: pieces without an index", () =>
     Effect.gen(function*() {
       const outcome = yield* stream(

@@ -435,6 +435,7 @@ export class Assembler {
     this.describe()
     this.out.push({ type: "tool-params-start", id: tool.id, name })
     if (tool.args !== "") this.out.push({ type: "tool-params-delta", id: tool.id, delta: tool.args })
+    if (tool.closed) this.out.push({ type: "tool-params-end", id: tool.id })
   }
 
   private extend(tool: Tool, delta: string): void {
