@@ -184,8 +184,8 @@ export const check = (options: Options): Effect.Effect<Options, LlmConfigError> 
  * import { LlmConfig } from "effect-resilient-llm"
  *
  * const error = Effect.runSync(Effect.flip(LlmConfig.fromJson({ retryBudget: { size: 3 } })))
- * error.message
- * // => 'Invalid configuration: "retryBudget.size" must be one of capacity, perAttempt, perSecond, but is an unknown option.'
+ * error.path // => "retryBudget.size"
+ * error.rule // => "one of capacity, perAttempt, perSecond"
  * ```
  *
  * @category constructors
