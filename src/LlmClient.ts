@@ -29,6 +29,7 @@ import type {
   LlmError,
   ProviderError,
   RateLimited,
+  Shed,
   StreamInterrupted
 } from "./LlmError.ts"
 import { type LlmEvent, makeHub } from "./LlmEvent.ts"
@@ -91,6 +92,7 @@ export type CompleteError<O, T extends ReadonlyArray<unknown> = readonly [{}]> =
   | Unless<O, "rateLimit", RateLimited>
   | AtSome<T, "limits", false, RateLimited>
   | AtSome<T, "bulkhead", IsGiven<O, "bulkhead">, BulkheadFull>
+  | (IsGiven<O, "loadShedding"> extends true ? Shed : never)
   | Unless<O, "idempotency", IdempotencyConflict | IdempotencyInProgress>
   | Unless<O, "failover", AllProvidersFailed | AllProvidersUnavailable>
   | GuardErrors<O>

@@ -13,7 +13,9 @@ import { isLeaseStore, type LeaseStore } from "./persistence/Store.ts"
 import * as Bulkhead from "./resilience/Bulkhead.ts"
 import * as CircuitBreaker from "./resilience/CircuitBreaker.ts"
 import * as Failover from "./resilience/Failover.ts"
+import * as Hedge from "./resilience/Hedge.ts"
 import * as Idempotency from "./resilience/Idempotency.ts"
+import * as LoadShedder from "./resilience/LoadShedder.ts"
 import * as RateLimiter from "./resilience/RateLimiter.ts"
 import * as ResponseCache from "./resilience/ResponseCache.ts"
 import * as Retry from "./resilience/Retry.ts"
@@ -111,13 +113,15 @@ export const CacheOptionsSchema = optionsOf<CacheOptions>()({
  * | --- | --- |
  * | `idempotency` | on for given keys, memory, 24 h |
  * | `rateLimit` | one token bucket for all targets: 3500 tokens, 58.33 per second, waits up to 30 s, queue of 256 |
- * | `circuitBreaker` | per target: 5 consecutive failures, or half of at least 10 in 60 s; open for 30 s |
+ * | `circuitBreaker` | per target: 5 consecutive failures, half of at least 10 in 60 s, or 8 of the newest 10 far slower than usual; open for 30 s |
  * | `timeout` | attempt 60 s, first token 60 s, idle 60 s, deadline 5 min |
  * | `retry` | 3 retries, 1 s doubling to 60 s, equal jitter |
  * | `retryBudget` | per target: 10 + 20 % of first attempts + 0.1 per second |
  * | `failover` | in the order given; 10 min cool-down after quota and key failures |
  * | `cache` | stands in for failures: answers of the last 25 h |
  * | `bulkhead` | off |
+ * | `hedge` | off |
+ * | `loadShedding` | off |
  *
  * @category models
  * @since 0.1.0
@@ -127,7 +131,7 @@ export interface Options {
   readonly idempotency?: IdempotencyOptions | false | undefined
   /** One token bucket for all targets. Default: 3500 requests a minute, waits up to 30 s in a queue of 256. */
   readonly rateLimit?: RateLimiter.Options | false | undefined
-  /** Leaves a failing target alone. Default: after 5 failures in a row, or half of at least 10 in 60 s, for 30 s. */
+  /** Leaves a failing target alone. Default: after 5 failures in a row, half of at least 10 in 60 s, or when most hang, for 30 s. */
   readonly circuitBreaker?: CircuitBreakerOptions | false | undefined
   /** Limits of an attempt and of the whole call. Default: attempt, first token and idle 60 s, deadline 5 minutes. */
   readonly timeout?: Timeout.Options | false | undefined
@@ -141,6 +145,10 @@ export interface Options {
   readonly cache?: CacheOptions | false | undefined
   /** Bounds the calls in flight, per target. Default: off. */
   readonly bulkhead?: Bulkhead.Options | false | undefined
+  /** Asks a second target while the first one is slow. Costs a few calls more. Default: off. */
+  readonly hedge?: Hedge.Options | false | undefined
+  /** Turns calls away early when a target accepts too little. Default: off. */
+  readonly loadShedding?: LoadShedder.Options | false | undefined
 }
 
 /**
@@ -158,7 +166,9 @@ export const OptionsSchema = optionsOf<Options>()({
   retryBudget: orFalse(RetryBudget.OptionsSchema),
   failover: orFalse(Failover.OptionsSchema),
   cache: orFalse(CacheOptionsSchema),
-  bulkhead: orFalse(Bulkhead.OptionsSchema)
+  bulkhead: orFalse(Bulkhead.OptionsSchema),
+  hedge: orFalse(Hedge.OptionsSchema),
+  loadShedding: orFalse(LoadShedder.OptionsSchema)
 })
 
 /**

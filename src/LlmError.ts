@@ -513,7 +513,7 @@ export class IdempotencyInProgress
  * @category errors
  * @since 0.1.0
  */
-export type TargetError = ProviderError | AttemptTimeout | CircuitOpen | RateLimited | BulkheadFull
+export type TargetError = ProviderError | AttemptTimeout | CircuitOpen | RateLimited | BulkheadFull | Shed
 
 /**
  * Every target was tried or skipped, and none gave an answer. `errors[i]` belongs to `targets[i]`, in failover order.
@@ -527,7 +527,7 @@ export class AllProvidersFailed
     {
       targets: Schema.NonEmptyArray(Schema.String),
       errors: Schema.NonEmptyArray(
-        Schema.Union([ProviderError, AttemptTimeout, CircuitOpen, RateLimited, BulkheadFull])
+        Schema.Union([ProviderError, AttemptTimeout, CircuitOpen, RateLimited, BulkheadFull, Shed])
       ),
       ledger
     }
@@ -593,6 +593,7 @@ export type LlmError =
   | CircuitOpen
   | RateLimited
   | BulkheadFull
+  | Shed
   | IdempotencyConflict
   | IdempotencyInProgress
   | AllProvidersFailed
@@ -667,7 +668,7 @@ const byKind: { readonly [K in NonNullable<NetworkReason["kind"]>]: Verdict } = 
 const ofReason = (reason: Reason): Verdict =>
   reason._tag !== "Network" ? byReason[reason._tag] : reason.kind === undefined ? transient : byKind[reason.kind]
 
-const byTag: { readonly [K in Exclude<LlmError["_tag"] | "Shed", "ProviderError">]: Verdict } = {
+const byTag: { readonly [K in Exclude<LlmError["_tag"], "ProviderError">]: Verdict } = {
   InvalidRequest: final,
   StreamInterrupted: finalFailure,
   AttemptTimeout: transient,
@@ -740,13 +741,12 @@ for (
   Object.defineProperty(ours.prototype, TypeId, { value: TypeId })
 }
 
-const isOurs = (error: unknown): error is LlmError | Shed =>
+const isOurs = (error: unknown): error is LlmError =>
   typeof error === "object" && error !== null && (error as { readonly [TypeId]?: unknown })[TypeId] === TypeId
 
-const isOf = <Tag extends (LlmError | Shed)["_tag"]>(...tags: ReadonlyArray<Tag>) => {
+const isOf = <Tag extends LlmError["_tag"]>(...tags: ReadonlyArray<Tag>) => {
   const known: ReadonlySet<string> = new Set(tags)
-  return (error: unknown): error is Extract<LlmError | Shed, { readonly _tag: Tag }> =>
-    isOurs(error) && known.has(error._tag)
+  return (error: unknown): error is Extract<LlmError, { readonly _tag: Tag }> => isOurs(error) && known.has(error._tag)
 }
 
 /**
@@ -755,7 +755,7 @@ const isOf = <Tag extends (LlmError | Shed)["_tag"]>(...tags: ReadonlyArray<Tag>
  * @category guards
  * @since 0.2.0
  */
-export const isLlmError = (error: unknown): error is LlmError => isOurs(error) && error._tag !== "Shed"
+export const isLlmError = isOurs
 
 /**
  * Is it a {@link ProviderError}, by the same mark as {@link isLlmError}?

@@ -171,7 +171,7 @@ export const Waited = Schema.TaggedStruct("Waited", {
 export const AttemptRefused = Schema.TaggedStruct("AttemptRefused", {
   ...base,
   target: Schema.String,
-  by: Schema.Literals(["circuit-breaker", "bulkhead", "rate-limit", "guard"]),
+  by: Schema.Literals(["circuit-breaker", "bulkhead", "rate-limit", "throttle", "guard"]),
   /** The name of a guard of yours. */
   guard: Schema.optionalKey(Schema.String)
 })
@@ -233,6 +233,22 @@ export const TargetSkipped = Schema.TaggedStruct("TargetSkipped", {
   field: Schema.optionalKey(Schema.String),
   /** Milliseconds until the target may be asked again, when known. */
   retryAfter: Schema.optionalKey(Schema.Number)
+})
+
+/**
+ * A target was slow, and a second attempt was due on the side: it `started` on `target`, or was `suppressed` because the
+ * retry budget of that target is empty. Who loses ends with `AttemptInterrupted` (`lost`).
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export const Hedged = Schema.TaggedStruct("Hedged", {
+  ...base,
+  result: Schema.Literals(["started", "suppressed"]),
+  /** Number of the hedge in the turn of `from`, starting at 1. */
+  line: Schema.Number,
+  from: Schema.String,
+  target: Schema.String
 })
 
 /**
@@ -375,6 +391,7 @@ export const LlmEvent = Schema.Union([
   RetryScheduled,
   RetryDenied,
   TargetSkipped,
+  Hedged,
   FailedOver,
   ModelSubstituted,
   ReasoningDropped,

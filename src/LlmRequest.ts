@@ -129,6 +129,8 @@ const fields = {
   idempotencyKey: Schema.optional(Schema.NonEmptyString),
   /** Separates idempotency and cache entries of different customers. */
   tenant: Schema.optional(Schema.NonEmptyString),
+  /** How urgent the call is, where calls wait or are turned away. Default `default`. */
+  priority: Schema.optional(Schema.Literals(["critical", "default", "batch", "sheddable"])),
   /**
    * `auto`: a fresh cached answer may be used when the request is deterministic (`temperature: 0` or a `seed`);
    * `always`: even when it is not; `never`: neither read nor stored.

@@ -33,6 +33,8 @@ import { retried } from "./pipeline/retry.ts"
 import type { ErrorOf, Served, Stage } from "./pipeline/stage.ts"
 import * as Target from "./pipeline/target.ts"
 import * as Failover from "./resilience/Failover.ts"
+import * as Hedge from "./resilience/Hedge.ts"
+import * as LoadShedder from "./resilience/LoadShedder.ts"
 import * as RateLimiter from "./resilience/RateLimiter.ts"
 import * as Retry from "./resilience/Retry.ts"
 import * as Timeout from "./resilience/Timeout.ts"
@@ -56,27 +58,33 @@ export const make = <GE>(
   hub: Hub
 ) =>
   Effect.gen(function*() {
-    const { cache, failover, idempotency, rateLimit, retry, timeout } = options
+    const { cache, failover, hedge, idempotency, loadShedding, rateLimit, retry, timeout } = options
     const timers = timeout === false ? undefined : yield* attempt(() => Timeout.policy(timeout))
     const backoff = retry === false ? undefined : yield* attempt(() => Retry.policy(retry))
     const bucket = rateLimit === false ? undefined : yield* RateLimiter.make(rateLimit)
     const order = yield* Failover.make(configs.map(({ id }) => id), failover === false ? undefined : failover)
+    const hedging = hedge === undefined || hedge === false ? undefined : yield* attempt(() => Hedge.policy(hedge))
+    const shedding = loadShedding === undefined || loadShedding === false
+      ? undefined
+      : yield* attempt(() => LoadShedder.policy(loadShedding))
     const background = yield* Background.make
     const builtAt = monotonicMillis(yield* Clock.Clock)
     const providers = new Map(configs.map(({ id, provider }) => [id, provider.id]))
     const begin = opening(hub, timers?.deadline ?? Infinity, providers)
 
-    const common = { options, guards, timers, bucket, hub, background, builtAt }
+    const common = { options, guards, timers, bucket, hedge: hedging, shedding, hub, background, builtAt }
     const candidate = (config: Target.TargetConfig, index: number) =>
       Effect.map(Target.make<GE>(config, index, common), (target) => {
         const bracket = guarded(target, target.doors)(timed(timers)(ask(timers)))
-        return { ...target, target, stage: retried(backoff, target)(bracket) }
+        return { ...target, target, once: bracket, stage: retried(backoff, target)(bracket) }
       })
     const [primary, ...others] = configs
     const first = yield* candidate(primary, 0)
     const later = yield* Effect.forEach(others, (config, i) => candidate(config, i + 1))
 
-    const answered = failedOver(failover === false ? undefined : order)([first, ...later])
+    const walk = failover === false && hedging !== undefined ? yield* Failover.make([first.id]) : order
+    const isWalk = failover !== false || hedging !== undefined
+    const answered = failedOver(isWalk ? walk : undefined, hedging)([first, ...later])
     const kept = cache === false ? undefined : yield* makeCache(cache ?? {}, begin, background)
     const stored = checked(cached(kept)(answered))
     const run = idempotency === false

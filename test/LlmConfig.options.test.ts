@@ -50,6 +50,12 @@ const line = (event: LlmEvent.LlmEvent): string => JSON.stringify(event)
 
 const failing: Story = { scripts: [always(overloaded)], asks: [[0]] }
 const retries = { retry: { maxRetries: 2, baseDelay: 500 } }
+const shedding = { loadShedding: {}, retry: false } as const
+const adaptive: Story = {
+  scripts: [always({ ...overloaded, delay: 1000 })],
+  asks: [...together(12), [5000], [5000], [5000], [5000], [5000], [5000], [5000]],
+  beside: { bulkhead: {}, retry: false }
+}
 const calls = (
   count: number,
   every: number,
@@ -254,6 +260,39 @@ const rows: Readonly<Record<string, Row>> = {
     beside: { cache: {} }
   }),
 
+  "hedge.delay": row("1s", "1s", {
+    scripts: [[after(3000)], always(after(100))],
+    asks: [[0]],
+    beside: { hedge: {} }
+  }),
+  "hedge.maxHedges": row("2", 2, {
+    scripts: [always(after(9000)), always(after(9000)), always(after(9000))],
+    asks: [[0]],
+    beside: { hedge: { delay: 1000 } }
+  }),
+  "hedge.minDelay": row("2s", 2000, {
+    scripts: [[...Array.from({ length: 20 }, () => answer("x")), after(9000)], always(answer("y"))],
+    asks: Array.from({ length: 21 }, (_, i): Ask => [i * 1000, {}, "stream"]),
+    beside: { hedge: {} }
+  }),
+
+  "loadShedding.throttle.ratio": row(
+    "1",
+    1,
+    calls(
+      16,
+      1000,
+      [...Array.from({ length: 5 }, () => answer("x")), ...Array.from({ length: 11 }, () => overloaded)],
+      shedding
+    )
+  ),
+  "loadShedding.throttle.window": row("12ms", 12, calls(6, 1000, always(overloaded), shedding)),
+  "loadShedding.throttle.maxRejection": row("0.1", 0.1, calls(6, 1000, always(overloaded), shedding)),
+
+  "bulkhead.adaptive.initial": row("1", 1, adaptive),
+  "bulkhead.adaptive.min": row("11", 11, adaptive),
+  "bulkhead.adaptive.max": row("4", 4, adaptive),
+  "bulkhead.adaptive.backoffRatio": row("0.5", 0.5, adaptive),
   "bulkhead.maxConcurrent": row("1", 1, {
     scripts: [always(after(1000))],
     asks: together(2),

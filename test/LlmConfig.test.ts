@@ -150,7 +150,10 @@ describe("a document", () => {
     [{ LLM: { retry: { maxRetries: [] } } }, "\"LLM.retry.maxRetries\" must be a whole number of at least 0"],
     [{ LLM: { retry: { retries: 3 } } }, "\"LLM.retry.retries\" must be one of maxRetries, baseDelay"],
     [{ LLM: { retry: { maxRetries: { most: 3 } } } }, "\"LLM.retry.maxRetries.most\" must be one of maxRetries"],
-    [{ LLM: { circuitBreaker: { slowCall: { rate: 1 } } } }, "\"LLM.circuitBreaker.slowCall.duration\" must be given"],
+    [
+      { LLM: { circuitBreaker: { slowCall: { rate: 2 } } } },
+      "\"LLM.circuitBreaker.slowCall.rate\" must be a number from 0.01 to 1"
+    ],
     [
       { LLM: { rateLimit: { limits: [{ dimension: "tokens", limit: "many", per: "1m" }] } } },
       "\"LLM.rateLimit.limits[0].limit\" must be a number above zero, but is a text."

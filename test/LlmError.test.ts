@@ -13,7 +13,7 @@ const ended: LlmEvent.LlmEvent = { _tag: "FailedOver", call: 1, at: 2, from: "a"
 
 /** Every error, with every field, and what it says. */
 const errors: ReadonlyArray<
-  readonly [error: LlmError.LlmError | LlmError.Shed | LlmError.LlmConfigError, says: string]
+  readonly [error: LlmError.LlmError | LlmError.LlmConfigError, says: string]
 > = [
   [
     new LlmError.ProviderError({
@@ -138,7 +138,7 @@ const kinds: { readonly [K in NonNullable<Extract<LlmError.Reason, { readonly _t
 }
 
 const tags: {
-  readonly [K in Exclude<LlmError.LlmError["_tag"] | "Shed", "ProviderError" | "AllProvidersFailed">]: Row
+  readonly [K in Exclude<LlmError.LlmError["_tag"], "ProviderError" | "AllProvidersFailed">]: Row
 } = {
   InvalidRequest: final,
   StreamInterrupted: ["failure", false, false, false, false],

@@ -160,7 +160,8 @@ const refusals = {
   guard: "a guard refused",
   "circuit-breaker": "the circuit is open",
   bulkhead: "no free place",
-  "rate-limit": "the rate limit is reached"
+  "rate-limit": "the rate limit is reached",
+  throttle: "it accepts too little"
 } as const
 
 const caches = {
@@ -257,6 +258,15 @@ export const rows = (events: ReadonlyArray<LlmEvent>): ReadonlyArray<Row> => {
         add(at, event.target, "skipped", `${skips[event.because]}${left}`, "warn")
         break
       }
+      case "Hedged":
+        add(
+          at,
+          event.target,
+          event.result === "started" ? "hedge" : "no hedge",
+          event.result === "started" ? `${event.from} is slow` : "the retry budget is empty",
+          "warn"
+        )
+        break
       case "FailedOver":
         add(at, event.to, "failover", `from ${event.from}`)
         break

@@ -13,7 +13,7 @@ import { firstIssue } from "./issue.ts"
 // -----------------------------------------------------------------------------
 
 /** An option that may be left out. */
-const withDefault = <S extends Schema.Constraint>(schema: S, fallback: S["Encoded"]) =>
+export const withDefault = <S extends Schema.Constraint>(schema: S, fallback: S["Encoded"]) =>
   Schema.withDecodingDefault<S>(Effect.succeed(fallback))(schema)
 
 const numberThat = (is: (n: number) => boolean, expected: string) =>
@@ -119,6 +119,8 @@ export const millisOrOffIfGiven = () => Schema.optional(orNone(atLeast(1)))
 export const millisOrOff = (fallback: Duration.Input) => withDefault(orNone(atLeast(1)), fallback)
 
 export const integer = (fallback: number, min = 0) => withDefault(whole(min), fallback)
+
+export const integerIfGiven = (min: number) => Schema.optional(whole(min))
 
 export const integerOrOff = (fallback: number, min: number) => withDefault(orNone(whole(min)), fallback)
 

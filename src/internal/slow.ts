@@ -42,50 +42,46 @@ export class Thresholds {
 }
 
 /** A call under way. */
-export interface Watched<out T> {
-  readonly value: T
+export interface Watched {
   /** Slow after this moment. */
-  readonly due: number
+  due: number
   /** Where it is in the heap; negative when it is not there: it ended, or turned slow. */
   place: number
 }
 
 /** Calls under way that are not slow yet, the first to turn slow on top. */
-export class InFlight<T> {
-  private readonly heap: Array<Watched<T>> = []
+export class InFlight<T extends Watched> {
+  private readonly heap: Array<T> = []
 
   get size(): number {
     return this.heap.length
   }
 
-  start(value: T, due: number): Watched<T> {
-    const call: Watched<T> = { value, due, place: -1 }
-    // What can never be slow is not kept.
-    if (due < Infinity) this.rise(call, this.heap.push(call) - 1)
-    return call
+  /** What can never be slow is not kept. */
+  start(call: T): void {
+    if (call.due < Infinity) this.rise(call, this.heap.push(call) - 1)
   }
 
   /** It ended, slow or not. */
-  end(call: Watched<T>): void {
-    if (call.place < 0) return
-    const { heap } = this
-    const last = heap.pop()!
-    if (last !== call) {
-      this.rise(last, call.place)
-      this.sink(last, last.place)
-    }
+  end(call: T): void {
+    const { place } = call
+    if (place < 0) return
     call.place = -1
+    const last = this.heap.pop()!
+    if (last === call) return
+    this.rise(last, place)
+    this.sink(last, last.place)
   }
 
   /** The next call that has turned slow by now, once; first those that did first. */
-  turned(now: number): Watched<T> | undefined {
+  turned(now: number): T | undefined {
     const first = this.heap[0]
     if (first === undefined || now <= first.due) return undefined
     this.end(first)
     return first
   }
 
-  private rise(call: Watched<T>, from: number): void {
+  private rise(call: T, from: number): void {
     const { heap } = this
     let i = from
     while (i > 0) {
@@ -99,7 +95,7 @@ export class InFlight<T> {
     call.place = i
   }
 
-  private sink(call: Watched<T>, from: number): void {
+  private sink(call: T, from: number): void {
     const { heap } = this
     let i = from
     for (;;) {

@@ -48,6 +48,7 @@ export const levelOf = (event: LlmEvent): LogLevel.Severity => {
           return event.attempts > 1 ? "Info" : "Debug"
       }
     case "FailedOver":
+    case "Hedged":
       return "Info"
     case "CircuitChanged":
       return event.to === "open" || event.to === "forced-open" || event.to === "would-open" ? "Warn" : "Info"
@@ -138,6 +139,8 @@ const messageOf = (event: LlmEvent): string | undefined => {
       return "LLM call is not retried"
     case "TargetSkipped":
       return "LLM target skipped"
+    case "Hedged":
+      return event.result === "started" ? "LLM target is slow, another attempt starts" : "LLM hedge cannot be paid"
     case "FailedOver":
       return "LLM call moves on to the next target"
     case "ModelSubstituted":

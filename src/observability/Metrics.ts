@@ -257,6 +257,7 @@ const make = (options: Options): Effect.Effect<LlmObserver.Observer> =>
       attempts: counted.of(llm.attempts),
       retries: counted.of(llm.retries),
       retriesDenied: counted.of(llm.retriesDenied),
+      hedges: counted.of(llm.hedges),
       failovers: counted.of(llm.failovers),
       skips: counted.of(llm.skips),
       rejections: counted.of(llm.rejections),
@@ -312,7 +313,7 @@ const make = (options: Options): Effect.Effect<LlmObserver.Observer> =>
 
         const ended = (
           { call, duration, target }: { readonly call: number; readonly target: string; readonly duration: number },
-          outcome: "success" | "failure" | "ignored" | "interrupted" | "defect",
+          outcome: "success" | "failure" | "ignored" | "interrupted" | "lost" | "defect",
           error: string
         ): void => {
           const operation = operations.get(call) ?? (left.has(call) ? "stream" : "complete")
@@ -367,7 +368,7 @@ const make = (options: Options): Effect.Effect<LlmObserver.Observer> =>
               ended(event, event.outcome, errorOf(event.error))
               break
             case "AttemptInterrupted":
-              ended(event, event.by === "caller" ? "interrupted" : "defect", "")
+              ended(event, event.by === "caller" ? "interrupted" : event.by, "")
               break
             case "Waited":
               own.wait.of(event.target, event.for).observe(event.duration / 1000)
@@ -383,6 +384,9 @@ const make = (options: Options): Effect.Effect<LlmObserver.Observer> =>
               break
             case "TargetSkipped":
               own.skips.of(event.target, event.because).count += 1
+              break
+            case "Hedged":
+              own.hedges.of(event.from, event.target, event.result).count += 1
               break
             case "FailedOver":
               own.failovers.of(event.from, event.to).count += 1

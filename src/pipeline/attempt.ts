@@ -83,6 +83,7 @@ export class Attempt implements Ask {
     this.restore = restore
     this.now = now
     this.scope = call.scope === undefined ? undefined : Scope.makeUnsafe()
+    call.books.current = this
   }
 
   // --- what guards ask ---------------------------------------------------------

@@ -9,6 +9,7 @@ import { InvalidRequest, isLlmError, summary, type Verdict, withLedger } from ".
 import type { Hub, LlmEvent } from "../LlmEvent.ts"
 import { identity, type LlmRequest } from "../LlmRequest.ts"
 import type { Source } from "../LlmResponse.ts"
+import type { Attempt } from "./attempt.ts"
 import type { Check } from "./checked.ts"
 import { Deadline, type Moving } from "./deadline.ts"
 import { type Trace, traceOf } from "./trace.ts"
@@ -92,7 +93,7 @@ export interface Refused {
   readonly error: unknown
   readonly guard: string
   /** Its word in events; guards of users are told apart by their names. */
-  readonly by: "circuit-breaker" | "bulkhead" | "rate-limit" | "guard"
+  readonly by: "circuit-breaker" | "bulkhead" | "rate-limit" | "throttle" | "guard"
   readonly failover: boolean
 }
 
@@ -109,9 +110,18 @@ export class Books {
   refused: Refused | undefined
   /** The last failure of an attempt, and what it means here. */
   failed: { readonly error: unknown; readonly verdict: Verdict } | undefined
+  /** The attempt under way, or the last one. */
+  current: Attempt | undefined
 
   constructor(now: number) {
     this.answeredAt = now
+  }
+
+  /** This line has won. */
+  adopt({ answeredAt, attempt, target }: Books): void {
+    this.target = target
+    this.attempt = attempt
+    this.answeredAt = answeredAt
   }
 }
 
@@ -145,6 +155,15 @@ export class Call {
   /** The same call as one target gets it: its own request, and its share of the time. */
   at(request: LlmRequest, deadline: Deadline, now: number): Call {
     return new Call(this.root, request, deadline, this.books, this.scope, deadline.left(now))
+  }
+
+  /** A line beside this one: it has what is left of the whole call, and books of its own. */
+  line(target: string, request: LlmRequest, now: number): Call {
+    const books = new Books(now)
+    // What is asked on the side is nobody's first attempt: it does not fill the purse that it is paid from.
+    books.target = target
+    const deadline = this.deadline.whole
+    return new Call(this.root, request, deadline, books, this.scope, deadline.left(now))
   }
 
   /** The same call as work of a flight, which several wait for. */

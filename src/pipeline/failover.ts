@@ -12,13 +12,15 @@ import {
 } from "../LlmError.ts"
 import type { Refusal } from "../LlmGuard.ts"
 import type * as Failover from "../resilience/Failover.ts"
+import type * as Hedge from "../resilience/Hedge.ts"
 import type { Call } from "./call.ts"
+import { type Rival, Turn } from "./hedge.ts"
 import { hasNoModel, modelAt, type Place, requestFor, unsupportedAt } from "./request.ts"
 import { type Retrying, verdictOf } from "./retry.ts"
 import type { Served, Stage } from "./stage.ts"
 
 /** A target in the order, and the stage that asks it. */
-export interface Candidate<out E> extends Place {
+export interface Candidate<out E> extends Place, Rival<E> {
   readonly circuit: {
     readonly peek: (request: Call["request"], now: number) => Refusal<E> | undefined
   } | undefined
@@ -28,20 +30,25 @@ export interface Candidate<out E> extends Place {
 type Order<E> = readonly [Candidate<E>, ...ReadonlyArray<Candidate<E>>]
 type Exhausted = AllProvidersFailed | AllProvidersUnavailable
 
-/** `failover: false` asks the first target only. */
-export const failedOver = (failover: Failover.Failover | undefined) => <E>(order: Order<E>): Stage<E | Exhausted> => {
-  const [first] = order
-  return failover === undefined
-    ? (call, now) => first.stage(call.at(requestFor(call, first, now), call.deadline, now), now, never)
-    : (call, now) => failover.run(new Walk(order, call, now))
-}
+/** `undefined` asks the first target only. */
+export const failedOver =
+  (failover: Failover.Failover | undefined, hedge: Hedge.Policy | undefined) =>
+  <E>(order: Order<E>): Stage<E | Exhausted> => {
+    const [first] = order
+    if (failover === undefined) {
+      return (call, now) => first.stage(call.at(requestFor(call, first, now), call.deadline, now), now, never)
+    }
+    return hedge === undefined
+      ? (call, now) => failover.run(new Walk(order, call, now))
+      : (call, now) => failover.run(new HedgedWalk(order, call, now, hedge))
+  }
 
 const never = (): number => Infinity
 
 /** One call's way along the targets. */
 class Walk<E> implements Failover.Run<Served, E, Exhausted, never> {
-  private readonly order: Order<E>
-  private readonly call: Call
+  protected readonly order: Order<E>
+  protected readonly call: Call
   readonly clock: Clock
   readonly startedAt: number
 
@@ -58,7 +65,16 @@ class Walk<E> implements Failover.Run<Served, E, Exhausted, never> {
     const { deadline } = call
     // Without a deadline there is nothing to divide.
     const share = deadline.end === Infinity ? deadline : deadline.share(now, open())
-    return candidate.stage(call.at(requestFor(call, candidate, now), share, now), now, longestHint)
+    const asked = call.at(requestFor(call, candidate, now), share, now)
+    this.asking(index, asked)
+    return candidate.stage(asked, now, longestHint)
+  }
+
+  protected asking(_index: number, _asked: Call): void {}
+
+  /** Every line that may have failed with what is to be judged. */
+  protected get lines(): ReadonlyArray<Call> {
+    return [this.call]
   }
 
   skip(index: number, now: number): Failover.Skip<E> | undefined {
@@ -82,13 +98,13 @@ class Walk<E> implements Failover.Run<Served, E, Exhausted, never> {
   }
 
   classify(error: E): Verdict {
-    return verdictOf(this.call, error)
+    return verdictOf(this.lines.find(({ books }) => books.failed?.error === error) ?? this.call, error)
   }
 
   /** A local refusal says nothing about the target: it counts as passed over, if its guard says so. */
   refusal(error: E): Failover.Skip<E> | "final" | undefined {
-    const { refused } = this.call.books
-    if (refused === undefined || refused.error !== error) return undefined
+    const refused = this.lines.find(({ books }) => books.refused?.error === error)?.books.refused
+    if (refused === undefined) return undefined
     if (!refused.failover) return "final"
     const retryAfter = retryAfterMillis(error)
     return refused.by === "guard"
@@ -132,14 +148,44 @@ class Walk<E> implements Failover.Run<Served, E, Exhausted, never> {
   }
 }
 
-const reasons = { "circuit-breaker": "circuit-open", bulkhead: "bulkhead-full", "rate-limit": "rate-limited" } as const
+/** A walk that takes its next step early while a target is slow. */
+class HedgedWalk<E> extends Walk<E> {
+  private readonly policy: Hedge.Policy
+  private turn: Turn<E> | undefined
+
+  constructor(order: Order<E>, call: Call, now: number, policy: Hedge.Policy) {
+    super(order, call, now)
+    this.policy = policy
+  }
+
+  hedge(): Turn<E> | undefined {
+    return this.turn
+  }
+
+  protected override asking(index: number, asked: Call): void {
+    const { call, order, policy } = this
+    this.turn = new Turn(policy, order, index, asked, (to, now) => requestFor(call, order[to]!, now))
+  }
+
+  protected override get lines(): ReadonlyArray<Call> {
+    return this.turn?.calls ?? [this.call]
+  }
+}
+
+const reasons = {
+  "circuit-breaker": "circuit-open",
+  bulkhead: "bulkhead-full",
+  "rate-limit": "rate-limited",
+  throttle: "throttled"
+} as const
 
 const targetErrors: ReadonlyArray<string> = [
   "ProviderError",
   "AttemptTimeout",
   "CircuitOpen",
   "RateLimited",
-  "BulkheadFull"
+  "BulkheadFull",
+  "Shed"
 ] satisfies ReadonlyArray<TargetError["_tag"]>
 
 /** The errors that `AllProvidersFailed` lists. */

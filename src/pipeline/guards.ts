@@ -1,21 +1,26 @@
 // The bracket round an attempt: everything it must hold is acquired in order, the provider is asked, and all of it goes
 // back on every way out. It is there also when no guard is.
 import * as Cause from "effect/Cause"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
-import type {
-  AttemptTimeout,
-  BulkheadFull,
-  CircuitOpen,
-  DeadlineExceeded,
-  InvalidRequest,
-  RateLimited
+import * as Random from "effect/Random"
+import {
+  type AttemptTimeout,
+  type BulkheadFull,
+  type CircuitOpen,
+  type DeadlineExceeded,
+  type InvalidRequest,
+  isOverload,
+  type RateLimited,
+  type Shed
 } from "../LlmError.ts"
 import { type Ask, type Guard, type Held, isDone, type Outcome, type Refusal } from "../LlmGuard.ts"
 import type { LlmRequest } from "../LlmRequest.ts"
 import type { Bulkhead, Permit } from "../resilience/Bulkhead.ts"
 import type * as CircuitBreaker from "../resilience/CircuitBreaker.ts"
+import * as LoadShedder from "../resilience/LoadShedder.ts"
 import type { RateLimiter, Reservation } from "../resilience/RateLimiter.ts"
 import * as Timeout from "../resilience/Timeout.ts"
 import { type Asked, Attempt } from "./attempt.ts"
@@ -66,7 +71,7 @@ export const guarded = <GE>(to: Asked, doors: ReadonlyArray<Door<GE>>) =>
   const waited = (attempt: Attempt, door: Door<GE>, duration: number): void => {
     if (!(duration > door.patience)) return
     const { root } = attempt.call
-    const what = door.by === "circuit-breaker" ? "guard" : door.by
+    const what = door.by === "circuit-breaker" || door.by === "throttle" ? "guard" : door.by
     const event = { _tag: "Waited" as const, call: root.id, at: root.since(), target: to.id, for: what, duration }
     root.emit(what === "guard" ? { ...event, guard: door.name } : event)
   }
@@ -164,7 +169,7 @@ export const foreign = <E>(
 const ours = { failover: true, patience: 0 } as const
 
 class Place implements Held {
-  private readonly permit: Permit
+  protected readonly permit: Permit
   constructor(permit: Permit) {
     this.permit = permit
   }
@@ -173,21 +178,59 @@ class Place implements Held {
   }
 }
 
-/** Room in flight. */
-export const inBulkhead = (bulkhead: Bulkhead): Door<BulkheadFull> => ({
-  ...ours,
-  name: "bulkhead",
-  by: "bulkhead",
-  acquire: (ask) => {
-    const permit = bulkhead.tryAcquireUnsafe()
-    if (permit !== undefined) return Exit.succeed(new Place(permit))
-    const { deadline, root } = (ask as Attempt).call
-    return Effect.map(
-      bulkhead.acquire({ restore: ask.restore, maxWait: () => Math.max(deadline.left(root.now()), 0) }),
-      (permit) => new Place(permit)
+/** A place in a bulkhead that learns from how its calls end. */
+class Lesson extends Place {
+  settle(outcome: Outcome): void {
+    this.permit.recordUnsafe(
+      outcome._tag === "Succeeded"
+        ? "success"
+        : outcome._tag === "Failed" && isOverload(outcome.error)
+        ? "overload"
+        : "neutral"
     )
   }
-})
+}
+
+/** Room in flight. */
+export const inBulkhead = (bulkhead: Bulkhead): Door<BulkheadFull> => {
+  const placeOf = bulkhead.isAdaptive ? (permit: Permit) => new Lesson(permit) : (permit: Permit) => new Place(permit)
+  return {
+    ...ours,
+    name: "bulkhead",
+    by: "bulkhead",
+    acquire: (ask) => {
+      const permit = bulkhead.tryAcquireUnsafe()
+      if (permit !== undefined) return Exit.succeed(placeOf(permit))
+      const { deadline, root } = (ask as Attempt).call
+      return Effect.map(
+        bulkhead.acquire({ restore: ask.restore, maxWait: () => Math.max(deadline.left(root.now()), 0) }),
+        placeOf
+      )
+    }
+  }
+}
+
+/** Only as many calls as about half of them are accepted. */
+export const inThrottle = (throttle: LoadShedder.Throttle): Door<Shed> => {
+  const held: Exit.Exit<Held> = Exit.succeed({
+    settle: (outcome) => {
+      if (outcome._tag === "Succeeded") throttle.count(true, outcome.now)
+      else if (outcome._tag === "Failed") throttle.count(!isOverload(outcome.error), outcome.now)
+    }
+  })
+  return {
+    ...ours,
+    name: "load-shedding",
+    by: "throttle",
+    acquire: (ask) => {
+      const { now, request } = ask
+      const { context } = (ask as Attempt).call.root
+      return throttle.rejects(request.priority ?? "default", () => Context.get(context, Random.Random), now)
+        ? Exit.fail(LoadShedder.shed(throttle.policy, now))
+        : held
+    }
+  }
+}
 
 class Tokens implements Held {
   private readonly taken: Reservation
@@ -299,6 +342,10 @@ class Slot implements Held {
   }
 }
 
+/** What is asked for in the same way takes about as long. */
+const kindOf = ({ operation, request: { model = "" } }: Ask): string =>
+  operation === "complete" ? model : `stream ${model}`
+
 /** What is known of a circuit without asking for admission also serves retry and failover. */
 export interface CircuitDoor extends Door<CircuitOpen> {
   readonly peek: (request: LlmRequest, now: number) => Refusal<CircuitOpen> | undefined
@@ -319,7 +366,7 @@ export const inCircuit = (
   },
   acquire: (ask: Ask) => {
     const breaker = of(ask.request.model)
-    const permit = breaker.admitUnsafe(ask.now)
+    const permit = breaker.admitUnsafe(ask.now, kindOf(ask))
     return permit === undefined
       ? Exit.fail(breaker.rejectionUnsafe(ask.now)())
       : Exit.succeed(new Slot(breaker, permit))

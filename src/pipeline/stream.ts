@@ -113,6 +113,7 @@ class Live implements Timeout.Waiting {
     const { attempt } = this
     const { root } = attempt.call
     const now = attempt.committedAt = root.now()
+    attempt.renew(now)
     const duration = this.worked = now - attempt.startedAt
     const facts = { call: root.id, at: now - root.startedAt, target: attempt.target, attempt: attempt.number }
     root.emit({ _tag: "AttemptCommitted", ...facts, duration })

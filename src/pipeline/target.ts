@@ -12,11 +12,14 @@ import type { LlmProvider } from "../LlmProvider.ts"
 import * as Bulkhead from "../resilience/Bulkhead.ts"
 import * as CircuitBreaker from "../resilience/CircuitBreaker.ts"
 import type { Failover } from "../resilience/Failover.ts"
+import * as Hedge from "../resilience/Hedge.ts"
+import * as LoadShedder from "../resilience/LoadShedder.ts"
 import * as RateLimiter from "../resilience/RateLimiter.ts"
 import * as RetryBudget from "../resilience/RetryBudget.ts"
 import type * as Timeout from "../resilience/Timeout.ts"
 import type { Background } from "./background.ts"
-import { doors, foreign, inBulkhead, inCircuit, inLimits } from "./guards.ts"
+import { doors, foreign, inBulkhead, inCircuit, inLimits, inThrottle } from "./guards.ts"
+import { measuring } from "./hedge.ts"
 
 // -----------------------------------------------------------------------------
 // settings
@@ -96,6 +99,8 @@ export interface Common<out GE> {
   readonly guards: ReadonlyArray<Guard<GE>>
   readonly timers: Timeout.Policy | undefined
   readonly bucket: RateLimiter.RateLimiter | undefined
+  readonly hedge: Hedge.Policy | undefined
+  readonly shedding: LoadShedder.Policy | undefined
   readonly hub: Hub
   readonly background: Background
   readonly builtAt: number
@@ -116,15 +121,35 @@ export const make = <GE>(config: TargetConfig, index: number, common: Common<GE>
     const circuit = circuits === undefined ? undefined : inCircuit(circuits.of)
     const withBudget = options.retry !== false && options.retryBudget !== false
     const budget = withBudget ? yield* RetryBudget.make(options.retryBudget || undefined) : undefined
+    const { shedding } = common
+    const throttle = shedding?.throttle && new LoadShedder.Throttle(shedding.throttle)
+    // Measured only for those who ask.
+    const firstContent = common.hedge?.delay === "p95" ? Hedge.makeSamples() : undefined
     const list = doors(
       ...guards.map((guard) => foreign(guard, background)),
+      throttle === undefined ? undefined : inThrottle(throttle),
+      firstContent === undefined ? undefined : measuring(firstContent),
       bulkhead === undefined ? undefined : inBulkhead(bulkhead),
       bucket === undefined ? undefined : inLimits(bucket, "client"),
       limits === undefined ? undefined : inLimits(limits, "vendor"),
       provider.guard === undefined ? undefined : foreign(provider.guard, background),
       circuit
     )
-    return { id, provider, config, index, budget, background, doors: list, circuit, circuits, bulkhead, limits }
+    return {
+      id,
+      provider,
+      config,
+      index,
+      budget,
+      background,
+      doors: list,
+      circuit,
+      circuits,
+      bulkhead,
+      limits,
+      firstContent,
+      throttle
+    }
   })
 
 const limitsOf = (limits: NonNullable<TargetConfig["limits"]>): RateLimiter.Options =>
@@ -154,7 +179,8 @@ const circuitsOf = <GE>(
       model === undefined ? target : `${target}/${model}`,
       policy,
       ({ from, now, to }) =>
-        hub.publish({ _tag: "CircuitChanged", call: 0, at: now - builtAt, target, ...name, from, to })
+        hub.publish({ _tag: "CircuitChanged", call: 0, at: now - builtAt, target, ...name, from, to }),
+      timers?.attempt
     )
   }
   const only = make(undefined)

@@ -6,8 +6,7 @@
  *
  * @since 0.2.0
  */
-import { OptionsReader } from "../internal/options.ts"
-import { LlmConfigError } from "../LlmError.ts"
+import { integer, integerIfGiven, number, optionsOf, readOptions, rule } from "../internal/option.ts"
 
 // -----------------------------------------------------------------------------
 // policy
@@ -18,7 +17,7 @@ import { LlmConfigError } from "../LlmError.ts"
  * @since 0.2.0
  */
 export interface Options {
-  /** The limit to begin with. Default 10. */
+  /** The limit to begin with. Default 10, or what is next to it between `min` and `max`. */
   readonly initial?: number | undefined
   /** The least limit. Default 1. */
   readonly min?: number | undefined
@@ -27,6 +26,25 @@ export interface Options {
   /** What is left of the limit after an overload. Default 0.7. */
   readonly backoffRatio?: number | undefined
 }
+
+/**
+ * The schema of {@link Options}: defaults and rules.
+ *
+ * @category schemas
+ * @since 0.2.0
+ */
+export const OptionsSchema = optionsOf<Options>()({
+  initial: integerIfGiven(1),
+  min: integer(1, 1),
+  max: integer(100, 1),
+  backoffRatio: number(0.7, 0.01, 0.99)
+}).check(rule(({ initial = NaN, max, min }) =>
+  max < min
+    ? ["max", `a whole number of at least ${min}`]
+    : initial < min || initial > max
+    ? ["initial", `a whole number from ${min} to ${max}`]
+    : undefined
+))
 
 /**
  * Checked options.
@@ -47,16 +65,14 @@ export interface Policy {
  * @category constructors
  * @since 0.2.0
  */
-export const policy = (options?: Options, path = "adaptive"): Policy => {
-  const read = new OptionsReader(path, options, ["initial", "min", "max", "backoffRatio"])
-  const min = read.integer("min", 1, 1)
-  const max = read.integer("max", Math.max(100, min), min)
-  const initial = read.integer("initial", Math.min(Math.max(10, min), max), min)
-  if (initial > max) {
-    throw new LlmConfigError({ path: read.at("initial"), rule: `at most ${max}`, kind: "a larger number" })
-  }
-  return { initial, min, max, backoffRatio: read.number("backoffRatio", 0.7, 0.01, 0.99) }
-}
+export const policy = (options?: Options, path = "adaptive"): Policy =>
+  withInitial(readOptions(OptionsSchema, options, path))
+
+/** @internal */
+export const withInitial = (checked: typeof OptionsSchema.Type): Policy => ({
+  ...checked,
+  initial: checked.initial ?? Math.min(Math.max(10, checked.min), checked.max)
+})
 
 // -----------------------------------------------------------------------------
 // core

@@ -3,6 +3,7 @@
  *
  * @since 0.1.0
  */
+import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Config from "effect/Config"
 import * as Context from "effect/Context"
@@ -11,12 +12,14 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
+import * as Schema from "effect/Schema"
 import { monotonicMillis } from "../internal/clock.ts"
 import { kindOf } from "../internal/issue.ts"
 import { type Restore, Waiter, WaitingLine } from "../internal/line.ts"
 import { integer, millis, optionsOf, readOptions } from "../internal/option.ts"
 import { attempt } from "../internal/options.ts"
-import { BulkheadFull, LlmConfigError, withoutStack } from "../LlmError.ts"
+import { BulkheadFull, isOverload, LlmConfigError, withoutStack } from "../LlmError.ts"
+import * as AdaptiveConcurrency from "./AdaptiveConcurrency.ts"
 
 // -----------------------------------------------------------------------------
 // options
@@ -27,8 +30,13 @@ import { BulkheadFull, LlmConfigError, withoutStack } from "../LlmError.ts"
  * @since 0.1.0
  */
 export interface Options {
-  /** Most weight in flight. Default 20. */
+  /** Most weight in flight. Default 20; with `adaptive` that one's `max` counts. */
   readonly maxConcurrent?: number | undefined
+  /**
+   * Finds out how much may be in flight: more after successes, less when the other side is overloaded
+   * (`AdaptiveConcurrency`). `true`: with its defaults. Default `false`.
+   */
+  readonly adaptive?: boolean | AdaptiveConcurrency.Options | undefined
   /** Most waiters. Default 100. */
   readonly queue?: number | undefined
   /** Longest wait. `0` never waits. Default 30 seconds. */
@@ -43,6 +51,11 @@ export interface Options {
  */
 export const OptionsSchema = optionsOf<Options>()({
   maxConcurrent: integer(20, 1),
+  adaptive: Schema.optional(
+    Schema.Union([AdaptiveConcurrency.OptionsSchema, Schema.Boolean]).annotate({
+      expected: "an object of options, true or false"
+    })
+  ),
   queue: integer(100),
   maxWait: millis("30 seconds")
 })
@@ -54,7 +67,9 @@ export const OptionsSchema = optionsOf<Options>()({
  * @since 0.1.0
  */
 export interface Policy {
+  /** To begin with. */
   readonly maxConcurrent: number
+  readonly adaptive: AdaptiveConcurrency.Policy | undefined
   readonly queue: number
   readonly maxWait: number
 }
@@ -65,7 +80,12 @@ export interface Policy {
  * @category constructors
  * @since 0.1.0
  */
-export const policy = (options?: Options, path = "bulkhead"): Policy => readOptions(OptionsSchema, options, path)
+export const policy = (options?: Options, path = "bulkhead"): Policy => {
+  const { adaptive, ...rules } = readOptions(OptionsSchema, options, path)
+  if (adaptive === undefined || adaptive === false) return { ...rules, adaptive: undefined }
+  const policy = AdaptiveConcurrency.withInitial(adaptive === true ? AdaptiveConcurrency.policy() : adaptive)
+  return { ...rules, maxConcurrent: policy.initial, adaptive: policy }
+}
 
 // -----------------------------------------------------------------------------
 // service
@@ -83,6 +103,12 @@ export interface Permit {
   readonly release: Effect.Effect<void>
   /** @internal */
   readonly releaseUnsafe: () => void
+  /**
+   * What the end of its call says about the load, before the release. It moves the bound of an adaptive bulkhead.
+   *
+   * @internal
+   */
+  readonly recordUnsafe: (outcome: AdaptiveConcurrency.Outcome) => void
 }
 
 /**
@@ -147,6 +173,8 @@ export interface Bulkhead {
    * @internal
    */
   readonly tryAcquireUnsafe: () => Permit | undefined
+  /** @internal */
+  readonly isAdaptive: boolean
   /** Runs an effect inside: the permit is held until the effect and its finalizers have ended. */
   readonly protect: <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | BulkheadFull, R>
   /**
@@ -160,12 +188,16 @@ class Wall implements Bulkhead {
   private maxConcurrent: number
   private readonly maxWait: number
   private readonly queue: number
+  private readonly adaptive: AdaptiveConcurrency.Policy | undefined
+  private limit: AdaptiveConcurrency.State | undefined
   private inUse = 0
   /** Waiters want a weight. */
   private readonly line: WaitingLine<number, Permit, BulkheadFull>
 
   constructor(policy: Policy) {
     this.maxConcurrent = policy.maxConcurrent
+    this.adaptive = policy.adaptive
+    this.limit = policy.adaptive && AdaptiveConcurrency.initial(policy.adaptive)
     this.maxWait = policy.maxWait
     this.queue = policy.queue
     this.line = new WaitingLine({
@@ -189,11 +221,20 @@ class Wall implements Bulkhead {
 
   readonly tryAcquireUnsafe: Bulkhead["tryAcquireUnsafe"] = () => this.isFree(1) ? this.grant(1, 0) : undefined
 
+  get isAdaptive(): boolean {
+    return this.adaptive !== undefined
+  }
+
   readonly protect: Bulkhead["protect"] = (self) =>
     Effect.uninterruptibleMask((restore) =>
       Effect.flatMap(
         this.acquire({ restore }),
-        (permit) => Effect.onExit(restore(self), () => permit.release)
+        (permit) =>
+          Effect.onExit(restore(self), (exit) => {
+            if (this.adaptive !== undefined) permit.recordUnsafe(outcomeOf(exit))
+            permit.releaseUnsafe()
+            return Effect.void
+          })
       )
     )
 
@@ -203,12 +244,7 @@ class Wall implements Bulkhead {
         const rule = "a whole number of at least 1"
         return Effect.fail(new LlmConfigError({ path: "maxConcurrent", rule, kind: kindOf(maxConcurrent) }))
       }
-      this.maxConcurrent = maxConcurrent
-      // oxlint-disable-next-line unicorn/no-useless-spread -- ending a wait changes the line
-      for (const waiter of [...this.line]) {
-        if (waiter.wants > maxConcurrent) this.line.end(waiter, Exit.fail(new BulkheadFull({})))
-      }
-      this.line.changed()
+      this.bound(maxConcurrent)
       return Effect.void
     })
 
@@ -218,6 +254,26 @@ class Wall implements Bulkhead {
     queued: this.line.size,
     maxQueued: this.queue
   }))
+
+  private bound(maxConcurrent: number): void {
+    this.maxConcurrent = maxConcurrent
+    // oxlint-disable-next-line unicorn/no-useless-spread -- ending a wait changes the line
+    for (const waiter of [...this.line]) {
+      if (waiter.wants > maxConcurrent) this.line.end(waiter, Exit.fail(new BulkheadFull({})))
+    }
+    this.line.changed()
+  }
+
+  get epoch(): number {
+    return this.limit?.epoch ?? 0
+  }
+
+  record(epoch: number, outcome: AdaptiveConcurrency.Outcome): void {
+    if (this.adaptive === undefined || this.limit === undefined) return
+    const before = this.limit
+    this.limit = AdaptiveConcurrency.record(this.adaptive, before, epoch, outcome, this.inUse)
+    if (this.limit.limit !== before.limit) this.bound(this.limit.limit)
+  }
 
   private fits(weight: number): boolean {
     return this.inUse + weight <= this.maxConcurrent
@@ -274,19 +330,32 @@ const handOver = (permit: Permit, options: AcquireOptions | undefined): Permit =
   return permit
 }
 
+/** A failure counts as `LlmError.isOverload` has it. */
+const outcomeOf = (exit: Exit.Exit<unknown, unknown>): AdaptiveConcurrency.Outcome => {
+  if (Exit.isSuccess(exit)) return "success"
+  const error = Cause.findErrorOption(exit.cause)
+  return error._tag === "Some" && isOverload(error.value) ? "overload" : "neutral"
+}
+
 class Held implements Permit {
   readonly waited: number
   private readonly wall: Wall
+  private readonly epoch: number
   private weight: number
 
   constructor(wall: Wall, weight: number, waited: number) {
     this.wall = wall
     this.weight = weight
     this.waited = waited
+    this.epoch = wall.epoch
   }
 
   get release(): Effect.Effect<void> {
     return Effect.sync(() => this.releaseUnsafe())
+  }
+
+  recordUnsafe(outcome: AdaptiveConcurrency.Outcome): void {
+    if (this.weight > 0) this.wall.record(this.epoch, outcome)
   }
 
   releaseUnsafe(): void {

@@ -26,7 +26,6 @@ import * as Ref from "effect/Ref"
 import * as Schema from "effect/Schema"
 import { monotonicMillis } from "../internal/clock.ts"
 import {
-  duration,
   finite,
   integer,
   integerOrOff,
@@ -42,6 +41,7 @@ import {
   text
 } from "../internal/option.ts"
 import { attempt } from "../internal/options.ts"
+import { InFlight, Thresholds, type Watched } from "../internal/slow.ts"
 import { CircuitOpen, classify, type LlmConfigError, retryAfterMillis, withoutStack } from "../LlmError.ts"
 
 // -----------------------------------------------------------------------------
@@ -76,10 +76,15 @@ export interface Rules {
    * one call and fails the next takes several successes, which may come one after the other.
    */
   readonly successThreshold?: number | undefined
-  /** Counts calls longer than `duration`; a share of `rate` (0.8) opens. A slow probe reopens. Default off. */
+  /**
+   * Counts calls that take longer than `duration`, as soon as they do and whatever becomes of them; a share of `rate`
+   * (0.8) of the newest ones opens, of at least `minimumCalls`. A slow probe reopens. Without a `duration` it is
+   * measured: twice the 95th percentile of the last 100 successes of the same kind, once there are 20 of them, and at
+   * least 5 seconds. Default on, measured; `false` counts none.
+   */
   readonly slowCall?:
     | {
-      readonly duration: Duration.Input
+      readonly duration?: Duration.Input | undefined
       readonly rate?: number | undefined
     }
     | false
@@ -126,7 +131,7 @@ export const RulesSchema = optionsOf<Rules>()({
   maxRetryAfter: millis("5 minutes"),
   halfOpenProbes: integer(1, 1),
   successThreshold: integer(1, 1),
-  slowCall: orFalse(Schema.Struct({ duration: duration(), rate: number(0.8, 0.01, 1) }))
+  slowCall: orFalse(Schema.Struct({ duration: millisIfGiven(), rate: number(0.8, 0.01, 1) }))
 }).check(recoveryOrder)
 
 /**
@@ -157,7 +162,8 @@ export interface Policy {
   readonly halfOpenProbes: number
   readonly successThreshold: number
   readonly probeLease: number
-  readonly slowDuration: number
+  /** `measured`: learned from what succeeds. */
+  readonly slowDuration: number | "measured"
   readonly slowRate: number
 }
 
@@ -169,12 +175,11 @@ export interface Policy {
  */
 export const policy = (options?: Options, path = "circuitBreaker"): Policy => {
   const { maxRecoveryTimeout, slowCall, ...rules } = readOptions(OptionsSchema, options, path)
-  const slow = slowCall || { duration: Infinity, rate: 0.8 }
   return {
     ...rules,
     maxRecoveryTimeout: maxRecoveryTimeout ?? Math.max(300_000, rules.recoveryTimeout),
-    slowDuration: slow.duration,
-    slowRate: slow.rate
+    slowDuration: slowCall === false ? Infinity : slowCall?.duration ?? "measured",
+    slowRate: slowCall === false ? 0.8 : slowCall?.rate ?? 0.8
   }
 }
 
@@ -277,6 +282,10 @@ export interface Permit {
   readonly slot: number
   /** Set once its outcome is recorded. */
   readonly settled: boolean
+  /** A call that takes longer than so many milliseconds is slow. */
+  readonly slowAfter: number
+  /** The bucket in which it was counted as slow while it was under way, if it was. */
+  readonly slowIn?: number | undefined
 }
 
 /**
@@ -380,16 +389,46 @@ export const admit = (policy: Policy, state: State, now: number): State | undefi
 }
 
 /**
- * The permit of the call that {@link admit} has just admitted.
+ * The permit of the call that {@link admit} has just admitted. `slowAfter`: milliseconds after which it is slow.
  *
  * @category core
  * @since 0.1.0
  */
-export const permitOf = (state: State): Permit => ({
+export const permitOf = (state: State, slowAfter = Infinity): Permit => ({
   generation: state.generation,
   slot: state._tag === "HalfOpen" ? state.lastSlot : 0,
-  settled: false
+  settled: false,
+  slowAfter
 })
+
+/**
+ * Counts a call that is still under way as slow: one call of the window, whatever becomes of it. Once per call, which
+ * then keeps the bucket in its permit (`slowIn`).
+ *
+ * @category core
+ * @since 0.2.0
+ */
+export const turnSlow = (policy: Policy, state: State, permit: Permit, now: number): State => {
+  if (permit.generation !== state.generation || state._tag === "Open") return state
+  if (state._tag === "HalfOpen") {
+    return isHeld(state, permit, now) ? opened(policy, state.generation + 1, now, state.openings + 1) : state
+  }
+  if (isDeaf(state, now)) return state
+  return tripped(
+    policy,
+    state,
+    add(policy, state, now, { calls: 1, failures: 0, slow: 1 }, state.streak, state.lastAt),
+    now
+  )
+}
+
+/**
+ * The bucket of a moment.
+ *
+ * @category core
+ * @since 0.2.0
+ */
+export const bucketAt = (policy: Policy, now: number): number => Math.floor(now / (policy.window / bucketCount))
 
 /**
  * Counts the outcome of an admitted call. A late one, from an older generation or a lost slot, returns `state` itself.
@@ -410,26 +449,46 @@ export const record = (
   details?: Details
 ): State => {
   if (permit.generation !== state.generation || state._tag === "Open") return state
-  const generation = state.generation + 1
-  const slow = details?.duration !== undefined && details.duration > policy.slowDuration
+  const slow = details?.duration !== undefined && details.duration > permit.slowAfter
   const good = outcome === "success" && !slow
   if (state._tag === "HalfOpen") {
-    const held = state.slots.find((slot) => slot.id === permit.slot)
-    if (held === undefined || now >= held.expiresAt) return state
+    if (!isHeld(state, permit, now)) return state
+    const generation = state.generation + 1
     if (outcome !== "ignored" && !good) return opened(policy, generation, now, state.openings + 1, details)
     const successes = good ? state.successes + 1 : state.successes
     return successes >= policy.successThreshold
       ? closed("auto", generation, now, state.openings, state.openFor)
-      : { ...state, successes, slots: state.slots.filter((slot) => slot !== held) }
+      : { ...state, successes, slots: state.slots.filter(({ id }) => id !== permit.slot) }
   }
-  if (outcome === "ignored" || state.mode === "closed") return state
-  // Reporting only: what a real circuit would have rejected is not counted.
-  if (state.mode === "metrics-only" && now < state.since) return state
-  const next = count(policy, state, outcome === "failure", slow, now)
-  if (good || !trips(policy, next, now)) return next
-  const flapping = now - state.since < state.openFor
-  const open = opened(policy, generation, now, flapping ? state.openings + 1 : 1, details)
-  return state.mode === "auto" ? open : closed("metrics-only", generation, open.until, open.openings, open.openFor)
+  if (outcome === "ignored" || isDeaf(state, now)) return state
+  const failed = outcome === "failure"
+  // It may be in the window already.
+  const calls = permit.slowIn === undefined || permit.slowIn <= bucketAt(policy, now) - bucketCount ? 1 : 0
+  const next = add(
+    policy,
+    state,
+    now,
+    { calls, failures: failed ? 1 : 0, slow: slow ? calls : 0 },
+    !failed ? 0 : now - state.lastAt > policy.window ? 1 : state.streak + 1,
+    Math.max(state.lastAt, now)
+  )
+  return good ? next : tripped(policy, state, next, now, details)
+}
+
+const isHeld = (state: HalfOpen, permit: Permit, now: number): boolean =>
+  state.slots.some(({ expiresAt, id }) => id === permit.slot && now < expiresAt)
+
+/** Counts nothing: an operator decides, or what a real circuit would have rejected is only reported. */
+const isDeaf = (state: Closed, now: number): boolean =>
+  state.mode === "closed" || (state.mode === "metrics-only" && now < state.since)
+
+/** What has just been counted opens the circuit, or not. */
+const tripped = (policy: Policy, before: Closed, next: Closed, now: number, details?: Details): State => {
+  if (!trips(policy, next, now)) return next
+  const flapping = now - before.since < before.openFor
+  const generation = before.generation + 1
+  const open = opened(policy, generation, now, flapping ? before.openings + 1 : 1, details)
+  return before.mode === "auto" ? open : closed("metrics-only", generation, open.until, open.openings, open.openFor)
 }
 
 /**
@@ -463,21 +522,26 @@ export const force = (state: State, mode: Mode, now: number): State =>
 
 const bucketCount = 10
 
-const bucketOf = (policy: Policy, now: number): number => Math.floor(now / (policy.window / bucketCount))
-
-const count = (policy: Policy, state: Closed, failed: boolean, slow: boolean, now: number): Closed => {
-  const bucket = Math.max(state.bucket, bucketOf(policy, now))
+const add = (
+  policy: Policy,
+  state: Closed,
+  now: number,
+  more: Omit<Bucket, "bucket">,
+  streak: number,
+  lastAt: number
+): Closed => {
+  const bucket = Math.max(state.bucket, bucketAt(policy, now))
   const same = bucket === state.bucket
   return {
     _tag: "Closed",
     mode: state.mode,
     generation: state.generation,
-    streak: !failed ? 0 : now - state.lastAt > policy.window ? 1 : state.streak + 1,
-    lastAt: Math.max(state.lastAt, now),
+    streak,
+    lastAt,
     bucket,
-    calls: (same ? state.calls : 0) + 1,
-    failures: (same ? state.failures : 0) + (failed ? 1 : 0),
-    slow: (same ? state.slow : 0) + (slow ? 1 : 0),
+    calls: (same ? state.calls : 0) + more.calls,
+    failures: (same ? state.failures : 0) + more.failures,
+    slow: (same ? state.slow : 0) + more.slow,
     older: same ? state.older : rotate(state, bucket),
     since: state.since,
     openings: state.openings,
@@ -487,11 +551,13 @@ const count = (policy: Policy, state: Closed, failed: boolean, slow: boolean, no
 
 const rotate = (state: Closed, bucket: number): ReadonlyArray<Bucket> => {
   const head = { bucket: state.bucket, calls: state.calls, failures: state.failures, slow: state.slow }
-  return [...state.older, head].filter((old) => old.calls > 0 && old.bucket > bucket - bucketCount)
+  return [...state.older, head].filter((old) =>
+    (old.calls > 0 || old.failures > 0) && old.bucket > bucket - bucketCount
+  )
 }
 
 const totals = (policy: Policy, state: Closed, now: number): Omit<Bucket, "bucket"> => {
-  const oldest = bucketOf(policy, now) - bucketCount
+  const oldest = bucketAt(policy, now) - bucketCount
   const sum = { calls: 0, failures: 0, slow: 0 }
   for (const counted of [...state.older, state]) {
     if (counted.bucket <= oldest) continue
@@ -504,8 +570,19 @@ const totals = (policy: Policy, state: Closed, now: number): Omit<Bucket, "bucke
 
 const trips = (policy: Policy, state: Closed, now: number): boolean => {
   if (state.streak >= policy.failureThreshold) return true
-  const { calls, failures, slow } = totals(policy, state, now)
-  return calls >= policy.minimumCalls && (failures / calls >= policy.failureRate || slow / calls >= policy.slowRate)
+  const { calls, failures } = totals(policy, state, now)
+  return calls >= policy.minimumCalls &&
+    (failures / calls >= policy.failureRate || slowShare(policy, state) >= policy.slowRate)
+}
+
+/** Of the newest buckets that hold enough calls: what was fast a minute ago must not hide that everything hangs now. */
+const slowShare = (policy: Policy, state: Closed): number => {
+  let { calls, slow } = state
+  for (let i = state.older.length - 1; i >= 0 && calls < policy.minimumCalls; i--) {
+    calls += state.older[i]!.calls
+    slow += state.older[i]!.slow
+  }
+  return slow / calls
 }
 
 const opened = (policy: Policy, generation: number, now: number, openings: number, details?: Details): Open => {
@@ -589,11 +666,12 @@ export interface CircuitBreaker {
    */
   readonly openForUnsafe: (now: number) => number | undefined
   /**
-   * Admits a call, or rejects it with `undefined`. Every permit must be recorded, in the end.
+   * Admits a call, or rejects it with `undefined`. Every permit must be recorded, in the end. `kind`: calls of which it
+   * is one; each kind has its own idea of slow.
    *
    * @internal
    */
-  readonly admitUnsafe: (now: number) => Permit | undefined
+  readonly admitUnsafe: (now: number, kind?: string) => Permit | undefined
   /**
    * Records an outcome. Only the first one of a permit counts; late ones change nothing.
    *
@@ -601,7 +679,7 @@ export interface CircuitBreaker {
    */
   readonly recordUnsafe: (permit: Permit, outcome: Outcome, now: number, details?: Details) => void
   /**
-   * Keeps a probe's slot: a stream renews with each content part.
+   * Keeps a probe's slot: a stream renews with each content part. What has begun to answer is not slow any more.
    *
    * @internal
    */
@@ -714,15 +792,46 @@ const statusOf = (policy: Policy, state: State, now: number): Status => {
   }
 }
 
-/** @internal */
+/** The least measured threshold of a slow call. */
+const LEAST_SLOW = 5000
+
+/** A permit, and its call while that is under way. */
+class Admitted implements Permit, Watched {
+  readonly generation: number
+  readonly slot: number
+  readonly slowAfter: number
+  readonly kind: string
+  readonly due: number
+  settled = false
+  slowIn: number | undefined
+  place = -1
+
+  constructor({ generation, slot, slowAfter }: Permit, kind: string, now: number) {
+    this.generation = generation
+    this.slot = slot
+    this.slowAfter = slowAfter
+    this.kind = kind
+    this.due = now + slowAfter
+  }
+}
+
+/**
+ * `longest`: how long an attempt may take at all; what is measured as slow is never more.
+ *
+ * @internal
+ */
 export const fromPolicy = (
   key: string,
   policy: Policy,
-  onTransition?: (change: Transition) => void
+  onTransition?: (change: Transition) => void,
+  longest = Infinity
 ): CircuitBreaker => {
   const state = Ref.makeUnsafe<State>(initial)
   const cell = state.ref
+  const fixed = policy.slowDuration === "measured" ? Infinity : policy.slowDuration
+  const thresholds = policy.slowDuration === "measured" ? new Thresholds(LEAST_SLOW, longest) : undefined
   const timesCalls = policy.slowDuration !== Infinity
+  const underWay = new InFlight<Admitted>()
 
   /** Every change of the state goes through here. Generations change exactly with transitions. */
   const move = (change: (before: State) => State, now: number): State => {
@@ -739,19 +848,42 @@ export const fromPolicy = (
     return next
   }
 
-  const admitUnsafe = (now: number): Permit | undefined => {
-    if (cell.current._tag === "Closed") return permitOf(cell.current)
-    if (!peek(policy, cell.current, now)) return undefined
-    return permitOf(move((before) => admit(policy, before, now) ?? before, now))
+  /** What has turned slow since somebody looked last counts at the moment when it did. */
+  const look = (now: number): void => {
+    for (let call = underWay.turned(now); call !== undefined; call = underWay.turned(now)) {
+      const slow = call
+      const at = Math.min(now, slow.due + 1)
+      const before = cell.current
+      if (move((state) => turnSlow(policy, state, slow, at), at) !== before) slow.slowIn = bucketAt(policy, at)
+    }
+  }
+
+  const admitUnsafe: CircuitBreaker["admitUnsafe"] = (now, kind = "") => {
+    look(now)
+    let state = cell.current
+    if (state._tag !== "Closed") {
+      if (!peek(policy, state, now)) return undefined
+      state = move((before) => admit(policy, before, now) ?? before, now)
+    }
+    if (!timesCalls) return permitOf(state)
+    const permit = new Admitted(permitOf(state, thresholds?.of(kind) ?? fixed), kind, now)
+    underWay.start(permit)
+    return permit
   }
 
   const recordUnsafe: CircuitBreaker["recordUnsafe"] = (permit, outcome, now, details) => {
     if (permit.settled) return
+    look(now)
     ;(permit as { settled: boolean }).settled = true
+    if (permit instanceof Admitted) {
+      underWay.end(permit)
+      if (outcome === "success" && details?.duration !== undefined) thresholds?.add(permit.kind, details.duration)
+    }
     move((before) => record(policy, before, permit, outcome, now, details), now)
   }
 
   const rejectionUnsafe = (now: number) => {
+    look(now)
     const current = cell.current
     return (): CircuitOpen => {
       const name = nameOf(current)
@@ -781,8 +913,15 @@ export const fromPolicy = (
   return {
     key,
     state,
-    status: Effect.clockWith((clock) => Effect.succeed(statusOf(policy, cell.current, monotonicMillis(clock)))),
-    isOpenUnsafe: (now) => !peek(policy, cell.current, now),
+    status: Effect.clockWith((clock) => {
+      const now = monotonicMillis(clock)
+      look(now)
+      return Effect.succeed(statusOf(policy, cell.current, now))
+    }),
+    isOpenUnsafe: (now) => {
+      look(now)
+      return !peek(policy, cell.current, now)
+    },
     rejectionUnsafe,
     admitUnsafe,
     recordUnsafe,
@@ -791,6 +930,8 @@ export const fromPolicy = (
       return retryAfter && Duration.toMillis(retryAfter)
     },
     renewUnsafe: (permit, now) => {
+      look(now)
+      if (permit instanceof Admitted) underWay.end(permit)
       if (cell.current._tag === "HalfOpen") move((before) => renew(policy, before, permit, now), now)
     },
     protect: <A, E, R>(self: Effect.Effect<A, E, R>) =>
@@ -808,6 +949,7 @@ export const fromPolicy = (
     force: (mode) =>
       Effect.clockWith((clock) => {
         const now = monotonicMillis(clock)
+        look(now)
         move((before) => force(before, mode, now), now)
         return Effect.void
       })

@@ -13,6 +13,7 @@ import { monotonicMillis } from "../internal/clock.ts"
 import { millis, optionsOf, readOptions } from "../internal/option.ts"
 import { attempt } from "../internal/options.ts"
 import { classify, isLocalRefusal, LlmConfigError, retryAfterMillis, type Verdict } from "../LlmError.ts"
+import { race } from "./Hedge.ts"
 
 /**
  * @category models
@@ -116,12 +117,38 @@ export interface Run<A, E, E2, R> {
    * Default: a circuit, a bulkhead or a limiter that refused counts as a skip.
    */
   readonly refusal?: ((error: E) => Skip<E> | "final" | undefined) | undefined
+  /** Asks a second target while target `index` is slow. Asked after {@link Run.attempt}. Default: no. */
+  readonly hedge?: ((index: number) => Hedging<A, E, R> | undefined) | undefined
   readonly onSkip?: ((index: number, skip: Skip<E>) => void) | undefined
   readonly onFailover?: ((from: number, to: number) => void) | undefined
   /** Every target failed or was skipped, and at least one was asked. */
   readonly allFailed: (failures: ReadonlyArray<{ readonly index: number; readonly error: E }>) => E2
   /** No target was asked. `retryAfter` is the shortest known wait. */
   readonly allUnavailable: (retryAfter: number | undefined) => E2
+}
+
+/**
+ * A hedge is a step of the walk taken early: one attempt on the next target that could be asked now, or on the same one
+ * when there is no other. A target whose hedge failed counts as tried.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface Hedging<A, E, R> {
+  /** Most hedges of this target's turn. */
+  readonly maxHedges: number
+  /** Milliseconds after which the next one starts; `undefined`: none does. */
+  readonly delay: () => number | undefined
+  /** One attempt without retries; `undefined` when it cannot be paid. */
+  readonly attempt: (index: number, now: number) => Effect.Effect<A, E, R> | undefined
+  /** Number `line` (1, 2, …) starts on target `to`. */
+  readonly onHedge: (line: number, to: number, now: number) => void
+  /** A hedge was due and could not be paid. */
+  readonly onSuppressed: (to: number, now: number) => void
+  /** Line `line` (0: the target's own) answered first. */
+  readonly onWon: (line: number) => void
+  /** Line `line` is given up. */
+  readonly onLost: (line: number) => void
 }
 
 /**
@@ -216,6 +243,8 @@ class Walk<A, E, E2, R> {
   private failures: ReadonlyArray<{ readonly index: number; readonly error: E }> = none
   private skips: ReadonlyArray<{ readonly index: number; readonly skip: Skip<E> }> = none
   private tooLargeFor: ReadonlyArray<number> = none
+  /** Targets whose hedge has failed. */
+  private tried: ReadonlyArray<number> = none
   /** The target asked last. */
   private last: number | undefined
 
@@ -230,6 +259,7 @@ class Walk<A, E, E2, R> {
     const { options, targets } = this
     let target = index
     for (; target < targets.count; target++) {
+      if (this.tried.includes(target)) continue
       const skip = this.skip(target, now)
       if (skip === undefined) break
       options.onSkip?.(target, skip)
@@ -238,10 +268,67 @@ class Walk<A, E, E2, R> {
     if (target >= targets.count) return Effect.fail(this.conclude())
     if (this.last !== undefined) options.onFailover?.(this.last, target)
     this.last = target
-    return Effect.catch(
-      options.attempt(target, () => this.longestHint(target), now, () => this.open(target, now)),
-      (error) => this.failed(target, error)
-    )
+    return Effect.catch(this.ask(target, now), (error) => this.failed(target, error))
+  }
+
+  private ask(target: number, now: number): Effect.Effect<A, E, R> {
+    const { options } = this
+    const attempt = options.attempt(target, () => this.longestHint(target), now, () => this.open(target, now))
+    const hedge = options.hedge?.(target)
+    if (hedge?.delay() === undefined) return attempt
+    // Where the next line goes, and what it is.
+    let next: { readonly to: number; readonly attempt: Effect.Effect<A, E, R> } | undefined
+    const asked = [target]
+    return race<A, E, R>({
+      maxHedges: hedge.maxHedges,
+      delay: () => hedge.delay(),
+      attempt: (line) => {
+        if (line === 0 || next === undefined) return attempt
+        const { to } = next
+        return Effect.catch(next.attempt, (error) => {
+          this.hedgeFailed(to, target, error)
+          return Effect.fail(error)
+        })
+      },
+      onWon: (line) => hedge.onWon(line),
+      hooks: {
+        // What fails before the delay belongs to retry, and to the rest of the walk.
+        when: never,
+        pay: (now) => {
+          const to = this.rival(asked, now)
+          const attempt = hedge.attempt(to, now)
+          if (attempt === undefined) {
+            hedge.onSuppressed(to, now)
+            return false
+          }
+          next = { to, attempt }
+          asked.push(to)
+          return true
+        },
+        onHedge: (line, now) => hedge.onHedge(line, next!.to, now),
+        onLost: (line) => hedge.onLost(line)
+      }
+    })
+  }
+
+  /** The next target that could be asked now, or else the one that is asked already. */
+  private rival(asked: ReadonlyArray<number>, now: number): number {
+    for (let later = asked[0]! + 1; later < this.targets.count; later++) {
+      if (!asked.includes(later) && !this.tried.includes(later) && this.skip(later, now) === undefined) return later
+    }
+    return asked[0]!
+  }
+
+  /** As for any other attempt on the target; but a refusal of ours says nothing about it, so it may still be asked. */
+  private hedgeFailed(to: number, from: number, error: E): void {
+    const { options, targets } = this
+    if ((options.refusal === undefined ? localRefusal(error) : options.refusal(error)) !== undefined) return
+    const verdict = options.classify?.(error) ?? classify(error)
+    if (verdict.coolDown) targets.coolDown(to, monotonicMillis(this.clock), error)
+    if (verdict.failover === "larger") this.tooLargeFor = [...this.tooLargeFor, to]
+    if (to === from) return
+    this.tried = [...this.tried, to]
+    this.failures = [...this.failures, { index: to, error }]
   }
 
   private failed(target: number, error: E): Effect.Effect<A, E | E2, R> {
@@ -283,7 +370,9 @@ class Walk<A, E, E2, R> {
   private longestHint(target: number): number {
     const now = monotonicMillis(this.clock)
     for (let later = target + 1; later < this.targets.count; later++) {
-      if (this.unavailable(later, now) === undefined) return this.targets.policy.maxRetryAfter
+      if (!this.tried.includes(later) && this.unavailable(later, now) === undefined) {
+        return this.targets.policy.maxRetryAfter
+      }
     }
     return Infinity
   }
@@ -292,7 +381,7 @@ class Walk<A, E, E2, R> {
   private open(target: number, now: number): number {
     let count = 1
     for (let later = target + 1; later < this.targets.count; later++) {
-      if (this.skip(later, now) === undefined) count += 1
+      if (!this.tried.includes(later) && this.skip(later, now) === undefined) count += 1
     }
     return count
   }
@@ -311,6 +400,7 @@ class Walk<A, E, E2, R> {
 }
 
 const none: ReadonlyArray<never> = []
+const never = (): boolean => false
 const tooSmall = { because: "context-too-small" } as const
 
 const reasons = {

@@ -16,8 +16,10 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
+import * as Schema from "effect/Schema"
 import { monotonicMillis } from "../internal/clock.ts"
-import { attempt, OptionsReader } from "../internal/options.ts"
+import { duration, integer, millis, optionsOf, readOptions, withDefault } from "../internal/option.ts"
+import { attempt } from "../internal/options.ts"
 import { Recent } from "../internal/recent.ts"
 import { classify, type LlmConfigError } from "../LlmError.ts"
 import { Alarm } from "./Timeout.ts"
@@ -43,6 +45,18 @@ export interface Options {
 }
 
 /**
+ * The schema of {@link Options}: defaults and rules.
+ *
+ * @category schemas
+ * @since 0.2.0
+ */
+export const OptionsSchema = optionsOf<Options>()({
+  delay: withDefault(Schema.Union([Schema.Literal("p95"), duration()]), "p95"),
+  minDelay: millis("500 millis"),
+  maxHedges: integer(1, 1)
+})
+
+/**
  * Checked options; milliseconds.
  *
  * @category models
@@ -60,15 +74,7 @@ export interface Policy {
  * @category constructors
  * @since 0.2.0
  */
-export const policy = (options?: Options, path = "hedge"): Policy => {
-  const read = new OptionsReader(path, options, ["delay", "minDelay", "maxHedges"])
-  const delay = read.value("delay") ?? "p95"
-  return {
-    delay: delay === "p95" ? delay : read.millis("delay", 0),
-    minDelay: read.millis("minDelay", "500 millis"),
-    maxHedges: read.integer("maxHedges", 1, 1)
-  }
-}
+export const policy = (options?: Options, path = "hedge"): Policy => readOptions(OptionsSchema, options, path)
 
 // -----------------------------------------------------------------------------
 // core
@@ -202,9 +208,13 @@ export const layerConfig = (
 export const fromPolicy = (policy: Policy): Hedge => {
   const samples = makeSamples()
   const run: Hedge["run"] = (attempt, hooks = noHooks) =>
-    Effect.uninterruptibleMask((restore) =>
-      Effect.withFiber((fiber) => new Race(policy, samples, attempt, hooks, fiber).run(restore))
-    )
+    race({
+      maxHedges: policy.maxHedges,
+      delay: () => delayOf(policy, samples),
+      attempt,
+      onWon: (_, duration) => samples.add(duration),
+      hooks
+    })
   return {
     delay: Effect.sync(() => {
       const millis = delayOf(policy, samples)
@@ -221,6 +231,28 @@ const noHooks: Hooks<unknown> = {}
 // race
 // -----------------------------------------------------------------------------
 
+/**
+ * What a race runs by.
+ *
+ * @internal
+ */
+export interface Rules<A, E, R> {
+  readonly maxHedges: number
+  /** Milliseconds from the start of one line to that of the next; asked at each start. */
+  readonly delay: () => number | undefined
+  readonly attempt: (line: number) => Effect.Effect<A, E, R>
+  readonly onWon: (line: number, duration: number) => void
+  readonly hooks: Hooks<E>
+}
+
+/**
+ * Runs lines until the first of them succeeds.
+ *
+ * @internal
+ */
+export const race = <A, E, R>(rules: Rules<A, E, R>): Effect.Effect<A, E, R> =>
+  Effect.uninterruptibleMask((restore) => Effect.withFiber((fiber) => new Race(rules, fiber).run(restore)))
+
 interface Line<A, E> {
   readonly number: number
   readonly startedAt: number
@@ -229,9 +261,7 @@ interface Line<A, E> {
 
 /** One run: the lines under way, and the timer for the next one. */
 class Race<A, E, R> {
-  private readonly policy: Policy
-  private readonly samples: Recent
-  private readonly attempt: (line: number) => Effect.Effect<A, E, R>
+  private readonly rules: Rules<A, E, R>
   private readonly hooks: Hooks<E>
   private readonly caller: Fiber.Fiber<unknown, unknown>
   private readonly clock: Clock.Clock
@@ -245,20 +275,12 @@ class Race<A, E, R> {
   private outcome: Exit.Exit<A, E> | undefined
   private resume: ((exit: Exit.Exit<A, E>) => void) | undefined
 
-  constructor(
-    policy: Policy,
-    samples: Recent,
-    attempt: (line: number) => Effect.Effect<A, E, R>,
-    hooks: Hooks<E>,
-    caller: Fiber.Fiber<unknown, unknown>
-  ) {
-    this.policy = policy
-    this.samples = samples
-    this.attempt = attempt
-    this.hooks = hooks
+  constructor(rules: Rules<A, E, R>, caller: Fiber.Fiber<unknown, unknown>) {
+    this.rules = rules
+    this.hooks = rules.hooks
     this.caller = caller
     this.clock = caller.getRef(Clock.Clock)
-    this.hedges = policy.maxHedges
+    this.hedges = rules.maxHedges
   }
 
   /** The caller is uninterruptible but for the wait, so there is no line that nobody would interrupt. */
@@ -290,11 +312,11 @@ class Race<A, E, R> {
 
   private start(now: number): void {
     const number = this.lines.length
-    const delay = this.hedges > 0 ? delayOf(this.policy, this.samples) : undefined
+    const delay = this.hedges > 0 ? this.rules.delay() : undefined
     this.due = delay === undefined ? Infinity : now + delay
     this.open += 1
     const fiber = Effect.runForkWith(this.caller.context as Context.Context<R>)(
-      Effect.suspend(() => this.attempt(number))
+      Effect.suspend(() => this.rules.attempt(number))
     )
     const line: Line<A, E> = { number, startedAt: now, fiber }
     this.lines.push(line)
@@ -309,7 +331,7 @@ class Race<A, E, R> {
     this.open -= 1
     const now = monotonicMillis(this.clock)
     if (Exit.isSuccess(exit)) {
-      this.samples.add(now - line.startedAt)
+      this.rules.onWon(line.number, now - line.startedAt)
       return this.end(exit, now)
     }
     const { cause } = exit

@@ -16,7 +16,8 @@ import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Random from "effect/Random"
 import { monotonicMillis } from "../internal/clock.ts"
-import { attempt, OptionsReader } from "../internal/options.ts"
+import { millis, number, optionsOf, orFalse, readOptions } from "../internal/option.ts"
+import { attempt } from "../internal/options.ts"
 import { isOverload, type LlmConfigError, Shed, withoutStack } from "../LlmError.ts"
 
 // -----------------------------------------------------------------------------
@@ -76,6 +77,20 @@ export interface ThrottleOptions {
   readonly maxRejection?: number | undefined
 }
 
+const BUCKETS = 12
+
+/**
+ * The schema of {@link ThrottleOptions}: defaults and rules.
+ *
+ * @category schemas
+ * @since 0.2.0
+ */
+export const ThrottleOptionsSchema = optionsOf<ThrottleOptions>()({
+  ratio: number(2, 1),
+  window: millis("1 minute", BUCKETS),
+  maxRejection: number(0.9, 0, 0.99)
+})
+
 /**
  * Checked options; milliseconds.
  *
@@ -94,14 +109,21 @@ export interface ThrottlePolicy {
  * @category constructors
  * @since 0.2.0
  */
-export const throttlePolicy = (options?: ThrottleOptions, path = "throttle"): ThrottlePolicy => {
-  const read = new OptionsReader(path, options, ["ratio", "window", "maxRejection"])
-  return {
-    ratio: read.number("ratio", 2, 1),
-    window: read.millis("window", "1 minute", BUCKETS),
-    maxRejection: read.number("maxRejection", 0.9, 0, 0.99)
-  }
-}
+export const throttlePolicy = (options?: ThrottleOptions, path = "throttle"): ThrottlePolicy =>
+  readOptions(ThrottleOptionsSchema, options, path)
+
+/**
+ * The schema of {@link Thresholds}: defaults and rules.
+ *
+ * @category schemas
+ * @since 0.2.0
+ */
+export const ThresholdsSchema = optionsOf<Thresholds>()({
+  critical: number(1, 0, 1),
+  default: number(0.9, 0, 1),
+  batch: number(0.75, 0, 1),
+  sheddable: number(0.5, 0, 1)
+})
 
 /**
  * Checked thresholds.
@@ -117,14 +139,46 @@ export type Doors = { readonly [K in Priority]: number }
  * @category constructors
  * @since 0.2.0
  */
-export const doors = (options?: Thresholds, path = "thresholds"): Doors => {
-  const read = new OptionsReader(path, options, ["critical", "default", "batch", "sheddable"])
-  return {
-    critical: read.number("critical", 1, 0, 1),
-    default: read.number("default", 0.9, 0, 1),
-    batch: read.number("batch", 0.75, 0, 1),
-    sheddable: read.number("sheddable", 0.5, 0, 1)
-  }
+export const doors = (options?: Thresholds, path = "thresholds"): Doors => readOptions(ThresholdsSchema, options, path)
+
+/**
+ * What a client sheds.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface Options {
+  /** Rejects calls to a target that accepts too little. Default: on. */
+  readonly throttle?: ThrottleOptions | false | undefined
+}
+
+/**
+ * The schema of {@link Options}: defaults and rules.
+ *
+ * @category schemas
+ * @since 0.2.0
+ */
+export const OptionsSchema = optionsOf<Options>()({ throttle: orFalse(ThrottleOptionsSchema) })
+
+/**
+ * Checked options.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface Policy {
+  readonly throttle: ThrottlePolicy | undefined
+}
+
+/**
+ * Checks options; throws `LlmConfigError`.
+ *
+ * @category constructors
+ * @since 0.2.0
+ */
+export const policy = (options?: Options, path = "loadShedding"): Policy => {
+  const { throttle } = readOptions(OptionsSchema, options, path)
+  return { throttle: throttle === false ? undefined : throttle ?? throttlePolicy() }
 }
 
 // -----------------------------------------------------------------------------
@@ -139,8 +193,6 @@ export const doors = (options?: Thresholds, path = "thresholds"): Doors => {
  */
 export const admits = (doors: Doors, priority: Priority, length: number, capacity: number): boolean =>
   length < capacity * doors[priority]
-
-const BUCKETS = 12
 
 /**
  * Requests of one twelfth of the window, and how many of them were accepted.
@@ -369,10 +421,10 @@ export class Throttle {
   }
 
   /** Is this call to be rejected? Then it is counted. Chance is asked only where it decides. */
-  rejects(priority: Priority, random: Chance, now: number): boolean {
+  rejects(priority: Priority, random: () => Chance, now: number): boolean {
     if (priority === "critical") return false
     const share = this.rejection(now)
-    if (share === 0 || random.nextDoubleUnsafe() >= share) return false
+    if (share === 0 || random().nextDoubleUnsafe() >= share) return false
     this.count(false, now)
     return true
   }
@@ -390,7 +442,7 @@ export const fromPolicy = (
       Effect.withFiber<A, E | Shed, R>((fiber) =>
         Effect.clockWith<A, E | Shed, R>((clock) => {
           const now = monotonicMillis(clock)
-          if (throttle.rejects(priority, fiber.getRef(Random.Random), now)) return Effect.fail(shed(policy, now))
+          if (throttle.rejects(priority, () => fiber.getRef(Random.Random), now)) return Effect.fail(shed(policy, now))
           return Effect.onExit(self, (exit) => {
             const end = monotonicMillis(clock)
             if (Exit.isSuccess(exit)) throttle.count(true, end)

@@ -7,7 +7,7 @@
  * @since 0.2.0
  */
 import type * as Duration from "effect/Duration"
-import { OptionsReader } from "../internal/options.ts"
+import { millis, number, oneOf, optionsOf, readOption, readOptions } from "../internal/option.ts"
 import { LlmConfigError } from "../LlmError.ts"
 
 // -----------------------------------------------------------------------------
@@ -36,6 +36,21 @@ export interface Options {
 }
 
 /**
+ * The schema of {@link Options}: defaults and rules.
+ *
+ * @category schemas
+ * @since 0.2.0
+ */
+export const OptionsSchema = optionsOf<Options>()({
+  strategy: oneOf(["order", "weights", "fastest"], "order"),
+  sticky: oneOf(["tenant", "conversation", false], false),
+  halfLife: millis("1 minute", 1),
+  explore: number(0.05, 0, 1)
+})
+
+const Weight = number(1, 0, 1e6)
+
+/**
  * Checked options; milliseconds.
  *
  * @category models
@@ -54,15 +69,7 @@ export interface Policy {
  * @category constructors
  * @since 0.2.0
  */
-export const policy = (options?: Options, path = "routing"): Policy => {
-  const read = new OptionsReader(path, options, ["strategy", "sticky", "halfLife", "explore"])
-  return {
-    strategy: read.oneOf("strategy", ["order", "weights", "fastest"], "order"),
-    sticky: read.oneOf("sticky", ["tenant", "conversation", false], false),
-    halfLife: read.millis("halfLife", "1 minute", 1),
-    explore: read.number("explore", 0.05, 0, 1)
-  }
-}
+export const policy = (options?: Options, path = "routing"): Policy => readOptions(OptionsSchema, options, path)
 
 /**
  * Checks the weights of targets: none below zero, at least one above; throws `LlmConfigError`.
@@ -71,9 +78,7 @@ export const policy = (options?: Options, path = "routing"): Policy => {
  * @since 0.2.0
  */
 export const weights = (of: ReadonlyArray<number | undefined>): ReadonlyArray<number> => {
-  const checked = of.map((weight, i) =>
-    new OptionsReader(`targets[${i}]`, { weight }, ["weight"]).number("weight", 1, 0, 1e6)
-  )
+  const checked = of.map((weight, i) => readOption(Weight, weight, `targets[${i}].weight`))
   if (checked.length > 0 && !checked.some((weight) => weight > 0)) {
     throw new LlmConfigError({ path: "targets", rule: "at least one with a weight above zero", kind: "all zero" })
   }

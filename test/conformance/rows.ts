@@ -9,7 +9,7 @@ export const tables = {
   R: ["retry", 22],
   B: ["retry budget", 11],
   T: ["timeouts and deadlines", 14],
-  C: ["circuit breaker", 23],
+  C: ["circuit breaker", 26],
   L: ["rate limiter", 25],
   H: ["hedging", 12],
   F: ["failover", 14],

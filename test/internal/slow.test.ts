@@ -30,6 +30,10 @@ describe("Thresholds", () => {
   })
 })
 
+interface Call extends Watched {
+  readonly name: number
+}
+
 const int = (minimum: number, maximum: number) => Schema.Int.check(Schema.isBetween({ minimum, maximum }))
 const Op = Schema.Union([
   Schema.TaggedStruct("start", { due: int(0, 45) }),
@@ -43,14 +47,16 @@ describe("InFlight against its model", () => {
     "who has turned slow, in what order, and how many are left",
     { ops: Schema.Array(Op).check(Schema.isMinLength(10), Schema.isMaxLength(120)) },
     ({ ops }) => {
-      const calls = new InFlight<number>()
-      const open = new Map<number, Watched<number>>()
+      const calls = new InFlight<Call>()
+      const open = new Map<number, Call>()
       let model: Array<{ readonly name: number; readonly due: number }> = []
       let now = 0
       for (const [name, op] of ops.entries()) {
         if (op._tag === "start") {
           const due = op.due > 40 ? Infinity : now + op.due
-          open.set(name, calls.start(name, due))
+          const call = { name, due, place: -1 }
+          calls.start(call)
+          open.set(name, call)
           model.push({ name, due })
         } else if (op._tag === "end") {
           const [one, call] = [...open][op.which % Math.max(open.size, 1)] ?? []
@@ -64,7 +70,7 @@ describe("InFlight against its model", () => {
           const slow: Array<number> = []
           const dues: Array<number> = []
           for (let call = calls.turned(now); call !== undefined; call = calls.turned(now)) {
-            slow.push(call.value)
+            slow.push(call.name)
             dues.push(call.due)
           }
           assert.deepStrictEqual(dues, dues.toSorted((a, b) => a - b))
@@ -80,10 +86,10 @@ describe("InFlight against its model", () => {
   )
 
   it("a call is slow after its moment, not at it", () => {
-    const calls = new InFlight<string>()
-    calls.start("a", 10_000)
+    const calls = new InFlight<Call>()
+    calls.start({ name: 1, due: 10_000, place: -1 })
     assert.isUndefined(calls.turned(10_000))
-    assert.strictEqual(calls.turned(10_001)?.value, "a")
+    assert.strictEqual(calls.turned(10_001)?.name, 1)
     assert.isUndefined(calls.turned(10_001))
   })
 })

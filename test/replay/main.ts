@@ -4,13 +4,32 @@ import { needed, readTrace, replay, type Scenario, table, traceFile } from "./re
 
 const off = { cache: false, idempotency: false, rateLimit: false } as const satisfies LlmConfig.Options
 
+/** As it was before calls under way counted as slow. */
+const blind = { circuitBreaker: { slowCall: false } } as const satisfies LlmConfig.Options
+const purse = { retryBudget: { capacity: 100 } } as const satisfies LlmConfig.Options
+
 export const scenarios: ReadonlyArray<Scenario> = [
+  { name: "defaults of 0.1", options: { ...off, ...blind } },
   { name: "defaults", options: off },
   { name: "without failover", options: { ...off, failover: false } },
-  { name: "without breaker", options: { ...off, circuitBreaker: false } },
-  { name: "nothing", options: { ...off, failover: false, retry: false, circuitBreaker: false } },
-  { name: "slow calls (10 s)", options: { ...off, circuitBreaker: { slowCall: { duration: "10 seconds" } } } },
-  { name: "attempt limit 20 s", options: { ...off, timeout: { attempt: "20 seconds" } } }
+  { name: "hedge alone, 10 s", options: { ...off, ...blind, hedge: { delay: "10 seconds" } } },
+  { name: "hedge alone, 10 s, purse of 100", options: { ...off, ...blind, ...purse, hedge: { delay: "10 seconds" } } },
+  { name: "throttle alone, no breaker", options: { ...off, circuitBreaker: false, loadShedding: {} } },
+  { name: "adaptive bulkhead alone", options: { ...off, ...blind, bulkhead: { adaptive: true, queue: 1000 } } },
+  { name: "hedge 10 s", options: { ...off, hedge: { delay: "10 seconds" } } },
+  { name: "hedge 8 s, purse of 100", options: { ...off, ...purse, hedge: { delay: "8 seconds" } } },
+  { name: "hedge 10 s, purse of 100", options: { ...off, ...purse, hedge: { delay: "10 seconds" } } },
+  { name: "hedge p95, purse of 100", options: { ...off, ...purse, hedge: {} } },
+  {
+    name: "all together",
+    options: {
+      ...off,
+      ...purse,
+      hedge: { delay: "10 seconds" },
+      loadShedding: {},
+      bulkhead: { adaptive: true, queue: 1000 }
+    }
+  }
 ]
 
 const file = traceFile("conv")

@@ -92,7 +92,6 @@ describe("AdaptiveConcurrency", () => {
       backoffRatio: 0.7
     })
     assert.deepStrictEqual(AdaptiveConcurrency.policy({ max: 4 }), { initial: 4, min: 1, max: 4, backoffRatio: 0.7 })
-    assert.deepStrictEqual(AdaptiveConcurrency.policy({ min: 200 }).max, 200)
     const wrong = [
       [{ initial: 0 }, "adaptive.initial"],
       [{ initial: 101 }, "adaptive.initial"],

@@ -416,7 +416,7 @@ describe("Bulkhead", () => {
       }))
 
     it("defaults: 20, 100, 30 s", () => {
-      assert.deepStrictEqual(Bulkhead.policy(), { maxConcurrent: 20, queue: 100, maxWait: 30_000 })
+      assert.deepStrictEqual(Bulkhead.policy(), { maxConcurrent: 20, adaptive: undefined, queue: 100, maxWait: 30_000 })
     })
 
     it.effect("layer", () =>

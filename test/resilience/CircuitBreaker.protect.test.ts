@@ -294,7 +294,7 @@ describe("CircuitBreaker options", () => {
         halfOpenProbes: 1,
         successThreshold: 1,
         probeLease: 65_000,
-        slowDuration: Infinity,
+        slowDuration: "measured",
         slowRate: 0.8
       })
     ))
@@ -348,7 +348,8 @@ describe("CircuitBreaker options", () => {
     ["circuitBreaker.probeLease", { probeLease: 0 }],
     ["circuitBreaker.probeLease", { probeLease: Infinity }],
     ["circuitBreaker.slowCall", { slowCall: true }],
-    ["circuitBreaker.slowCall.duration", { slowCall: {} }],
+    ["circuitBreaker.slowCall", { slowCall: 0 }],
+    ["circuitBreaker.slowCall.duration", { slowCall: { duration: -1 } }],
     ["circuitBreaker.slowCall.rate", { slowCall: { duration: 1, rate: 0 } }],
     ["circuitBreaker.slowCall.rate", { slowCall: { duration: 1, rate: 1.1 } }],
     ["circuitBreaker.slowCall.share", { slowCall: { duration: 1, share: 0 } }],

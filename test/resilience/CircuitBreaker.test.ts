@@ -141,7 +141,9 @@ describe("CircuitBreaker", () => {
         ]],
         { slowCall: { duration: "30 seconds", rate: 0.8 } }
       ],
-      ["C20 slow calls do not matter unless asked for", [[0, "SSSSSSSSSSSS", "Closed", { duration: 1e9 }]]]
+      ["C20 slow calls do not matter before there are enough to compare with", [[0, "SSSSSSSSSSSS", "Closed", {
+        duration: 1e9
+      }]]]
     ]
     it.effect.each(rows)("%s", ([, steps, options]) =>
       Effect.gen(function*() {
@@ -425,6 +427,128 @@ describe("CircuitBreaker", () => {
         assert.strictEqual(r.tag(), "HalfOpen")
         r.run("S", 5000, { duration: 30_001 })
         assert.strictEqual(r.until(), 15_000)
+      }))
+
+    const slow = { slowCall: { duration: "10 seconds", rate: 0.8 } } as const
+    const admitAll = (r: Effect.Success<ReturnType<typeof rig>>, count: number, at: number) =>
+      Array.from({ length: count }, () => r.admit(at))
+
+    it.effect("C24 ten calls that hang open when the threshold has passed, not when they end", () =>
+      Effect.gen(function*() {
+        const r = yield* rig(slow)
+        const calls = admitAll(r, 10, 0)
+        assert.isFalse(r.breaker.isOpenUnsafe(10_000))
+        r.rejects(10_001)
+        assert.deepStrictEqual(r.changes, ["closed > open @ 10001"])
+        assert.strictEqual(r.until(), 15_001)
+        // Whoever looks later finds the same moment.
+        const late = yield* rig(slow)
+        admitAll(late, 10, 0)
+        assert.strictEqual((yield* late.status(12_000)).state, "open")
+        assert.strictEqual(late.until(), 15_001)
+        // What becomes of them is of an older generation.
+        for (const call of calls) r.breaker.recordUnsafe(call, "failure", 11_000)
+        assert.deepStrictEqual(r.changes, ["closed > open @ 10001"])
+      }))
+
+    it.effect("C24 eight of ten are enough, seven are not; what was fast a minute ago hides nothing", () =>
+      Effect.gen(function*() {
+        const r = yield* rig(slow)
+        r.run("S".repeat(100), 0)
+        admitAll(r, 7, 30_000)
+        r.run("SSS", 40_001)
+        assert.isFalse(r.breaker.isOpenUnsafe(40_002))
+        const again = yield* rig(slow)
+        again.run("S".repeat(100), 0)
+        again.run("SS", 36_000)
+        admitAll(again, 8, 30_000)
+        again.rejects(40_001)
+      }))
+
+    it.effect("C25 slow under way, then a success: one call in the window", () =>
+      Effect.gen(function*() {
+        const r = yield* rig(slow)
+        r.run("FFFF", 0)
+        const call = r.admit(0)
+        const { calls, streak } = yield* r.status(10_001)
+        assert.deepStrictEqual([calls, streak], [5, 4])
+        r.breaker.recordUnsafe(call, "success", 12_000, { duration: 12_000 })
+        const after = yield* r.status(12_000)
+        assert.deepStrictEqual([after.calls, after.failures, after.streak], [5, 4, 0])
+        const state = r.state()
+        const slowIn = state._tag === "Closed" ? [...state.older, state].map((bucket) => bucket.slow) : []
+        assert.deepStrictEqual(slowIn, [0, 1, 0])
+      }))
+
+    it.effect("C25 slow under way, then a failure: one call, one failure, and one more in the row", () =>
+      Effect.gen(function*() {
+        const r = yield* rig(slow)
+        r.run("FFFF", 0)
+        const call = r.admit(0)
+        r.breaker.recordUnsafe(call, "failure", 12_000, { duration: 12_000 })
+        assert.strictEqual(r.tag(), "Open")
+        // It has left the window meanwhile: then it counts as what ends now.
+        const long = yield* rig({ ...slow, failureThreshold: false })
+        const old = long.admit(0)
+        assert.strictEqual((yield* long.status(10_001)).calls, 1)
+        assert.strictEqual((yield* long.status(70_000)).calls, 0)
+        long.breaker.recordUnsafe(old, "failure", 70_000, { duration: 70_000 })
+        const { calls, failures } = yield* long.status(70_000)
+        assert.deepStrictEqual([calls, failures], [1, 1])
+      }))
+
+    it.effect("C26 an ignored end does not take the mark back; below the threshold there is none", () =>
+      Effect.gen(function*() {
+        const r = yield* rig(slow)
+        const calls = admitAll(r, 2, 0)
+        r.breaker.recordUnsafe(calls[0]!, "ignored", 10_000)
+        assert.strictEqual((yield* r.status(10_000)).calls, 0)
+        r.breaker.recordUnsafe(calls[1]!, "ignored", 10_001)
+        assert.strictEqual((yield* r.status(10_001)).calls, 1)
+        // Ten losers that were past it open.
+        const losers = admitAll(r, 9, 10_001)
+        for (const loser of losers) r.breaker.recordUnsafe(loser, "ignored", 20_002)
+        assert.deepStrictEqual(r.changes, ["closed > open @ 20002"])
+      }))
+
+    it.effect("C24 a probe that hangs reopens; a stream that has begun to answer does not hang", () =>
+      Effect.gen(function*() {
+        const r = yield* rig(slow)
+        r.run("FFFFF", 0)
+        r.admit(5000)
+        r.rejects(15_001)
+        assert.deepStrictEqual(r.changes.at(-1), "half-open > open @ 15001")
+        const streams = yield* rig(slow)
+        for (const call of admitAll(streams, 20, 0)) streams.breaker.renewUnsafe(call, 9000)
+        assert.isFalse(streams.breaker.isOpenUnsafe(100_000))
+      }))
+
+    it.effect("C24 measured: twice the 95th percentile of what succeeded, of each kind by itself", () =>
+      Effect.gen(function*() {
+        const r = yield* rig({ slowCall: {} })
+        const succeed = (kind: string, count: number, duration: number) => {
+          for (let i = 0; i < count; i++) {
+            r.breaker.recordUnsafe(r.breaker.admitUnsafe(0, kind)!, "success", 0, { duration })
+          }
+        }
+        succeed("slow", 20, 40_000)
+        succeed("fast", 20, 3000)
+        succeed("few", 19, 1)
+        const hang = (kind: string, at: number) => {
+          for (let i = 0; i < 10; i++) r.breaker.admitUnsafe(at, kind)
+        }
+        hang("few", 100_000)
+        hang("slow", 100_000)
+        hang("fast", 180_000)
+        assert.isFalse(r.breaker.isOpenUnsafe(180_000))
+        r.rejects(180_001)
+        assert.deepStrictEqual(r.changes, ["closed > open @ 180001"])
+        // The least is five seconds.
+        const quick = yield* rig({ slowCall: {} })
+        quick.run("S".repeat(20), 0, { duration: 10 })
+        admitAll(quick, 10, 60_000)
+        assert.isFalse(quick.breaker.isOpenUnsafe(65_000))
+        quick.rejects(65_001)
       }))
 
     it.effect("C21 forced open rejects for ever; leaving the mode starts closed and empty", () =>

@@ -18,12 +18,12 @@ type Of<M> = M extends Effect.Effect<Client<infer E, infer _S>, infer _E, infer 
 
 class Closed extends Data.TaggedError("Closed")<{}> {}
 class Poor extends Data.TaggedError("Poor")<{}> {}
-type Everything = Exclude<LlmError.LlmError, LlmError.StreamInterrupted | LlmError.Shed>
+type Everything = Exclude<LlmError.LlmError, LlmError.StreamInterrupted>
 yes<Equal<PipelineError<never> | LlmError.InvalidRequest, Everything>>()
-yes<Equal<CompleteError<{ readonly bulkhead: {} }>, Everything>>()
+yes<Equal<CompleteError<{ readonly bulkhead: {}; readonly loadShedding: {} }>, Everything>>()
 yes<Equal<PipelineError<Closed> | LlmError.InvalidRequest, Everything | Closed>>()
 
-// ---- all 64 subsets of the options that carry errors, without and with settings of a target's own ----------
+// ---- all 128 subsets of the options that carry errors, without and with settings of a target's own ----------
 
 type Base = LlmError.InvalidRequest | LlmError.ProviderError
 interface Carried {
@@ -33,14 +33,15 @@ interface Carried {
   readonly bulkhead: LlmError.BulkheadFull
   readonly idempotency: LlmError.IdempotencyConflict | LlmError.IdempotencyInProgress
   readonly failover: LlmError.AllProvidersFailed | LlmError.AllProvidersUnavailable
+  readonly loadShedding: LlmError.Shed
 }
 type Key = keyof Carried
 /** Every subset of the keys, as a union each, in brackets. */
 type Subsets<L extends ReadonlyArray<Key>, S extends Key = never> = L extends
   readonly [infer H extends Key, ...infer R extends ReadonlyArray<Key>] ? [...Subsets<R, S>, ...Subsets<R, S | H>] :
   [[S]]
-type All = Subsets<["timeout", "circuitBreaker", "rateLimit", "bulkhead", "idempotency", "failover"]>
-yes<Equal<All["length"], 64>>()
+type All = Subsets<["timeout", "circuitBreaker", "rateLimit", "bulkhead", "idempotency", "failover", "loadShedding"]>
+yes<Equal<All["length"], 128>>()
 
 /** Those of `S` are off; what is off by default is on. */
 type OptionsWithout<S extends Key> = { readonly [K in Key]: K extends S ? false : {} }
@@ -101,9 +102,9 @@ yes<Equal<Of<typeof widened>, Base | OwnErrors>>()
 // ---- off by default: the error comes with the option --------------------------------------
 
 const defaults = LlmClient.make([A])
-yes<Equal<Of<typeof defaults>, Exclude<Everything, LlmError.BulkheadFull>>>()
+yes<Equal<Of<typeof defaults>, Exclude<Everything, LlmError.BulkheadFull | LlmError.Shed>>>()
 const withBulkhead = LlmClient.make([A], { bulkhead: { maxConcurrent: 3 } })
-yes<Equal<Of<typeof withBulkhead>, Everything>>()
+yes<Equal<Of<typeof withBulkhead>, Exclude<Everything, LlmError.Shed>>>()
 
 // ---- guards of users ---------------------------------------------------------------------
 

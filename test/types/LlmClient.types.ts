@@ -68,7 +68,7 @@ expectTypeOf<Tag<CompleteOf<ReturnType<typeof LlmClient.make<[typeof A], typeof 
 
 // ---- failures follow the options -----------------------------------------------
 
-const all = LlmClient.make([A], { bulkhead: {} })
+const all = LlmClient.make([A], { bulkhead: {}, loadShedding: {} })
 expectTypeOf<CompleteOf<typeof all>>().toEqualTypeOf<Exclude<LlmError.LlmError, LlmError.StreamInterrupted>>()
 expectTypeOf<StreamOf<typeof all>>().toEqualTypeOf<LlmError.LlmError>()
 expectTypeOf<typeof all>().toExtend<Effect.Effect<unknown, LlmError.LlmConfigError, A | Scope.Scope>>()
@@ -91,7 +91,9 @@ expectTypeOf<
   Extract<CompleteOf<typeof noFailover>, LlmError.AllProvidersFailed | LlmError.AllProvidersUnavailable>
 >().toBeNever()
 const noRetry = LlmClient.make([A], { retry: false, retryBudget: false, cache: false })
-expectTypeOf<CompleteOf<typeof noRetry>>().toEqualTypeOf<Exclude<CompleteOf<typeof all>, LlmError.BulkheadFull>>()
+expectTypeOf<CompleteOf<typeof noRetry>>().toEqualTypeOf<
+  Exclude<CompleteOf<typeof all>, LlmError.BulkheadFull | LlmError.Shed>
+>()
 
 const off = LlmClient.make([A], {
   idempotency: false,

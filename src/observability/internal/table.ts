@@ -58,6 +58,16 @@ export const llm = {
     "target",
     "because"
   ]),
+  hedges: own(
+    "counter",
+    "llm_hedges_total",
+    "Attempts that started because another one was slow, or could not be paid.",
+    [
+      "from",
+      "to",
+      "result"
+    ]
+  ),
   failovers: own("counter", "llm_failovers_total", "Calls that moved on to another target.", ["from", "to"]),
   skips: own("counter", "llm_targets_skipped_total", "Targets passed over without a call, by why.", [
     "target",
