@@ -93,6 +93,11 @@ export const CircuitBreakerOptionsSchema = optionsOf<CircuitBreakerOptions>()({
 export interface CacheOptions extends ResponseCache.Settings {
   /** Answer from a fresh entry without a call. Default false: the cache only stands in for failures. */
   readonly readThrough?: boolean | undefined
+  /**
+   * Also keep answers that call tools for the caller to run. Default false: a program that gets such an answer a second
+   * time, from the cache, would run their effects again. Tools that the provider runs itself do not count.
+   */
+  readonly toolCalls?: boolean | undefined
 }
 
 /**
@@ -103,7 +108,8 @@ export interface CacheOptions extends ResponseCache.Settings {
  */
 export const CacheOptionsSchema = optionsOf<CacheOptions>()({
   ...ResponseCache.SettingsSchema.fields,
-  readThrough: boolean(false)
+  readThrough: boolean(false),
+  toolCalls: boolean(false)
 })
 
 /**

@@ -133,9 +133,10 @@ const fields = {
   priority: Schema.optional(Schema.Literals(["critical", "default", "batch", "sheddable"])),
   /**
    * `auto`: a fresh cached answer may be used when the request is deterministic (`temperature: 0` or a `seed`);
-   * `always`: even when it is not; `never`: neither read nor stored.
+   * `always`: even when it is not; `never`: neither read nor stored; `no-stale`: as `auto`, but no answer that has
+   * outlived its time, neither instead of a failure nor while a new one is fetched.
    */
-  cache: Schema.optional(Schema.Literals(["auto", "always", "never"])),
+  cache: Schema.optional(Schema.Literals(["auto", "always", "never", "no-stale"])),
   /**
    * Fields of a vendor's own, by its name: `{ openai: { service_tier: "flex" } }`. They are put into the body that is
    * sent, last of all, objects into objects; other vendors do not get them, and the ledger says so.

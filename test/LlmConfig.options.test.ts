@@ -10,6 +10,18 @@ import { fork, type Kind, rig, type Script, vector } from "./support.ts"
 
 const { answer, fail, hang, overloaded, rateLimited, stream } = ScriptedProvider
 const always = (step: ScriptedProvider.Step): Script => ({ always: step })
+const calling = answer([
+  { type: "tool-call", id: "1", name: "pay", params: {}, providerExecuted: false },
+  {
+    type: "finish",
+    reason: "tool-calls",
+    usage: {
+      inputTokens: { total: 1, uncached: 1, cacheRead: undefined, cacheWrite: undefined },
+      outputTokens: { total: 1, text: 1, reasoning: undefined }
+    }
+  }
+])
+
 const after = (delay: number) => ({ ...answer("late"), delay })
 
 /** A call: when it begins, and what it asks. */
@@ -254,6 +266,11 @@ const rows: Readonly<Record<string, Row>> = {
   ),
   "cache.maxEntries": row("1", 1, cached(always(answer("x")), [asked(0, "a"), asked(1, "b"), asked(2, "a")])),
   "cache.maxBytes": row("1", 1, cached(always(answer("x")), [asked(0), asked(1)])),
+  "cache.toolCalls": row(
+    "true",
+    true,
+    cached(always(calling), [asked(0), asked(1)])
+  ),
   "cache.readThrough": row("true", true, {
     scripts: [always(answer("x"))],
     asks: [asked(0), asked(1)],

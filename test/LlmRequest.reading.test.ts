@@ -91,7 +91,7 @@ const field: Readonly<Record<string, (random: Random) => unknown>> = {
     }]),
   idempotencyKey: (random) => one(random, ["key", ""]),
   tenant: (random) => one(random, ["t", ""]),
-  cache: (random) => one(random, ["auto", "always", "never", "sometimes"]),
+  cache: (random) => one(random, ["auto", "always", "never", "no-stale", "sometimes"]),
   metadata: (random) => one<unknown>(random, [{}, { a: "1" }, { a: 1 }, JSON.parse("{\"__proto__\":\"x\"}")]),
   deadline: (random) => one<unknown>(random, [1000, "2 seconds", "soon", -1, { seconds: 1 }]),
   unknown: () => 1

@@ -27,6 +27,10 @@ export interface Cache {
   readonly stage: <E>(self: Stage<E>) => Stage<E>
 }
 
+/** Are there tools for the caller to run? */
+const callsTools = ({ parts }: Answer): boolean =>
+  parts.some((part) => part.type === "tool-call" && part.providerExecuted !== true)
+
 /** What is asked, and in which way: a stream and a whole answer are different things to keep. No identity begins so. */
 export const questionOf = ({ root }: Call): string =>
   root.operation === "complete" ? root.identity : `[${root.operation}]${root.identity}`
@@ -40,8 +44,8 @@ export const makeCache = (
   background: Background
 ): Effect.Effect<Cache, LlmConfigError, Scope.Scope> =>
   Effect.gen(function*() {
-    const { readThrough: _, ...rules } = options
-    const { readThrough } = yield* checked(() => readOptions(CacheOptionsSchema, options, "cache"))
+    const { readThrough: _, toolCalls: __, ...rules } = options
+    const { readThrough, toolCalls } = yield* checked(() => readOptions(CacheOptionsSchema, options, "cache"))
     const given = yield* ResponseCache.ResponseCacheStore
     const cache = yield* ResponseCache.make<Answer>(given === undefined ? rules : { ...rules, store: answersIn(given) })
 
@@ -50,10 +54,13 @@ export const makeCache = (
       result: "fresh" | "miss" | "stored" | "rejected" | "unavailable",
       at = call.root.since()
     ) => call.root.emit({ _tag: "Cache", call: call.root.id, at, result })
+    /** Both ways, for a store may be shared with a client that keeps more. */
+    const fits = (call: Call, answer: Answer): boolean => (toolCalls || !callsTools(answer)) && accepts(call, answer)
+
     const keep = (call: Call, answer: Answer): undefined => {
       const now = call.books.answeredAt
       const at = call.root.since(now)
-      if (!isReplayable(answer) || !accepts(call, answer)) {
+      if (!isReplayable(answer) || !fits(call, answer)) {
         event(call, "rejected", at)
         return undefined
       }
@@ -88,14 +95,13 @@ export const makeCache = (
         () => event(call, "unavailable")
       )
       // What does not fit this call is as good as nothing.
-      return call.root.check === undefined
-        ? found
-        : Effect.map(found, (hit) => hit !== undefined && accepts(call, hit.value) ? hit : undefined)
+      return chain(found, (hit) => Effect.succeed(hit !== undefined && fits(call, hit.value) ? hit : undefined))
     }
 
     // What a user's guard fails with is not a failure that an answer could stand in for.
     const orStale: Fallback = (call, error) =>
-      call.request.cache === "never" || !isLlmError(error) || !classify(error).stale
+      call.request.cache === "never" || call.request.cache === "no-stale" || !isLlmError(error) ||
+        !classify(error).stale
         ? Effect.fail(error)
         : chain(lookup(call), (hit) => standIn(call, hit, error))
 
@@ -127,7 +133,7 @@ export const makeCache = (
         questionOf(call)
         if (!readThrough || !(wish === "always" || temperature === 0 || seed !== undefined)) return live(call, now)
         return chain(lookup(call), (hit): Effect.Effect<Served, E> => {
-          if (hit === undefined || hit.state === "stale") {
+          if (hit === undefined || hit.state === "stale" || (wish === "no-stale" && hit.state !== "fresh")) {
             event(call, "miss")
             return live(call, call.root.now())
           }

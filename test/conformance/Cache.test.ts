@@ -273,6 +273,34 @@ describe.each(kinds)("%s", (kind) => {
       assert.strictEqual(word(failure(yield* read(r, input("never")))), "Overloaded")
     })))
 
+  it.effect("`no-stale` takes what is fresh, nothing older, and its answer is stored", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([{ script: [old, F, young], always: F }], { retry: false, cache })
+      const input = (cache: "auto" | "no-stale") => ({ prompt: "What is AI?", temperature: 0, cache })
+      is(yield* read(r, input("no-stale")), "provider", "old", 0)
+      is(yield* read(r, input("no-stale")), "cache", "old", 0)
+      yield* TestClock.adjust(60_000)
+      assert.strictEqual(word(failure(yield* read(r, input("no-stale")))), "Overloaded")
+      is(yield* read(r, input("no-stale")), "provider", "new", 0)
+      is(yield* read(r, input("auto")), "cache", "new", 0)
+    })))
+
+  it.effect("an answer that calls tools is kept only on request, neither fresh nor stale", () =>
+    vector(Effect.gen(function*() {
+      const call = answer([
+        { type: "tool-call", id: "1", name: "pay", params: { amount: 1 }, providerExecuted: false },
+        { type: "finish", reason: "tool-calls", usage }
+      ])
+      const input = { prompt: "Pay.", cache: "always" } as const
+      for (const toolCalls of [false, true]) {
+        const r = yield* rig([{ script: [call], always: F }], { retry: false, cache: { ...cache, toolCalls } })
+        assert.isTrue(Exit.isSuccess(yield* read(r, input)))
+        const again = yield* read(r, input)
+        if (toolCalls) assert.strictEqual(Exit.isSuccess(again) ? again.value.source : undefined, "cache")
+        else assert.strictEqual(word(failure(again)), "Overloaded")
+      }
+    })))
+
   it.effect("A15 the caller goes during the background call: the refresh continues", () =>
     vector(Effect.gen(function*() {
       const r = yield* stored([{ ...young, delay: 5000 }])
