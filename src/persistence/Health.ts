@@ -65,7 +65,7 @@ export interface HealthOptions {
   /** The cheapest question there is. */
   readonly ping: Effect.Effect<unknown, unknown>
   /**
-   * With a scope, a store that is down is pinged once a second until it answers. Without one it is pinged at most once a
+   * With a scope, a store that is down is pinged at once, and then once a second until it answers. Without one it is pinged at most once a
    * second, when somebody would have asked it.
    */
   readonly scope?: Scope.Scope | undefined
@@ -153,11 +153,11 @@ class Watched implements Health {
     const now = monotonicMillis(clock)
     this.nextProbe = now + PROBE_INTERVAL
     if (before === "up") this.tell({ store: this.name, to: "down", operation, now })
-    if (this.scope !== undefined) this.probe(fiber, clock)
+    if (this.scope !== undefined) this.probe(fiber, clock, before === "up")
   }
 
   /** Starts to find out whether it answers again. */
-  private probe(fiber: Fiber.Fiber<unknown, unknown>, clock: Clock.Clock): void {
+  private probe(fiber: Fiber.Fiber<unknown, unknown>, clock: Clock.Clock, atOnce = false): void {
     if (this.probing || (this.scope === undefined && monotonicMillis(clock) < this.nextProbe)) return
     this.probing = true
     const once = Effect.map(
@@ -173,7 +173,9 @@ class Watched implements Health {
       Effect.andThen(Effect.sleep(PROBE_INTERVAL), once),
       () => this.state === "down" ? untilUp : Effect.void
     )
-    const probing = Effect.onExit(this.scope === undefined ? once : untilUp, () =>
+    // It may only have been out of breath.
+    const first = atOnce ? Effect.flatMap(once, () => this.state === "down" ? untilUp : Effect.void) : untilUp
+    const probing = Effect.onExit(this.scope === undefined ? once : first, () =>
       Effect.sync(() => {
         this.probing = false
       }))
@@ -214,8 +216,7 @@ const waitFor = <A, E, B, E2>(
   const done = child.pollUnsafe()
   if (done !== undefined) return decide(done)
   return Effect.callback<B, E2>((resume) => {
-    // What has arrived while this process was busy counts as in time: the answer is read after the timer has fired.
-    const timer = run(Effect.andThen(clock.sleep(Duration.millis(limit)), Effect.yieldNow))
+    const timer = run(patience(clock, limit))
     const forget = child.addObserver((exit) => {
       timer.interruptUnsafe()
       resume(decide(exit))
@@ -239,3 +240,17 @@ const waitFor = <A, E, B, E2>(
     })
   })
 }
+
+/**
+ * So many milliseconds, as a process knows them that is awake: time in which it was busy or not running counts as one slice
+ * at most, and after each slice what has arrived is read first. Else a process that is short of time would find every store
+ * slow.
+ */
+const patience = (clock: Clock.Clock, millis: number): Effect.Effect<void> => {
+  const slice = Duration.millis(millis / SLICES)
+  const wait = (left: number): Effect.Effect<void> =>
+    Effect.flatMap(clock.sleep(slice), () => left > 1 ? wait(left - 1) : Effect.yieldNow)
+  return wait(SLICES)
+}
+
+const SLICES = 4

@@ -7,6 +7,7 @@
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Latch from "effect/Latch"
 import * as Layer from "effect/Layer"
 import * as Client from "effect/persistence/Redis"
 import * as Queue from "effect/Queue"
@@ -63,7 +64,8 @@ export const layer = (options?: Options): Layer.Layer<SharedStore, LlmConfigErro
 
 /**
  * Builds a client in the background, again and again until it is connected: a layer whose building does not need Redis to
- * be up. Until then every command fails at once. Closing waits a second at most for a client that hangs.
+ * be up. Commands wait for the first attempt to connect; after one that failed they fail at once until the next succeeds.
+ * Closing waits a second at most for a client that hangs.
  *
  * @category layers
  * @since 0.2.0
@@ -74,14 +76,16 @@ export const background = <A, E>(client: Layer.Layer<Client.Redis | A, E>): Laye
     Effect.gen(function*() {
       const scope = yield* Effect.scope
       let connected: Client.Redis["Service"] | undefined
+      const tried = yield* Latch.make()
       const connect = Effect.flatMap(Scope.make(), (own) =>
         Effect.onExit(
           Effect.flatMap(Layer.buildWithScope(client, own), (context) => {
             connected = Context.get(context, Client.Redis)
-            return Effect.never
+            return Effect.andThen(tried.open, Effect.never)
           }),
           (exit) => {
             connected = undefined
+            tried.openUnsafe()
             // A client waits for its commands before it closes, and a server that hangs does not answer them.
             const closing = Effect.runForkWith(context)(Scope.close(own, exit))
             return Effect.race(
@@ -97,27 +101,25 @@ export const background = <A, E>(client: Layer.Layer<Client.Redis | A, E>): Laye
         Effect.retry(connect, Schedule.min([Schedule.exponential(100), Schedule.spaced(2000)])),
         scope
       )
-      const use = <B>(
-        f: (redis: Client.Redis["Service"]) => Effect.Effect<B, Client.RedisError>
-      ): Effect.Effect<B, Client.RedisError> =>
-        Effect.suspend(() =>
-          connected === undefined ? Effect.fail(new Client.RedisError({ cause: "not connected yet" })) : f(connected)
+      const use = <B, R = never>(
+        f: (redis: Client.Redis["Service"]) => Effect.Effect<B, Client.RedisError, R>
+      ): Effect.Effect<B, Client.RedisError, R> =>
+        Effect.andThen(
+          tried.await,
+          Effect.suspend(() =>
+            connected === undefined ? Effect.fail(new Client.RedisError({ cause: "not connected yet" })) : f(connected)
+          )
         )
       const service: Client.Redis["Service"] = {
         send: (command, ...args) => use((redis) => redis.send(command, ...args)),
         eval: (script) => (...params) => use((redis) => redis.eval(script)(...params)),
-        reserve: Effect.suspend(() =>
-          connected === undefined
-            ? Effect.fail(new Client.RedisError({ cause: "not connected yet" }))
-            : connected.reserve
-        ),
+        reserve: use((redis) => redis.reserve),
         subscribe: (channel) =>
-          Effect.suspend(() =>
-            connected === undefined
-              ? Effect.tap(Queue.unbounded<Client.RedisMessage, Client.RedisError>(), (queue) =>
-                Queue.fail(queue, new Client.RedisError({ cause: "not connected yet" })))
-              : connected.subscribe(channel)
-          )
+          Effect.catch(use((redis) => redis.subscribe(channel)), (error) =>
+            Effect.tap(
+              Queue.unbounded<Client.RedisMessage, Client.RedisError>(),
+              (queue) => Queue.fail(queue, error)
+            ))
       }
       return service
     })

@@ -89,8 +89,8 @@ describe("Health", () => {
       yield* Effect.forkChild(ask, { startImmediately: true })
       yield* TestClock.adjust(100)
       yield* TestClock.adjust("10 seconds")
-      assert.isAtLeast(does.pings, 8)
-      assert.isAtMost(does.pings, 10)
+      assert.isAtLeast(does.pings, 9)
+      assert.isAtMost(does.pings, 11)
       does.now = Effect.succeed("ok")
       yield* TestClock.adjust("3 seconds")
       const { pings } = does

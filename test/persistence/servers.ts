@@ -3,7 +3,6 @@
 import { NodeRedis } from "@effect/platform-node"
 import { PgClient } from "@effect/sql-pg"
 import { Context, Effect, Layer, Redacted, Scope } from "effect"
-import * as Redis from "effect-resilient-llm/persistence/Redis"
 import * as Client from "effect/persistence/Redis"
 import { SqlClient } from "effect/sql/SqlClient"
 import { type ChildProcess, spawn, spawnSync } from "node:child_process"
@@ -11,6 +10,8 @@ import { existsSync, globSync, mkdtempSync, rmSync } from "node:fs"
 import { createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+// Programs that run outside of the test runner use this file too, so no alias.
+import * as Redis from "../../src/persistence/Redis.ts"
 
 /** Keys and tables of this run, and of nobody else. */
 export const unique = (): string => `t${process.pid}-${Math.random().toString(36).slice(2, 10)}`
@@ -81,6 +82,10 @@ const has = (program: string): boolean => spawnSync(program, ["--version"], { st
 
 export const hasRedisServer = has("redis-server")
 
+/** A client as the documents recommend it. */
+export const clientOf = (url: string): Layer.Layer<Client.Redis> =>
+  Redis.background(NodeRedis.layer(Redis.nodeOptions(url)))
+
 /** A Redis of the test's own. */
 export class RedisServer {
   readonly port: number
@@ -136,9 +141,8 @@ export class RedisServer {
     rmSync(this.folder, { recursive: true, force: true })
   }
 
-  /** A client as the documents recommend it. */
   get client(): Layer.Layer<Client.Redis> {
-    return Redis.background(NodeRedis.layer(Redis.nodeOptions(this.url)))
+    return clientOf(this.url)
   }
 }
 

@@ -113,8 +113,9 @@ export class SharedLimiter implements RateLimiter {
   private asking = false
   /** The latest moment that somebody here was told. */
   private lastDue = -Infinity
-  /** The bucket of this process alone, while the store is away. */
+  /** The bucket of this process alone, and whether it is used, because the store is away. */
   private alone: RateLimiter | undefined
+  private isAlone = false
 
   /** What the store has not been told yet: levels that are too high, and moments before which nothing is granted. */
   private atMost: Array<number | undefined>
@@ -459,9 +460,12 @@ export class SharedLimiter implements RateLimiter {
 
   private heard(first: Waiter, reserved: Reserved, each: Vector): void {
     const now = this.now()
-    this.alone = undefined
+    this.isAlone = false
     this.known = { levels: reserved.levels, at: now }
-    if (reserved.instances !== undefined) this.instances = Math.max(1, reserved.instances)
+    if (reserved.instances !== undefined && reserved.instances !== this.instances) {
+      this.instances = Math.max(1, reserved.instances)
+      this.alone = undefined
+    }
     if (reserved._tag === "Refused") {
       const { dimension } = this.limits[reserved.binding]!
       const left = Math.max(0, first.latest - now)
@@ -490,10 +494,8 @@ export class SharedLimiter implements RateLimiter {
 
   /** The part of the limits that this process may use by itself, and at least one a second. */
   private byItself(): RateLimiter {
-    if (this.alone !== undefined) return this.alone
-    const { known } = this
     const part = 1 / this.instances
-    const limiter = this.makeLocal({
+    const limiter = this.alone ??= this.makeLocal({
       ...this.policy,
       limits: this.policy.limits.map((limit, i) => ({
         ...limit,
@@ -501,19 +503,21 @@ export class SharedLimiter implements RateLimiter {
         rate: Math.max(0.001, this.limits[i]!.rate * part)
       }))
     })
+    if (this.isAlone) return limiter
+    this.isAlone = true
+    const { known } = this
+    const now = this.now()
     if (known !== undefined) {
       // What the others have spent is spent.
-      const facts = this.limits.map(({ dimension }, i) => ({
+      const facts = this.limits.map(({ dimension, rate }, i) => ({
         dimension,
-        remaining: Math.max(0, known.levels[i]! * part)
+        remaining: Math.max(0, (known.levels[i]! + (now - known.at) * rate) * part)
       }))
-      limiter.tryAcquireUnsafe(0, this.clock, this.now())?.observeUnsafe(facts)
+      limiter.tryAcquireUnsafe(0, this.clock, now)?.observeUnsafe(facts)
     }
-    const now = this.now()
     for (const [i, { dimension }] of this.limits.entries()) {
       limiter.blockUnsafe(this.blockedUntil[i]! - now, now, dimension)
     }
-    this.alone = limiter
     return limiter
   }
 
