@@ -36,7 +36,8 @@ export interface IdempotencyOptions extends Idempotency.Settings {
   readonly derive?: false | "join" | "replay" | undefined
   /**
    * Where clients in several processes record their answers for each other, and see who is working on which key.
-   * Default: the memory of this client. A value, so it is not part of a configuration file.
+   * Default: `Idempotency.IdempotencyStore`, which the layers of `persistence` provide; without one, the memory of this
+   * client. A value, so it is not part of a configuration file.
    *
    * **Details**
    *
@@ -248,4 +249,4 @@ export const fromJson = (json: unknown): Effect.Effect<Options, LlmConfigError> 
  * @category config
  * @since 0.1.0
  */
-export const config: Config.Config<Options> = fromProvider(OptionsSchema, "LLM", ["TIMEOUT", "CACHE_DIR"])
+export const config: Config.Config<Options> = fromProvider(OptionsSchema, "LLM", ["TIMEOUT", "CACHE_DIR", "STATE"])

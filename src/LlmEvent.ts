@@ -357,6 +357,22 @@ export const CircuitChanged = Schema.TaggedStruct("CircuitChanged", {
 })
 
 /**
+ * A store that processes share went away, or is back. It belongs to no call: `call` is 0 and `at` is the time since the
+ * client was built. Calls go on without it.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export const StoreChanged = Schema.TaggedStruct("StoreChanged", {
+  ...base,
+  /** `redis`, `sqlite`, `sql`, or `store` for one of your own. */
+  store: Schema.String,
+  to: Schema.Literals(["up", "down"]),
+  /** What was waited for in vain, or failed. */
+  operation: Schema.optionalKey(Schema.String)
+})
+
+/**
  * The call ended; published exactly once per call.
  *
  * @category models
@@ -399,6 +415,7 @@ export const LlmEvent = Schema.Union([
   RequestAdapted,
   Cache,
   CircuitChanged,
+  StoreChanged,
   CallEnded
 ])
 /** @category models @since 0.1.0 */

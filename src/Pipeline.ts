@@ -30,12 +30,12 @@ import { failedOver } from "./pipeline/failover.ts"
 import { guarded } from "./pipeline/guards.ts"
 import { idempotent } from "./pipeline/idempotency.ts"
 import { retried } from "./pipeline/retry.ts"
+import { makesLimiters, watching } from "./pipeline/shared.ts"
 import type { ErrorOf, Served, Stage } from "./pipeline/stage.ts"
 import * as Target from "./pipeline/target.ts"
 import * as Failover from "./resilience/Failover.ts"
 import * as Hedge from "./resilience/Hedge.ts"
 import * as LoadShedder from "./resilience/LoadShedder.ts"
-import * as RateLimiter from "./resilience/RateLimiter.ts"
 import * as Retry from "./resilience/Retry.ts"
 import * as Timeout from "./resilience/Timeout.ts"
 
@@ -61,18 +61,20 @@ export const make = <GE>(
     const { cache, failover, hedge, idempotency, loadShedding, rateLimit, retry, timeout } = options
     const timers = timeout === false ? undefined : yield* attempt(() => Timeout.policy(timeout))
     const backoff = retry === false ? undefined : yield* attempt(() => Retry.policy(retry))
-    const bucket = rateLimit === false ? undefined : yield* RateLimiter.make(rateLimit)
+    const builtAt = monotonicMillis(yield* Clock.Clock)
+    const watch = yield* watching(hub, builtAt)
+    const limiter = yield* makesLimiters(watch)
+    const bucket = rateLimit === false ? undefined : yield* limiter("client", rateLimit)
     const order = yield* Failover.make(configs.map(({ id }) => id), failover === false ? undefined : failover)
     const hedging = hedge === undefined || hedge === false ? undefined : yield* attempt(() => Hedge.policy(hedge))
     const shedding = loadShedding === undefined || loadShedding === false
       ? undefined
       : yield* attempt(() => LoadShedder.policy(loadShedding))
     const background = yield* Background.make
-    const builtAt = monotonicMillis(yield* Clock.Clock)
     const providers = new Map(configs.map(({ id, provider }) => [id, provider.id]))
     const begin = opening(hub, timers?.deadline ?? Infinity, providers)
 
-    const common = { options, guards, timers, bucket, hedge: hedging, shedding, hub, background, builtAt }
+    const common = { options, guards, timers, bucket, limiter, hedge: hedging, shedding, hub, background, builtAt }
     const candidate = (config: Target.TargetConfig, index: number) =>
       Effect.map(Target.make<GE>(config, index, common), (target) => {
         const bracket = guarded(target, target.doors)(timed(timers)(ask(timers)))
@@ -85,11 +87,11 @@ export const make = <GE>(
     const walk = failover === false && hedging !== undefined ? yield* Failover.make([first.id]) : order
     const isWalk = failover !== false || hedging !== undefined
     const answered = failedOver(isWalk ? walk : undefined, hedging)([first, ...later])
-    const kept = cache === false ? undefined : yield* makeCache(cache ?? {}, begin, background)
+    const kept = cache === false ? undefined : yield* makeCache(cache ?? {}, begin, background, watch)
     const stored = checked(cached(kept)(answered))
     const run = idempotency === false
       ? stored
-      : yield* idempotent(idempotency ?? {}, timers, kept?.orStale ?? noFallback, stored)
+      : yield* idempotent(idempotency ?? {}, watch, kept?.orStale ?? noFallback, stored)
 
     const status: Effect.Effect<Target.Status> = Effect.gen(function*() {
       const rateLimit = bucket === undefined ? undefined : yield* bucket.snapshot

@@ -1,9 +1,11 @@
 // The main job: one question, one answer, and on request everything that happened on the way.
-import type * as Config from "effect/Config"
+import * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import * as Stdio from "effect/Stdio"
 import * as Stream from "effect/Stream"
@@ -13,6 +15,7 @@ import { type LlmConfigError, type LlmError, summary } from "../LlmError.ts"
 import type * as LlmRequest from "../LlmRequest.ts"
 import type { LlmResponse } from "../LlmResponse.ts"
 import * as DispatcherHttpClient from "../node/DispatcherHttpClient.ts"
+import * as StateConfig from "../persistence/Config.ts"
 import { details, explain, Failed, render } from "./explain.ts"
 import * as Progress from "./progress.ts"
 import { duration, json, ledger } from "./render.ts"
@@ -26,6 +29,8 @@ export interface Options {
   readonly stream: boolean
   readonly system: string | undefined
   readonly deadline: Duration.Duration | undefined
+  /** Where answers and limits are shared: as `LLM_STATE`, which it goes before. */
+  readonly state: string | undefined
   readonly json: boolean
   readonly verbose: boolean
 }
@@ -45,8 +50,14 @@ const answer = (options: Options, { err, out }: Devices) =>
     const { providers, simulated } = yield* choose(options.provider, options.model)
     if (simulated) yield* err.write(`No ${keyVariables}: ${err.paint("warn", "the answer is simulated")}\n`)
     const [first, ...others] = providers
-    // One process, one question: nobody would read a cache.
-    const layer = LlmClient.layerDynamic([first, ...others], { cache: false })
+    // One process, one question: nobody would read a cache. What is shared with other processes is what is paid for.
+    const given = yield* Config.option(Config.schema(Schema.String, "LLM_STATE"))
+    const derive = options.state === undefined && Option.isNone(given) ? false : "replay"
+    const state = options.state === undefined ? StateConfig.layerConfig() : StateConfig.layer(options.state)
+    const layer = Layer.provide(
+      LlmClient.layerDynamic([first, ...others], { cache: false, idempotency: { derive } }),
+      state
+    )
     const client = Context.get(yield* Layer.build(layer), LlmClient)
 
     const live = options.stream && !options.json

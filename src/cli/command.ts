@@ -54,6 +54,11 @@ const ask = Command.make(
       Flag.withDescription("Longest time to wait, such as 30s (default 5m)"),
       Flag.optional
     ),
+    state: Flag.String("state").pipe(
+      Flag.withMetavar("<where>"),
+      Flag.withDescription("Shared state: sqlite:<file> or redis://… (LLM_STATE)"),
+      Flag.optional
+    ),
     json: Flag.Boolean("json").pipe(
       Flag.withDescription("Print answer or error with ledger as JSON"),
       Flag.withDefault(false)
@@ -63,10 +68,11 @@ const ask = Command.make(
       Flag.withDefault(false)
     )
   },
-  ({ deadline, model, system, ...flags }) =>
+  ({ deadline, model, state, system, ...flags }) =>
     Ask.ask({
       ...flags,
       model: Option.getOrUndefined(model),
+      state: Option.getOrUndefined(state),
       system: Option.getOrUndefined(system),
       deadline: Option.getOrUndefined(deadline)
     })

@@ -288,6 +288,9 @@ export const rows = (events: ReadonlyArray<LlmEvent>): ReadonlyArray<Row> => {
       case "CircuitChanged":
         add(at, event.target, "breaker", `${event.from} → ${event.to}`, event.to === "closed" ? "good" : "warn")
         break
+      case "StoreChanged":
+        add(at, "", "store", `${event.store} is ${event.to}`, event.to === "up" ? "good" : "warn")
+        break
       case "CallEnded": {
         const { duration: took, error, outcome } = event
         if (outcome === "failure") add(at, "", "failed", error === undefined ? "" : failure(error), "bad", took)
@@ -371,7 +374,7 @@ const byCall = (events: ReadonlyArray<LlmEvent>): ReadonlyMap<number, ReadonlyAr
   const calls = new Map<number, Array<LlmEvent>>()
   let changes: Array<LlmEvent> = []
   for (const event of events) {
-    if (event._tag === "CircuitChanged") {
+    if (event._tag === "CircuitChanged" || event._tag === "StoreChanged") {
       changes.push(event)
       continue
     }

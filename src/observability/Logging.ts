@@ -52,6 +52,8 @@ export const levelOf = (event: LlmEvent): LogLevel.Severity => {
       return "Info"
     case "CircuitChanged":
       return event.to === "open" || event.to === "forced-open" || event.to === "would-open" ? "Warn" : "Info"
+    case "StoreChanged":
+      return event.to === "down" ? "Warn" : "Info"
     case "Cache":
       return event.result === "stale" ? "Warn" : "Debug"
     case "Idempotency":
@@ -153,6 +155,8 @@ const messageOf = (event: LlmEvent): string | undefined => {
       return event.result === "unavailable" ? "LLM idempotency store did not answer" : undefined
     case "CircuitChanged":
       return `LLM circuit is ${event.to}`
+    case "StoreChanged":
+      return `LLM store is ${event.to}`
     default:
       return undefined
   }

@@ -262,6 +262,7 @@ const make = (options: Options): Effect.Effect<LlmObserver.Observer> =>
       skips: counted.of(llm.skips),
       rejections: counted.of(llm.rejections),
       transitions: counted.of(llm.transitions),
+      stores: counted.of(llm.stores),
       idempotency: counted.of(llm.idempotency),
       cache: counted.of(llm.cache),
       tokens: counted.of(llm.tokens),
@@ -400,6 +401,9 @@ const make = (options: Options): Effect.Effect<LlmObserver.Observer> =>
               break
             case "CircuitChanged":
               own.transitions.of(event.target, event.from, event.to).count += 1
+              break
+            case "StoreChanged":
+              own.stores.of(event.store, event.to).count += 1
               break
             case "CallEnded": {
               const error = event.error === undefined ? "" : errorOf(event.error)

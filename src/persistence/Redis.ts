@@ -15,7 +15,9 @@ import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import { attempt, OptionsReader } from "../internal/options.ts"
 import type { LlmConfigError } from "../LlmError.ts"
+import { IdempotencyStore } from "../resilience/Idempotency.ts"
 import { type LimitStore, RateLimiterStore, type Reserved } from "../resilience/RateLimiter.ts"
+import { ResponseCacheStore } from "../resilience/ResponseCache.ts"
 import * as Health from "./Health.ts"
 import { isTooLarge, ownName, readShared, type SharedOptions, sharedOptions } from "./internal/bounds.ts"
 import * as Limits from "./internal/redisLimits.ts"
@@ -179,8 +181,12 @@ export interface Stores {
   readonly health: Health.Health
 }
 
-const provided = ({ idempotency, limits }: Stores): Context.Context<SharedStore> =>
-  Context.make(SharedStore, idempotency).pipe(Context.add(RateLimiterStore, limits))
+const provided = ({ cache, idempotency, limits }: Stores): Context.Context<SharedStore> =>
+  Context.make(SharedStore, idempotency).pipe(
+    Context.add(IdempotencyStore, idempotency),
+    Context.add(ResponseCacheStore, cache),
+    Context.add(RateLimiterStore, limits)
+  )
 
 /** @internal */
 export const make = (

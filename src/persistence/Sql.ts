@@ -11,6 +11,8 @@ import type * as Scope from "effect/Scope"
 import { SqlClient } from "effect/sql/SqlClient"
 import { attempt, OptionsReader } from "../internal/options.ts"
 import { LlmConfigError } from "../LlmError.ts"
+import { IdempotencyStore } from "../resilience/Idempotency.ts"
+import { ResponseCacheStore } from "../resilience/ResponseCache.ts"
 import * as Health from "./Health.ts"
 import { ownName, readShared, type SharedOptions, sharedOptions } from "./internal/bounds.ts"
 import * as Records from "./internal/records.ts"
@@ -38,7 +40,13 @@ export interface Options extends SharedOptions {}
  * @since 0.2.0
  */
 export const layer = (options?: Options): Layer.Layer<SharedStore, LlmConfigError, SqlClient> =>
-  Layer.effectContext(Effect.map(make(options), ({ idempotency }) => Context.make(SharedStore, idempotency)))
+  Layer.effectContext(
+    Effect.map(make(options), ({ cache, idempotency }) =>
+      Context.make(SharedStore, idempotency).pipe(
+        Context.add(IdempotencyStore, idempotency),
+        Context.add(ResponseCacheStore, cache)
+      ))
+  )
 
 /**
  * What one database gives.

@@ -13,8 +13,10 @@ import type * as Scope from "effect/Scope"
 import type { DatabaseSync, StatementSync } from "node:sqlite"
 import { attempt, OptionsReader } from "../internal/options.ts"
 import { LlmConfigError } from "../LlmError.ts"
+import { IdempotencyStore } from "../resilience/Idempotency.ts"
 import * as Buckets from "../resilience/internal/buckets.ts"
 import { type LimitStore, RateLimiterStore, type StoreLimit } from "../resilience/RateLimiter.ts"
+import { ResponseCacheStore } from "../resilience/ResponseCache.ts"
 import * as Health from "./Health.ts"
 import { ownName, readShared, type SharedOptions, sharedOptions } from "./internal/bounds.ts"
 import * as Records from "./internal/records.ts"
@@ -91,8 +93,12 @@ export interface Stores {
   readonly health: Health.Health
 }
 
-const provided = ({ idempotency, limits }: Stores): Context.Context<SharedStore> =>
-  Context.make(SharedStore, idempotency).pipe(Context.add(RateLimiterStore, limits))
+const provided = ({ cache, idempotency, limits }: Stores): Context.Context<SharedStore> =>
+  Context.make(SharedStore, idempotency).pipe(
+    Context.add(IdempotencyStore, idempotency),
+    Context.add(ResponseCacheStore, cache),
+    Context.add(RateLimiterStore, limits)
+  )
 
 /** @internal */
 export const make = (

@@ -10,6 +10,7 @@ import { type CacheOptions, CacheOptionsSchema } from "../LlmConfig.ts"
 import { classify, isLlmError, type LlmConfigError, summary } from "../LlmError.ts"
 import { isDone } from "../LlmGuard.ts"
 import { type Answer, isReplayable } from "../LlmResponse.ts"
+import type { Health } from "../persistence/Health.ts"
 import * as ResponseCache from "../resilience/ResponseCache.ts"
 import type { Background } from "./background.ts"
 import { type Begin, type Call, ended } from "./call.ts"
@@ -41,12 +42,14 @@ export const cached = (cache: Cache | undefined) => <E>(self: Stage<E>): Stage<E
 export const makeCache = (
   options: CacheOptions,
   begin: Begin,
-  background: Background
+  background: Background,
+  watch: (health: Health) => void
 ): Effect.Effect<Cache, LlmConfigError, Scope.Scope> =>
   Effect.gen(function*() {
     const { readThrough: _, toolCalls: __, ...rules } = options
     const { readThrough, toolCalls } = yield* checked(() => readOptions(CacheOptionsSchema, options, "cache"))
     const given = yield* ResponseCache.ResponseCacheStore
+    if (given?.health !== undefined) watch(given.health)
     const cache = yield* ResponseCache.make<Answer>(given === undefined ? rules : { ...rules, store: answersIn(given) })
 
     const event = (

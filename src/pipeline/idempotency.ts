@@ -17,8 +17,8 @@ import {
   type LlmConfigError
 } from "../LlmError.ts"
 import { isReplayable } from "../LlmResponse.ts"
+import type { Health } from "../persistence/Health.ts"
 import * as Idempotency from "../resilience/Idempotency.ts"
-import type * as Timeout from "../resilience/Timeout.ts"
 import { Broadcast, untilDeadline } from "./broadcast.ts"
 import { type Fallback, questionOf } from "./cache.ts"
 import type { Call } from "./call.ts"
@@ -41,17 +41,17 @@ interface Flights<E> {
 
 export const idempotent = <E>(
   options: IdempotencyOptions,
-  timers: Timeout.Policy | undefined,
+  watch: (health: Health) => void,
   orStale: Fallback,
   self: Stage<E>
-): Effect.Effect<Stage<E | IdempotencyError>, LlmConfigError> =>
+): Effect.Effect<Stage<E | IdempotencyError>, LlmConfigError, Scope.Scope> =>
   Effect.gen(function*() {
     const { derive: _, store: given, ...memory } = options
     const { derive } = yield* checked(() => readOptions(IdempotencyOptionsSchema, options, "idempotency"))
     const store = given ?? (yield* Idempotency.IdempotencyStore)
-    const most = Math.min(2 * (timers?.attempt ?? Infinity), timers?.deadline ?? Infinity)
-    const lease = options.lease ?? (most === Infinity ? undefined : most)
-    const shared = store === undefined ? undefined : { store: recordsIn<E>(store), lease }
+    const health = store === undefined ? undefined : Idempotency.healthOf(store, yield* Effect.scope)
+    if (health !== undefined) watch(health)
+    const shared = store === undefined ? undefined : { store: { ...recordsIn<E>(store), health } }
     const isShared = shared !== undefined
     // What is only joined is not recorded, so other processes would wait for nothing.
     const derived: Flights<E> = {
@@ -105,7 +105,12 @@ const share = <E>(
   orStale: Fallback,
   self: Stage<E>
 ): Effect.Effect<Served, E | IdempotencyError> => {
-  const request = { ...name, fingerprint: call.root.identity, deadlineAt: call.deadline.end }
+  const request = {
+    ...name,
+    fingerprint: call.root.identity,
+    share: call.request.tenant,
+    deadlineAt: call.deadline.end
+  }
   const served = call.root.operation === "complete"
     ? shareAnswer(flights, request, call, self)
     : shareStream(flights, request, call, self)

@@ -82,12 +82,14 @@ export const answersIn = (store: Store.Store<string>): Store.Store<Answer> => {
   const encode = Schema.encodeEffect(json)
   const failed = (operation: Store.StoreError["operation"]) => () => new Store.StoreError({ operation })
   return {
+    health: store.health,
     get: (key) =>
       Effect.flatMap(
         effectOf(store.get(sha256(key)), "store"),
         (entry) =>
-          entry === undefined ? Effect.undefined : Effect.mapBoth(decode(entry.value), {
-            onFailure: failed("get"),
+          entry === undefined ? Effect.undefined : Effect.match(decode(entry.value), {
+            // Of another version of the program: as if it were not there, until it is replaced.
+            onFailure: () => undefined,
             // Parts are what a provider gave as JSON.
             onSuccess: (value) => ({ value: value as Answer, age: entry.age })
           })

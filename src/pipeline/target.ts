@@ -14,12 +14,13 @@ import * as CircuitBreaker from "../resilience/CircuitBreaker.ts"
 import type { Failover } from "../resilience/Failover.ts"
 import * as Hedge from "../resilience/Hedge.ts"
 import * as LoadShedder from "../resilience/LoadShedder.ts"
-import * as RateLimiter from "../resilience/RateLimiter.ts"
+import type * as RateLimiter from "../resilience/RateLimiter.ts"
 import * as RetryBudget from "../resilience/RetryBudget.ts"
 import type * as Timeout from "../resilience/Timeout.ts"
 import type { Background } from "./background.ts"
 import { doors, foreign, inBulkhead, inCircuit, inLimits, inThrottle } from "./guards.ts"
 import { measuring } from "./hedge.ts"
+import type { MakeLimiter } from "./shared.ts"
 
 // -----------------------------------------------------------------------------
 // settings
@@ -101,6 +102,7 @@ export interface Common<out GE> {
   readonly bucket: RateLimiter.RateLimiter | undefined
   readonly hedge: Hedge.Policy | undefined
   readonly shedding: LoadShedder.Policy | undefined
+  readonly limiter: MakeLimiter
   readonly hub: Hub
   readonly background: Background
   readonly builtAt: number
@@ -115,7 +117,9 @@ export const make = <GE>(config: TargetConfig, index: number, common: Common<GE>
     const { id, provider } = config
     const size = config.bulkhead ?? options.bulkhead ?? false
     const bulkhead = size === false ? undefined : yield* Bulkhead.make(size)
-    const limits = config.limits === undefined ? undefined : yield* RateLimiter.make(limitsOf(config.limits))
+    const limits = config.limits === undefined
+      ? undefined
+      : yield* common.limiter(`target:${config.id}`, limitsOf(config.limits))
     const rules = config.circuitBreaker ?? options.circuitBreaker
     const circuits = rules === false ? undefined : yield* checked(() => circuitsOf(id, rules, common))
     const circuit = circuits === undefined ? undefined : inCircuit(circuits.of)

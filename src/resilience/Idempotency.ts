@@ -409,9 +409,9 @@ const privateBooks = <A, E>(memory: Store.Memory<Stored<A, E>>): Books<A, E> => 
 const sharedBooks = <A, E>(
   store: Store.LeaseStore<Stored<A, E>>,
   lease: number,
-  takeOver: boolean
+  takeOver: boolean,
+  { ask }: Health.Health
 ): Books<A, E> => {
-  const { ask } = store.health ?? Health.make({ name: "store", ping: Effect.suspend(() => store.get(PING)) })
   return {
     acquire: (key) =>
       ask("acquire", Effect.suspend(() => store.acquire(key, lease, { takeOver })), {
@@ -436,6 +436,10 @@ const sharedBooks = <A, E>(
 
 /** No request has this key: theirs are hashes. */
 const PING = "ping"
+
+/** @internal */
+export const healthOf = <A>(store: Store.LeaseStore<A>, scope?: Scope.Scope): Health.Health =>
+  store.health ?? Health.make({ name: "store", ping: Effect.suspend(() => store.get(PING)), scope })
 
 /** How long to wait before the store is looked at again: 50 ms, doubled up to 1 s, half of it by chance. */
 const FIRST_LOOK = 50
@@ -526,7 +530,7 @@ export const make = <A, E>(options?: Options<A, E>): Effect.Effect<Idempotency<A
     const { lease, maxBytes, maxEntries, takeOver, ttl } = readOptions(SettingsSchema, settings, "idempotency")
     const books = store === undefined
       ? privateBooks(Store.makeMemory<Stored<A, E>>(maxEntries, maxBytes))
-      : sharedBooks(store, lease, takeOver)
+      : sharedBooks(store, lease, takeOver, healthOf(store))
     const idempotency = build(books, ttl, storeFailure, onStoreError)
     const warned = takeOver && store !== undefined ? Effect.logWarning(TAKES_OVER) : Effect.void
     return Effect.as(warned, idempotency)

@@ -750,6 +750,7 @@ export const sharedFromPolicy = (
       local: fromPolicy
     })
     yield* Effect.addFinalizer(() => limiter.leave)
+    yield* Effect.forkScoped(limiter.hello)
     return limiter
   })
 

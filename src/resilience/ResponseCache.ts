@@ -20,6 +20,7 @@ import { effectOf } from "../internal/effect.ts"
 import { integer, millis, number, optionsOf, readOptions } from "../internal/option.ts"
 import { attempt } from "../internal/options.ts"
 import { classify, type LlmConfigError } from "../LlmError.ts"
+import * as Health from "../persistence/Health.ts"
 import * as Store from "../persistence/Store.ts"
 
 // -----------------------------------------------------------------------------
@@ -202,6 +203,8 @@ export const make = <A>(options?: Options<A>): Effect.Effect<ResponseCache<A>, L
     const scope = yield* Effect.scope
     const memory = given === undefined ? Store.makeMemory<A>(maxEntries, maxBytes) : undefined
     const store: Store.Store<A> = memory ?? given!
+    // A store is waited for no longer than its health allows.
+    const { ask } = store.health ?? Health.make({ name: "store", ping: Effect.suspend(() => store.get("ping")), scope })
 
     // The caller's own interruption does not come here: it passes handlers by.
     const withoutStore = <B>(operation: "get" | "set", instead: B, failed: (() => void) | undefined) => (): B => {
@@ -223,7 +226,7 @@ export const make = <A>(options?: Options<A>): Effect.Effect<ResponseCache<A>, L
     const lookupAt: ResponseCache<A>["lookupAt"] = (key, asOf, late, failed) =>
       memory !== undefined
         ? Exit.succeed(judge(memory.getUnsafe(key, asOf), 0))
-        : Effect.matchCause(Effect.suspend(() => effectOf(store.get(key), "store")), {
+        : Effect.matchCause(ask("get", Effect.suspend(() => effectOf(store.get(key), "store"))), {
           onFailure: withoutStore("get", undefined, failed),
           onSuccess: (entry) => judge(entry, late)
         })
@@ -232,7 +235,7 @@ export const make = <A>(options?: Options<A>): Effect.Effect<ResponseCache<A>, L
       const set = { ttl: horizon, size }
       if (size + 2 * key.length > maxBytes) return Exit.succeed(false)
       if (memory === undefined) {
-        return Effect.matchCause(Effect.suspend(() => effectOf(store.set(key, value, set), "store")), {
+        return Effect.matchCause(ask("set", Effect.suspend(() => effectOf(store.set(key, value, set), "store"))), {
           onFailure: withoutStore("set", false, failed),
           onSuccess: () => true
         })

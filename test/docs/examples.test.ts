@@ -13,6 +13,7 @@ const read = (path: string | URL): string => readFileSync(path, "utf8")
 const expected: Readonly<Record<string, ReadonlyArray<string | RegExp>>> = {
   "abort.ts": ["A simulated answer.", "aborted: the socket is closed, every permit is back"],
   "ai-sdk.ts": ["A simulated answer.", "from openai"],
+  "batch.ts": [/^\{ asked: 50, replayed: 0, failed: 0, tokens: \d+ \}$/],
   "configuration.ts": [
     "vendor-eu A scripted answer.",
     "app/Vendor A scripted answer.",
@@ -25,6 +26,7 @@ const expected: Readonly<Record<string, ReadonlyArray<string | RegExp>>> = {
     "Answered by, after attempts: primary (2), secondary (3), primary (1), primary (1)"
   ],
   "errors.ts": ["Busy; come back in 2m.", "app/Vendor does not accept the API key (HTTP 401). (5 facts)"],
+  "fleet.ts": ["9 of 30 calls by three processes went through: the vendor allows nine a minute"],
   "own-provider.ts": ["An answer from the model in our own basement."],
   "patterns.ts": ["answer of call 3"],
   "promise.ts": [
@@ -51,6 +53,7 @@ describe.concurrent("docs/examples", () => {
     )
     env = {
       ...process.env,
+      LLM_STATE: "sqlite::memory:",
       OPENAI_API_KEY: "key",
       OPENAI_BASE_URL: server.openai,
       ANTHROPIC_API_KEY: "key",

@@ -127,6 +127,9 @@ export const tally = (events: ReadonlyArray<LlmEvent.LlmEvent>): ReadonlyMap<str
       case "CircuitChanged":
         add("llm_breaker_transitions_total", { target: event.target, from: event.from, to: event.to })
         break
+      case "StoreChanged":
+        add("llm_store_changes_total", { store: event.store, to: event.to })
+        break
       case "CallEnded": {
         const { error, operation, outcome, target = "none" } = event
         add("llm_calls_total", { operation, target, outcome, error: error === undefined ? "" : classOf(error) })

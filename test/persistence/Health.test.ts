@@ -93,11 +93,11 @@ describe("Health", () => {
       assert.isAtMost(does.pings, 11)
       does.now = Effect.succeed("ok")
       yield* TestClock.adjust("3 seconds")
-      const { pings } = does
       assert.strictEqual(yield* ask, "ok")
       does.now = Effect.never
       yield* Effect.forkChild(ask, { startImmediately: true })
       yield* TestClock.adjust(100)
+      const { pings } = does
       yield* Scope.close(scope, Exit.void)
       yield* TestClock.adjust("1 minute")
       assert.strictEqual(does.pings, pings)

@@ -79,6 +79,10 @@ export const llm = {
     "from",
     "to"
   ]),
+  stores: own("counter", "llm_store_changes_total", "A store that processes share went down, or came up again.", [
+    "store",
+    "to"
+  ]),
   idempotency: own("counter", "llm_idempotency_total", "What became of idempotency keys.", ["result"]),
   cache: own("counter", "llm_cache_total", "What the response cache did.", ["result"]),
   tokens: own("counter", "llm_tokens_total", "Tokens that providers report.", ["target", "direction"], "{token}"),

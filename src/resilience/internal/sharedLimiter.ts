@@ -571,6 +571,18 @@ export class SharedLimiter implements RateLimiter {
     return isNothing ? Effect.void : this.settle({ back, atMost, block })
   }
 
+  /** Names this process, and learns of the others and of the levels, before anybody waits for it. */
+  readonly hello: Effect.Effect<void> = Effect.suspend(() => {
+    const costs = this.limits.map(() => 0)
+    const { instance, key, limits } = this
+    this.beatAt = this.now()
+    const reserve = Effect.suspend(() => this.store.reserve({ key, limits, costs, maxWait: 0, instance }))
+    return Effect.ignoreCause(Effect.map(this.health.ask("reserve", reserve), ({ instances, levels }) => {
+      this.known ??= { levels, at: this.now() }
+      this.instances = Math.max(this.instances, instances ?? 1)
+    }))
+  })
+
   /** Gives back what is left, when the process ends. */
   readonly leave: Effect.Effect<void> = Effect.suspend(() => {
     this.flushing?.fiber.interruptUnsafe()

@@ -15,11 +15,11 @@ export class Program {
     const child = this.child = spawn(process.execPath, ["--no-warnings", file, JSON.stringify(job)], {
       stdio: ["pipe", "pipe", "pipe"]
     })
-    createInterface({ input: child.stdout! }).on("line", (line) => {
+    createInterface({ input: child.stdout }).on("line", (line) => {
       this.lines.push(line)
       this.wake()
     })
-    child.stderr!.on("data", (chunk) => {
+    child.stderr.on("data", (chunk) => {
       this.errors += String(chunk)
     })
     this.exited = new Promise((resolve) => {

@@ -1,0 +1,43 @@
+// What a client shares with other processes, where a store is provided: who tells when it is away, and whose limits hold.
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import type { LlmConfigError } from "../LlmError.ts"
+import type { Hub } from "../LlmEvent.ts"
+import type { Health } from "../persistence/Health.ts"
+import * as RateLimiter from "../resilience/RateLimiter.ts"
+
+/** Publishes one event each time a store goes away or is back, as long as the scope is open. */
+export const watching = (
+  hub: Hub,
+  builtAt: number
+): Effect.Effect<(health: Health) => void, never, Scope.Scope> =>
+  Effect.map(
+    Effect.acquireRelease(
+      Effect.sync(() => new Map<Health, () => void>()),
+      (watched) =>
+        Effect.sync(() => {
+          for (const forget of watched.values()) forget()
+        })
+    ),
+    (watched) => (health) => {
+      if (watched.has(health)) return
+      const forget = health.watch(({ now, operation, store, to }) => {
+        const event = { _tag: "StoreChanged" as const, call: 0, at: now - builtAt, store, to }
+        hub.publish(operation === undefined ? event : { ...event, operation })
+      })
+      watched.set(health, forget)
+    }
+  )
+
+export type MakeLimiter = (
+  key: string,
+  options: RateLimiter.Options | undefined
+) => Effect.Effect<RateLimiter.RateLimiter, LlmConfigError, Scope.Scope>
+
+/** Limiters of this client alone, or under a key of a store that processes share. */
+export const makesLimiters = (watch: (health: Health) => void): Effect.Effect<MakeLimiter> =>
+  Effect.map(RateLimiter.RateLimiterStore, (store) => {
+    if (store?.health !== undefined) watch(store.health)
+    return (key, options) =>
+      store === undefined ? RateLimiter.make(options) : RateLimiter.makeShared(key, store, options)
+  })
