@@ -18,8 +18,9 @@ import type * as RateLimiter from "../resilience/RateLimiter.ts"
 import * as RetryBudget from "../resilience/RetryBudget.ts"
 import type * as Timeout from "../resilience/Timeout.ts"
 import type { Background } from "./background.ts"
-import { doors, foreign, inBulkhead, inCircuit, inLimits, inThrottle } from "./guards.ts"
+import { doors, foreign } from "./guards.ts"
 import { measuring } from "./hedge.ts"
+import { inBulkhead, inCircuit, inLimits, inThrottle } from "./patterns.ts"
 import type { MakeLimiter } from "./shared.ts"
 
 // -----------------------------------------------------------------------------

@@ -1,0 +1,228 @@
+// The patterns that stand in front of an attempt, each as a guard.
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Random from "effect/Random"
+import {
+  type BulkheadFull,
+  type CircuitOpen,
+  type InvalidRequest,
+  isOverload,
+  type RateLimited,
+  type Shed
+} from "../LlmError.ts"
+import type { Ask, Held, Outcome, Refusal } from "../LlmGuard.ts"
+import type { LlmRequest } from "../LlmRequest.ts"
+import type { Bulkhead, Permit } from "../resilience/Bulkhead.ts"
+import type * as CircuitBreaker from "../resilience/CircuitBreaker.ts"
+import * as LoadShedder from "../resilience/LoadShedder.ts"
+import type { RateLimiter, Reservation } from "../resilience/RateLimiter.ts"
+import type { Attempt } from "./attempt.ts"
+import type { Door } from "./guards.ts"
+
+const ours = { failover: true, patience: 0 } as const
+
+class Place implements Held {
+  protected readonly permit: Permit
+  constructor(permit: Permit) {
+    this.permit = permit
+  }
+  release(): void {
+    this.permit.releaseUnsafe()
+  }
+}
+
+/** A place in a bulkhead that learns from how its calls end. */
+class Lesson extends Place {
+  settle(outcome: Outcome): void {
+    this.permit.recordUnsafe(
+      outcome._tag === "Succeeded"
+        ? "success"
+        : outcome._tag === "Failed" && isOverload(outcome.error)
+        ? "overload"
+        : "neutral"
+    )
+  }
+}
+
+/** Room in flight. */
+export const inBulkhead = (bulkhead: Bulkhead): Door<BulkheadFull> => {
+  const placeOf = bulkhead.isAdaptive ? (permit: Permit) => new Lesson(permit) : (permit: Permit) => new Place(permit)
+  return {
+    ...ours,
+    name: "bulkhead",
+    by: "bulkhead",
+    acquire: (ask) => {
+      const permit = bulkhead.tryAcquireUnsafe()
+      if (permit !== undefined) return Exit.succeed(placeOf(permit))
+      const { deadline, root } = (ask as Attempt).call
+      return Effect.map(
+        bulkhead.acquire({ restore: ask.restore, maxWait: () => Math.max(deadline.left(root.now()), 0) }),
+        placeOf
+      )
+    }
+  }
+}
+
+/** Only as many calls as about half of them are accepted. */
+export const inThrottle = (throttle: LoadShedder.Throttle): Door<Shed> => {
+  const held: Exit.Exit<Held> = Exit.succeed({
+    settle: (outcome) => {
+      if (outcome._tag === "Succeeded") throttle.count(true, outcome.now)
+      else if (outcome._tag === "Failed") throttle.count(!isOverload(outcome.error), outcome.now)
+    }
+  })
+  return {
+    ...ours,
+    name: "load-shedding",
+    by: "throttle",
+    acquire: (ask) => {
+      const { now, request } = ask
+      const { context } = (ask as Attempt).call.root
+      return throttle.rejects(request.priority ?? "default", () => Context.get(context, Random.Random), now)
+        ? Exit.fail(LoadShedder.shed(throttle.policy, now))
+        : held
+    }
+  }
+}
+
+class Tokens implements Held {
+  private readonly taken: Reservation
+  /** The limiter, when its limits are the vendor's, so that what the vendor says is about it. */
+  private readonly vendors: RateLimiter | undefined
+  constructor(taken: Reservation, vendors: RateLimiter | undefined) {
+    this.taken = taken
+    this.vendors = vendors
+  }
+  /** A request that was never sent costs nothing; one that was answered with a failure costs a request, no tokens. */
+  settle(outcome: Outcome): void {
+    const { taken, vendors } = this
+    switch (outcome._tag) {
+      case "NeverStarted":
+        return taken.refundUnsafe("all")
+      case "Succeeded": {
+        const input = outcome.usage?.inputTokens.total
+        const output = outcome.usage?.outputTokens.total
+        if (input !== undefined && output !== undefined) taken.settleUnsafe(costOf(input, output))
+        if (vendors !== undefined) taken.observeUnsafe(outcome.limits)
+        return
+      }
+      case "Failed": {
+        const { error, limits, now, retryAfter, sent } = outcome
+        if (error._tag !== "ProviderError") return
+        const reason = error.reason._tag
+        if (!sent || reason === "Quota") taken.refundUnsafe("all")
+        else if (reason !== "MalformedResponse") taken.refundUnsafe("tokens")
+        if (vendors === undefined) return
+        // After the refund: what the vendor says is left is left.
+        taken.observeUnsafe(limits)
+        if (reason === "RateLimit" && retryAfter !== undefined) vendors.blockUnsafe(retryAfter, now)
+      }
+    }
+  }
+}
+
+/**
+ * Tokens of a bucket. `"client"`: the one bucket of all targets, whose refusal every target would meet. `"vendor"`: the
+ * limits of this target alone.
+ */
+export const inLimits = (limiter: RateLimiter, whose: "client" | "vendor"): Door<RateLimited | InvalidRequest> => {
+  const vendors = whose === "vendor" ? limiter : undefined
+  const cost = limiter.dimensions.every((dimension) => dimension === "requests") ? () => 1 : estimate
+  return {
+    ...ours,
+    failover: whose === "vendor",
+    name: "rate-limit",
+    by: "rate-limit",
+    acquire: (ask) => {
+      const needed = cost(ask.request)
+      const { deadline, root } = (ask as Attempt).call
+      const free = limiter.tryAcquireUnsafe(needed, root.clock, ask.now)
+      if (free !== undefined) return Exit.succeed(new Tokens(free, vendors))
+      const maxWait = Math.max(deadline.left(ask.now), 0)
+      return Effect.map(
+        limiter.acquire(needed, { maxWait, restore: ask.restore }),
+        (taken) => new Tokens(taken, vendors)
+      )
+    }
+  }
+}
+
+const costOf = (input: number, output: number) => ({
+  requests: 1,
+  tokens: input + output,
+  "input-tokens": input,
+  "output-tokens": output
+})
+
+/** Input by length (four characters a token), output by `maxTokens`; settled with the real usage afterwards. */
+const estimate = (request: LlmRequest) => costOf(Math.ceil(lengthOf(request.prompt) / 4), request.maxTokens ?? 1024)
+
+/** Characters a tokenizer would see: the bytes of a file are not text, and count as a thousand tokens. */
+const lengthOf = (prompt: LlmRequest["prompt"]): number => {
+  let length = 0
+  // No recursion: what tools return can be nested deeper than a stack is.
+  const open: Array<unknown> = [prompt]
+  while (open.length > 0) {
+    const value = open.pop()
+    if (typeof value === "string") length += value.length
+    else if (typeof value !== "object" || value === null) length += 1
+    else if ("type" in value && value.type === "file") length += 4000
+    else for (const inner of Object.values(value)) open.push(inner)
+  }
+  return length
+}
+
+class Slot implements Held {
+  private readonly breaker: CircuitBreaker.CircuitBreaker
+  private readonly permit: CircuitBreaker.Permit
+  constructor(breaker: CircuitBreaker.CircuitBreaker, permit: CircuitBreaker.Permit) {
+    this.breaker = breaker
+    this.permit = permit
+  }
+  settle(outcome: Outcome): void {
+    const { breaker, permit } = this
+    switch (outcome._tag) {
+      case "Succeeded":
+        return breaker.recordUnsafe(permit, "success", outcome.now, outcome)
+      case "Failed":
+        return breaker.recordUnsafe(permit, outcome.verdict.outcome, outcome.now, outcome)
+      default:
+        return breaker.recordUnsafe(permit, "ignored", outcome.now)
+    }
+  }
+  renew(now: number): void {
+    this.breaker.renewUnsafe(this.permit, now)
+  }
+}
+
+/** What is asked for in the same way takes about as long. */
+const kindOf = ({ operation, request: { model = "" } }: Ask): string =>
+  operation === "complete" ? model : `stream ${model}`
+
+/** What is known of a circuit without asking for admission also serves retry and failover. */
+export interface CircuitDoor extends Door<CircuitOpen> {
+  readonly peek: (request: LlmRequest, now: number) => Refusal<CircuitOpen> | undefined
+}
+
+/** Admission by the circuit of the request's model, or of the target. */
+export const inCircuit = (
+  of: (model: string | undefined) => CircuitBreaker.CircuitBreaker
+): CircuitDoor => ({
+  ...ours,
+  name: "circuit-breaker",
+  by: "circuit-breaker",
+  peek: (request, now): Refusal<CircuitOpen> | undefined => {
+    const breaker = of(request.model)
+    if (!breaker.isOpenUnsafe(now)) return undefined
+    const error = breaker.rejectionUnsafe(now)
+    return { error, retryAfter: breaker.openForUnsafe(now) }
+  },
+  acquire: (ask: Ask) => {
+    const breaker = of(ask.request.model)
+    const permit = breaker.admitUnsafe(ask.now, kindOf(ask))
+    return permit === undefined
+      ? Exit.fail(breaker.rejectionUnsafe(ask.now)())
+      : Exit.succeed(new Slot(breaker, permit))
+  }
+})
