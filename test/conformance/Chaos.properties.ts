@@ -179,6 +179,11 @@ export const p4 = (log: Log): void => {
 // breaker
 // -----------------------------------------------------------------------------
 
+/** The measured threshold is never shorter; 0.8 of at least 10 attempts of a minute are slow where it opens a circuit. */
+const LEAST_SLOW = 5000
+const LEAST_SLOW_CALLS = 8
+const SLOW_WINDOW = 60_000
+
 /** P5: transitions, probes, and nothing admitted while open. */
 export const p5 = (log: Log): void => {
   const { halfOpenProbes, maxRecoveryTimeout, recoveryTimeout } = settings.circuitBreaker
@@ -190,8 +195,17 @@ export const p5 = (log: Log): void => {
     let openedAt = 0
     let openFor = 0
     const probes = new Set<string>()
+    const waiting = new Map<string, number>()
+    const slow: Array<number> = []
     for (const [i, event] of own.entries()) {
       const where = `${target} at ${event.when}`
+      if (event._tag === "AttemptStarted") waiting.set(`${event.call} ${event.attempt}`, event.when)
+      else if (event._tag === "AttemptCommitted" || isEnd(event)) {
+        const key = `${event.call} ${event.attempt}`
+        const since = waiting.get(key)
+        if (since !== undefined && event.when - since >= LEAST_SLOW) slow.push(event.when)
+        waiting.delete(key)
+      }
       if (event._tag === "CircuitChanged") {
         const change = `${event.from} ${event.to}`
         seen.add(change)
@@ -199,13 +213,21 @@ export const p5 = (log: Log): void => {
         assert.strictEqual(event.from, state, where)
         probes.clear()
         if (event.to === "open") {
-          // What opens is a failure: it is told right before it has counted.
+          // What opens is a failure, told right before it has counted; or attempts that are slow while they last (C24–C26).
           const cause = own[i - 1]
-          assert.isTrue(cause?._tag === "AttemptFailed" && cause.outcome === "failure", where)
+          const hanging = [...waiting.values()].filter((since) => event.when - since >= LEAST_SLOW)
+          const ended = slow.filter((when) => event.when - when <= SLOW_WINDOW)
+          assert.isTrue(
+            cause?._tag === "AttemptFailed" && cause.outcome === "failure" ||
+              // A probe that is slow opens it again.
+              (event.from === "closed" ? hanging.length + ended.length >= LEAST_SLOW_CALLS : hanging.length > 0),
+            where
+          )
           openFor = event.from === "half-open" ? Math.min(maxRecoveryTimeout, 2 * openFor) : recoveryTimeout
-          openedAt = event.when
+          // Told when somebody noticed, it has been open since a call turned slow.
+          openedAt = event.at
         }
-        if (event.to === "half-open") assert.isAtLeast(event.when - openedAt, openFor, where)
+        if (event.to === "half-open") assert.isAtLeast(event.at - openedAt, openFor, where)
         state = event.to
       } else if (event._tag === "AttemptStarted") {
         holds(state !== "open", where)
