@@ -1,5 +1,8 @@
 // The benchmarks measure what they say: statistics, tables, and subjects that do their work. Nothing is timed here.
 import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { counted } from "./counted.ts"
+import { grown } from "./counts.ts"
 import { groups } from "./groups/index.ts"
 import { compare, median, type Result, type Worker } from "./measure.ts"
 import { aiSdk } from "./peers/aiSdk.ts"
@@ -104,6 +107,15 @@ it("every subject does its work", async () => {
     }
   }
 }, 60_000)
+
+it("counted cases do their work, and 5 % more than stored is told", async () => {
+  for (const call of Object.values(counted)) await Effect.runPromise(Effect.andThen(call(), call()))
+  assert.deepStrictEqual(grown({ a: 1000, b: 1000 }, { a: 1050, b: 900 }), [])
+  assert.deepStrictEqual(grown({ a: 1000 }, { a: 1060, b: 1 }), [
+    "a takes 6.0 % more instructions than stored",
+    "b is not stored"
+  ])
+})
 
 it("peers answer what they are asked, retry and fall back", async () => {
   const asking: Provider = () => Promise.resolve(ANSWER)

@@ -1,8 +1,10 @@
 // `npm run bench -- [--only <group>] [--quick]`: measures, prints a table, writes results.json, and after a full run
-// docs/performance.md with its chart.
+// docs/performance.md with its chart. `npm run bench -- --check` counts instructions instead, and fails where a call takes
+// more than is stored; `--store` writes down what it takes now.
 import { writeFileSync } from "node:fs"
 import { availableParallelism, cpus } from "node:os"
 import { parseArgs } from "node:util"
+import { check } from "./counts.ts"
 import { bundle } from "./groups/bundle.ts"
 import { http } from "./groups/http.ts"
 import { groups } from "./groups/index.ts"
@@ -29,7 +31,15 @@ const all: Readonly<Record<string, (isQuick: boolean) => Promise<ReadonlyArray<R
   bundle
 }
 
-const { values } = parseArgs({ options: { only: { type: "string" }, quick: { type: "boolean", default: false } } })
+const { values } = parseArgs({
+  options: {
+    only: { type: "string" },
+    quick: { type: "boolean", default: false },
+    check: { type: "boolean", default: false },
+    store: { type: "boolean", default: false }
+  }
+})
+if (values.check || values.store) process.exit(await check(values.store) ? 0 : 1)
 const names = Object.keys(all)
 if (values.only !== undefined && !names.includes(values.only)) {
   console.error(`--only takes one of: ${names.join(", ")}`)
