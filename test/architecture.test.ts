@@ -42,7 +42,7 @@ describe("no arrow runs upward", () => {
   })
 
   it("the pipeline knows patterns and the ports of state, and nothing above it", () => {
-    const below = either(/^src\/(internal|pipeline|resilience)\//, /^src\/persistence\/Store\.ts$/, models)
+    const below = either(/^src\/(internal|pipeline|resilience)\//, /^src\/persistence\/(Store|Health)\.ts$/, models)
     assert.deepStrictEqual(strangers(/^src\/pipeline\//, below), [])
   })
 

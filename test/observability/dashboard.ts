@@ -103,6 +103,12 @@ export const rows: ReadonlyArray<readonly [title: string, panels: ReadonlyArray<
     { title: "Retry budget", unit: "short", queries: [["{{target}}", `min by (target) (${llm.budget.prometheus})`]] },
     { title: "Failovers", unit: "reqps", queries: [["{{from}} to {{to}}", rate(llm.failovers, "from, to")]] },
     {
+      title: "Hedges",
+      unit: "reqps",
+      queries: [["{{from}} to {{to}}, {{result}}", rate(llm.hedges, "from, to, result")]]
+    },
+    { title: "Stores", unit: "reqps", queries: [["{{store}} {{to}}", rate(llm.stores, "store, to")]] },
+    {
       title: "Targets skipped",
       unit: "reqps",
       queries: [["{{target}} {{because}}", rate(llm.skips, "target, because")]]
