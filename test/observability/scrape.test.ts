@@ -1,9 +1,11 @@
 // A real Prometheus scrapes a client in trouble, and answers what the dashboard and the alerts ask.
 import { assert, it } from "@effect/vitest"
-import { Effect, Metric, Schedule, Stream } from "effect"
+import { Effect, Layer, Metric, Schedule, Stream } from "effect"
 import { LlmClient, LlmError, LlmProvider } from "effect-resilient-llm"
 import { Metrics } from "effect-resilient-llm/observability"
 import * as PrometheusServer from "effect-resilient-llm/observability/PrometheusServer"
+import { Store } from "effect-resilient-llm/persistence"
+import { Idempotency } from "effect-resilient-llm/resilience"
 import { HttpServer } from "effect/http"
 import { spawn } from "node:child_process"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
@@ -47,7 +49,19 @@ const provider = (id: string, isBad: () => boolean): LlmProvider.LlmProvider => 
   })
 }
 
-/** Every pattern has something to do: failures, waits, refusals, failover, hits, stale answers. */
+/** A store that is away half of the time. */
+const flaky = Effect.map(Store.memory<string>({ maxEntries: 1000 }), (store) => {
+  let operations = 0
+  const orFails = <A>(operation: Store.Operation, self: Effect.Effect<A, Store.StoreError>) =>
+    Effect.suspend(() => operations++ % 40 < 20 ? Effect.fail(new Store.StoreError({ operation })) : self)
+  return {
+    ...store,
+    acquire: (...args: Parameters<typeof store.acquire>) => orFails("acquire", store.acquire(...args)),
+    get: (...args: Parameters<typeof store.get>) => orFails("get", store.get(...args))
+  }
+})
+
+/** Every pattern has something to do: failures, waits, refusals, hedges, failover, hits, stale answers. */
 let asked = 0
 const live = LlmClient.layerDynamic([
   { provider: provider("p", () => asked++ % 3 > 0), id: "p", bulkhead: { maxConcurrent: 2, queue: 2 } },
@@ -59,7 +73,8 @@ const live = LlmClient.layerDynamic([
 ], {
   cache: { readThrough: true },
   retry: { maxRetries: 1, baseDelay: 20 },
-  circuitBreaker: { failureThreshold: 4, recoveryTimeout: 300 }
+  circuitBreaker: { failureThreshold: 4, recoveryTimeout: 300 },
+  hedge: { delay: 15 }
 })
 
 it.skipIf(!has("prometheus"))(
@@ -130,7 +145,7 @@ it.skipIf(!has("prometheus"))(
         assert.deepStrictEqual(yield* ask("up{job=\"llm\"} == 0"), [])
       }).pipe(
         Effect.provide(PrometheusServer.layer({ port: 0 })),
-        Effect.provide(live),
+        Effect.provide(live.pipe(Layer.provide(Layer.effect(Idempotency.IdempotencyStore, flaky)))),
         Effect.provide(Metrics.layer()),
         Effect.provideService(Metric.MetricRegistry, new Map()),
         Effect.scoped
