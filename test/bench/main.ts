@@ -8,6 +8,7 @@ import { check } from "./counts.ts"
 import { bundle } from "./groups/bundle.ts"
 import { http } from "./groups/http.ts"
 import { groups } from "./groups/index.ts"
+import { state } from "./groups/state.ts"
 import { type Case, compare, full, type Group, quick, type Result } from "./measure.ts"
 import { asPage, asSvg, asText, goals } from "./render.ts"
 
@@ -28,6 +29,7 @@ const quickly = ({ slow = [], subjects, ...one }: Case): Case => ({
 const all: Readonly<Record<string, (isQuick: boolean) => Promise<ReadonlyArray<Result>>>> = {
   ...Object.fromEntries(Object.entries(groups).map(([name, group]) => [name, timing(name, group)])),
   http,
+  state,
   bundle
 }
 
