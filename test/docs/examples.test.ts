@@ -35,6 +35,7 @@ const expected: Readonly<Record<string, ReadonlyArray<string | RegExp>>> = {
     "InvalidRequest: Invalid request: \"temperature\" must be a number from 0 to 2, but is a whole number."
   ],
   "quickstart.ts": ["A simulated answer.", /^\(effect-resilient-llm\/OpenAi, \d+ facts in the ledger\)$/],
+  "redis-cluster.ts": [/^Name some of its nodes: /],
   "streaming.ts": [
     /^\(app\/Secondary: CallStarted, /,
     "The stream from app/Primary broke (truncated) after 2 content parts."
