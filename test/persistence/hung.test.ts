@@ -1,0 +1,112 @@
+// How long calls wait for a Redis of the test's own that hangs or is gone. Measured in this process, so that what its
+// event loop lags behind can be taken off.
+import { assert, describe, it } from "@effect/vitest"
+import { Effect, Layer, Logger, ManagedRuntime } from "effect"
+import { LlmClient, LlmProvider } from "effect-resilient-llm"
+import * as Redis from "effect-resilient-llm/persistence/Redis"
+import { setTimeout as sleep } from "node:timers/promises"
+import { clientOf, hasRedisServer, missing, RedisServer, unique } from "./servers.ts"
+
+if (!hasRedisServer) missing("redis-server")
+
+const vendor = LlmProvider.make({ id: "vendor", generate: () => Effect.succeed("An answer.") })
+
+/** A client with keys, cached answers and limits in Redis, and how much it logged. */
+const clientAt = async (url: string) => {
+  let logged = 0
+  const logger = Logger.make(() => {
+    logged += 1
+  })
+  const runtime = ManagedRuntime.make(
+    LlmClient.layerDynamic([{ provider: vendor, limits: [{ dimension: "requests", limit: 1e6, per: "1 second" }] }], {
+      rateLimit: { capacity: 1e6, refillPerSecond: 1e6 },
+      cache: { readThrough: true }
+    }).pipe(
+      Layer.provide(Layer.provide(Redis.layer({ prefix: unique() }), clientOf(url))),
+      Layer.provideMerge(Logger.layer([logger]))
+    )
+  )
+  const client = await runtime.runPromise(LlmClient)
+  let n = 0
+  /** Milliseconds that one call took; its key and its question are new. */
+  const call = async (): Promise<number> => {
+    const begun = performance.now()
+    n += 1
+    await runtime.runPromise(client.complete({ prompt: `Question ${n}`, idempotencyKey: `key-${n}`, cache: "always" }))
+    return performance.now() - begun
+  }
+  return { call, logged: () => logged, close: () => runtime.dispose() }
+}
+
+/** The longest time that this process did nothing else in, while `work` went on. */
+const withLag = async <A>(work: () => Promise<A>): Promise<readonly [A, number]> => {
+  let lag = 0
+  let last = performance.now()
+  const timer = setInterval(() => {
+    const now = performance.now()
+    lag = Math.max(lag, now - last - 2)
+    last = now
+  }, 2)
+  try {
+    return [await work(), lag]
+  } finally {
+    clearInterval(timer)
+  }
+}
+
+const burst = (call: () => Promise<number>) => () => Promise.all(Array.from({ length: 64 }, call))
+
+describe.skipIf(!hasRedisServer)("a Redis of its own", () => {
+  it(
+    "hangs while 64 calls begin: none waits longer than 150 ms, later ones do not wait, nothing is logged per call",
+    async () => {
+      const server = await RedisServer.start()
+      const { call, close, logged } = await clientAt(server.url)
+      try {
+        for (let i = 0; i < 50; i++) await call()
+        const before = logged()
+        server.signal("SIGSTOP")
+        const [first, lag] = await withLag(burst(call))
+        const [later, laterLag] = await withLag(burst(call))
+        const waits = [Math.max(...first) - lag, Math.max(...later) - laterLag].map((ms) => ms.toFixed(0))
+        console.log(`hung: 64 calls waited ${waits[0]} ms at most, 64 later ones ${waits[1]} ms, lag off`)
+        assert.isBelow(Math.max(...first) - lag, 150)
+        assert.isBelow(Math.max(...later) - laterLag, 50)
+        assert.isAtMost(logged() - before, 2)
+      } finally {
+        server.signal("SIGCONT")
+        await close()
+        await server.stop()
+      }
+    },
+    60_000
+  )
+
+  it("is killed for three seconds: every call is answered", async () => {
+    const server = await RedisServer.start()
+    const { call, close } = await clientAt(server.url)
+    try {
+      for (let i = 0; i < 50; i++) await call()
+      const end = performance.now() + 5000
+      let answered = 0
+      const calling = async (): Promise<void> => {
+        while (performance.now() < end) {
+          await call()
+          answered += 1
+          await sleep(5)
+        }
+      }
+      const all = Promise.all(Array.from({ length: 8 }, calling))
+      await sleep(500)
+      await server.kill()
+      await sleep(3000)
+      await server.up()
+      await all
+      console.log(`killed for 3 s: ${answered} of ${answered} calls answered`)
+      assert.isAbove(answered, 500)
+    } finally {
+      await close()
+      await server.stop()
+    }
+  }, 60_000)
+})
