@@ -167,11 +167,16 @@ describe("transport", () => {
 
   it.effect("does not abort what was read to its end", () =>
     Effect.gen(function*() {
-      const whole = serve({ body: "{\"choices\":[{\"message\":{\"content\":\"Hi\"},\"finish_reason\":\"stop\"}]}" })
+      const body = "{\"choices\":[{\"message\":{\"content\":\"Hi\"},\"finish_reason\":\"stop\"}]}"
+      const whole = serve({ headers: { "content-length": `${body.length}` }, body })
       yield* run(yield* connect(openAi, whole), false)
+      // Where the length is not announced the body is read as a stream, and Effect's own client aborts after its end.
+      const unannounced = serve({ body })
+      yield* run(yield* connect(openAi, unannounced), false)
       const streamed = serve({ headers: sse, body: [plain(openAi, "Hi"), "\n", ": bye\n\n"] })
       assert.strictEqual((yield* run(yield* connect(openAi, streamed), true)).error, undefined)
       yield* settle
+      assert.strictEqual(unannounced.cancelled, 0)
       for (const { aborted, cancelled } of [whole, streamed]) {
         assert.deepStrictEqual({ aborted, cancelled }, { aborted: 0, cancelled: 0 })
       }

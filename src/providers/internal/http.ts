@@ -79,6 +79,12 @@ export interface Endpoint {
   readonly protocol: Protocol
 }
 
+/** An answer of which nothing was read, and what must not be published of its request. */
+interface Opened {
+  readonly response: HttpClientResponse
+  readonly secrets: ReadonlyArray<string>
+}
+
 const maxErrorBytes = 65_536
 const errorLimit = "1 second"
 const drainLimit = "100 millis"
@@ -88,6 +94,10 @@ const isJson = /^\s*application\/(?:[\w.-]+\+)?json\b/i
 const keyHeaders = ["authorization", "x-api-key", "cookie"]
 const always = (): boolean => true
 const visibleAscii = /^[\x21-\x7e]{1,255}$/
+
+/** A scope of the caller's own has nothing to do with one request. */
+const withoutScope = (context: Context.Context<never>): Context.Context<never> =>
+  Context.getOrUndefined(context, Scope.Scope) === undefined ? context : Context.omit(Scope.Scope)(context)
 
 /** Runs a decoder; a thrown `ProviderError` is a typed failure, anything else a defect. */
 const decoding = <A>(decode: () => A): Effect.Effect<A, ProviderError> =>
@@ -106,9 +116,10 @@ const secretsIn = (value: string | undefined): ReadonlyArray<string> =>
 export const make = (endpoint: Endpoint): Effect.Effect<LlmProvider, never, HttpClient.HttpClient> =>
   Effect.map(HttpClient.HttpClient, (httpClient) => {
     const { authorization, id, maxBodyBytes, protocol, url } = endpoint
-    // A scope owns the connection from the first byte on, so that an interruption between headers and body closes it.
-    // It is closed only when the body was not read to its end: to abort what is over costs a stack trace per call.
-    const client = HttpClient.withScope(notFollowing(httpClient))
+    const client = notFollowing(httpClient)
+    // The connection of a stream belongs to a scope from the first byte on, so that an interruption between headers and
+    // body closes it. It is closed only when the body was not read to its end: to abort what is over costs a stack trace.
+    const scopedClient = HttpClient.withScope(client)
     const secrets = [...keyHeaders, ...endpoint.secretHeaders].flatMap((name) => secretsIn(endpoint.headers[name]))
     // Not every client decodes what comes compressed.
     const templateOf = (accept: string): HttpClientRequest.HttpClientRequest =>
@@ -147,50 +158,47 @@ export const make = (endpoint: Endpoint): Effect.Effect<LlmProvider, never, Http
     // Vendors get no trace headers of ours, and their account headers show in no span. Without a tracer there is no span.
     const send = (
       request: HttpClientRequest.HttpClientRequest,
-      scope: Scope.Scope
-    ): Effect.Effect<HttpClientResponse, HttpClientError> =>
-      Effect.updateContext(client.execute(request), (context: Context.Context<never>) => {
-        const scoped = Context.add(context, Scope.Scope, scope)
+      scope: Scope.Scope | undefined
+    ): Effect.Effect<HttpClientResponse, HttpClientError> => {
+      const sent = scope === undefined ? client.execute(request) : Scope.provide(scopedClient.execute(request), scope)
+      return Effect.updateContext(sent, (given: Context.Context<never>) => {
+        const context = withoutScope(given)
         if (Context.getOrUndefined(context, Tracer.Tracer) === undefined) {
-          return Context.add(scoped, HttpClient.TracerDisabledWhen, always)
+          return Context.add(context, HttpClient.TracerDisabledWhen, always)
         }
         return Context.add(
-          Context.add(scoped, HttpClient.TracerPropagationEnabled, false),
+          Context.add(context, HttpClient.TracerPropagationEnabled, false),
           HttpHeaders.CurrentRedactedNames,
           [...Context.get(context, HttpHeaders.CurrentRedactedNames), ...endpoint.secretHeaders]
         )
       })
+    }
 
-    const open = (
-      request: LlmRequest,
-      stream: boolean,
-      scope: Scope.Scope
-    ): Effect.Effect<readonly [HttpClientResponse, Exchange], ProviderError> =>
-      Effect.flatMap(decoding(() => prepare(request, stream)), (prepared) => {
-        if (authorization === undefined) return exchanged(send(prepared, scope), secrets)
+    /** The head of the answer. */
+    const open = (request: LlmRequest, scope: Scope.Scope | undefined): Effect.Effect<Opened, ProviderError> =>
+      Effect.flatMap(decoding(() => prepare(request, scope !== undefined)), (prepared) => {
+        if (authorization === undefined) return opened(send(prepared, scope), secrets)
         return Effect.flatMap(authorization, (value) => {
           const sent = send(HttpClientRequest.setHeader(prepared, "authorization", value), scope)
-          return exchanged(sent, [...secrets, ...secretsIn(value)])
+          return opened(sent, [...secrets, ...secretsIn(value)])
         })
       })
 
-    const exchanged = (
+    const opened = (
       sent: Effect.Effect<HttpClientResponse, HttpClientError>,
       secrets: ReadonlyArray<string>
-    ): Effect.Effect<readonly [HttpClientResponse, Exchange], ProviderError> =>
+    ): Effect.Effect<Opened, ProviderError> =>
       Effect.matchEffect(sent, {
-        onSuccess: (response) => answered(response, secrets),
+        onSuccess: (response) => Effect.succeed({ response, secrets }),
         // A client of the user's may turn statuses into errors.
         onFailure: (error) =>
           error.reason._tag === "StatusCodeError"
-            ? answered(error.reason.response, secrets)
+            ? Effect.succeed({ response: error.reason.response, secrets })
             : Effect.fail(ofTransport(id, error))
       })
 
-    const answered = (
-      response: HttpClientResponse,
-      secrets: ReadonlyArray<string>
-    ): Effect.Effect<readonly [HttpClientResponse, Exchange], ProviderError> =>
+    /** A failure, where its status says so. */
+    const judged = ({ response, secrets }: Opened): Effect.Effect<Exchange, ProviderError> =>
       Effect.withFiber((fiber) => {
         const { status } = response
         const exchange: Exchange = {
@@ -203,16 +211,16 @@ export const make = (endpoint: Endpoint): Effect.Effect<LlmProvider, never, Http
           secrets
         }
         return status >= 200 && status <= 299
-          ? Effect.succeed([response, exchange] as const)
+          ? Effect.succeed(exchange)
           : Effect.flatMap(readPrefix(response), (body) => Effect.fail(ofResponse(exchange, body)))
       })
 
-    const whole = (
-      [response, exchange]: readonly [HttpClientResponse, Exchange]
-    ): Effect.Effect<ReadonlyArray<Response.PartEncoded>, ProviderError> =>
+    const whole = (answer: Opened): Effect.Effect<ReadonlyArray<Response.PartEncoded>, ProviderError> =>
       Effect.flatMap(
-        readWhole(response, exchange, maxBodyBytes),
-        (text) => decoding(() => decodeWhole(protocol, exchange, text))
+        judged(answer),
+        (exchange) =>
+          Effect.flatMap(readWhole(answer.response, exchange, maxBodyBytes), (text) =>
+            decoding(() => decodeWhole(protocol, exchange, text)))
       )
 
     return {
@@ -223,21 +231,21 @@ export const make = (endpoint: Endpoint): Effect.Effect<LlmProvider, never, Http
       vendor: protocol.vendor,
       changes: (request) => protocol.changes(request, request.model ?? endpoint.defaultModel ?? ""),
       generate: (request) =>
-        Effect.suspend(() => {
-          const scope = Scope.makeUnsafe()
-          return Effect.onError(
-            Effect.flatMap(open(request, false, scope), whole),
-            (cause) => Scope.close(scope, Exit.failCause(cause))
+        Effect.uninterruptibleMask((restore) =>
+          Effect.flatMap(
+            restore(open(request, undefined)),
+            (answer) => Effect.onInterrupt(restore(whole(answer)), () => unread(answer.response))
           )
-        }),
+        ),
       stream: (request) =>
         Stream.unwrap(Effect.suspend(() => {
           const scope = Scope.makeUnsafe()
           const body = { over: false }
           return Effect.andThen(
             Effect.addFinalizer((exit) => body.over ? Effect.void : Scope.close(scope, exit)),
-            Effect.flatMap(open(request, true, scope), ([response, exchange]) =>
-              Effect.succeed(events(response, exchange, protocol, maxBodyBytes, body)))
+            Effect.flatMap(open(request, scope), (answer) =>
+              Effect.map(judged(answer), (exchange) =>
+                events(answer.response, exchange, protocol, maxBodyBytes, body)))
           )
         }))
     }
@@ -246,6 +254,14 @@ export const make = (endpoint: Endpoint): Effect.Effect<LlmProvider, never, Http
 // -----------------------------------------------------------------------------
 // bodies
 // -----------------------------------------------------------------------------
+
+/** Closes the connection of an answer whose body was not begun; a body that was begun closes its own. */
+const unread = (response: HttpClientResponse): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    const scope = Scope.makeUnsafe()
+    const begun = Scope.provide(Stream.toPull(response.stream), scope)
+    return Effect.andThen(Effect.ignoreCause(begun), Scope.close(scope, Exit.interrupt()))
+  })
 
 /** Hands decoded text on, until `take` has enough. */
 const readText = (
