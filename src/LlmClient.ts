@@ -12,6 +12,7 @@ import type * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
+import { numbered } from "./internal/names.ts"
 import { type Link, link, makeRing, unlink } from "./internal/ring.ts"
 import { check, type Options } from "./LlmConfig.ts"
 import type {
@@ -238,11 +239,25 @@ type Unknown<K, A> = string extends K ? never : K extends keyof Extract<A, objec
 
 const isTarget = (input: TargetInput): input is Target<unknown> => !Context.isKey(input)
 
-const resolve = (inputs: Targets): Effect.Effect<ReadonlyArray<TargetConfig>, never, unknown> =>
-  Effect.forEach(inputs, (input) => {
-    const { provider: tag, ...settings } = isTarget(input) ? input : { provider: input, id: undefined }
-    return Effect.map(tag, (provider) => ({ ...settings, id: settings.id ?? tag.key, provider }))
+type Unnamed = TargetOptions & { readonly provider: LlmProvider }
+
+/** Targets have the names of their vendors. One that differs in nothing from another gets no number: it is refused. */
+const named = (targets: ReadonlyArray<Unnamed>): ReadonlyArray<TargetConfig> => {
+  const names = numbered(targets.map(({ id, provider }) => ({ given: id, name: provider.id })))
+  return targets.map((target, i) => {
+    const isAgain = Object.keys(target).length === 1 && targets.findIndex((one) => one.provider === target.provider) < i
+    return { ...target, id: isAgain ? target.provider.id : names[i]! }
   })
+}
+
+const resolve = (inputs: Targets): Effect.Effect<ReadonlyArray<TargetConfig>, never, unknown> =>
+  Effect.map(
+    Effect.forEach(inputs, (input) => {
+      const { provider: tag, ...settings } = isTarget(input) ? input : { provider: input }
+      return Effect.map(tag, (provider): Unnamed => ({ ...settings, provider }))
+    }),
+    named
+  )
 
 type CompleteFailure<GE> = Pipeline.PipelineError<GE> | InvalidRequest
 
@@ -447,7 +462,7 @@ const Base = Object.assign(Context.Service<LlmClient, Client<LlmError>>()(ID), {
  *   const response = yield* client.complete("What is AI?")
  *   return [response.text, response.target]
  * })
- * await Effect.runPromise(Effect.provide(program, live)) // => ["Artificial intelligence.", "app/Secondary"]
+ * await Effect.runPromise(Effect.provide(program, live)) // => ["Artificial intelligence.", "Secondary"]
  * ```
  *
  * @category services
@@ -483,15 +498,13 @@ export class LlmClient extends Base {
     )
   }
 
-  /** A client over provider values, for lists that are known only at run time. Ids default to the providers' own. */
+  /** A client over provider values, for lists that are known only at run time. */
   static layerDynamic<const O extends ClientOptions = {}>(
     targets: readonly [DynamicTarget, ...ReadonlyArray<DynamicTarget>],
     options?: ClientOptions & Known<O>
   ): Layer.Layer<LlmClient, LlmConfigError> {
-    const configs = targets.map((target): TargetConfig =>
-      "provider" in target ? { ...target, id: target.id ?? target.provider.id } : { id: target.id, provider: target }
-    )
-    return Layer.effect(LlmClient, fromTargets<LlmError>(configs, options ?? {}))
+    const configs = targets.map((target): Unnamed => "provider" in target ? target : { provider: target })
+    return Layer.effect(LlmClient, fromTargets<LlmError>(named(configs), options ?? {}))
   }
 
   /** A provider's tag with settings of its own: id, models, limits, breaker. */

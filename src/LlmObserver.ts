@@ -57,7 +57,7 @@ export type Observer = (client: Observed) => Effect.Effect<Listener, never, Scop
  * )
  * const program = Effect.flatMap(LlmClient, (client) => client.complete("Hi"))
  * await Effect.runPromise(Effect.provide(program, live))
- * attempts // => ["app/Vendor"]
+ * attempts // => ["Vendor"]
  * ```
  *
  * @category layers

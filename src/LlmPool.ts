@@ -15,6 +15,7 @@ import * as Layer from "effect/Layer"
 import * as Pull from "effect/Pull"
 import * as Stream from "effect/Stream"
 import { monotonicMillis } from "./internal/clock.ts"
+import { numbered } from "./internal/names.ts"
 import { attempt } from "./internal/options.ts"
 import { classify, LlmConfigError, TRUNCATED, type Verdict } from "./LlmError.ts"
 import type { Held, Outcome } from "./LlmGuard.ts"
@@ -219,7 +220,8 @@ export interface ServiceClass<Self, Id extends string, T extends Members>
 }
 
 /**
- * A pool as a tag of your own, which `LlmClient` takes as a target. Its layer needs the providers you name.
+ * A pool as a tag of your own, which `LlmClient` takes as a target. Its layer needs the providers you name. Hosts are
+ * called by their providers' ids, numbered from the second of an id on: `openai`, `openai-2`.
  *
  * **Example** (Two regions as one target)
  *
@@ -256,9 +258,9 @@ export const Service = <Self>() =>
   options?: Options
 ): ServiceClass<Self, Id, T> => {
   const tag = Context.Service<Self, LlmPool>()(id)
-  const pool = Effect.flatMap(
-    Effect.forEach(members, (member) => Effect.map(member, (provider): Named => [member.key, provider])),
-    (hosts) => attempt(() => fromHosts(hosts, options))
-  )
+  const pool = Effect.flatMap(Effect.forEach(members, (member) => member), (providers) => {
+    const names = numbered(providers.map(({ id }) => ({ name: id })))
+    return attempt(() => fromHosts(providers.map((provider, i): Named => [names[i]!, provider]), options))
+  })
   return Object.assign(tag, { layer: Layer.effect(tag, pool) }) as ServiceClass<Self, Id, T>
 }

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer, Redacted } from "effect"
+import { Context, Effect, Layer, Redacted } from "effect"
 import { LlmClient, type LlmConfig, LlmError, type LlmEvent, LlmProvider, LlmRequest } from "effect-resilient-llm"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { ask, chance, kinds, rig, timed, vector } from "./support.ts"
@@ -81,11 +81,36 @@ describe("building a client refuses", () => {
       assert.strictEqual((yield* refusal(twice)).path, "targets[1].id")
     }))
 
+  it.effect("targets are called as their vendors, numbered from the second on; service keys show nowhere", () =>
+    Effect.gen(function*() {
+      const ids = (layer: Layer.Layer<LlmClient, unknown>) =>
+        Effect.map(
+          Effect.provide(Effect.flatMap(LlmClient, (client) => client.status), layer),
+          (status) => status.targets.map(({ id }) => id)
+        )
+      class Eu extends Context.Service<Eu, LlmProvider.LlmProvider>()("app/Eu") {}
+      const vendor = LlmProvider.make({ id: "openai", generate: () => Effect.succeed("Hello.") })
+      const both = Layer.mergeAll(live, Layer.succeed(Eu, vendor))
+      const smaller = LlmClient.target(Eu, { defaultModel: "small" })
+      const other = LlmClient.target(A, { id: "openai-2" })
+      assert.deepStrictEqual(yield* ids(Layer.provide(LlmClient.layer([Eu, A, smaller]), both)), [
+        "openai",
+        "A",
+        "openai-2"
+      ])
+      assert.deepStrictEqual(yield* ids(Layer.provide(LlmClient.layer([other, Eu, smaller]), both)), [
+        "openai-2",
+        "openai",
+        "openai-3"
+      ])
+      assert.deepStrictEqual(yield* ids(LlmClient.layerDynamic([vendor, { ...vendor }])), ["openai", "openai-2"])
+    }))
+
   it.effect("the same vendor twice is fine under two names", () =>
     Effect.gen(function*() {
       const layer = LlmClient.layer([A, LlmClient.target(A, { id: "second" })]).pipe(Layer.provide(live))
       const status = yield* Effect.flatMap(LlmClient, (client) => client.status).pipe(Effect.provide(layer))
-      assert.deepStrictEqual(status.targets.map(({ id }) => id), ["app/A", "second"])
+      assert.deepStrictEqual(status.targets.map(({ id }) => id), ["A", "second"])
     }))
 })
 

@@ -476,10 +476,10 @@ describe("what a target cannot take", () => {
           event._tag === "RequestAdapted" ? [[event.target, event.field, event.action, event.detail]] : []
         ),
         [
-          ["test/A", "providerOptions.b", "dropped", undefined],
-          ["test/B", "seed", "dropped", undefined],
-          ["test/B", "topK", "substituted", "as 1"],
-          ["test/B", "providerOptions.first", "dropped", undefined]
+          ["a", "providerOptions.b", "dropped", undefined],
+          ["b", "seed", "dropped", undefined],
+          ["b", "topK", "substituted", "as 1"],
+          ["b", "providerOptions.first", "dropped", undefined]
         ]
       )
     }))
@@ -493,7 +493,7 @@ describe("what a target cannot take", () => {
         error.ledger.flatMap((event) =>
           event._tag === "TargetSkipped" ? [[event.target, event.because, event.field]] : []
         ),
-        [["test/A", "unsupported", "prompt.file"]]
+        [["a", "unsupported", "prompt.file"]]
       )
       // Nobody can: then the first one says so, as it would alone.
       seen.length = 0

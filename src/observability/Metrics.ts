@@ -61,7 +61,7 @@ export interface Options {
  * })
  * const alone = Effect.provideService(Metric.MetricRegistry, new Map()) // as in tests: numbers of its own
  * const attributes = await Effect.runPromise(alone(Effect.provide(program, live)))
- * attributes // => { operation: "complete", target: "app/Vendor", outcome: "provider" }
+ * attributes // => { operation: "complete", target: "Vendor", outcome: "provider" }
  * ```
  *
  * @category layers

@@ -34,7 +34,10 @@ import type { MakeLimiter } from "./shared.ts"
  * @since 0.1.0
  */
 export interface TargetOptions {
-  /** Name in errors, ledgers and metrics. Default: the key of the provider's service. */
+  /**
+   * Name in errors, ledgers, metrics and shared state. Default: the provider's id, such as `openai`; where one vendor
+   * stands twice, its second target is `openai-2`.
+   */
   readonly id?: string | undefined
   /** Logical model name → this target's name; looked up before the provider's own mapping. */
   readonly models?: Readonly<Record<string, string>> | undefined

@@ -348,7 +348,8 @@ export const make = (script: ReadonlyArray<Step> = [], options: Options = {}): E
 
 /**
  * Defines a tag for a scripted provider:
- * `class Primary extends ScriptedProvider.Service<Primary>()("app/Primary") {}`, then `Primary.layer([…])`.
+ * `class Primary extends ScriptedProvider.Service<Primary>()("app/Primary") {}`, then `Primary.layer([…])`. The provider's id
+ * is the last part of the key, `Primary`, unless the layer is given another one.
  *
  * @category services
  * @since 0.1.0
@@ -357,6 +358,6 @@ export const Service = <Self>() => <const Id extends string>(id: Id) => {
   const tag = Context.Service<Self, LlmProvider>()(id)
   return Object.assign(tag, {
     layer: (script: ReadonlyArray<Step> = [], options: Options = {}): Layer.Layer<Self> =>
-      Layer.effect(tag, make(script, { id, ...options }))
+      Layer.effect(tag, make(script, { id: id.slice(id.lastIndexOf("/") + 1), ...options }))
   })
 }

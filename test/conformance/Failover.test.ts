@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Effect, Exit, Stream } from "effect"
-import { LlmClient, LlmError, type LlmEvent } from "effect-resilient-llm"
+import { type DynamicTarget, LlmClient, LlmError, type LlmEvent } from "effect-resilient-llm"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
 import { ask, failure, kinds, nothingHeld, type Rig, rig, success, timed, vector, vectorOptions } from "../support.ts"
@@ -364,7 +364,7 @@ describe("build", () => {
   const refused = (ids: ReadonlyArray<string>) =>
     Effect.gen(function*() {
       const providers = yield* Effect.forEach(ids, (id) => ScriptedProvider.make([], { id }))
-      const list = providers as unknown as readonly [ScriptedProvider.ScriptedProvider]
+      const list = providers.map((provider) => ({ provider, id: provider.id })) as unknown as readonly [DynamicTarget]
       return yield* Effect.flip(Effect.scoped(Effect.provide(LlmClient, LlmClient.layerDynamic(list, vectorOptions))))
     })
 

@@ -16,7 +16,7 @@ const expected: Readonly<Record<string, ReadonlyArray<string | RegExp>>> = {
   "batch.ts": [/^\{ asked: 50, replayed: 0, failed: 0, tokens: \d+ \}$/],
   "configuration.ts": [
     "vendor-eu A scripted answer.",
-    "app/Vendor A scripted answer.",
+    "Vendor A scripted answer.",
     /Invalid configuration: "LLM\.retry\.retries" must be one of/
   ],
   "effect-ai.ts": [
@@ -25,7 +25,7 @@ const expected: Readonly<Record<string, ReadonlyArray<string | RegExp>>> = {
     "It is warm.",
     "Answered by, after attempts: primary (2), secondary (3), primary (1), primary (1)"
   ],
-  "errors.ts": ["Busy; come back in 2m.", "app/Vendor does not accept the API key (HTTP 401). (5 facts)"],
+  "errors.ts": ["Busy; come back in 2m.", "Vendor does not accept the API key (HTTP 401). (5 facts)"],
   "fleet.ts": ["9 of 30 calls by three processes went through: the vendor allows nine a minute"],
   "own-provider.ts": ["An answer from the model in our own basement."],
   "patterns.ts": ["answer of call 3"],
@@ -34,11 +34,11 @@ const expected: Readonly<Record<string, ReadonlyArray<string | RegExp>>> = {
     /^\(\d+ tokens\)$/,
     "InvalidRequest: Invalid request: \"temperature\" must be a number from 0 to 2, but is a whole number."
   ],
-  "quickstart.ts": ["A simulated answer.", /^\(effect-resilient-llm\/OpenAi, \d+ facts in the ledger\)$/],
+  "quickstart.ts": ["A simulated answer.", /^\(openai, \d+ facts in the ledger\)$/],
   "redis-cluster.ts": [/^Name some of its nodes: /],
   "streaming.ts": [
-    /^\(app\/Secondary: CallStarted, /,
-    "The stream from app/Primary broke (truncated) after 2 content parts."
+    /^\(Secondary: CallStarted, /,
+    "The stream from Primary broke (truncated) after 2 content parts."
   ],
   "testing.ts": [/^ {6}0 CallStarted$/, /AttemptFailed/, /FailedOver/, "Here I am."]
 }

@@ -441,7 +441,7 @@ describe("a conversation that moves through all vendors", () => {
           Effect.gen(function*() {
             const at = vendors.indexOf(first)
             const order = [first, ...[...vendors, ...vendors].slice(at + 1, at + vendors.length).toReversed()]
-            const [target, ...others] = order.map((vendor) => tags.get(vendor)!)
+            const [target, ...others] = order.map((vendor) => LlmClient.target(tags.get(vendor)!, { id: vendor }))
             const client = yield* LlmClient.make([target!, ...others], { retry: false, circuitBreaker: false })
             const response = yield* client.complete({ prompt, tools, reasoningEffort: "low" }).pipe(
               Effect.catch((error) => Effect.die(new Error(`${error.message} ${JSON.stringify(server.refusals)}`)))

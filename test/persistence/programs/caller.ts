@@ -28,7 +28,7 @@ const vendor = Layer.effect(
   Vendor,
   Effect.map(
     ScriptedProvider.make([], {
-      id: "app/Vendor",
+      id: "Vendor",
       otherwise: { ...ScriptedProvider.answer("An answer."), delay: job.takes }
     }),
     (scripted) => ({
