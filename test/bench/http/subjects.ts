@@ -260,7 +260,8 @@ export const makers: Readonly<Record<string, (url: string) => Promise<Asker>>> =
     })
     const next = texts()
     const complete = async (): Promise<string> => {
-      const { content } = await llm.chat([{ role: "user", content: next() }])
+      // It answers a question that it has heard before from its memory.
+      const { content } = await llm.chat([{ role: "user", content: `${next()} ${++asked}` }])
       return typeof content === "string" ? content : ""
     }
     return { complete, stream: complete }
