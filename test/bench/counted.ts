@@ -1,32 +1,65 @@
-// One case, so many calls: `counted.ts <case> <calls>`. What counts.ts counts the instructions of.
-import { Effect, Stream } from "effect"
+// One case, so many calls: `counted.ts <case> <calls>`. What counts.ts counts the instructions of, and against.ts the time.
+import { Cause, Effect, Exit, Stream } from "effect"
+import { realpathSync } from "node:fs"
+import type { LlmProvider } from "../../src/index.ts"
 import { forms, inTurn } from "./prompts.ts"
-import { chunksOf, client, now, on, overloaded, provider } from "./stubs.ts"
+import { type Answer, chunksOf, client, now, off, on, overloaded, provider } from "./stubs.ts"
 
-const chunks = chunksOf(20, 2)
-const streaming = client([provider(() => now, () => Stream.flattenIterable(Stream.fromIterable(chunks)))], on)
+/** Prepared chunks, at the least cost that a stream has. */
+const streamOf = (count: number, perChunk: number) => {
+  const chunks = chunksOf(count, perChunk)
+  const source: ReturnType<LlmProvider.LlmProvider["stream"]> = Stream.fromPull(Effect.sync(() => {
+    let i = 0
+    return Effect.suspend(() => {
+      const chunk = chunks[i++]
+      return chunk === undefined ? Cause.done() : Exit.succeed(chunk as [typeof chunk[0] & {}])
+    })
+  }))
+  const streaming = client([provider(() => now, () => source)], on)
+  const prompt = inTurn(forms["a text"], false)
+  return () => Stream.runDrain(streaming.stream(prompt()))
+}
+
 const asking = client([provider(() => now)], on)
+const bare = client([provider(() => now)], off)
 
+const failing = (): Answer => Exit.fail(overloaded)
 let k = 0
-const flaky = client(
-  [provider(() => Effect.suspend(() => k++ % 2 === 0 ? Effect.fail(overloaded) : now))],
-  { ...on, retry: { baseDelay: 0 }, circuitBreaker: false, retryBudget: false }
-)
+const flaky = client([provider(() => k++ % 2 === 0 ? failing() : now)], {
+  ...on,
+  retry: { baseDelay: 0 },
+  circuitBreaker: false,
+  retryBudget: false
+})
+const two = client([provider(failing), provider(() => now)], { ...on, retry: false, circuitBreaker: false })
+
+const calls = (one: typeof asking, name: keyof typeof forms = "a text") => {
+  const next = inTurn<ReturnType<(typeof forms)[typeof name]>>(forms[name], name === "with a new key each")
+  return () => one.complete(next())
+}
+
+const replay = () => {
+  const one = client([provider(() => now)], on)
+  const next = inTurn((i) => ({ prompt: forms["a text"](i), idempotencyKey: `key ${i}` }), false)
+  return () => one.complete(next())
+}
 
 export const counted: Readonly<Record<string, () => Effect.Effect<unknown, unknown>>> = {
-  ...Object.fromEntries(
-    Object.entries(forms).map(([name, form]) => {
-      const next = inTurn<ReturnType<typeof form>>(form, name === "with a new key each")
-      return [name, () => asking.complete(next())]
-    })
-  ),
-  "one retry": () => flaky.complete("Hi"),
-  "a stream of 20 parts": () => Stream.runDrain(streaming.stream("Hi"))
+  ...Object.fromEntries(Object.keys(forms).map((name) => [name, calls(asking, name as keyof typeof forms)])),
+  "one retry": calls(flaky),
+  failover: calls(two),
+  "replay of a key": replay(),
+  "everything off": calls(bare),
+  "a stream of 20 parts": streamOf(20, 2),
+  "a stream of 100 parts": streamOf(100, 1)
 }
 
-const [, , name = "", calls = "0"] = process.argv
-let left = Number(calls)
-const call = counted[name]
-if (call !== undefined) {
-  await Effect.runPromise(Effect.whileLoop({ while: () => left-- > 0, body: call, step: () => {} }))
+/** A case so many times, in one fibre. */
+export const loop = (name: string, count: number): Promise<void> => {
+  const call = counted[name]
+  let left = call === undefined ? 0 : count
+  return Effect.runPromise(Effect.whileLoop({ while: () => left-- > 0, body: call!, step: () => {} }))
 }
+
+const [, file, name = "", count = "0"] = process.argv
+if (file !== undefined && import.meta.filename === realpathSync(file)) await loop(name, Number(count))

@@ -12,21 +12,26 @@ import { forms } from "./prompts.ts"
 
 const STORED = new URL("counts.json", import.meta.url)
 const LIMIT = 0.05
-const [FEW, MANY] = [150, 450]
 const flags = ["--jitless", "--single-threaded", "--hash-seed=1", "--random-seed=1", "--no-warnings"]
 const cases = [...Object.keys(forms), "one retry", "a stream of 20 parts"]
+const [FEW, MANY] = [150, 450]
 
 type Counts = Readonly<Record<string, number>>
 
 const run = promisify(execFile)
 
-/** Types are stripped by a program that needs a compiler, which there is none of. */
-const bundled = async (folder: string): Promise<string> => {
-  const file = join(folder, "counted.mjs")
+/**
+ * The cases in one file, over this library or over another version of it, by the path of its entry. (Types are stripped by
+ * a program that needs a compiler, which there is none of without one.)
+ */
+export const bundled = async (file: string, library?: string): Promise<string> => {
+  const isLibrary = (id: string): boolean => id.endsWith("/src/index.ts")
   const bundle = await rolldown({
     input: fileURLToPath(new URL("counted.ts", import.meta.url)),
     platform: "node",
-    logLevel: "silent"
+    logLevel: "silent",
+    plugins: library === undefined ? [] : [{ name: "library", resolveId: (id) => isLibrary(id) ? library : null }],
+    resolve: { modules: [fileURLToPath(new URL("../../node_modules", import.meta.url))] }
   })
   await bundle.write({ file, format: "esm", codeSplitting: false })
   return file
@@ -48,21 +53,30 @@ const instructions = async (file: string, name: string, calls: number): Promise<
 }
 
 /** Of one call: what many take more than few, so that starting is not counted. */
-export const count = async (names: ReadonlyArray<string> = cases): Promise<Counts> => {
+export const countIn = async (file: string, name: string): Promise<number> => {
+  const [few, many] = await Promise.all([instructions(file, name, FEW), instructions(file, name, MANY)])
+  return Math.round((many - few) / (MANY - FEW))
+}
+
+export const inFolder = async <A>(use: (folder: string) => Promise<A>): Promise<A> => {
   const folder = mkdtempSync(join(tmpdir(), "bench-"))
   try {
-    const file = await bundled(folder)
-    const counts: Record<string, number> = {}
-    for (const name of names) {
-      const [few, many] = await Promise.all([instructions(file, name, FEW), instructions(file, name, MANY)])
-      counts[name] = Math.round((many - few) / (MANY - FEW))
-      console.error(`  ${name}: ${counts[name].toLocaleString("en")} instructions`)
-    }
-    return counts
+    return await use(folder)
   } finally {
     rmSync(folder, { recursive: true })
   }
 }
+
+const count = (): Promise<Counts> =>
+  inFolder(async (folder) => {
+    const file = await bundled(join(folder, "counted.mjs"))
+    const counts: Record<string, number> = {}
+    for (const name of cases) {
+      counts[name] = await countIn(file, name)
+      console.error(`  ${name}: ${counts[name].toLocaleString("en")} instructions`)
+    }
+    return counts
+  })
 
 /** What takes more than it did, in words. */
 export const grown = (before: Counts, after: Counts): ReadonlyArray<string> =>

@@ -1,9 +1,11 @@
 // `npm run bench -- [--only <group>] [--quick]`: measures, prints a table, writes results.json, and after a full run
 // docs/performance.md with its chart. `npm run bench -- --check` counts instructions instead, and fails where a call takes
-// more than is stored; `--store` writes down what it takes now.
+// more than is stored; `--store` writes down what it takes now. `npm run bench -- --against <tarball>` compares with another
+// version.
 import { writeFileSync } from "node:fs"
 import { availableParallelism, cpus } from "node:os"
 import { parseArgs } from "node:util"
+import { against } from "./against.ts"
 import { check } from "./counts.ts"
 import { bundle } from "./groups/bundle.ts"
 import { http } from "./groups/http.ts"
@@ -38,10 +40,15 @@ const { values } = parseArgs({
     only: { type: "string" },
     quick: { type: "boolean", default: false },
     check: { type: "boolean", default: false },
-    store: { type: "boolean", default: false }
+    store: { type: "boolean", default: false },
+    against: { type: "string" }
   }
 })
 if (values.check || values.store) process.exit(await check(values.store) ? 0 : 1)
+if (values.against !== undefined) {
+  await against(values.against, values.only, !values.quick)
+  process.exit(0)
+}
 const names = Object.keys(all)
 if (values.only !== undefined && !names.includes(values.only)) {
   console.error(`--only takes one of: ${names.join(", ")}`)
