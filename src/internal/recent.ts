@@ -1,45 +1,72 @@
-// The last values of something, kept in order of size, so that a quantile is read without sorting.
+// The last values of something, and one quantile of them, which is asked for far more often than it changes.
 //
-// Two arrays of numbers: a ring in the order of arrival, which says who leaves next, and the same values by size. A new
-// value takes the place of the one that leaves and moves from there to its own.
+// A ring in the order of arrival says who leaves next. The quantile is kept with the number of values below and at it, so
+// that most values only move a counter; where it changes, its neighbour is looked for among all.
 
 export class Recent {
   /** How many values there are; at most what was asked for. */
   count = 0
+  /** The smallest value that at least the share `q` of all does not exceed (nearest rank). */
+  quantile: number | undefined
   private readonly arrived: Float64Array
-  private readonly sorted: Float64Array
+  private readonly q: number
   private next = 0
+  /** Values that are smaller than the quantile, and values that are the same. */
+  private below = 0
+  private equal = 0
 
-  constructor(most: number) {
+  constructor(most: number, q: number) {
     this.arrived = new Float64Array(most)
-    this.sorted = new Float64Array(most)
+    this.q = q
   }
 
   /** Adds a value, in place of the oldest when there are enough. What is not a finite number is left out. */
   add(value: number): void {
     if (!Number.isFinite(value)) return
-    const { arrived, sorted } = this
-    let hole = this.count < arrived.length ? this.count++ : this.placeOf(arrived[this.next]!)
+    const { arrived } = this
+    if (this.count < arrived.length) this.count += 1
+    else this.counted(arrived[this.next]!, -1)
     arrived[this.next] = value
-    this.next = (this.next + 1) % arrived.length
-    for (; hole > 0 && sorted[hole - 1]! > value; hole--) sorted[hole] = sorted[hole - 1]!
-    for (; hole + 1 < this.count && sorted[hole + 1]! < value; hole++) sorted[hole] = sorted[hole + 1]!
-    sorted[hole] = value
+    this.next = this.next + 1 === arrived.length ? 0 : this.next + 1
+    this.quantile ??= value
+    this.counted(value, 1)
+    const rank = Math.max(Math.ceil(this.q * this.count), 1)
+    while (this.below >= rank) this.moveDown()
+    while (this.below + this.equal < rank) this.moveUp()
   }
 
-  /** The smallest value that at least the share `q` of all does not exceed (nearest rank). */
-  quantile(q: number): number | undefined {
-    return this.count === 0 ? undefined : this.sorted[Math.max(Math.ceil(q * this.count), 1) - 1]
+  private counted(value: number, by: 1 | -1): void {
+    if (value < this.quantile!) this.below += by
+    else if (value === this.quantile) this.equal += by
   }
 
-  private placeOf(value: number): number {
-    let low = 0
-    let high = this.count - 1
-    while (low < high) {
-      const middle = (low + high) >> 1
-      if (this.sorted[middle]! < value) low = middle + 1
-      else high = middle
+  private moveDown(): void {
+    const { arrived, count, quantile } = this
+    let nearest = -Infinity
+    let equal = 0
+    for (let i = 0; i < count; i++) {
+      const value = arrived[i]!
+      if (value >= quantile! || value < nearest) continue
+      equal = value === nearest ? equal + 1 : 1
+      nearest = value
     }
-    return low
+    this.quantile = nearest
+    this.below -= equal
+    this.equal = equal
+  }
+
+  private moveUp(): void {
+    const { arrived, count, quantile } = this
+    let nearest = Infinity
+    let equal = 0
+    for (let i = 0; i < count; i++) {
+      const value = arrived[i]!
+      if (value <= quantile! || value > nearest) continue
+      equal = value === nearest ? equal + 1 : 1
+      nearest = value
+    }
+    this.quantile = nearest
+    this.below += this.equal
+    this.equal = equal
   }
 }

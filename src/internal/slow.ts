@@ -6,6 +6,7 @@ import { Recent } from "./recent.ts"
 
 const SAMPLES = 100
 const ENOUGH = 20
+const SHARE = 0.95
 const FACTOR = 2
 /** Kinds remembered; more models than that are asked by mistake. */
 const MAX_KINDS = 100
@@ -29,7 +30,7 @@ export class Thresholds {
         const [oldest] = this.kinds.keys()
         this.kinds.delete(oldest!)
       }
-      this.kinds.set(kind, recent = new Recent(SAMPLES))
+      this.kinds.set(kind, recent = new Recent(SAMPLES, SHARE))
     }
     recent.add(duration)
   }
@@ -37,7 +38,7 @@ export class Thresholds {
   of(kind: string): number {
     const recent = this.kinds.get(kind)
     if (recent === undefined || recent.count < ENOUGH) return this.most
-    return Math.min(Math.max(FACTOR * recent.quantile(0.95)!, this.least), this.most)
+    return Math.min(Math.max(FACTOR * recent.quantile!, this.least), this.most)
   }
 }
 

@@ -88,7 +88,7 @@ const ENOUGH = 20
  *
  * @internal
  */
-export const makeSamples = (): Recent => new Recent(SAMPLES)
+export const makeSamples = (): Recent => new Recent(SAMPLES, 0.95)
 
 /**
  * Milliseconds after which a hedge starts; `undefined` while too little is known.
@@ -100,7 +100,7 @@ export const delayOf = (policy: Policy, samples: Recent): number | undefined =>
     ? policy.delay
     : samples.count < ENOUGH
     ? undefined
-    : Math.max(samples.quantile(0.95)!, policy.minDelay)
+    : Math.max(samples.quantile!, policy.minDelay)
 
 // -----------------------------------------------------------------------------
 // service
