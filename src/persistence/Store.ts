@@ -421,7 +421,7 @@ export const makeMemory = <A>(maxEntries: number, maxBytes: number): Memory<A> =
     return share
   }
 
-  const count = (share: Share, size: number, entries: 1 | -1): void => {
+  const count = (share: Share, size: number, entries: 1 | 0 | -1): void => {
     bytes += size
     share.bytes += size
     share.entries += entries
@@ -472,15 +472,20 @@ export const makeMemory = <A>(maxEntries: number, maxBytes: number): Memory<A> =
     { share: name = "", size: bare = 0, ttl }: SetOptions,
     now: number
   ): void => {
-    const before = slots.get(key)
-    if (before !== undefined) drop(before)
+    let before = slots.get(key)
     const size = bare + 2 * key.length
+    if (before !== undefined && (size > maxBytes || before.share.name !== name)) {
+      drop(before)
+      before = undefined
+    }
     if (size > maxBytes) return
-    const share = shareOf(name)
+    const share = before?.share ?? shareOf(name)
     const slot: Slot<A> = { key, value, fence, storedAt: now, ttl, size, share, older: share.ring, newer: share.ring }
+    // In the same place of the map: to take a key out and put it in again costs more than all else here.
     slots.set(key, slot)
+    if (before !== undefined) unlink(before)
     link(share.ring, slot)
-    count(share, size, 1)
+    count(share, size - (before?.size ?? 0), before === undefined ? 1 : 0)
     for (let { newer } = share.ring; newer !== share.ring; newer = share.ring.newer) {
       const oldest = newer as Slot<A>
       if (now - oldest.storedAt < oldest.ttl) break
