@@ -212,8 +212,7 @@ export const usageOf = ({ parts }: Answer): Usage | undefined => {
 export const fromAnswer = (answer: Answer, source: Source, age: number, ledger: Ledger): LlmResponse => {
   const content: Array<Part> = []
   const toolCalls: Array<Response.ToolCallPartEncoded> = []
-  /** Where in `content` the block of a stream is. */
-  let blocks: Map<string, number> | undefined
+  let blocks: Blocks | undefined
   let text = ""
   let finishReason: Response.FinishReason = "unknown"
   let usage = noUsage
@@ -222,37 +221,25 @@ export const fromAnswer = (answer: Answer, source: Source, age: number, ledger: 
   let id: string | undefined
   let timestamp: string | undefined
   let finish: Response.FinishPartEncoded | undefined
-  // A block begins with its first delta; its start and end may bring metadata, such as a signature.
-  const block = (
-    type: "text" | "reasoning",
-    id: string,
-    delta: string,
-    metadata: Response.ProviderMetadata | undefined
-  ) => {
-    const key = `${type}:${id}`
-    blocks ??= new Map()
-    const index = blocks.get(key) ?? content.length
-    blocks.set(key, index)
-    const before = content[index]
-    const old = before?.type === type ? before : { text: "", metadata: undefined }
-    const merged = metadata === undefined ? old.metadata : { ...old.metadata, ...metadata }
-    content[index] = { type, text: old.text + delta, ...(merged === undefined ? undefined : { metadata: merged }) }
-  }
   for (const part of answer.parts) {
     switch (part.type) {
       case "text-start":
       case "text-end":
-        if (part.metadata !== undefined) block("text", part.id, "", part.metadata)
+        if (part.metadata !== undefined) (blocks ??= new Blocks(content)).add("text", part.id, "", part.metadata)
         break
       case "reasoning-start":
       case "reasoning-end":
-        if (part.metadata !== undefined && "id" in part) block("reasoning", part.id, "", part.metadata)
+        if (part.metadata !== undefined && "id" in part) {
+          ;(blocks ??= new Blocks(content)).add("reasoning", part.id, "", part.metadata)
+        }
         break
       case "text-delta":
-        block("text", part.id, part.delta, part.metadata)
+        ;(blocks ??= new Blocks(content)).add("text", part.id, part.delta, part.metadata)
         break
       case "reasoning-delta":
-        if ("delta" in part) block("reasoning", part.id, part.delta, part.metadata)
+        if ("delta" in part) {
+          ;(blocks ??= new Blocks(content)).add("reasoning", part.id, part.delta, part.metadata)
+        }
         break
       case "text":
       case "reasoning":
@@ -280,7 +267,7 @@ export const fromAnswer = (answer: Answer, source: Source, age: number, ledger: 
     }
   }
   for (const part of content) if (part.type === "text") text += part.text
-  return {
+  const response: { -readonly [K in keyof LlmResponse]: LlmResponse[K] } = {
     content,
     text,
     message: { role: "assistant", content: toMessageParts(content) },
@@ -289,15 +276,45 @@ export const fromAnswer = (answer: Answer, source: Source, age: number, ledger: 
     usage,
     target: answer.target,
     provider: answer.provider,
-    ...(model === undefined ? undefined : { model }),
-    ...(requestId === undefined ? undefined : { requestId }),
-    ...(id === undefined ? undefined : { id }),
-    ...(timestamp === undefined ? undefined : { timestamp }),
-    ...(finish === undefined ? undefined : { finish }),
-    ...(answer.cut === true ? { cut: true } : undefined),
     source,
     age,
     ledger
+  }
+  if (model !== undefined) response.model = model
+  if (requestId !== undefined) response.requestId = requestId
+  if (id !== undefined) response.id = id
+  if (timestamp !== undefined) response.timestamp = timestamp
+  if (finish !== undefined) response.finish = finish
+  if (answer.cut === true) response.cut = true
+  return response
+}
+
+/** Puts the deltas of a stream together. A block begins with its first; its start and end may bring metadata. */
+class Blocks {
+  private readonly content: Array<Part>
+  /** Where in `content` they are. */
+  private readonly places = new Map<string, number>()
+
+  constructor(content: Array<Part>) {
+    this.content = content
+  }
+
+  add(
+    type: "text" | "reasoning",
+    id: string,
+    delta: string,
+    metadata: Response.ProviderMetadata | undefined
+  ): void {
+    const { content, places } = this
+    const key = `${type}:${id}`
+    const index = places.get(key) ?? content.length
+    places.set(key, index)
+    const before = content[index]
+    const old = before?.type === type ? before : { text: "", metadata: undefined }
+    const merged = metadata === undefined ? old.metadata : { ...old.metadata, ...metadata }
+    content[index] = merged === undefined
+      ? { type, text: old.text + delta }
+      : { type, text: old.text + delta, metadata: merged }
   }
 }
 
