@@ -1,7 +1,6 @@
 // What happens inside an attempt, while everything is held: the provider is asked, under its timer.
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
-import type * as Fiber from "effect/Fiber"
 import { effectOf } from "../internal/effect.ts"
 import { AttemptTimeout, type DeadlineExceeded, type ProviderError } from "../LlmError.ts"
 import { unusable } from "../LlmResponse.ts"
@@ -18,15 +17,11 @@ export const timed =
       const { deadline } = attempt.call
       const kind = attempt.operation === "stream" && policy.firstToken <= policy.attempt ? "firstToken" : "attempt"
       const due = now + policy[kind]
-      let work: Fiber.Fiber<unknown, unknown> | undefined
       return Timeout.boundedIn(
         attempt.restore,
-        Effect.interruptible(Effect.withFiber((fiber) => {
-          work = fiber
-          return self(attempt, now)
-        })),
+        self(attempt, now),
         (now) => Math.min(due - now, deadline.left(now)),
-        (now) => {
+        (now, work) => {
           const own = due <= now
           const error = own ? new AttemptTimeout({ kind, after: Duration.millis(policy[kind]) }) : deadline.error(now)
           attempt.failed(error, own ? undefined : now - attempt.startedAt)

@@ -173,8 +173,7 @@ export class Attempt implements Ask {
   }
 
   /** Our own timer ended the wait: the caller is free now, and what is held comes back when `work` has cleaned up. */
-  leave(work: Fiber.Fiber<unknown, unknown> | undefined): void {
-    if (work === undefined) return
+  leave(work: Fiber.Fiber<unknown, unknown>): void {
     this.isLeft = true
     work.addObserver((exit) => {
       const closing = this.close(exit)

@@ -89,6 +89,15 @@ export const guarded = <GE>(to: Asked, doors: ReadonlyArray<Door<GE>>) =>
     return self(attempt, now)
   }
 
+  /** Whatever is thrown on the way is an exit, so that the hook gives back what is held by then. */
+  const begun = (attempt: Attempt, now: number): ReturnType<Stage<Errors>> => {
+    try {
+      return acquire(attempt, 0, now)
+    } catch (defect) {
+      return Effect.die(defect)
+    }
+  }
+
   return (call, now) => {
     for (const door of peeks) {
       const refusal = door.peek!(call.request, now)
@@ -96,8 +105,7 @@ export const guarded = <GE>(to: Asked, doors: ReadonlyArray<Door<GE>>) =>
     }
     return Effect.uninterruptibleMask((restore) => {
       const attempt = new Attempt(call, to, restore, now)
-      // Suspended, so that the hook is in place before the first guard is asked.
-      return Effect.onExitPrimitive(Effect.suspend(() => acquire(attempt, 0, now)), attempt.end)
+      return Effect.onExitPrimitive(begun(attempt, now), attempt.end)
     })
   }
 }
@@ -134,7 +142,7 @@ export const foreign = <E>(
       ask.restore,
       Effect.withFiber<Held, E>((fiber) => {
         work = fiber as Fiber.Fiber<Held, unknown>
-        return Effect.interruptible(acquire)
+        return acquire
       }),
       (now) => deadline.left(now),
       (now) => deadline.error(now)

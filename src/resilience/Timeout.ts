@@ -169,8 +169,6 @@ export class Alarm {
 
 const goOff = (alarm: Alarm): void => alarm.end()
 
-const uninterruptible = { uninterruptible: true } as const
-
 /**
  * Many short waits in a row: their one timer, and who is told that one of them was given up.
  *
@@ -188,25 +186,25 @@ export interface Shared {
  *
  * - `left(now)` is asked when the effect suspends and whenever the timer fires; a positive answer re-arms it,
  *   `Infinity` needs no timer. An effect that completes synchronously never starts one.
- * - `expired` makes the error. It runs before the loser is interrupted; then the caller is
- *   released without waiting for the loser.
+ * - `expired` makes the error, and gets the fibre of the loser. It runs before that is interrupted; then the caller is
+ *   released without waiting for it.
  *
  * @internal
  */
 export const bounded = <A, E, R, E2>(
   self: Effect.Effect<A, E, R>,
   left: (now: number) => number,
-  expired: (now: number) => E2,
+  expired: Expired<E2>,
   shared?: Shared
-): Effect.Effect<A, E | E2, R> => {
-  const inner = Effect.interruptible(self)
-  return Effect.uninterruptibleMask((restore) => boundedIn(restore, inner, left, expired, shared))
-}
+): Effect.Effect<A, E | E2, R> =>
+  Effect.uninterruptibleMask((restore) => boundedIn(restore, self, left, expired, shared))
+
+/** @internal */
+export type Expired<out E> = (now: number, loser: Fiber.Fiber<unknown, unknown>) => E
 
 /**
- * {@link bounded} for a caller that is uninterruptible already, because it holds something that `self` must release:
- * there is no moment at which it can be interrupted before `self` has started. `self` starts uninterruptible too, and
- * says itself which part of it may be interrupted.
+ * {@link bounded} for a caller that is uninterruptible already, because it holds something that it must release: there is
+ * no moment at which it can be interrupted before `self` has started. `self` itself may be interrupted.
  *
  * @internal
  */
@@ -214,11 +212,11 @@ export const boundedIn = <A, E, R, E2>(
   restore: <B, E3, R3>(effect: Effect.Effect<B, E3, R3>) => Effect.Effect<B, E3, R3>,
   self: Effect.Effect<A, E, R>,
   left: (now: number) => number,
-  expired: (now: number) => E2,
+  expired: Expired<E2>,
   shared?: Shared
 ): Effect.Effect<A, E | E2, R> =>
   Effect.withFiber<A, E | E2, R>((parent) => {
-    const child = Effect.runForkWith(parent.context as Context.Context<R>)(self, uninterruptible)
+    const child = Effect.runForkWith(parent.context as Context.Context<R>)(self)
     const done = child.pollUnsafe()
     if (done !== undefined) return done
     const limited = new Limited(parent, child, left, expired, shared)
@@ -237,7 +235,7 @@ class Limited<A, E, E2> implements Waiting {
   private readonly caller: Fiber.Fiber<unknown, unknown>
   private readonly child: Fiber.Fiber<A, E>
   private readonly remaining: (now: number) => number
-  private readonly expired: (now: number) => E2
+  private readonly expired: Expired<E2>
   private readonly clock: Clock.Clock
   private readonly alarm: Alarm
   private readonly shared: Shared | undefined
@@ -248,7 +246,7 @@ class Limited<A, E, E2> implements Waiting {
     caller: Fiber.Fiber<unknown, unknown>,
     child: Fiber.Fiber<A, E>,
     remaining: (now: number) => number,
-    expired: (now: number) => E2,
+    expired: Expired<E2>,
     shared: Shared | undefined
   ) {
     this.caller = caller
@@ -278,7 +276,7 @@ class Limited<A, E, E2> implements Waiting {
     const now = monotonicMillis(this.clock)
     if (this.remaining(now) > 0) return this.alarm.set(this.caller, this.clock, this)
     this.forget?.()
-    const error = this.expired(now)
+    const error = this.expired(now, this.child)
     this.child.interruptUnsafe()
     this.resume?.(Effect.fail(error))
   }
