@@ -26,13 +26,13 @@ import type {
   IdempotencyInProgress,
   InvalidOutput,
   InvalidRequest,
-  LlmConfigError,
   LlmError,
   ProviderError,
   RateLimited,
   Shed,
   StreamInterrupted
 } from "./LlmError.ts"
+import { LlmConfigError, withoutStack } from "./LlmError.ts"
 import { type LlmEvent, makeHub } from "./LlmEvent.ts"
 import type * as LlmGuard from "./LlmGuard.ts"
 import * as LlmObject from "./LlmObject.ts"
@@ -259,15 +259,28 @@ const resolve = (inputs: Targets): Effect.Effect<ReadonlyArray<TargetConfig>, ne
     named
   )
 
+/** Those that can be asked. Fails when there is none, because each lacks something. */
+const present = (targets: ReadonlyArray<TargetConfig>): Effect.Effect<ReadonlyArray<TargetConfig>, LlmConfigError> =>
+  Effect.gen(function*() {
+    const away = targets.flatMap(({ id, provider: { missing } }) => missing === undefined ? [] : [{ id, missing }])
+    if (away.length > 0 && away.length === targets.length) {
+      const path = [...new Set(away.map(({ missing }) => missing))].join(" or ")
+      return yield* withoutStack(() => new LlmConfigError({ path, rule: "set", kind: "missing" }))
+    }
+    for (const { id, missing } of away) yield* Effect.logInfo(`${id} is left out: ${missing} is not set.`)
+    return targets.filter(({ provider }) => provider.missing === undefined)
+  })
+
 type CompleteFailure<GE> = Pipeline.PipelineError<GE> | InvalidRequest
 
 const fromTargets = <GE>(
-  targets: ReadonlyArray<TargetConfig>,
+  given: ReadonlyArray<TargetConfig>,
   { guards = [], ...options }: ClientOptions<GE>
 ): Effect.Effect<Client<CompleteFailure<GE>, CompleteFailure<GE> | StreamInterrupted>, LlmConfigError, Scope.Scope> =>
   Effect.gen(function*() {
     type Failure = CompleteFailure<GE>
     const hub = yield* makeHub()
+    const targets = yield* present(given)
     const pipeline: Pipeline.Pipeline<Failure> = yield* Pipeline.make(
       targets as Pipeline.Order,
       yield* check(options),

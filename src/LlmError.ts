@@ -187,6 +187,8 @@ export class ProviderError extends Schema.TaggedError<ProviderError>("effect-res
     /** The vendor's error code or type. */
     code: Schema.optionalKey(Schema.String),
     requestId: Schema.optionalKey(Schema.String),
+    /** The host that could not be reached, for reason `Network`. */
+    host: Schema.optionalKey(Schema.String),
     /** How long the provider asked to wait. */
     retryAfter: Schema.optionalKey(Schema.Duration),
     /** The provider's explicit `x-should-retry`; it overrides the table for *retry same target* only. */
@@ -247,11 +249,24 @@ export class ProviderError extends Schema.TaggedError<ProviderError>("effect-res
   }
 
   override get message(): string {
-    const status = this.status === undefined ? "" : ` (HTTP ${this.status})`
-    const problem = this.reason._tag === "MalformedResponse" ? `: ${this.reason.problem}` : ""
-    return `${this.provider} ${sentence[this.reason._tag]}${status}${problem}.${hint(this.retryAfter)}`
+    const { code, host, reason, status } = this
+    const facts = reason._tag === "Network"
+      ? [code, host].filter((fact) => fact !== undefined).join(" ")
+      : status === undefined
+      ? ""
+      : `HTTP ${status}`
+    const problem = reason._tag === "MalformedResponse" ? `: ${reason.problem}` : ""
+    const said = `${this.provider} ${sentence[reason._tag]}${facts === "" ? "" : ` (${facts})`}${problem}.`
+    return `${said}${hint(this.retryAfter)}${status !== undefined && telling.has(reason._tag) ? WORDS : ""}`
   }
 }
+
+/** Reasons that only the provider's own words explain, and where to look for these. */
+const telling: ReadonlySet<Reason["_tag"]> = new Set(["InvalidRequest", "NotFound", "Permission", "Unknown"])
+const WORDS = " Its own words: `LlmError.details(error)`."
+
+/** @internal */
+export const withoutWords = (message: string, instead = ""): string => message.replaceAll(WORDS, instead)
 
 const lowerCased = (headers: HttpFailure["headers"]): Readonly<Record<string, string | undefined>> => {
   const out: Record<string, string | undefined> = Object.create(null)
@@ -273,18 +288,21 @@ const maxDetail = 500
 
 /** @internal */
 export const providerError = (provider: string, facts: Failure.Facts): ProviderError => {
-  const { code, detail, rateLimits, reason, requestId, retryAfter, shouldRetry, status } = facts
-  return new ProviderError({
-    provider,
-    reason,
-    ...(status === undefined ? undefined : { status }),
-    ...(code === undefined ? undefined : { code }),
-    ...(requestId === undefined ? undefined : { requestId }),
-    ...(retryAfter === undefined ? undefined : { retryAfter: Duration.millis(retryAfter) }),
-    ...(shouldRetry === undefined ? undefined : { shouldRetry }),
-    ...(rateLimits === undefined || rateLimits.length === 0 ? undefined : { rateLimits }),
-    ...(detail === undefined || detail === "" ? undefined : { detail: Redacted.make(detail.slice(0, maxDetail)) })
-  })
+  const { code, detail, host, rateLimits, reason, requestId, retryAfter, shouldRetry, status } = facts
+  return withoutStack(() =>
+    new ProviderError({
+      provider,
+      reason,
+      ...(host === undefined ? undefined : { host }),
+      ...(status === undefined ? undefined : { status }),
+      ...(code === undefined ? undefined : { code }),
+      ...(requestId === undefined ? undefined : { requestId }),
+      ...(retryAfter === undefined ? undefined : { retryAfter: Duration.millis(retryAfter) }),
+      ...(shouldRetry === undefined ? undefined : { shouldRetry }),
+      ...(rateLimits === undefined || rateLimits.length === 0 ? undefined : { rateLimits }),
+      ...(detail === undefined || detail === "" ? undefined : { detail: Redacted.make(detail.slice(0, maxDetail)) })
+    })
+  )
 }
 
 /**
@@ -540,8 +558,13 @@ export class AllProvidersFailed
   }
 
   override get message(): string {
-    const each = this.errors.map((error, i) => `${this.targets[i]}: ${error.message}`)
-    return `All providers failed. ${each.join(" ")}`
+    const each = this.errors.map((error, i) => {
+      const message = withoutWords(error.message)
+      const target = this.targets[i]!
+      return message.startsWith(`${target} `) ? message : `${target}: ${message}`
+    })
+    const words = this.errors.some(({ message }) => message.endsWith(WORDS)) ? WORDS : ""
+    return `All providers failed. ${each.join(" ")}${words}`
   }
 }
 
@@ -668,6 +691,11 @@ const byKind: { readonly [K in NonNullable<NetworkReason["kind"]>]: Verdict } = 
 const ofReason = (reason: Reason): Verdict =>
   reason._tag !== "Network" ? byReason[reason._tag] : reason.kind === undefined ? transient : byKind[reason.kind]
 
+const verdictOf = ({ reason, shouldRetry, status }: ProviderError): Verdict => {
+  const found = status === 501 ? final : ofReason(reason)
+  return shouldRetry === undefined || shouldRetry === found.retry ? found : { ...found, retry: shouldRetry }
+}
+
 const byTag: { readonly [K in Exclude<LlmError["_tag"], "ProviderError">]: Verdict } = {
   InvalidRequest: final,
   StreamInterrupted: finalFailure,
@@ -702,12 +730,8 @@ const byTag: { readonly [K in Exclude<LlmError["_tag"], "ProviderError">]: Verdi
 export const classify = (error: unknown): Verdict => {
   if (!isOurs(error)) return transient
   switch (error._tag) {
-    case "ProviderError": {
-      const found = error.status === 501 ? final : ofReason(error.reason)
-      return error.shouldRetry === undefined || error.shouldRetry === found.retry
-        ? found
-        : { ...found, retry: error.shouldRetry }
-    }
+    case "ProviderError":
+      return verdictOf(error)
     case "AllProvidersFailed":
       return { ...byTag.AllProvidersFailed, stale: error.errors.some((e) => classify(e).stale) }
     case "Shed":
@@ -721,24 +745,33 @@ const TypeId = "~effect-resilient-llm/LlmError"
 
 // By a mark and not by the class, so that the errors of a second copy of this package are known as well; and not by the
 // tag, which anybody may give to an error.
-for (
-  const ours of [
-    ProviderError,
-    InvalidRequest,
-    StreamInterrupted,
-    AttemptTimeout,
-    DeadlineExceeded,
-    CircuitOpen,
-    RateLimited,
-    BulkheadFull,
-    Shed,
-    IdempotencyConflict,
-    IdempotencyInProgress,
-    AllProvidersFailed,
-    AllProvidersUnavailable
-  ]
-) {
-  Object.defineProperty(ours.prototype, TypeId, { value: TypeId })
+const ours = [
+  ProviderError,
+  InvalidRequest,
+  StreamInterrupted,
+  AttemptTimeout,
+  DeadlineExceeded,
+  CircuitOpen,
+  RateLimited,
+  BulkheadFull,
+  Shed,
+  IdempotencyConflict,
+  IdempotencyInProgress,
+  AllProvidersFailed,
+  AllProvidersUnavailable
+]
+for (const one of ours) {
+  Object.defineProperty(one.prototype, TypeId, { value: TypeId })
+}
+
+// What `console.log` and a failure that nobody handles show: the sentence, and how much the ledger holds, not its facts.
+for (const shown of [...ours, InvalidOutput, LlmConfigError]) {
+  Object.defineProperty(shown.prototype, Symbol.for("nodejs.util.inspect.custom"), {
+    value(this: Error & { readonly ledger?: Ledger }): string {
+      const facts = this.ledger?.length ?? 0
+      return facts === 0 ? this.stack ?? this.message : `${this.stack} (${facts} facts in its ledger)`
+    }
+  })
 }
 
 const isOurs = (error: unknown): error is LlmError =>
@@ -803,6 +836,35 @@ export const retryAfterMillis = (error: unknown): number | undefined => {
   if (typeof error !== "object" || error === null) return undefined
   const { retryAfter } = error as { readonly retryAfter?: unknown }
   return Duration.isDuration(retryAfter) ? Duration.toMillis(retryAfter) : undefined
+}
+
+/**
+ * What providers themselves said of a failure, clipped to 500 characters: for somebody who looks for its cause, such as
+ * the field that a vendor did not like. It may echo the prompt, so it is in no message, log, span or ledger; show it to
+ * nobody who may not read that.
+ *
+ * **Example** (What was wrong with the request?)
+ *
+ * ```ts import.meta.vitest
+ * import { LlmError } from "effect-resilient-llm"
+ *
+ * const error = LlmError.ProviderError.fromHttp({
+ *   provider: "openai",
+ *   status: 400,
+ *   body: `{ "error": { "message": "Unsupported parameter: 'temperature'" } }`
+ * })
+ * error.message // => "openai cannot read the request (HTTP 400). Its own words: `LlmError.details(error)`."
+ * LlmError.details(error) // => [{ provider: "openai", text: "Unsupported parameter: 'temperature'" }]
+ * ```
+ *
+ * @category guards
+ * @since 0.2.0
+ */
+export const details = (error: unknown): ReadonlyArray<{ readonly provider: string; readonly text: string }> => {
+  if (isOf("AllProvidersFailed")(error)) return error.errors.flatMap(details)
+  return isProviderError(error) && error.detail !== undefined
+    ? [{ provider: error.provider, text: Redacted.value(error.detail) }]
+    : []
 }
 
 /**

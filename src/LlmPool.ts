@@ -88,8 +88,11 @@ export const make = (
   options?: Options
 ): Effect.Effect<LlmPool, LlmConfigError> => attempt(() => fromHosts(Object.entries(hosts), options))
 
-const fromHosts = (hosts: ReadonlyArray<Named>, options: Options = {}): LlmPool => {
+const fromHosts = (given: ReadonlyArray<Named>, options: Options = {}): LlmPool => {
   const { id, ...ejection } = options
+  const hosts = given.filter(([, provider]) => provider.missing === undefined)
+  // Where each lacks something, so does the pool.
+  if (hosts.length === 0 && given.length > 0) return { ...given[0]![1], hosts: Effect.succeed([]) }
   const rotation = OutlierEjection.fromPolicy(hosts, OutlierEjection.policy(ejection, "pool"))
   const [first, ...others] = hosts.map(([, provider]) => provider)
   const { changes, defaultModel, models, reasoning, vendor } = first!

@@ -65,6 +65,10 @@ export interface LlmProvider {
    * tells it; with an `unsupported` the target is skipped. Absent: nothing.
    */
   readonly changes?: ((request: LlmRequest) => ReadonlyArray<Change>) | undefined
+  /**
+   * What it lacks to be asked at all: the name of a variable that is not set. A client leaves it out. Absent: nothing.
+   */
+  readonly missing?: string | undefined
   readonly generate: (request: LlmRequest) => Effect.Effect<ReadonlyArray<Response.PartEncoded>, ProviderError>
   readonly stream: (request: LlmRequest) => Stream.Stream<Response.StreamPartEncoded, ProviderError>
 }

@@ -16,7 +16,7 @@ import { NotJson, plain, sortedText } from "./internal/json.ts"
 import { isBare, noOptions, readMessages as readUsual } from "./internal/messages.ts"
 import { isPlain, NO, readerOf } from "./internal/reading.ts"
 import { definitionOf, isTool, isToolkit } from "./internal/tools.ts"
-import { InvalidRequest } from "./LlmError.ts"
+import { InvalidRequest, withoutStack } from "./LlmError.ts"
 
 /**
  * A tool the model may call: a name and a JSON Schema of its parameters. With `provider` it is one of a vendor's own
@@ -197,7 +197,7 @@ const decodeMessages = Schema.decodeUnknownResult(Messages)
 const encodeMessages = Schema.encodeResult(Messages)
 
 const invalid = (path: string, rule: string, value: unknown): InvalidRequest =>
-  new InvalidRequest({ path, rule, kind: kindOf(value) })
+  withoutStack(() => new InvalidRequest({ path, rule, kind: kindOf(value) }))
 
 /**
  * Checks an input. Fails with {@link InvalidRequest} that names the field, the rule and the kind of the value, and

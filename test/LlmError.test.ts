@@ -32,6 +32,19 @@ const errors: ReadonlyArray<
     "openai sent an answer that cannot be used (HTTP 200): no choices. Try again in 1s 500ms."
   ],
   [overloaded, "openai is overloaded (HTTP 503)."],
+  [
+    new LlmError.ProviderError({
+      provider: "openai",
+      reason: { _tag: "Network", sent: false, kind: "dns" },
+      code: "ENOTFOUND",
+      host: "api.openai.com"
+    }),
+    "openai could not be reached (ENOTFOUND api.openai.com)."
+  ],
+  [
+    new LlmError.ProviderError({ provider: "openai", reason: { _tag: "InvalidRequest" }, status: 400 }),
+    "openai cannot read the request (HTTP 400). Its own words: `LlmError.details(error)`."
+  ],
   [unauthorised, "openai does not accept the API key."],
   [
     new LlmError.InvalidRequest({ path: "messages[0]", rule: "a text", kind: "a number" }),
@@ -184,6 +197,13 @@ describe("every error", () => {
     assert.strictEqual(back.message, error.message)
   })
 
+  it.each(named)("is shown as its sentence, not with all its facts: %s", (says, error) => {
+    const shown = inspect("ledger" in error ? LlmError.withLedger(error, [ended, ended]) : error)
+    assert.include(shown, says)
+    assert.strictEqual(shown.includes("(2 facts in its ledger)"), "ledger" in error)
+    assert.notInclude(shown, "FailedOver")
+  })
+
   it("has a name of its own", () => {
     const names = new Set(errors.map(([error]) => error.name))
     assert.strictEqual(names.size, new Set(errors.map(([error]) => error._tag)).size)
@@ -309,6 +329,27 @@ describe("every reason", () => {
     const codec = Schema.toCodecJson(LlmError.Reason)
     assert.deepStrictEqual(Schema.decodeUnknownSync(codec)(Schema.encodeSync(codec)(reason(tag))), reason(tag))
   })
+})
+
+it("details: what the providers themselves said", () => {
+  const of = (provider: string, text: string) =>
+    new LlmError.ProviderError({
+      provider,
+      reason: { _tag: "InvalidRequest" },
+      status: 400,
+      detail: Redacted.make(text)
+    })
+  const all = new LlmError.AllProvidersFailed({
+    targets: ["a", "b", "c"],
+    errors: [of("a", "no seed"), overloaded, of("c", "no tools")]
+  })
+  assert.deepStrictEqual(LlmError.details(all), [
+    { provider: "a", text: "no seed" },
+    { provider: "c", text: "no tools" }
+  ])
+  assert.notInclude(`${all.message}${inspect(all)}${JSON.stringify(all)}`, "no seed")
+  assert.lengthOf(all.message.split("Its own words"), 2)
+  assert.deepStrictEqual(LlmError.details(new Error("mine")), [])
 })
 
 describe("classify", () => {

@@ -1,11 +1,13 @@
+import { NodeRuntime } from "@effect/platform-node"
 import { Effect, Layer } from "effect"
 import { LlmClient } from "effect-resilient-llm"
 import { DispatcherHttpClient } from "effect-resilient-llm/node"
 import { Anthropic, OpenAi } from "effect-resilient-llm/providers"
 
-// Keys come from OPENAI_API_KEY and ANTHROPIC_API_KEY. OpenAI is asked first, Anthropic when it cannot answer.
+// Keys come from OPENAI_API_KEY and ANTHROPIC_API_KEY; a vendor without one is left out. OpenAI is asked first, Anthropic
+// when it cannot answer.
 const live = LlmClient.layer([OpenAi, Anthropic]).pipe(
-  Layer.provide([OpenAi.layerConfig(), Anthropic.layerConfig()]),
+  Layer.provide([OpenAi.layerConfigOptional(), Anthropic.layerConfigOptional()]),
   Layer.provide(DispatcherHttpClient.layerAgent())
 )
 
@@ -16,4 +18,4 @@ const program = Effect.gen(function*() {
   console.log(`(${response.target}, ${response.ledger.length} facts in the ledger)`)
 })
 
-await Effect.runPromise(Effect.provide(program, live))
+NodeRuntime.runMain(Effect.provide(program, live))

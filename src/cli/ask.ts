@@ -11,7 +11,7 @@ import * as Stdio from "effect/Stdio"
 import * as Stream from "effect/Stream"
 import type * as Terminal from "effect/Terminal"
 import { type Client, LlmClient } from "../LlmClient.ts"
-import { type LlmConfigError, type LlmError, summary } from "../LlmError.ts"
+import { type LlmConfigError, type LlmError, summary, withoutWords } from "../LlmError.ts"
 import type * as LlmRequest from "../LlmRequest.ts"
 import type { LlmResponse } from "../LlmResponse.ts"
 import * as DispatcherHttpClient from "../node/DispatcherHttpClient.ts"
@@ -154,7 +154,9 @@ const report = (error: AskError, { json, verbose }: Options, { err, out }: Devic
   if (json) {
     const ofCall = isOfCall(error) ? { ledger: error.ledger } : undefined
     const { advice } = explanation
-    return out.write(document({ error: { ...summary(error), message: error.message, advice, ...ofCall } }))
+    return out.write(
+      document({ error: { ...summary(error), message: withoutWords(error.message), advice, ...ofCall } })
+    )
   }
   const more = verbose && isOfCall(error)
     ? [...details(error).map(printable), ...(error.ledger.length === 0 ? [] : [ledger(error.ledger, err.paint)])]

@@ -1,8 +1,7 @@
 // What a failure means to the person who asked: what happened, at whom, and what to do about it.
 import * as Data from "effect/Data"
-import * as Redacted from "effect/Redacted"
 import * as Runtime from "effect/Runtime"
-import type { LlmError } from "../LlmError.ts"
+import { details as said, type LlmError, withoutWords } from "../LlmError.ts"
 import type { ErrorSummary, Ledger } from "../LlmEvent.ts"
 import { duration, failure, type Paint } from "./render.ts"
 import { baseUrlVariable, keyVariable } from "./vendors.ts"
@@ -62,7 +61,7 @@ export const explain = (error: LlmError): Explanation => {
     }
   }
   return {
-    what: all ? "No provider gave an answer." : error.message,
+    what: all ? "No provider gave an answer." : withoutWords(error.message),
     targets: several ? targets.map((one) => ({ target: one.target, text: textOf(one) })) : [],
     advice: [...advice]
   }
@@ -129,11 +128,5 @@ export const render = ({ advice, targets, what }: Explanation, paint: Paint): st
 }
 
 /** What the providers themselves said. It may echo the prompt, so it is shown only to who asks for it. */
-export const details = (error: LlmError): ReadonlyArray<string> => {
-  const errors = error._tag === "AllProvidersFailed" ? error.errors : [error]
-  return errors.flatMap((one) =>
-    one._tag === "ProviderError" && one.detail !== undefined
-      ? [`${one.provider} says: ${Redacted.value(one.detail)}`]
-      : []
-  )
-}
+export const details = (error: LlmError): ReadonlyArray<string> =>
+  said(error).map(({ provider, text }) => `${provider} says: ${text}`)

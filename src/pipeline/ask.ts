@@ -2,7 +2,7 @@
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import { effectOf } from "../internal/effect.ts"
-import { AttemptTimeout, type DeadlineExceeded, type ProviderError } from "../LlmError.ts"
+import { AttemptTimeout, type DeadlineExceeded, type ProviderError, withoutStack } from "../LlmError.ts"
 import { unusable } from "../LlmResponse.ts"
 import * as Timeout from "../resilience/Timeout.ts"
 import type { Attempt } from "./attempt.ts"
@@ -23,7 +23,9 @@ export const timed =
         (now) => Math.min(due - now, deadline.left(now)),
         (now, work) => {
           const own = due <= now
-          const error = own ? new AttemptTimeout({ kind, after: Duration.millis(policy[kind]) }) : deadline.error(now)
+          const error = own
+            ? withoutStack(() => new AttemptTimeout({ kind, after: Duration.millis(policy[kind]) }))
+            : deadline.error(now)
           attempt.failed(error, own ? undefined : now - attempt.startedAt)
           attempt.leave(work)
           return error

@@ -11,7 +11,8 @@ import {
   classify,
   type DeadlineExceeded,
   isProviderError,
-  ProviderError,
+  type ProviderError,
+  providerError,
   retryAfterMillis,
   type StreamInterrupted,
   summary,
@@ -330,7 +331,7 @@ export class Attempt implements Ask {
   }
 
   error(reason: ProviderError["reason"]): ProviderError {
-    return new ProviderError({ provider: this.to.provider.id, reason })
+    return providerError(this.to.provider.id, { reason })
   }
 }
 

@@ -1,6 +1,6 @@
 // How long something may take: a call, or one target of it.
 import * as Duration from "effect/Duration"
-import { AttemptTimeout, DeadlineExceeded } from "../LlmError.ts"
+import { AttemptTimeout, DeadlineExceeded, withoutStack } from "../LlmError.ts"
 
 /** Work that several calls wait for has until the last of them leaves. */
 export interface Moving {
@@ -39,12 +39,12 @@ export class Deadline {
   error(now: number): DeadlineExceeded | AttemptTimeout {
     if (this.outer === undefined) return this.exceeded()
     return this.outer.left(now) > 0
-      ? new AttemptTimeout({ kind: "attempt", after: Duration.millis(this.millis) })
+      ? withoutStack(() => new AttemptTimeout({ kind: "attempt", after: Duration.millis(this.millis) }))
       : this.outer.error(now)
   }
 
   exceeded(): DeadlineExceeded {
-    return new DeadlineExceeded({ after: Duration.millis(this.millis) })
+    return withoutStack(() => new DeadlineExceeded({ after: Duration.millis(this.millis) }))
   }
 
   /** The deadline of the whole call. */

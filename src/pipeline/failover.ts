@@ -8,7 +8,8 @@ import {
   isLlmError,
   retryAfterMillis,
   type TargetError,
-  type Verdict
+  type Verdict,
+  withoutStack
 } from "../LlmError.ts"
 import type { Refusal } from "../LlmGuard.ts"
 import type * as Failover from "../resilience/Failover.ts"
@@ -137,14 +138,17 @@ class Walk<E> implements Failover.Run<Served, E, Exhausted, never> {
       isTargetError(error) ? [[this.order[index]!.config.id, error] as const] : []
     )
     const [first, ...others] = known
-    return first === undefined ? this.allUnavailable(undefined) : new AllProvidersFailed({
-      targets: [first[0], ...others.map(([id]) => id)],
-      errors: [first[1], ...others.map(([, error]) => error)]
-    })
+    return first === undefined ? this.allUnavailable(undefined) : withoutStack(() =>
+      new AllProvidersFailed({
+        targets: [first[0], ...others.map(([id]) => id)],
+        errors: [first[1], ...others.map(([, error]) => error)]
+      })
+    )
   }
 
   allUnavailable(retryAfter: number | undefined): Exhausted {
-    return new AllProvidersUnavailable(retryAfter === undefined ? {} : { retryAfter: Duration.millis(retryAfter) })
+    const hint = retryAfter === undefined ? {} : { retryAfter: Duration.millis(retryAfter) }
+    return withoutStack(() => new AllProvidersUnavailable(hint))
   }
 }
 

@@ -12,7 +12,8 @@ import {
   isProviderError,
   type ProviderError,
   StreamInterrupted,
-  TRUNCATED
+  TRUNCATED,
+  withoutStack
 } from "../LlmError.ts"
 import { type Answer, isContent, type StreamPart, unusable, usageReported } from "../LlmResponse.ts"
 import * as Timeout from "../resilience/Timeout.ts"
@@ -241,13 +242,15 @@ class Live implements Timeout.Waiting {
 
   private interruptedBy(kind: StreamInterrupted["kind"], reason?: ProviderError["reason"]): StreamInterrupted {
     const usage = usageReported(this.answer)
-    return new StreamInterrupted({
-      provider: this.attempt.to.provider.id,
-      kind,
-      partialParts: this.delivered,
-      ...(usage === undefined ? undefined : { usage }),
-      ...(reason === undefined ? undefined : { reason })
-    })
+    return withoutStack(() =>
+      new StreamInterrupted({
+        provider: this.attempt.to.provider.id,
+        kind,
+        partialParts: this.delivered,
+        ...(usage === undefined ? undefined : { usage }),
+        ...(reason === undefined ? undefined : { reason })
+      })
+    )
   }
 
   // --- the deadline, while nobody reads ------------------------------------------------

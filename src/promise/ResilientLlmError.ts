@@ -68,6 +68,14 @@ export class ResilientLlmError extends Error {
     this.status = facts.status
     this.ledger = facts.ledger ?? []
   }
+
+  /**
+   * What providers themselves said, clipped. It may echo the prompt, so it is in no other field, and nothing prints it by
+   * itself.
+   */
+  get details(): ReadonlyArray<{ readonly provider: string; readonly text: string }> {
+    return LlmError.details(this.cause)
+  }
 }
 
 const isTagged = (u: unknown): u is { readonly _tag: string } =>
@@ -96,7 +104,8 @@ const isRetryable = (error: unknown): boolean => {
 export const fromFailure = (error: unknown): ResilientLlmError => {
   const { reason, status } = LlmError.summary(error)
   const ledger = typeof error === "object" && error !== null && "ledger" in error ? error.ledger as Ledger : undefined
-  return new ResilientLlmError(error instanceof Error ? error.message : "The call failed.", {
+  const message = error instanceof Error ? error.message : "The call failed."
+  return new ResilientLlmError(LlmError.withoutWords(message, " Its own words: `error.details`."), {
     code: isTagged(error) ? error._tag : "UnknownError",
     reason,
     retryable: isRetryable(error),

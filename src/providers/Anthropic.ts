@@ -153,4 +153,6 @@ const config: Config.Config<Options> = Config.all({
  * @category services
  * @since 0.1.0
  */
-export class Anthropic extends provider<Options>({ make, config })<Anthropic>()("effect-resilient-llm/Anthropic") {}
+export class Anthropic
+  extends provider<Options>({ id: "anthropic", make, config })<Anthropic>()("effect-resilient-llm/Anthropic")
+{}

@@ -105,4 +105,6 @@ const config: Config.Config<Options> = Config.all({
  * @category services
  * @since 0.1.0
  */
-export class Cohere extends provider<Options>({ make, config })<Cohere>()("effect-resilient-llm/Cohere") {}
+export class Cohere
+  extends provider<Options>({ id: "cohere", make, config })<Cohere>()("effect-resilient-llm/Cohere")
+{}

@@ -158,4 +158,6 @@ const config: Config.Config<Options> = Config.all({
  * @category services
  * @since 0.1.0
  */
-export class Gemini extends provider<Options>({ make, config })<Gemini>()("effect-resilient-llm/Gemini") {}
+export class Gemini
+  extends provider<Options>({ id: "gemini", make, config })<Gemini>()("effect-resilient-llm/Gemini")
+{}

@@ -84,4 +84,6 @@ const config: Config.Config<Options> = Config.all({
  * @category services
  * @since 0.1.0
  */
-export class Ollama extends provider<Options>({ make, config })<Ollama>()("effect-resilient-llm/Ollama") {}
+export class Ollama
+  extends provider<Options>({ id: "ollama", make, config })<Ollama>()("effect-resilient-llm/Ollama")
+{}

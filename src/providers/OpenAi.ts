@@ -186,4 +186,6 @@ const config: Config.Config<Options> = Config.all({
  * @category services
  * @since 0.1.0
  */
-export class OpenAi extends provider<Options>({ make, config })<OpenAi>()("effect-resilient-llm/OpenAi") {}
+export class OpenAi
+  extends provider<Options>({ id: "openai", make, config })<OpenAi>()("effect-resilient-llm/OpenAi")
+{}

@@ -345,9 +345,9 @@ const presets: Presets = {
  * @category services
  * @since 0.1.0
  */
-export class OpenAiCompatible
-  extends provider<Options>({ make, config })<OpenAiCompatible>()("effect-resilient-llm/OpenAiCompatible")
-{
+export class OpenAiCompatible extends provider<Options>({ id: "openai-compatible", make, config })<OpenAiCompatible>()(
+  "effect-resilient-llm/OpenAiCompatible"
+) {
   /** Options for well-known servers. */
   static readonly presets: Presets = presets
 }

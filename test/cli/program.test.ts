@@ -68,7 +68,7 @@ describe("the program", () => {
     const env = { OPENAI_API_KEY: "key", OPENAI_BASE_URL: "http://127.0.0.1:9/v1" }
     const { code, err, out } = await start(["src/cli/bin.ts", "ask", "Hi", "--deadline", "500ms"], env).ended
     assert.deepStrictEqual([code, out], [1, ""])
-    assert.include(err, "✗ openai could not be reached.")
+    assert.include(err, "✗ openai could not be reached (ECONNREFUSED 127.0.0.1:9).")
     assert.notMatch(err, /^\s+at /m)
   }, PATIENCE)
 

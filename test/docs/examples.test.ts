@@ -79,6 +79,36 @@ describe.concurrent("docs/examples", () => {
     }
   }, 30_000)
 
+  const quickStart = async (variables: NodeJS.ProcessEnv) => {
+    const program = fileURLToPath(new URL("quickstart.ts", folder))
+    const { OPENAI_API_KEY: _, ANTHROPIC_API_KEY: __, ...others } = env
+    const end = await promisify(execFile)(process.execPath, ["--import", preload, program], {
+      env: { ...others, ...variables }
+    }).catch((error: { readonly stdout: string; readonly stderr: string }) => error)
+    return `${end.stdout}${end.stderr}`.trim().split("\n")
+  }
+
+  it("the quick start says in a few lines what is wrong: no network, no keys, one key", async () => {
+    const [away, without, one] = await Promise.all([
+      quickStart({
+        OPENAI_API_KEY: "key",
+        OPENAI_BASE_URL: "https://api.openai.invalid/v1",
+        ANTHROPIC_API_KEY: "key",
+        ANTHROPIC_BASE_URL: "http://127.0.0.1:9"
+      }),
+      quickStart({}),
+      quickStart({ OPENAI_API_KEY: "key" })
+    ])
+    assert.lengthOf(away, 1)
+    assert.match(away[0]!, /openai could not be reached \((ENOTFOUND|EAI_AGAIN) api\.openai\.invalid\)/)
+    assert.include(away[0], "anthropic could not be reached (ECONNREFUSED 127.0.0.1:9)")
+    assert.lengthOf(without, 1)
+    assert.include(without[0], "\"OPENAI_API_KEY or ANTHROPIC_API_KEY\" must be set, but is missing.")
+    assert.lengthOf(one, 3)
+    assert.include(one[0], "anthropic is left out: ANTHROPIC_API_KEY is not set.")
+    assert.strictEqual(one[1], "A simulated answer.")
+  }, 60_000)
+
   it("the README's quick start is quickstart.ts", () => {
     assert.include(read(new URL("../../README.md", import.meta.url)), read(new URL("quickstart.ts", folder)))
   })

@@ -3,6 +3,7 @@ import { Effect, Exit, Schema, Scope } from "effect"
 import { LlmError } from "effect-resilient-llm"
 import { createResilientLlm, type LlmResponse, ResilientLlmError } from "effect-resilient-llm/promise"
 import { FaultServer } from "effect-resilient-llm/testing"
+import { inspect } from "node:util"
 import { z } from "zod"
 
 const scope = Scope.makeUnsafe()
@@ -99,6 +100,17 @@ describe("complete", () => {
     await play(other, FaultServer.status(429, { retryAfter: 90 }))
     const error = await rejection(llm.complete("Hi")) as ResilientLlmError
     assert.deepStrictEqual([error.code, error.retryAfterMs, error.retryable], ["AllProvidersFailed", 90_000, true])
+  })
+
+  it("a vendor that cannot read the request: its own words are there for who asks", async () => {
+    await using llm = make({ retry: false, failover: false })
+    await play(server, FaultServer.status(400))
+    const error = await rejection(llm.complete("Hi")) as ResilientLlmError
+    assert.match(error.message, /^openai cannot read the request \(HTTP 400\)\. Its own words: `error\.details`\.$/)
+    const [said, ...others] = error.details
+    assert.deepStrictEqual([said?.provider, others], ["openai", []])
+    assert.notStrictEqual(said!.text, "")
+    assert.notInclude(inspect(error), said!.text)
   })
 
   it("a wrong request is refused with the field's name, and is not retryable", async () => {

@@ -424,8 +424,8 @@ describe("Gemini's layers", () => {
         "https://gateway.test/v1beta/models/gemini-2.5-flash:generateContent"
       )
       const error = yield* Effect.flip(call({}))
-      if (!(error instanceof Config.ConfigError)) return assert.fail("a ConfigError")
-      assert.include(error.message, "GEMINI_API_KEY")
+      if (!(error instanceof LlmConfigError)) return assert.fail("a LlmConfigError")
+      assert.strictEqual(error.path, "GEMINI_API_KEY")
     }))
 
   it.effect("layerConfig takes a Config for each option", () =>

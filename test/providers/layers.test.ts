@@ -1,4 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
+import { LlmClient, LlmPool } from "effect-resilient-llm"
 import { LlmConfigError } from "effect-resilient-llm/LlmError"
 import type { LlmProvider } from "effect-resilient-llm/LlmProvider"
 import { Anthropic, Cohere, OpenAi, OpenAiCompatible } from "effect-resilient-llm/providers"
@@ -137,9 +138,68 @@ describe("layers", () => {
         const error = yield* Effect.flip(
           Effect.scoped(Layer.build(layer.pipe(Layer.provide(http()), Layer.provide(env({})))))
         )
-        assert.strictEqual((error as Config.ConfigError)._tag, "ConfigError")
-        assert.include(String(error), variable)
+        if (!(error instanceof LlmConfigError)) return assert.fail("a LlmConfigError")
+        assert.strictEqual(error.message, `Invalid configuration: "${variable}" must be set, but is missing.`)
       }
+      const empty = yield* Effect.flip(
+        Effect.provide(
+          OpenAi,
+          OpenAi.layerConfig().pipe(Layer.provide(http()), Layer.provide(env({ OPENAI_API_KEY: "" })))
+        )
+      )
+      assert.include(empty.message, "OPENAI_API_KEY")
+    }))
+
+  it.effect("layerConfigOptional: a vendor without a key is left out of clients", () =>
+    Effect.gen(function*() {
+      const given = Layer.mergeAll(
+        OpenAi.layerConfigOptional(),
+        OpenAiEu.layerConfigOptional({
+          apiKey: Config.Redacted("EU_KEY")
+        }),
+        Anthropic.layerConfigOptional()
+      ).pipe(Layer.provide(http()))
+      const targets = (variables: Record<string, string>) =>
+        Effect.flatMap(LlmClient, (client) => client.status).pipe(
+          Effect.map((status) => status.targets.map(({ id }) => id)),
+          Effect.provide(LlmClient.layer([OpenAi, OpenAiEu, Anthropic])),
+          Effect.provide(given),
+          Effect.provide(env(variables))
+        )
+      assert.deepStrictEqual(yield* targets({ OPENAI_API_KEY: "a", EU_KEY: "b", ANTHROPIC_API_KEY: "c" }), [
+        "openai",
+        "openai-2",
+        "anthropic"
+      ])
+      assert.deepStrictEqual(yield* targets({ EU_KEY: "b" }), ["openai-2"])
+      assert.deepStrictEqual(yield* targets({ ANTHROPIC_API_KEY: "c", OPENAI_API_KEY: " " }), ["anthropic"])
+      assert.strictEqual(
+        (yield* Effect.flip(targets({}))).message,
+        "Invalid configuration: \"OPENAI_API_KEY or EU_KEY or ANTHROPIC_API_KEY\" must be set, but is missing."
+      )
+      // What is there and wrong is no absence.
+      const wrong = yield* Effect.flip(targets({ OPENAI_API_KEY: "a", ANTHROPIC_API_KEY: "two\nlines" }))
+      assert.include(wrong.message, "anthropic.apiKey")
+    }))
+
+  it.effect("a pool goes without the hosts that lack their key", () =>
+    Effect.gen(function*() {
+      class Both extends LlmPool.Service<Both>()("app/Both", [OpenAi, OpenAiEu]) {}
+      const hosts = (variables: Record<string, string>) =>
+        Effect.flatMap(Both, (pool) => Effect.map(pool.hosts, (all) => [pool.missing, all.map(({ host }) => host)]))
+          .pipe(
+            Effect.provide(Both.layer),
+            Effect.provide(Layer.mergeAll(
+              OpenAi.layerConfigOptional(),
+              OpenAiEu.layerConfigOptional({
+                apiKey: Config.Redacted("EU_KEY")
+              })
+            )),
+            Effect.provide(http()),
+            Effect.provide(env(variables))
+          )
+      assert.deepStrictEqual(yield* hosts({ EU_KEY: "b" }), [undefined, ["openai-2"]])
+      assert.deepStrictEqual(yield* hosts({}), ["OPENAI_API_KEY", []])
     }))
 
   it.effect("layerConfig takes a Config for each option", () =>

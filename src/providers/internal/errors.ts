@@ -111,8 +111,11 @@ export const ofTransport = (provider: string, error: HttpClientError): ProviderE
   const found = codes.map(kindOf)
   const kind = telling.find((kind) => found.includes(kind)) ?? found.find((kind) => kind !== undefined)
   const sent = codes.length === 0 || !codes.every(isUnsent)
-  return providerError(provider, { reason: network(sent, kind), code: codes.find(isIdentifier) })
+  return providerError(provider, { reason: network(sent, kind), code: codes.find(isIdentifier), host: hostOf(error) })
 }
+
+const hostOf = ({ request: { url } }: HttpClientError): string | undefined =>
+  URL.canParse(url) ? new URL(url).host : undefined
 
 const network = (sent: boolean, kind: Kind | undefined): Reason =>
   kind === undefined ? { _tag: "Network", sent } : { _tag: "Network", sent, kind }
@@ -124,5 +127,6 @@ export const ofBody = (exchange: Exchange, error: HttpClientError): ProviderErro
     : providerError(exchange.provider, {
       reason: network(true, "reset"),
       code: causeCodes(error.reason).find(isIdentifier),
+      host: hostOf(error),
       requestId: Failure.published(requestIdOf(exchange.headers), exchange)
     })

@@ -32,6 +32,7 @@ export interface Facts {
   readonly shouldRetry?: boolean | undefined
   readonly rateLimits?: ReadonlyArray<RateLimitFact> | undefined
   readonly detail?: string | undefined
+  readonly host?: string | undefined
 }
 
 /** What is known of a response that failed. */

@@ -1,13 +1,16 @@
 // What all vendor modules share: their options, and the class that is tag, constructor and layers in one.
 import * as Config from "effect/Config"
+import * as ConfigProvider from "effect/ConfigProvider"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import type { HttpClient } from "effect/http/HttpClient"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
+import type * as SchemaIssue from "effect/SchemaIssue"
+import * as Stream from "effect/Stream"
 import type { OptionsReader } from "../../internal/options.ts"
-import type { LlmConfigError } from "../../LlmError.ts"
+import { LlmConfigError, providerError, withoutStack } from "../../LlmError.ts"
 import type { LlmProvider } from "../../LlmProvider.ts"
 
 /** Options that every vendor has. */
@@ -128,6 +131,42 @@ export const commonOf = <O extends CommonOptions>(
 // configuration
 // -----------------------------------------------------------------------------
 
+/** What of its configuration is missing: the name of a variable. */
+const missingFrom = ({ cause }: Config.ConfigError): string | undefined => {
+  if (cause._tag !== "SchemaError") return undefined
+  const path: Array<string> = []
+  for (let issue: SchemaIssue.Issue | undefined = cause.issue; issue !== undefined;) {
+    if (issue._tag === "Pointer") path.push(...issue.path.map(String))
+    issue = "issue" in issue ? issue.issue : undefined
+  }
+  return path.length === 0 ? undefined : path.join("_")
+}
+
+/** Options, or the name of the variable without which there are none. An empty key is none. */
+const read = <O>(config: Config.Config<O>): Effect.Effect<O | Missing, Config.ConfigError> =>
+  Effect.flatMap(Config.option(config), (found) => {
+    if (Option.isSome(found) && !hasEmptyKey(found.value)) return Effect.succeed<O | Missing>(found.value)
+    // The one that is asked for first where there is nothing.
+    const lost = Option.isSome(found) ? config.parse(nothing) : config
+    return Effect.catch(lost, (error) => {
+      const missing = missingFrom(error)
+      return missing === undefined ? Effect.fail(error) : Effect.succeed(new Missing(missing))
+    })
+  })
+
+const nothing = ConfigProvider.fromUnknown({})
+
+class Missing {
+  readonly variable: string
+  constructor(variable: string) {
+    this.variable = variable
+  }
+}
+
+const hasEmptyKey = (options: unknown): boolean =>
+  typeof options === "object" && options !== null && "apiKey" in options && Redacted.isRedacted(options.apiKey) &&
+  String(Redacted.value(options.apiKey)).trim() === ""
+
 /** A variable that may be missing or empty. */
 export const optionalVariable = (name: string): Config.Config<string | undefined> =>
   Config.map(Config.option(Config.String(name)), (value) => {
@@ -159,6 +198,13 @@ export interface ProviderClass<Self, Id extends string, Options> extends Context
     options?: Config.Wrap<Options>
   ) => Layer.Layer<Self, LlmConfigError | Config.ConfigError, HttpClient>
   /**
+   * Like `layerConfig`, for a vendor that is asked only where there is a key for it: without one, clients leave its target
+   * out, and say so in the log. A client whose targets are all left out is not built.
+   */
+  readonly layerConfigOptional: (
+    options?: Config.Wrap<Options>
+  ) => Layer.Layer<Self, LlmConfigError | Config.ConfigError, HttpClient>
+  /**
    * Defines another tag of the same vendor, for a second account or region:
    * `class OpenAiEu extends OpenAi.Service<OpenAiEu>()("app/OpenAiEu") {}`.
    */
@@ -167,10 +213,24 @@ export interface ProviderClass<Self, Id extends string, Options> extends Context
     & (<Other>() => <const OtherId extends string>(id: OtherId) => ProviderClass<Other, OtherId, Options>)
 }
 
+type Made = Effect.Effect<LlmProvider, LlmConfigError, HttpClient>
+
 export interface Vendor<Options> {
-  readonly make: (options: Options) => Effect.Effect<LlmProvider, LlmConfigError, HttpClient>
+  readonly id: string
+  readonly make: (options: Options) => Made
   /** Reads the vendor's usual environment variables. */
   readonly config: Config.Config<Options>
+}
+
+const notSet = (path: string): LlmConfigError =>
+  withoutStack(() => new LlmConfigError({ path, rule: "set", kind: "missing" }))
+
+/** A provider that nobody can ask. */
+const absent = (id: string, missing: string): LlmProvider => {
+  const refused = Effect.suspend(() =>
+    Effect.fail(providerError(id, { reason: { _tag: "Authentication" }, code: "missing_key" }))
+  )
+  return { id, missing, generate: () => refused, stream: () => Stream.fromEffect(refused) }
 }
 
 export const provider =
@@ -178,14 +238,20 @@ export const provider =
   <Self>() =>
   <const Id extends string>(id: Id): ProviderClass<Self, Id, Options> => {
     const tag = Context.Service<Self, LlmProvider>()(id)
+    const configured = (options: Config.Wrap<Options> | undefined, orElse: (variable: string) => Made) =>
+      Layer.effect(
+        tag,
+        Effect.flatMap(
+          read(options === undefined ? vendor.config : Config.unwrap(options)),
+          (found) => found instanceof Missing ? orElse(found.variable) : vendor.make(found)
+        )
+      )
     return Object.assign(tag, {
       make: vendor.make,
       layer: (options: Options) => Layer.effect(tag, vendor.make(options)),
-      layerConfig: (options?: Config.Wrap<Options>) =>
-        Layer.effect(
-          tag,
-          Effect.flatMap(options === undefined ? vendor.config : Config.unwrap(options), vendor.make)
-        ),
+      layerConfig: (options?: Config.Wrap<Options>) => configured(options, (variable) => Effect.fail(notSet(variable))),
+      layerConfigOptional: (options?: Config.Wrap<Options>) =>
+        configured(options, (variable) => Effect.succeed(absent(vendor.id, variable))),
       Service: provider(vendor)
     })
   }
