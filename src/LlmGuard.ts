@@ -106,7 +106,7 @@ export interface Held {
   readonly settle?: ((outcome: Outcome) => Effect.Effect<void> | void) | undefined
   /** Called once, when the provider's own cleanup is over: later than `settle` when a timer released the caller. */
   readonly release?: (() => void) | undefined
-  /** A stream is alive. */
+  /** A stream is alive: after its first content part, and then at most once a second as its parts come and are asked for. */
   readonly renew?: ((now: number) => void) | undefined
   /** Who is asked in the place of the target's provider: how a pool picks a host. */
   readonly provider?: LlmProvider | undefined

@@ -48,6 +48,9 @@ export const openStream = (
 
 type Broken = StreamInterrupted | DeadlineExceeded
 
+/** Milliseconds: far below the shortest lease that a guard gives. */
+const RENEWAL = 1000
+
 /** The stream of one attempt. */
 class Live implements Timeout.Waiting {
   private readonly attempt: Attempt
@@ -70,6 +73,7 @@ class Live implements Timeout.Waiting {
   /** Milliseconds the provider had: a consumer that takes its time is not its fault. */
   private worked = 0
   private pulledAt = 0
+  private renewedAt = 0
   /** Nobody has read for a long time. */
   private isResting = false
 
@@ -114,6 +118,7 @@ class Live implements Timeout.Waiting {
     const { attempt } = this
     const { root } = attempt.call
     const now = attempt.committedAt = root.now()
+    this.renewedAt = now
     attempt.renew(now)
     const duration = this.worked = now - attempt.startedAt
     const facts = { call: root.id, at: now - root.startedAt, target: attempt.target, attempt: attempt.number }
@@ -172,14 +177,22 @@ class Live implements Timeout.Waiting {
     }
     this.silence.start(now)
     this.pulledAt = now
+    this.renew(now)
     return this.next
+  }
+
+  /** Each part and each pull says that the stream lives: guards hear of it once a second. */
+  private renew(now: number): void {
+    if (now - this.renewedAt < RENEWAL) return
+    this.renewedAt = now
+    this.attempt.renew(now)
   }
 
   private arrived(chunk: ReadonlyArray<StreamPart>): Rest {
     const { content, good } = this.take(chunk)
     const now = this.attempt.call.root.now()
     this.paused(now, content > 0)
-    if (content > 0) this.attempt.renew(now)
+    this.renew(now)
     const arrivals = good === chunk.length ? chunk : chunk.slice(0, good)
     if (!Arr.isReadonlyArrayNonEmpty(arrivals)) return Effect.suspend(() => this.read())
     if (!this.isWhole) return Effect.succeed(arrivals)

@@ -166,6 +166,12 @@ const limitsOf = (limits: NonNullable<TargetConfig["limits"]>): RateLimiter.Opti
 /** More models than that are asked by mistake, or by somebody who makes names up. */
 const MAX_CIRCUITS = 100
 
+/** A probe keeps its slot for as long as its attempt may take, and then as long as nothing may come of its stream. */
+const probeLeaseOf = (timers: Timeout.Policy | undefined): number | undefined => {
+  const limits = timers === undefined ? [] : [timers.attempt, timers.idle].filter(Number.isFinite)
+  return limits.length === 0 ? undefined : Math.max(...limits) + 5000
+}
+
 interface Circuits {
   readonly of: (model: string | undefined) => CircuitBreaker.CircuitBreaker
   readonly all: () => Iterable<CircuitBreaker.CircuitBreaker>
@@ -177,9 +183,7 @@ const circuitsOf = <GE>(
   { builtAt, hub, timers }: Common<GE>
 ): Circuits => {
   const { scope: _, ...rules } = options ?? {}
-  // A probe keeps its slot as long as its attempt may take.
-  const probeLease = timers === undefined || timers.attempt === Infinity ? undefined : timers.attempt + 5000
-  const policy = CircuitBreaker.policy({ ...rules, probeLease })
+  const policy = CircuitBreaker.policy({ ...rules, probeLease: probeLeaseOf(timers) })
   const perModel = readOptions(CircuitBreakerOptionsSchema, options, "circuitBreaker").scope === "model"
   const make = (model: string | undefined): CircuitBreaker.CircuitBreaker => {
     const name = model === undefined ? undefined : { model }

@@ -679,7 +679,7 @@ export interface CircuitBreaker {
    */
   readonly recordUnsafe: (permit: Permit, outcome: Outcome, now: number, details?: Details) => void
   /**
-   * Keeps a probe's slot: a stream renews with each content part. What has begun to answer is not slow any more.
+   * Keeps a probe's slot: a stream renews while it lives. What has begun to answer is not slow any more.
    *
    * @internal
    */

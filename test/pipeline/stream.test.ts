@@ -209,3 +209,75 @@ describe("who reads", () => {
       yield* r.providers[0]!.play(answer("next"))
     })))
 })
+
+describe("a probe that streams", () => {
+  // Fails at first; after its recovery it sends a part every `gap`, the first one at once.
+  const recovering = (gap: number, parts: number) => {
+    let asked = 0
+    return () =>
+      asked++ === 0
+        ? Stream.fail(new LlmError.ProviderError({ provider: "p", reason: { _tag: "Overloaded" } }))
+        : Stream.concat(
+          Stream.make(delta("0")),
+          Stream.concat(
+            Stream.mapEffect(Stream.range(1, parts), (i) => Effect.delay(Effect.succeed(delta(`${i}`)), gap)),
+            Stream.make(finish)
+          )
+        )
+  }
+
+  it.effect("P10 keeps its slot for as long as a silence may take, so a healthy slow stream closes the circuit", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const client = yield* clientOf(recovering(170_000, 3), {
+        circuitBreaker: { failureThreshold: 1, recoveryTimeout: "1 second" },
+        timeout: { idle: "3 minutes", deadline: false }
+      })
+      yield* Effect.flip(Stream.runDrain(client.stream("Hi")))
+      yield* TestClock.adjust("1 second")
+      const probe = yield* fork(Stream.runDrain(client.stream("Hi")))
+      for (let i = 0; i < 3; i++) {
+        yield* TestClock.adjust("160 seconds")
+        assert.deepInclude((yield* client.status).targets[0]?.circuit, { state: "half-open", probes: 1 })
+        yield* TestClock.adjust("10 seconds")
+      }
+      yield* success(yield* Fiber.await(probe))
+      assert.strictEqual((yield* client.status).targets[0]?.circuit?.state, "closed")
+    })))
+
+  it.effect("P10 keeps its slot while what comes is no content, and when its reader takes its time", () =>
+    Effect.scoped(Effect.gen(function*() {
+      let asked = 0
+      const start = (i: number): LlmResponse.StreamPart => ({ type: "text-start", id: `${i}` })
+      const client = yield* clientOf(
+        () =>
+          asked++ === 0
+            ? Stream.fail(new LlmError.ProviderError({ provider: "p", reason: { _tag: "Overloaded" } }))
+            : Stream.concat(
+              Stream.make(delta("0")),
+              Stream.concat(
+                Stream.mapEffect(Stream.range(1, 9), (i) => Effect.delay(Effect.succeed(start(i)), 20_000)),
+                Stream.make(delta("1"), finish)
+              )
+            ),
+        {
+          circuitBreaker: { failureThreshold: 1, recoveryTimeout: "1 second" },
+          timeout: { idle: false, deadline: false }
+        }
+      )
+      yield* Effect.flip(Stream.runDrain(client.stream("Hi")))
+      yield* TestClock.adjust("1 second")
+      const probe = yield* fork(
+        Stream.runForEach(
+          client.stream("Hi"),
+          (part) => part.type === "text-start" && part.id === "5" ? Effect.sleep("60 seconds") : Effect.void
+        )
+      )
+      for (let at = 0; at < 240; at += 10) {
+        assert.deepInclude((yield* client.status).targets[0]?.circuit, { state: "half-open", probes: 1 }, `${at} s`)
+        yield* TestClock.adjust("10 seconds")
+      }
+      yield* TestClock.adjust("10 seconds")
+      yield* success(yield* Fiber.await(probe))
+      assert.strictEqual((yield* client.status).targets[0]?.circuit?.state, "closed")
+    })))
+})
