@@ -410,6 +410,33 @@ describe("a circuit per model", () => {
       const newest = yield* Effect.flip(ask("complete", r.client, { prompt: "Hi", model: "m149" }))
       assert.deepStrictEqual([oldest._tag, newest._tag], ["ProviderError", "CircuitOpen"])
     })))
+
+  const askFor = (client: LlmClient["Service"], model: string) =>
+    Effect.flip(ask("complete", client, { prompt: "Hi", model }))
+
+  it.effect("P19 an open circuit outlives a hundred healthy models", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([{ script: [overloaded], always: answer("Hello.") }], {
+        retry: false,
+        circuitBreaker: { scope: "model", failureThreshold: 1 }
+      })
+      assert.strictEqual((yield* askFor(r.client, "ill"))._tag, "ProviderError")
+      for (let i = 0; i < 150; i++) yield* ask("complete", r.client, { prompt: "Hi", model: `m${i}` })
+      assert.strictEqual((yield* askFor(r.client, "ill"))._tag, "CircuitOpen")
+    })))
+
+  it.effect("P19 an open circuit in use outlives a hundred others that are open", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([{ always: overloaded }], {
+        retry: false,
+        circuitBreaker: { scope: "model", failureThreshold: 1 }
+      })
+      assert.strictEqual((yield* askFor(r.client, "ill"))._tag, "ProviderError")
+      for (let i = 0; i < 150; i++) {
+        yield* askFor(r.client, `m${i}`)
+        assert.strictEqual((yield* askFor(r.client, "ill"))._tag, "CircuitOpen", `after ${i}`)
+      }
+    })))
 })
 
 describe("after the commit", () => {

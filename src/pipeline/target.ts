@@ -2,6 +2,7 @@
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Ref from "effect/Ref"
 import { monotonicMillis } from "../internal/clock.ts"
 import { readOptions } from "../internal/option.ts"
 import { attempt as checked } from "../internal/options.ts"
@@ -172,6 +173,16 @@ const probeLeaseOf = (timers: Timeout.Policy | undefined): number | undefined =>
   return limits.length === 0 ? undefined : Math.max(...limits) + 5000
 }
 
+/** Of those that are closed, else of all, the one whose last use is longest ago. */
+const leastNeeded = (
+  circuits: ReadonlyMap<string | undefined, CircuitBreaker.CircuitBreaker>
+): string | undefined => {
+  for (const [model, circuit] of circuits) {
+    if (Ref.getUnsafe(circuit.state)._tag === "Closed") return model
+  }
+  return circuits.keys().next().value
+}
+
 interface Circuits {
   readonly of: (model: string | undefined) => CircuitBreaker.CircuitBreaker
   readonly all: () => Iterable<CircuitBreaker.CircuitBreaker>
@@ -196,13 +207,13 @@ const circuitsOf = <GE>(
     )
   }
   const only = make(undefined)
+  // In the order of their last use.
   const circuits = new Map<string | undefined, CircuitBreaker.CircuitBreaker>([[undefined, only]])
   const of = (model: string | undefined): CircuitBreaker.CircuitBreaker => {
     const known = circuits.get(model)
-    if (known !== undefined) return known
-    const [oldest] = circuits.keys()
-    if (circuits.size >= MAX_CIRCUITS) circuits.delete(oldest)
-    const circuit = make(model)
+    if (known === undefined && circuits.size >= MAX_CIRCUITS) circuits.delete(leastNeeded(circuits))
+    circuits.delete(model)
+    const circuit = known ?? make(model)
     circuits.set(model, circuit)
     return circuit
   }

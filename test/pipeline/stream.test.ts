@@ -240,7 +240,7 @@ describe("a probe that streams", () => {
         assert.deepInclude((yield* client.status).targets[0]?.circuit, { state: "half-open", probes: 1 })
         yield* TestClock.adjust("10 seconds")
       }
-      yield* success(yield* Fiber.await(probe))
+      yield* Fiber.join(probe)
       assert.strictEqual((yield* client.status).targets[0]?.circuit?.state, "closed")
     })))
 
@@ -277,7 +277,7 @@ describe("a probe that streams", () => {
         yield* TestClock.adjust("10 seconds")
       }
       yield* TestClock.adjust("10 seconds")
-      yield* success(yield* Fiber.await(probe))
+      yield* Fiber.join(probe)
       assert.strictEqual((yield* client.status).targets[0]?.circuit?.state, "closed")
     })))
 })
