@@ -272,7 +272,9 @@ const adopt = ({ root }: Call, { events, span, startedAt }: Work): void => {
   const shift = startedAt - root.startedAt
   for (const event of events) {
     if (event._tag !== "CallStarted" && event._tag !== "CallEnded" && event._tag !== "Idempotency") {
-      root.events.push({ ...event, at: event.at + shift })
+      // What happened before this call began stands at its beginning.
+      root.events.push({ ...event, at: Math.max(0, event.at + shift) })
     }
   }
+  root.events.sort((one, other) => one.at - other.at)
 }

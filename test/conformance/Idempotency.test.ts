@@ -121,6 +121,27 @@ describe.each(kinds)("%s", (kind) => {
       yield* nothingHeld(r)
     })))
 
+  it.effect("P23 the ledger of a caller that joined late is in order, and nothing in it is older than its call", () =>
+    vector(Effect.gen(function*() {
+      const late = { ...F, delay: 1000 }
+      const r = yield* rig([[late, slow]], { ...join, retry: { baseDelay: 0 } })
+      const leader = yield* start(ask(kind, r.client))
+      yield* TestClock.adjust(1500)
+      const joined = yield* start(ask(kind, r.client))
+      yield* TestClock.adjust("1 minute")
+      const { ledger } = success(over(joined))
+      const times = ledger.map(({ at }) => at)
+      assert.deepStrictEqual(times, times.toSorted((a, b) => a - b))
+      assert.strictEqual(times[0], 0)
+      assert.deepStrictEqual(ledger.slice(0, 2).map(({ _tag }) => _tag), ["CallStarted", "Idempotency"])
+      const failed = find(ledger, "AttemptFailed")
+      assert.deepStrictEqual(failed.map(({ at }) => at), [0])
+      assert.deepStrictEqual(
+        find(ledger, "AttemptFailed").map(({ target }) => target),
+        find(success(over(leader)).ledger, "AttemptFailed").map(({ target }) => target)
+      )
+    })))
+
   it.effect("I5 a joined caller keeps its own deadline of 300, the leader is unaffected", () =>
     vector(Effect.gen(function*() {
       const r = yield* rig([always(slow)], { ...join, timeout: timers })
