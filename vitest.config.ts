@@ -14,7 +14,7 @@ generate()
 // calls. The rest is `unit`: what one runs between two edits.
 const system = [
   ".cache/doctest/**/*.test.ts",
-  "test/{ai-sdk,bench,cli,docs,e2e,effect-ai,node,persistence,promise,providers,replay,types,wire}/**/*.test.ts",
+  "test/{ai-sdk,bench,cli,docs,e2e,effect-ai,node,package,persistence,promise,providers,replay,types,wire}/**/*.test.ts",
   "test/conformance/{Chaos,Sweep,Throws,Toggles}.test.ts",
   "test/observability/{Agreement,Marker,Metrics,Otlp,Prometheus,alerts,dashboard,scrape}*.test.ts",
   "test/testing/*.test.ts",

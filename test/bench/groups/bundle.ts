@@ -17,7 +17,13 @@ const entries = {
     export * from "${join(src, "providers/index.ts")}"`
 }
 
-const sizeOf = async (code: string): Promise<{ readonly minified: number; readonly gzipped: number }> => {
+export interface Size {
+  readonly minified: number
+  readonly gzipped: number
+}
+
+export const sizeOf = async (subject: keyof typeof entries): Promise<Size> => {
+  const code = entries[subject]
   const bundle = await rolldown({
     input: "entry",
     platform: "neutral",
@@ -34,8 +40,8 @@ const sizeOf = async (code: string): Promise<{ readonly minified: number; readon
 
 export const bundle = async (): Promise<ReadonlyArray<Result>> => {
   const results: Array<Result> = []
-  for (const [subject, code] of Object.entries(entries)) {
-    const { gzipped, minified } = await sizeOf(code)
+  for (const subject of Object.keys(entries) as Array<keyof typeof entries>) {
+    const { gzipped, minified } = await sizeOf(subject)
     const of = { group: "bundle", case: "import", subject, unit: "B" }
     results.push(result({ ...of, metric: "minified" }, [minified]), result({ ...of, metric: "gzipped" }, [gzipped]))
   }
