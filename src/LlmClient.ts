@@ -8,12 +8,10 @@ import type * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import { numbered } from "./internal/names.ts"
-import { type Link, link, makeRing, unlink } from "./internal/ring.ts"
 import { check, type Options } from "./LlmConfig.ts"
 import type {
   AllProvidersFailed,
@@ -43,6 +41,7 @@ import { fromAnswer, type LlmResponse, type StreamPart } from "./LlmResponse.ts"
 import * as Pipeline from "./Pipeline.ts"
 import { type Call, ended, failed } from "./pipeline/call.ts"
 import type { Check } from "./pipeline/checked.ts"
+import { closing } from "./pipeline/closing.ts"
 import { fromScopedPull, Reader } from "./pipeline/reader.ts"
 import type { Status, TargetConfig, TargetOptions } from "./pipeline/target.ts"
 
@@ -293,19 +292,12 @@ const fromTargets = <GE>(
     }
     for (const observe of yield* observers) hub.listen(yield* observe(observed))
 
-    // A client that ends takes its calls along: fibres that wait for an answer, scopes of open streams.
-    const waiting = makeRing()
+    // A client that ends takes its calls along: what they wait for, and the scopes of open streams.
     const streams = new Set<Scope.Closeable>()
     yield* Effect.addFinalizer((exit) =>
-      Effect.suspend(() => {
-        while (waiting.newer !== waiting) {
-          const one = waiting.newer as Waiting
-          unlink(one)
-          one.fiber.interruptUnsafe()
-        }
-        return Effect.forEach(streams, (scope) => Scope.close(scope, exit), { discard: true })
-      })
+      Effect.forEach(streams, (scope) => Scope.close(scope, exit), { discard: true })
     )
+    const closable = yield* closing
 
     const complete = (input: string | LlmRequest.Input, check?: Check): Effect.Effect<LlmResponse, Failure> =>
       Effect.uninterruptibleMask((restore) =>
@@ -314,15 +306,12 @@ const fromTargets = <GE>(
           if ("_tag" in request) return Effect.fail(request)
           const call = pipeline.begin(fiber, "complete", request, undefined)
           call.root.check = check
-          const here = wait(waiting, fiber)
-          return Effect.matchCauseEffect(restore(pipeline.run(call)), {
+          return Effect.matchCauseEffect(closable(restore, pipeline.run(call)), {
             onSuccess: (served) => {
-              unlink(here)
               ended(call, served.source)
               return Effect.succeed(fromAnswer(served.answer, served.source, served.age, [...call.root.events]))
             },
             onFailure: (cause): Effect.Effect<never, Failure> => {
-              unlink(here)
               const error = Cause.findErrorOption(cause)
               if (error._tag === "Some") return Effect.fail(failed(call, error.value))
               closed(call, cause)
@@ -355,11 +344,10 @@ const fromTargets = <GE>(
               const outer = Context.get(fiber.context as Context.Context<Scope.Scope>, Scope.Scope)
               const scope = Scope.forkUnsafe(outer)
               const call = pipeline.begin(fiber, "stream", request, scope)
-              const opened = Effect.mapBoth(restore(pipeline.run(call)), {
+              const opened = Effect.mapBoth(closable(restore, pipeline.run(call)), {
                 onSuccess: (served): Reading => new Reader(call, served, scope),
                 onFailure: (error) => failed(call, error)
               }).pipe(Effect.tap(({ abandoned }) => Scope.addFinalizer(scope, abandoned)))
-              const here = wait(waiting, fiber)
               streams.add(scope)
               const end = (exit: Exit.Exit<unknown, unknown>) =>
                 Effect.sync(() => {
@@ -368,10 +356,7 @@ const fromTargets = <GE>(
                 })
               return Effect.andThen(
                 Scope.addFinalizerExit(scope, end),
-                Effect.onExit(opened, (exit) => {
-                  unlink(here)
-                  return Exit.isSuccess(exit) ? Effect.void : Scope.close(scope, exit)
-                })
+                Effect.onExit(opened, (exit) => Exit.isSuccess(exit) ? Effect.void : Scope.close(scope, exit))
               )
             })
           )
@@ -386,17 +371,6 @@ const fromTargets = <GE>(
       status: pipeline.status
     }
   })
-
-/** A fibre that waits for an answer. */
-interface Waiting extends Link {
-  readonly fiber: Fiber.Fiber<unknown, unknown>
-}
-
-const wait = (ring: Link, fiber: Fiber.Fiber<unknown, unknown>): Waiting => {
-  const here = { fiber, older: ring, newer: ring }
-  link(ring, here)
-  return here
-}
 
 /** Closes the books of a call, if nothing else did. */
 const closed = (call: Call, cause: Cause.Cause<unknown>): void =>

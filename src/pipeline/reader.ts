@@ -3,7 +3,6 @@ import * as Cause from "effect/Cause"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type * as Fiber from "effect/Fiber"
 import * as Pull from "effect/Pull"
 import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
@@ -26,7 +25,6 @@ export class Reader<E> {
   private readonly reader = Semaphore.makeUnsafe(1)
   private readonly next: Parts<E>
   private unread: ReadonlyArray<StreamPart>
-  private reading: Fiber.Fiber<unknown, unknown> | undefined
   /** How it ended, once it has. */
   private over: Exit.Exit<never, E | Cause.Done> | undefined
   private isComplete = false
@@ -46,10 +44,10 @@ export class Reader<E> {
   }
 
   /** The next parts, as they came. */
-  readonly chunk: Parts<E> = Effect.withFiber((fiber) => this.pull(fiber, Infinity))
+  readonly chunk: Parts<E> = Effect.suspend(() => this.pull(Infinity))
 
   /** The next part. A consumer that leaves has taken what it has seen, so the next one goes on there. */
-  private readonly part: Parts<E> = Effect.withFiber((fiber) => this.pull(fiber, 1))
+  private readonly part: Parts<E> = Effect.suspend(() => this.pull(1))
 
   /** One consumer at a time; a second one goes on where the first one stopped. */
   get parts(): Stream.Stream<StreamPart, E> {
@@ -74,23 +72,21 @@ export class Reader<E> {
   /** Nobody will read the rest: the scope is closed. */
   readonly abandoned: Effect.Effect<void> = Effect.sync(() => {
     if (this.isComplete) return
+    this.over ??= Exit.interrupt()
     Deferred.doneUnsafe(this.finished, Exit.interrupt())
-    this.reading?.interruptUnsafe()
   })
 
   private get isOver(): boolean {
     return Deferred.isDoneUnsafe(this.finished)
   }
 
-  private pull(fiber: Fiber.Fiber<unknown, unknown>, most: number): Parts<E> {
+  private pull(most: number): Parts<E> {
     if (this.unread.length > 0) return this.hand(most)
     if (this.over !== undefined) return this.over
-    this.reading = fiber
     return this.next
   }
 
   private hand(most: number): Parts<E> {
-    this.reading = undefined
     const { unread } = this
     const chunk = unread.length <= most ? unread : unread.slice(0, most)
     this.unread = chunk === unread ? none : unread.slice(most)
@@ -112,7 +108,6 @@ export class Reader<E> {
   }
 
   private ended(cause: Cause.Cause<Broken | Cause.Done>): Parts<E> {
-    this.reading = undefined
     const error = Cause.findErrorOption(cause)
     // The consumer, or its pull alone, was interrupted: it may come back.
     if (error._tag === "None" && Cause.hasInterruptsOnly(cause)) return Effect.failCause(cause as Cause.Cause<never>)

@@ -61,6 +61,7 @@ class Live implements Timeout.Waiting {
   private readonly ends: Array<End> = []
   private readonly silence: Timeout.IdleClock
   private readonly alarm = new Timeout.Alarm()
+  private readonly pulling: Timeout.Shared = { alarm: this.alarm, interrupted: (now) => this.paused(now, false) }
   private readonly next: Rest
   /** Bytes of what is kept. */
   private kept = 0
@@ -83,11 +84,11 @@ class Live implements Timeout.Waiting {
     this.pull = pull
     this.answer = attempt.answer(this.parts)
     this.silence = new Timeout.IdleClock(timers?.idle ?? Infinity)
-    const pulled = timers === undefined ? pull : Timeout.bounded(
+    const pulled = Timeout.bounded(
       pull,
       (now) => Math.min(this.silence.left(now), this.deadline.left(now)),
       (now) => this.expired(now),
-      { alarm: this.alarm, interrupted: (now) => this.paused(now, false) }
+      this.pulling
     )
     this.next = Effect.matchCauseEffect(pulled, {
       onSuccess: (chunk) => this.arrived(chunk),
@@ -123,7 +124,11 @@ class Live implements Timeout.Waiting {
     const duration = this.worked = now - attempt.startedAt
     const facts = { call: root.id, at: now - root.startedAt, target: attempt.target, attempt: attempt.number }
     root.emit({ _tag: "AttemptCommitted", ...facts, duration })
-    attempt.held.push({ release: () => this.alarm.cancel() })
+    attempt.held.push({
+      // Given up while somebody waits for more: what is waited for ends, and with it the wait.
+      settle: ({ _tag }) => _tag === "Ignored" ? this.pulling.child?.interruptUnsafe() : undefined,
+      release: () => this.alarm.cancel()
+    })
     this.watch()
     const { answer, ends } = this
     return {

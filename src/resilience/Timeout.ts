@@ -177,6 +177,8 @@ const goOff = (alarm: Alarm): void => alarm.end()
 export interface Shared {
   readonly alarm: Alarm
   readonly interrupted: (now: number) => void
+  /** The fibre whose end is waited for now: its interruption ends the wait, and interrupts no caller. */
+  child?: Fiber.Fiber<unknown, unknown> | undefined
 }
 
 /**
@@ -265,7 +267,9 @@ class Limited<A, E, E2> implements Waiting {
       resume(exit)
     })
     // It may have ended before there was a timer to cancel.
-    if (this.child.pollUnsafe() === undefined) this.alarm.set(this.caller, this.clock, this)
+    if (this.child.pollUnsafe() !== undefined) return
+    if (this.shared !== undefined) this.shared.child = this.child
+    this.alarm.set(this.caller, this.clock, this)
   }
 
   left(): number {
@@ -276,6 +280,7 @@ class Limited<A, E, E2> implements Waiting {
     const now = monotonicMillis(this.clock)
     if (this.remaining(now) > 0) return this.alarm.set(this.caller, this.clock, this)
     this.forget?.()
+    if (this.shared !== undefined) this.shared.child = undefined
     const error = this.expired(now, this.child)
     this.child.interruptUnsafe()
     this.resume?.(Effect.fail(error))
@@ -288,8 +293,9 @@ class Limited<A, E, E2> implements Waiting {
   }
 
   private stop(): void {
-    if (this.shared !== undefined) this.alarm.unset()
-    else this.alarm.cancel()
+    if (this.shared === undefined) return this.alarm.cancel()
+    this.shared.child = undefined
+    this.alarm.unset()
   }
 }
 

@@ -1,0 +1,50 @@
+// The end of a client is the end of its calls: each ends with an interruption, and none of the fibres that asked is
+// interrupted, so what its caller does next goes on.
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import type * as Scope from "effect/Scope"
+import type { Restore } from "../internal/line.ts"
+import { type Link, link, makeRing, unlink } from "../internal/ring.ts"
+
+/** Runs a call in a fibre of the client's own, which is waited for only when it has suspended. */
+export type Closing = <A, E>(restore: Restore, call: Effect.Effect<A, E>) => Effect.Effect<A, E>
+
+interface Running extends Link {
+  readonly fiber: Fiber.Fiber<unknown, unknown>
+}
+
+/** Until the scope closes; calls that begin later end at once. */
+export const closing: Effect.Effect<Closing, never, Scope.Scope> = Effect.gen(function*() {
+  const running = makeRing()
+  let isClosed = false
+  yield* Effect.addFinalizer(() =>
+    Effect.sync(() => {
+      isClosed = true
+      while (running.newer !== running) {
+        const one = running.newer as Running
+        unlink(one)
+        one.fiber.interruptUnsafe()
+      }
+    })
+  )
+  return <A, E>(restore: Restore, call: Effect.Effect<A, E>) =>
+    Effect.withFiber<A, E>((caller) => {
+      if (isClosed) return Effect.failCause(Cause.interrupt())
+      const fiber = Effect.runForkWith(caller.context)(call)
+      const done = fiber.pollUnsafe()
+      if (done !== undefined) return done
+      const one: Running = { fiber, older: running, newer: running }
+      link(running, one)
+      const ended = Effect.callback<A, E>((resume) => {
+        fiber.addObserver((exit) => {
+          unlink(one)
+          resume(exit)
+        })
+      })
+      return Effect.catchCause(restore(ended), (cause) =>
+        Cause.hasInterrupts(cause)
+          ? Effect.andThen(Fiber.interrupt(fiber), Effect.failCause(cause))
+          : Effect.failCause(cause))
+    })
+})
