@@ -8,6 +8,7 @@ import type * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
@@ -34,7 +35,7 @@ import { LlmConfigError, withoutStack } from "./LlmError.ts"
 import { type LlmEvent, makeHub } from "./LlmEvent.ts"
 import type * as LlmGuard from "./LlmGuard.ts"
 import * as LlmObject from "./LlmObject.ts"
-import { observers } from "./LlmObserver.ts"
+import { watching } from "./LlmObserver.ts"
 import type { LlmProvider } from "./LlmProvider.ts"
 import * as LlmRequest from "./LlmRequest.ts"
 import { fromAnswer, type LlmResponse, type StreamPart } from "./LlmResponse.ts"
@@ -290,7 +291,14 @@ const fromTargets = <GE>(
       targets: targets.map(({ id, provider }) => ({ id, provider: provider.id })),
       status: pipeline.status
     }
-    for (const observe of yield* observers) hub.listen(yield* observe(observed))
+    const watch = yield* watching(observed, hub.listen)
+    /** Begins a call, when all have heard that there is one who are to hear of it. */
+    const watched = <A, E>(begin: (fiber: Fiber.Fiber<unknown, unknown>) => Effect.Effect<A, E>) =>
+      Effect.withFiber<A, E>((fiber) => {
+        const first = watch(fiber.context)
+        return first === undefined ? begin(fiber) : Effect.andThen(first, Effect.withFiber(begin))
+      })
+    yield* Effect.contextWith((context: Context.Context<never>) => watch(context) ?? Effect.void)
 
     // A client that ends takes its calls along: what they wait for, and the scopes of open streams.
     const streams = new Set<Scope.Closeable>()
@@ -301,7 +309,7 @@ const fromTargets = <GE>(
 
     const complete = (input: string | LlmRequest.Input, check?: Check): Effect.Effect<LlmResponse, Failure> =>
       Effect.uninterruptibleMask((restore) =>
-        Effect.withFiber<LlmResponse, Failure>((fiber) => {
+        watched<LlmResponse, Failure>((fiber) => {
           const request = LlmRequest.read(input)
           if ("_tag" in request) return Effect.fail(request)
           const call = pipeline.begin(fiber, "complete", request, undefined)
@@ -339,7 +347,7 @@ const fromTargets = <GE>(
         LlmRequest.make(input),
         (request) =>
           Effect.uninterruptibleMask((restore) =>
-            Effect.withFiber((fiber) => {
+            watched((fiber) => {
               // Closed when the stream has ended, else with the scope it was opened in.
               const outer = Context.get(fiber.context as Context.Context<Scope.Scope>, Scope.Scope)
               const scope = Scope.forkUnsafe(outer)

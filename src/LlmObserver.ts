@@ -1,16 +1,16 @@
 /**
  * Views of everything that clients do: metrics, logs, alerts, dashboards.
  *
- * An observer is installed once, for all clients that are built below it, with {@link layer}; there can be several. It is told of each event
- * synchronously, so nothing is lost however fast events come. For work that takes time use `client.events`, a stream
- * with a bounded buffer, instead.
+ * An observer is installed with {@link layer}, for all clients that are built below it or used beside it; there can be
+ * several. It is told of each event synchronously, so nothing is lost however fast events come. For work that takes time
+ * use `client.events`, a stream with a bounded buffer, instead.
  *
  * @since 0.1.0
  */
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import type { Listener } from "./LlmEvent.ts"
 import type { Status } from "./pipeline/target.ts"
 
@@ -35,7 +35,14 @@ export interface Observed {
 export type Observer = (client: Observed) => Effect.Effect<Listener, never, Scope.Scope>
 
 /**
- * Installs one more observer for the clients that this layer is provided to.
+ * Installs one more observer.
+ *
+ * **Details**
+ *
+ * - Provided to a client, it watches that client from its construction on.
+ * - Merged with a client, `Layer.mergeAll(client, observer)`, it watches the client from the first call on that is made
+ *   where both are; then it hears all calls of that client.
+ * - A client is watched once by each `identity`, by default the observer itself, however often that is installed.
  *
  * **Example** (Counting attempts)
  *
@@ -63,20 +70,52 @@ export type Observer = (client: Observed) => Effect.Effect<Listener, never, Scop
  * @category layers
  * @since 0.1.0
  */
-export const layer = (observer: Observer): Layer.Layer<never> => {
+export const layer = (
+  observer: Observer,
+  options?: { readonly identity?: unknown }
+): Layer.Layer<never> => {
   // Each under a key of its own: layers that are merged, in whatever order, all stay.
-  const key = Context.Service<Observer>(`${PREFIX}${++installed}`)
-  return Layer.succeed(key, observer)
+  const key = Context.Service<Installed>(`${PREFIX}${++installed}`)
+  const own: Installed = { observer, identity: options?.identity ?? observer }
+  return Layer.succeedContext(Context.make(key, own).pipe(Context.add(Some, true)))
+}
+
+interface Installed {
+  readonly observer: Observer
+  readonly identity: unknown
 }
 
 const PREFIX = "effect-resilient-llm/LlmObserver/"
 let installed = 0
 
+/** There where an observer is, so that calls can ask cheaply. */
+const Some = Context.Service<true>("effect-resilient-llm/LlmObserver")
+
 /**
- * The observers installed so far. A client asks when it is built.
+ * Lets the observers that are in a context watch a client, each once. `undefined`: there are no others than those that do.
+ * The scope is the client's.
  *
  * @internal
  */
-export const observers: Effect.Effect<ReadonlyArray<Observer>> = Effect.contextWith((context: Context.Context<never>) =>
-  Effect.sync(() => [...context.mapUnsafe].flatMap(([key, value]) => key.startsWith(PREFIX) ? [value as Observer] : []))
-)
+export const watching = (
+  observed: Observed,
+  listen: (listener: Listener) => void
+): Effect.Effect<(context: Context.Context<never>) => Effect.Effect<void> | undefined, never, Scope.Scope> =>
+  Effect.map(Effect.scope, (scope) => {
+    const known = new Set<unknown>()
+    return (context) => {
+      if (!context.mapUnsafe.has(Some.key)) return undefined
+      const others: Array<Observer> = []
+      for (const [key, value] of context.mapUnsafe) {
+        if (!key.startsWith(PREFIX)) continue
+        const { identity, observer } = value as Installed
+        if (!known.has(identity)) others.push(observer)
+        known.add(identity)
+      }
+      return others.length === 0
+        ? undefined
+        : Effect.forEach(others, (observe) => Effect.map(Scope.provide(observe(observed), scope), listen), {
+          discard: true
+        })
+    }
+  })

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer } from "effect"
+import { Effect, Layer, Stream } from "effect"
 import { LlmClient, type LlmEvent, LlmObserver } from "effect-resilient-llm"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 
@@ -41,10 +41,46 @@ describe("observers", () => {
       assert.deepStrictEqual(a.told, once)
     }))
 
-  it.effect("that are not installed are not told", () =>
+  it.effect("merged with a client are told of its calls, once each", () =>
+    Effect.gen(function*() {
+      const [a, b] = [collecting(), collecting()]
+      const twice = Effect.andThen(ask, ask)
+      yield* Effect.provide(twice, Layer.mergeAll(a.layer, Layer.provide(client, a.layer), b.layer))
+      assert.deepStrictEqual([a.told, b.told], [[...once, ...once], [...once, ...once]])
+    }))
+
+  it.effect("found beside a call hear the client's other calls from then on", () =>
     Effect.gen(function*() {
       const a = collecting()
-      yield* Effect.provide(ask, Layer.merge(client, a.layer))
-      assert.deepStrictEqual(a.told, [])
+      const program = Effect.gen(function*() {
+        yield* ask
+        assert.deepStrictEqual(a.told, [])
+        const stream = Effect.flatMap(LlmClient, (client) => Stream.runDrain(client.stream("Hi")))
+        yield* Effect.provide(stream, a.layer)
+        assert.strictEqual(a.told[0], "CallStarted")
+        a.told.length = 0
+        yield* ask
+      })
+      yield* Effect.provide(program, client)
+      assert.deepStrictEqual(a.told, once)
+    }))
+
+  it.effect("beside one client hear nothing of another", () =>
+    Effect.gen(function*() {
+      const a = collecting()
+      class Other extends LlmClient.Class<Other>()("app/Other", [Vendor]) {}
+      const other = Layer.provide(Other.layer, Vendor.layer())
+      const program = Effect.andThen(Effect.flatMap(Other, (client) => client.complete("Hi")), ask)
+      yield* Effect.provide(program, Layer.merge(other, Layer.provide(client, a.layer)))
+      assert.deepStrictEqual(a.told, once)
+    }))
+
+  it.effect("of one identity are told once, whoever installed them", () =>
+    Effect.gen(function*() {
+      const told: Array<string> = []
+      const layer = () =>
+        LlmObserver.layer(() => Effect.succeed((event) => void told.push(event._tag)), { identity: "mine" })
+      yield* Effect.provide(ask, Layer.merge(client.pipe(Layer.provide([layer(), layer()])), layer()))
+      assert.deepStrictEqual(told, once)
     }))
 })

@@ -99,7 +99,7 @@ export const layer = (options: {
   readonly level?: ((event: LlmEvent) => LogLevel.Severity | undefined) | undefined
 } = {}): Layer.Layer<never> => {
   const { level = levelOf } = options
-  return LlmObserver.layer(() =>
+  const observer: LlmObserver.Observer = () =>
     Effect.succeed((event, caller) => {
       const message = messageOf(event)
       if (message === undefined) return
@@ -114,7 +114,7 @@ export const layer = (options: {
         Effect.logWithLevel(severity)(message)
       )
     })
-  )
+  return LlmObserver.layer(observer, { identity: level })
 }
 
 /** One of a few sentences, so that lines of one kind can be counted. What has none is told by the line of the call. */

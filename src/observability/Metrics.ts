@@ -35,10 +35,11 @@ export interface Options {
 }
 
 /**
- * Installs the metrics for the clients that this layer is provided to. Counters live as long as the registry that they are
+ * Installs the metrics for the clients that this layer is provided to or merged with. Counters live as long as the registry that they are
  * in, as all of Effect's do, so that a last export finds them; gauges as long as their client. Clients, and layers, that
  * share a registry share its numbers: where several have a target of the same name, counts, lines and permits add up, and
- * of the circuits the worst shows.
+ * of the circuits the worst shows. A client is counted once, however many of these layers it finds; of their options those of
+ * one count.
  *
  * **Example** (Counting attempts)
  *
@@ -68,7 +69,10 @@ export interface Options {
  * @since 0.1.0
  */
 export const layer = (options: Options = {}): Layer.Layer<never> =>
-  Layer.unwrap(Effect.map(make(options), (observer) => LlmObserver.layer(observer)))
+  Layer.unwrap(Effect.gen(function*() {
+    const numbers = numbersIn(yield* Metric.MetricRegistry, yield* Metric.CurrentMetricAttributes)
+    return LlmObserver.layer(make(options, numbers), { identity: numbers })
+  }))
 
 const OTHER = "_OTHER"
 const SHARED = "all"
@@ -249,176 +253,174 @@ const numbersIn = (registry: Registry, attributes: Attributes): Numbers => {
 }
 
 /** The observer that counts. */
-const make = (options: Options): Effect.Effect<LlmObserver.Observer> =>
-  Effect.gen(function*() {
-    const counted = numbersIn(yield* Metric.MetricRegistry, yield* Metric.CurrentMetricAttributes)
-    const own = {
-      calls: counted.of(llm.calls),
-      attempts: counted.of(llm.attempts),
-      retries: counted.of(llm.retries),
-      retriesDenied: counted.of(llm.retriesDenied),
-      hedges: counted.of(llm.hedges),
-      failovers: counted.of(llm.failovers),
-      skips: counted.of(llm.skips),
-      rejections: counted.of(llm.rejections),
-      transitions: counted.of(llm.transitions),
-      stores: counted.of(llm.stores),
-      idempotency: counted.of(llm.idempotency),
-      cache: counted.of(llm.cache),
-      tokens: counted.of(llm.tokens),
-      callDuration: counted.of(llm.callDuration),
-      attemptDuration: counted.of(llm.attemptDuration),
-      firstPart: counted.of(llm.firstPart),
-      wait: counted.of(llm.wait),
-      staleAge: counted.of(llm.staleAge)
-    }
-    const convention: Convention = conventions[options.semconv ?? "1.41.0"]
-    const genAi = {
-      duration: counted.of(convention.duration),
-      firstChunk: counted.of(convention.firstChunk),
-      usage: usageOf(counted, convention)
-    }
-    const known = options.models === undefined ? undefined : new Set(options.models)
-    const { running } = counted
+const make = (options: Options, counted: Numbers): LlmObserver.Observer => {
+  const own = {
+    calls: counted.of(llm.calls),
+    attempts: counted.of(llm.attempts),
+    retries: counted.of(llm.retries),
+    retriesDenied: counted.of(llm.retriesDenied),
+    hedges: counted.of(llm.hedges),
+    failovers: counted.of(llm.failovers),
+    skips: counted.of(llm.skips),
+    rejections: counted.of(llm.rejections),
+    transitions: counted.of(llm.transitions),
+    stores: counted.of(llm.stores),
+    idempotency: counted.of(llm.idempotency),
+    cache: counted.of(llm.cache),
+    tokens: counted.of(llm.tokens),
+    callDuration: counted.of(llm.callDuration),
+    attemptDuration: counted.of(llm.attemptDuration),
+    firstPart: counted.of(llm.firstPart),
+    wait: counted.of(llm.wait),
+    staleAge: counted.of(llm.staleAge)
+  }
+  const convention: Convention = conventions[options.semconv ?? "1.41.0"]
+  const genAi = {
+    duration: counted.of(convention.duration),
+    firstChunk: counted.of(convention.firstChunk),
+    usage: usageOf(counted, convention)
+  }
+  const known = options.models === undefined ? undefined : new Set(options.models)
+  const { running } = counted
 
-    /** Prometheus sees a counter grow only from its second reading on, so what alerts wait for begins at zero. */
-    const expect = (target: string): void => {
-      own.retriesDenied.of(target, "budget")
-      own.transitions.of(target, "closed", "open")
-      for (const operation of ["complete", "stream"]) {
-        own.calls.of(operation, target, "provider", "")
-        own.calls.of(operation, target, "stale", "")
-        own.calls.of(operation, target, "failure", "DeadlineExceeded")
-        own.calls.of(operation, target, "failure", "AllProvidersFailed")
+  /** Prometheus sees a counter grow only from its second reading on, so what alerts wait for begins at zero. */
+  const expect = (target: string): void => {
+    own.retriesDenied.of(target, "budget")
+    own.transitions.of(target, "closed", "open")
+    for (const operation of ["complete", "stream"]) {
+      own.calls.of(operation, target, "provider", "")
+      own.calls.of(operation, target, "stale", "")
+      own.calls.of(operation, target, "failure", "DeadlineExceeded")
+      own.calls.of(operation, target, "failure", "AllProvidersFailed")
+    }
+  }
+
+  return (client) =>
+    Effect.gen(function*() {
+      yield* counted.watch(client)
+      for (const { id } of client.targets) expect(id)
+      const vendors = new Map(
+        client.targets.map(({ id, provider }) => [id, { provider, name: providerName(provider) }])
+      )
+      const vendorOf = (target: string): Vendor => vendors.get(target) ?? stranger
+      const operations = new Map<number, "complete" | "stream">()
+      // A stream that others read goes on when the call that began it has left; the last thousand are remembered.
+      const left = new Set<number>()
+      const leave = (call: number): void => {
+        left.add(call)
+        const [oldest] = left
+        if (left.size > 1000 && oldest !== undefined) left.delete(oldest)
       }
-    }
+      const models = new Map<number, string>()
+      const modelOf = (call: number): string => known === undefined ? "" : models.get(call) ?? ""
 
-    return (client) =>
-      Effect.gen(function*() {
-        yield* counted.watch(client)
-        for (const { id } of client.targets) expect(id)
-        const vendors = new Map(
-          client.targets.map(({ id, provider }) => [id, { provider, name: providerName(provider) }])
-        )
-        const vendorOf = (target: string): Vendor => vendors.get(target) ?? stranger
-        const operations = new Map<number, "complete" | "stream">()
-        // A stream that others read goes on when the call that began it has left; the last thousand are remembered.
-        const left = new Set<number>()
-        const leave = (call: number): void => {
-          left.add(call)
-          const [oldest] = left
-          if (left.size > 1000 && oldest !== undefined) left.delete(oldest)
+      const ended = (
+        { call, duration, target }: { readonly call: number; readonly target: string; readonly duration: number },
+        outcome: "success" | "failure" | "ignored" | "interrupted" | "lost" | "defect",
+        error: string
+      ): void => {
+        const operation = operations.get(call) ?? (left.has(call) ? "stream" : "complete")
+        const { name, provider } = vendorOf(target)
+        const seconds = duration / 1000
+        own.attempts.of(target, provider, operation, outcome, error).count += 1
+        own.attemptDuration.of(target, outcome).observe(seconds)
+        if (outcome === "interrupted") return
+        const type = outcome === "success" ? "" : error === "" ? OTHER : error
+        genAi.duration.of(CHAT, name, modelOf(call), type).observe(seconds)
+      }
+      const used = (
+        { call, target }: { readonly call: number; readonly target: string },
+        direction: Direction,
+        count: number | undefined
+      ): void => {
+        if (count === undefined) return
+        own.tokens.of(target, direction).count += count
+        for (const { family, isCounter, type } of genAi.usage[direction]) {
+          const series = family.of(CHAT, vendorOf(target).name, modelOf(call), type)
+          if (isCounter) series.count += count
+          else series.observe(count)
         }
-        const models = new Map<number, string>()
-        const modelOf = (call: number): string => known === undefined ? "" : models.get(call) ?? ""
+      }
 
-        const ended = (
-          { call, duration, target }: { readonly call: number; readonly target: string; readonly duration: number },
-          outcome: "success" | "failure" | "ignored" | "interrupted" | "lost" | "defect",
-          error: string
-        ): void => {
-          const operation = operations.get(call) ?? (left.has(call) ? "stream" : "complete")
-          const { name, provider } = vendorOf(target)
-          const seconds = duration / 1000
-          own.attempts.of(target, provider, operation, outcome, error).count += 1
-          own.attemptDuration.of(target, outcome).observe(seconds)
-          if (outcome === "interrupted") return
-          const type = outcome === "success" ? "" : error === "" ? OTHER : error
-          genAi.duration.of(CHAT, name, modelOf(call), type).observe(seconds)
-        }
-        const used = (
-          { call, target }: { readonly call: number; readonly target: string },
-          direction: Direction,
-          count: number | undefined
-        ): void => {
-          if (count === undefined) return
-          own.tokens.of(target, direction).count += count
-          for (const { family, isCounter, type } of genAi.usage[direction]) {
-            const series = family.of(CHAT, vendorOf(target).name, modelOf(call), type)
-            if (isCounter) series.count += count
-            else series.observe(count)
+      return (event: LlmEvent): void => {
+        switch (event._tag) {
+          case "CallStarted":
+            running[event.operation] += 1
+            operations.set(event.call, event.operation)
+            break
+          case "AttemptStarted":
+            // Work that others still wait for goes on after the end of the call that began it.
+            if (known !== undefined && event.model !== undefined && operations.has(event.call)) {
+              models.set(event.call, known.has(event.model) ? event.model : OTHER)
+            }
+            break
+          case "AttemptCommitted":
+            own.firstPart.of(event.target).observe(event.duration / 1000)
+            genAi.firstChunk.of(CHAT, vendorOf(event.target).name, modelOf(event.call)).observe(event.duration / 1000)
+            break
+          case "AttemptSucceeded": {
+            ended(event, "success", "")
+            used(event, "input", event.inputTokens)
+            used(event, "output", event.outputTokens)
+            used(event, "cache_read", event.cacheReadTokens)
+            used(event, "cache_write", event.cacheWriteTokens)
+            used(event, "reasoning", event.reasoningTokens)
+            break
+          }
+          case "AttemptFailed":
+            ended(event, event.outcome, errorOf(event.error))
+            break
+          case "AttemptInterrupted":
+            ended(event, event.by === "caller" ? "interrupted" : event.by, "")
+            break
+          case "Waited":
+            own.wait.of(event.target, event.for).observe(event.duration / 1000)
+            break
+          case "AttemptRefused":
+            own.rejections.of(event.target, event.by).count += 1
+            break
+          case "RetryScheduled":
+            own.retries.of(event.target, errorOf(event.error)).count += 1
+            break
+          case "RetryDenied":
+            own.retriesDenied.of(event.target, event.because).count += 1
+            break
+          case "TargetSkipped":
+            own.skips.of(event.target, event.because).count += 1
+            break
+          case "Hedged":
+            own.hedges.of(event.from, event.target, event.result).count += 1
+            break
+          case "FailedOver":
+            own.failovers.of(event.from, event.to).count += 1
+            break
+          case "Idempotency":
+            own.idempotency.of(event.result).count += 1
+            break
+          case "Cache":
+            own.cache.of(event.result).count += 1
+            if (event.result === "stale" && event.age !== undefined) own.staleAge.of("").observe(event.age / 1000)
+            break
+          case "CircuitChanged":
+            own.transitions.of(event.target, event.from, event.to).count += 1
+            break
+          case "StoreChanged":
+            own.stores.of(event.store, event.to).count += 1
+            break
+          case "CallEnded": {
+            const error = event.error === undefined ? "" : errorOf(event.error)
+            running[event.operation] -= 1
+            operations.delete(event.call)
+            if (event.operation === "stream") leave(event.call)
+            if (known !== undefined) models.delete(event.call)
+            own.calls.of(event.operation, event.target ?? "none", event.outcome, error).count += 1
+            own.callDuration.of(event.operation, event.outcome).observe(event.duration / 1000)
+            break
           }
         }
-
-        return (event: LlmEvent): void => {
-          switch (event._tag) {
-            case "CallStarted":
-              running[event.operation] += 1
-              operations.set(event.call, event.operation)
-              break
-            case "AttemptStarted":
-              // Work that others still wait for goes on after the end of the call that began it.
-              if (known !== undefined && event.model !== undefined && operations.has(event.call)) {
-                models.set(event.call, known.has(event.model) ? event.model : OTHER)
-              }
-              break
-            case "AttemptCommitted":
-              own.firstPart.of(event.target).observe(event.duration / 1000)
-              genAi.firstChunk.of(CHAT, vendorOf(event.target).name, modelOf(event.call)).observe(event.duration / 1000)
-              break
-            case "AttemptSucceeded": {
-              ended(event, "success", "")
-              used(event, "input", event.inputTokens)
-              used(event, "output", event.outputTokens)
-              used(event, "cache_read", event.cacheReadTokens)
-              used(event, "cache_write", event.cacheWriteTokens)
-              used(event, "reasoning", event.reasoningTokens)
-              break
-            }
-            case "AttemptFailed":
-              ended(event, event.outcome, errorOf(event.error))
-              break
-            case "AttemptInterrupted":
-              ended(event, event.by === "caller" ? "interrupted" : event.by, "")
-              break
-            case "Waited":
-              own.wait.of(event.target, event.for).observe(event.duration / 1000)
-              break
-            case "AttemptRefused":
-              own.rejections.of(event.target, event.by).count += 1
-              break
-            case "RetryScheduled":
-              own.retries.of(event.target, errorOf(event.error)).count += 1
-              break
-            case "RetryDenied":
-              own.retriesDenied.of(event.target, event.because).count += 1
-              break
-            case "TargetSkipped":
-              own.skips.of(event.target, event.because).count += 1
-              break
-            case "Hedged":
-              own.hedges.of(event.from, event.target, event.result).count += 1
-              break
-            case "FailedOver":
-              own.failovers.of(event.from, event.to).count += 1
-              break
-            case "Idempotency":
-              own.idempotency.of(event.result).count += 1
-              break
-            case "Cache":
-              own.cache.of(event.result).count += 1
-              if (event.result === "stale" && event.age !== undefined) own.staleAge.of("").observe(event.age / 1000)
-              break
-            case "CircuitChanged":
-              own.transitions.of(event.target, event.from, event.to).count += 1
-              break
-            case "StoreChanged":
-              own.stores.of(event.store, event.to).count += 1
-              break
-            case "CallEnded": {
-              const error = event.error === undefined ? "" : errorOf(event.error)
-              running[event.operation] -= 1
-              operations.delete(event.call)
-              if (event.operation === "stream") leave(event.call)
-              if (known !== undefined) models.delete(event.call)
-              own.calls.of(event.operation, event.target ?? "none", event.outcome, error).count += 1
-              own.callDuration.of(event.operation, event.outcome).observe(event.duration / 1000)
-              break
-            }
-          }
-        }
-      })
-  })
+      }
+    })
+}
 
 const levelOf = (state: string | undefined): number =>
   state === "open" || state === "forced-open" ? 2 : state === "half-open" ? 1 : 0

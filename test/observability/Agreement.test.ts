@@ -186,11 +186,13 @@ const watch = () => {
     Effect.provideService(Metric.MetricRegistry, registry),
     Effect.runSync
   )
+  const logging = Logging.layer({ level: () => "Info" })
+  const watching = LlmObserver.layer(() => Effect.succeed((event) => void events.push(event)))
   const on = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
     effect.pipe(
       Effect.provide(metrics),
-      Effect.provide(Logging.layer({ level: () => "Info" })),
-      Effect.provide(LlmObserver.layer(() => Effect.succeed((event) => void events.push(event)))),
+      Effect.provide(logging),
+      Effect.provide(watching),
       Effect.provideService(Logger.CurrentLoggers, new Set([logger])),
       seen.on
     )

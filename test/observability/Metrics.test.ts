@@ -194,6 +194,19 @@ it.effect("gauges end with their client; equal targets of two clients, and of tw
     yield* Effect.forEach(fibers, Fiber.await)
   }).pipe(Effect.provideService(Metric.MetricRegistry, new Map())))
 
+it.effect("P14 a client below two layers, or beside them, is counted once", () =>
+  Effect.gen(function*() {
+    const both = Layer.merge(Metrics.layer(), Layer.provideMerge(Metrics.layer(), Metrics.layer()))
+    const below = yield* Effect.provide(rig([always(S)]), both)
+    yield* below.client.complete("Hi")
+    assert.strictEqual(yield* total("llm_calls_total", { outcome: "provider" }), 1)
+    assert.strictEqual(yield* total("llm_permits_limit"), 0)
+    const beside = yield* rig([always(S)], { bulkhead: { maxConcurrent: 3 } })
+    yield* Effect.provide(Effect.andThen(beside.client.complete("Hi"), beside.client.complete("Ho")), both)
+    assert.strictEqual(yield* total("llm_calls_total", { outcome: "provider" }), 3)
+    assert.strictEqual(yield* total("llm_permits_limit"), 3)
+  }).pipe(Effect.provideService(Metric.MetricRegistry, new Map()), Effect.scoped))
+
 it.effect("what one client has switched off, another one shows", () =>
   Effect.gen(function*() {
     yield* rig([always(S)], { rateLimit: false, bulkhead: false, circuitBreaker: false })
