@@ -45,6 +45,9 @@ import type { Check } from "./pipeline/checked.ts"
 import { closing } from "./pipeline/closing.ts"
 import { fromScopedPull, Reader } from "./pipeline/reader.ts"
 import type { Status, TargetConfig, TargetOptions } from "./pipeline/target.ts"
+import type { Bulkhead } from "./resilience/Bulkhead.ts"
+import type { CircuitBreaker } from "./resilience/CircuitBreaker.ts"
+import type { RateLimiter } from "./resilience/RateLimiter.ts"
 
 export type { Status, TargetOptions, TargetStatus } from "./pipeline/target.ts"
 
@@ -227,10 +230,13 @@ type Known<O> =
   & O
   & {
     readonly [K in keyof O]: K extends keyof ClientOptions<unknown>
-      ? K extends "guards" ? unknown : KnownIn<O[K], ClientOptions<unknown>[K]>
+      ? K extends "guards" ? unknown : KnownIn<O[K], Exclude<ClientOptions<unknown>[K], Value>>
       : never
   }
-type KnownIn<P, A> = P extends object ? { readonly [K in keyof P as Unknown<K, A>]: never } : unknown
+type Value = RateLimiter | CircuitBreaker | Bulkhead
+type KnownIn<P, A> = P extends Value ? unknown
+  : P extends object ? { readonly [K in keyof P as Unknown<K, A>]: never }
+  : unknown
 type Unknown<K, A> = string extends K ? never : K extends keyof Extract<A, object> ? never : K
 
 // -----------------------------------------------------------------------------

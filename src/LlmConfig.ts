@@ -6,7 +6,7 @@
 import type * as Config from "effect/Config"
 import type * as Effect from "effect/Effect"
 import { fromDocument, fromProvider } from "./internal/configuration.ts"
-import { boolean, oneOf, optionsOf, orFalse, readOptions, value } from "./internal/option.ts"
+import { boolean, oneOf, optionsOf, orFalse, orValue, readOptions, value } from "./internal/option.ts"
 import { attempt } from "./internal/options.ts"
 import type { LlmConfigError } from "./LlmError.ts"
 import { isLeaseStore, type LeaseStore } from "./persistence/Store.ts"
@@ -116,6 +116,9 @@ export const CacheOptionsSchema = optionsOf<CacheOptions>()({
 /**
  * Options of a client. Absent = the default, `false` = off, an object = on with these settings.
  *
+ * A limiter, breaker or bulkhead that you have made is taken as it is: for clients that share one, and to look at it or
+ * force it. As an option of the client it is one for all targets.
+ *
  * | key | default |
  * | --- | --- |
  * | `idempotency` | on for given keys, memory, 24 h |
@@ -137,9 +140,9 @@ export interface Options {
   /** Calls with the same key are one call. Default: on for given keys, in memory, for 24 hours. */
   readonly idempotency?: IdempotencyOptions | false | undefined
   /** One token bucket for all targets. Default: 3500 requests a minute, waits up to 30 s in a queue of 256. */
-  readonly rateLimit?: RateLimiter.Options | false | undefined
+  readonly rateLimit?: RateLimiter.Options | RateLimiter.RateLimiter | false | undefined
   /** Leaves a failing target alone. Default: after 5 failures in a row, half of at least 10 in 60 s, or when most hang, for 30 s. */
-  readonly circuitBreaker?: CircuitBreakerOptions | false | undefined
+  readonly circuitBreaker?: CircuitBreakerOptions | CircuitBreaker.CircuitBreaker | false | undefined
   /** Limits of an attempt and of the whole call. Default: attempt, first token and idle 60 s, deadline 5 minutes. */
   readonly timeout?: Timeout.Options | false | undefined
   /** Asks the same target again. Default: 3 times, after 1 s doubling to 60 s, with equal jitter. */
@@ -151,7 +154,7 @@ export interface Options {
   /** Keeps answers. Default: they stand in for failures, up to 25 hours old. */
   readonly cache?: CacheOptions | false | undefined
   /** Bounds the calls in flight, per target. Default: off. */
-  readonly bulkhead?: Bulkhead.Options | false | undefined
+  readonly bulkhead?: Bulkhead.Options | Bulkhead.Bulkhead | false | undefined
   /** Asks a second target while the first one is slow. Costs a few calls more. Default: off. */
   readonly hedge?: Hedge.Options | false | undefined
   /** Turns calls away early when a target accepts too little. Default: off. */
@@ -166,14 +169,14 @@ export interface Options {
  */
 export const OptionsSchema = optionsOf<Options>()({
   idempotency: orFalse(IdempotencyOptionsSchema),
-  rateLimit: orFalse(RateLimiter.OptionsSchema),
-  circuitBreaker: orFalse(CircuitBreakerOptionsSchema),
+  rateLimit: orValue(RateLimiter.OptionsSchema, RateLimiter.isRateLimiter),
+  circuitBreaker: orValue(CircuitBreakerOptionsSchema, CircuitBreaker.isCircuitBreaker),
   timeout: orFalse(Timeout.OptionsSchema),
   retry: orFalse(Retry.OptionsSchema),
   retryBudget: orFalse(RetryBudget.OptionsSchema),
   failover: orFalse(Failover.OptionsSchema),
   cache: orFalse(CacheOptionsSchema),
-  bulkhead: orFalse(Bulkhead.OptionsSchema),
+  bulkhead: orValue(Bulkhead.OptionsSchema, Bulkhead.isBulkhead),
   hedge: orFalse(Hedge.OptionsSchema),
   loadShedding: orFalse(LoadShedder.OptionsSchema)
 })

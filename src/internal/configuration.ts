@@ -42,9 +42,10 @@ const isObjects = (ast: SchemaAST.AST): ast is SchemaAST.Objects => ast._tag ===
 const fromText = (ast: SchemaAST.AST): ((text: string) => unknown) | undefined =>
   ast._tag === "Declaration" ? ast.annotations?.[FROM_TEXT] as ((text: string) => unknown) | undefined : undefined
 
-/** A store or a schedule stands in no file. */
+/** A store or a schedule stands in no file; where a pattern may be a value, its options do. */
 const isValueOnly = (ast: SchemaAST.AST): boolean =>
-  members(ast).some((member) => member._tag === "Declaration" && fromText(member) === undefined)
+  members(ast).some((member) => member._tag === "Declaration" && fromText(member) === undefined) &&
+  !members(ast).some(isObjects)
 
 const nameOf = (path: ReadonlyArray<string>): string =>
   path.map((part) => /^[A-Z\d_]*$/.test(part) ? part : Str.constantCase(part)).join("_")

@@ -149,6 +149,14 @@ export const oneOf = <const A extends string | boolean>(allowed: ReadonlyArray<A
 export const value = <A>(is: (u: unknown) => u is A, expected: string) =>
   Schema.optional(Schema.declare<A>(is, { expected }))
 
+/** Options of a pattern, the pattern as a value, or `false` for off. */
+export const orValue = <S extends Schema.Constraint, A>(schema: S, is: (u: unknown) => u is A) => {
+  const expected = "an object of options, or false"
+  return Schema.optional(
+    Schema.Union([Schema.declare<A>(is, { expected }), schema, Schema.Literal(false)]).annotate({ expected })
+  )
+}
+
 /** Options of a pattern, or `false` for off. */
 export const orFalse = <S extends Schema.Constraint>(schema: S) =>
   Schema.optional(

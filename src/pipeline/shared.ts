@@ -31,13 +31,17 @@ export const watching = (
 
 export type MakeLimiter = (
   key: string,
-  options: RateLimiter.Options | undefined
+  options: RateLimiter.Options | RateLimiter.RateLimiter | undefined
 ) => Effect.Effect<RateLimiter.RateLimiter, LlmConfigError, Scope.Scope>
 
-/** Limiters of this client alone, or under a key of a store that processes share. */
+/** Limiters of this client alone, or under a key of a store that processes share; one that is given is taken as it is. */
 export const makesLimiters = (watch: (health: Health) => void): Effect.Effect<MakeLimiter> =>
   Effect.map(RateLimiter.RateLimiterStore, (store) => {
     if (store?.health !== undefined) watch(store.health)
     return (key, options) =>
-      store === undefined ? RateLimiter.make(options) : RateLimiter.makeShared(key, store, options)
+      RateLimiter.isRateLimiter(options)
+        ? Effect.succeed(options)
+        : store === undefined
+        ? RateLimiter.make(options)
+        : RateLimiter.makeShared(key, store, options)
   })

@@ -3,10 +3,12 @@ import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Ref from "effect/Ref"
+import type * as Scope from "effect/Scope"
 import { monotonicMillis } from "../internal/clock.ts"
 import { readOptions } from "../internal/option.ts"
 import { attempt as checked } from "../internal/options.ts"
 import { type CircuitBreakerOptions, CircuitBreakerOptionsSchema, type Options } from "../LlmConfig.ts"
+import type { LlmConfigError } from "../LlmError.ts"
 import type { Hub } from "../LlmEvent.ts"
 import type { Guard } from "../LlmGuard.ts"
 import type { LlmProvider } from "../LlmProvider.ts"
@@ -49,11 +51,11 @@ export interface TargetOptions {
   /**
    * Limits of this target alone, such as a vendor's requests and tokens per minute. What the vendor says in its headers is
    * left of them, with answers and with failures, lowers them. A list, or with it how long and how many calls may wait:
-   * `{ limits: [...], maxWait, queue }`. Default: none.
+   * `{ limits: [...], maxWait, queue }`; or a limiter that you have made. Default: none.
    */
-  readonly limits?: ReadonlyArray<RateLimiter.Limit> | RateLimiter.Options | undefined
-  readonly circuitBreaker?: CircuitBreakerOptions | false | undefined
-  readonly bulkhead?: Bulkhead.Options | false | undefined
+  readonly limits?: ReadonlyArray<RateLimiter.Limit> | RateLimiter.Options | RateLimiter.RateLimiter | undefined
+  readonly circuitBreaker?: CircuitBreakerOptions | CircuitBreaker.CircuitBreaker | false | undefined
+  readonly bulkhead?: Bulkhead.Options | Bulkhead.Bulkhead | false | undefined
 }
 
 /** A provider with its place in the failover order. */
@@ -121,12 +123,12 @@ export const make = <GE>(config: TargetConfig, index: number, common: Common<GE>
     const { background, bucket, guards, options } = common
     const { id, provider } = config
     const size = config.bulkhead ?? options.bulkhead ?? false
-    const bulkhead = size === false ? undefined : yield* Bulkhead.make(size)
+    const bulkhead = size === false ? undefined : Bulkhead.isBulkhead(size) ? size : yield* Bulkhead.make(size)
     const limits = config.limits === undefined
       ? undefined
       : yield* common.limiter(`target:${config.id}`, limitsOf(config.limits))
     const rules = config.circuitBreaker ?? options.circuitBreaker
-    const circuits = rules === false ? undefined : yield* checked(() => circuitsOf(id, rules, common))
+    const circuits = rules === false ? undefined : yield* circuitsOf(id, rules, common)
     const circuit = circuits === undefined ? undefined : inCircuit(circuits.of)
     const withBudget = options.retry !== false && options.retryBudget !== false
     const budget = withBudget ? yield* RetryBudget.make(options.retryBudget || undefined) : undefined
@@ -161,7 +163,7 @@ export const make = <GE>(config: TargetConfig, index: number, common: Common<GE>
     }
   })
 
-const limitsOf = (limits: NonNullable<TargetConfig["limits"]>): RateLimiter.Options =>
+const limitsOf = (limits: NonNullable<TargetConfig["limits"]>): RateLimiter.Options | RateLimiter.RateLimiter =>
   "length" in limits ? { limits } : limits
 
 /** More models than that are asked by mistake, or by somebody who makes names up. */
@@ -190,8 +192,26 @@ interface Circuits {
 
 const circuitsOf = <GE>(
   target: string,
+  rules: CircuitBreakerOptions | CircuitBreaker.CircuitBreaker | undefined,
+  common: Common<GE>
+): Effect.Effect<Circuits, LlmConfigError, Scope.Scope> => {
+  const changed = ({ from, now, to }: CircuitBreaker.Transition, model?: { readonly model: string }): void =>
+    common.hub.publish({ _tag: "CircuitChanged", call: 0, at: now - common.builtAt, target, ...model, from, to })
+  if (!CircuitBreaker.isCircuitBreaker(rules)) return checked(() => ownCircuits(target, rules, common, changed))
+  return Effect.as(
+    Effect.acquireRelease(
+      Effect.sync(() => rules.watchUnsafe((change) => changed(change))),
+      (forget) => Effect.sync(forget)
+    ),
+    { of: () => rules, all: () => [rules] }
+  )
+}
+
+const ownCircuits = <GE>(
+  target: string,
   options: CircuitBreakerOptions | undefined,
-  { builtAt, hub, timers }: Common<GE>
+  { timers }: Common<GE>,
+  changed: (change: CircuitBreaker.Transition, model?: { readonly model: string }) => void
 ): Circuits => {
   const { scope: _, ...rules } = options ?? {}
   const policy = CircuitBreaker.policy({ ...rules, probeLease: probeLeaseOf(timers) })
@@ -201,8 +221,7 @@ const circuitsOf = <GE>(
     return CircuitBreaker.fromPolicy(
       model === undefined ? target : `${target}/${model}`,
       policy,
-      ({ from, now, to }) =>
-        hub.publish({ _tag: "CircuitChanged", call: 0, at: now - builtAt, target, ...name, from, to }),
+      (change) => changed(change, name),
       timers?.attempt
     )
   }

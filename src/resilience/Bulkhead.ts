@@ -145,6 +145,8 @@ export interface Snapshot {
   readonly maxQueued: number
 }
 
+const TypeId = "~effect-resilient-llm/Bulkhead"
+
 /**
  * A bulkhead: one value bounds one thing. Use one per target.
  *
@@ -152,6 +154,7 @@ export interface Snapshot {
  * @since 0.1.0
  */
 export interface Bulkhead {
+  readonly [TypeId]: typeof TypeId
   /**
    * Takes a permit, after a wait if necessary.
    *
@@ -184,7 +187,17 @@ export interface Bulkhead {
   readonly snapshot: Effect.Effect<Snapshot>
 }
 
+/**
+ * Is it a bulkhead?
+ *
+ * @category guards
+ * @since 0.2.0
+ */
+export const isBulkhead = (u: unknown): u is Bulkhead =>
+  typeof u === "object" && u !== null && (u as { readonly [TypeId]?: unknown })[TypeId] === TypeId
+
 class Wall implements Bulkhead {
+  readonly [TypeId] = TypeId
   private maxConcurrent: number
   private readonly maxWait: number
   private readonly queue: number

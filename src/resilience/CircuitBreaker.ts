@@ -636,6 +636,8 @@ export interface Status {
   readonly probes: number
 }
 
+const TypeId = "~effect-resilient-llm/CircuitBreaker"
+
 /**
  * One circuit.
  *
@@ -643,6 +645,7 @@ export interface Status {
  * @since 0.1.0
  */
 export interface CircuitBreaker {
+  readonly [TypeId]: typeof TypeId
   readonly key: string
   /** For reading. A write from outside is a transition nobody is told of. */
   readonly state: Ref.Ref<State>
@@ -685,6 +688,12 @@ export interface CircuitBreaker {
    */
   readonly renewUnsafe: (permit: Permit, now: number) => void
   /**
+   * Tells of each transition, after it, until the function that it returns is called.
+   *
+   * @internal
+   */
+  readonly watchUnsafe: (listener: (change: Transition) => void) => () => void
+  /**
    * Runs an effect through the circuit. `LlmError.classify` says how a failure counts; interruption and defects are
    * ignored. Of several failures at once the worst counts.
    */
@@ -692,6 +701,15 @@ export interface CircuitBreaker {
   /** Switches the mode. `auto` gives the decision back to the circuit, closed and with an empty window. */
   readonly force: (mode: Mode) => Effect.Effect<void>
 }
+
+/**
+ * Is it a circuit breaker?
+ *
+ * @category guards
+ * @since 0.2.0
+ */
+export const isCircuitBreaker = (u: unknown): u is CircuitBreaker =>
+  typeof u === "object" && u !== null && (u as { readonly [TypeId]?: unknown })[TypeId] === TypeId
 
 /**
  * The service tag for a circuit breaker.
@@ -832,18 +850,21 @@ export const fromPolicy = (
   const thresholds = policy.slowDuration === "measured" ? new Thresholds(LEAST_SLOW, longest) : undefined
   const timesCalls = policy.slowDuration !== Infinity
   const underWay = new InFlight<Admitted>()
+  const listeners = new Set(onTransition === undefined ? [] : [onTransition])
 
   /** Every change of the state goes through here. Generations change exactly with transitions. */
   const move = (change: (before: State) => State, now: number): State => {
     const before = cell.current
     const next = MutableRef.updateAndGet(cell, change)
-    if (onTransition === undefined || next.generation === before.generation) return next
+    if (next.generation === before.generation || listeners.size === 0) return next
     const from = nameOf(before)
     const to = nameOf(next)
-    try {
-      onTransition({ from, to: from === to ? "would-open" : to, now })
-    } catch {
-      // A listener must not break the circuit.
+    for (const listener of listeners) {
+      try {
+        listener({ from, to: from === to ? "would-open" : to, now })
+      } catch {
+        // A listener must not break the circuit.
+      }
     }
     return next
   }
@@ -911,8 +932,13 @@ export const fromPolicy = (
   }
 
   return {
+    [TypeId]: TypeId,
     key,
     state,
+    watchUnsafe: (listener) => {
+      listeners.add(listener)
+      return () => void listeners.delete(listener)
+    },
     status: Effect.clockWith((clock) => {
       const now = monotonicMillis(clock)
       look(now)

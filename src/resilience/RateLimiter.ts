@@ -38,7 +38,7 @@ import { attempt } from "../internal/options.ts"
 import { InvalidRequest, LlmConfigError, RateLimited, type RateLimitFact, withoutStack } from "../LlmError.ts"
 import { ownName } from "../persistence/internal/bounds.ts"
 import * as Buckets from "./internal/buckets.ts"
-import { Costs, isCost, REQUESTS, takeWith, type Vector } from "./internal/costs.ts"
+import { Costs, isCost, REQUESTS, takeWith, TypeId, type Vector } from "./internal/costs.ts"
 import { SharedLimiter } from "./internal/sharedLimiter.ts"
 
 // -----------------------------------------------------------------------------
@@ -311,6 +311,7 @@ export interface Snapshot {
  * @since 0.1.0
  */
 export interface RateLimiter {
+  readonly [TypeId]: typeof TypeId
   /**
    * Takes `cost`, after a wait if necessary. A cost of zero is granted at once.
    *
@@ -360,6 +361,15 @@ export interface RateLimiter {
   readonly dimensions: ReadonlyArray<string>
 }
 
+/**
+ * Is it a rate limiter?
+ *
+ * @category guards
+ * @since 0.2.0
+ */
+export const isRateLimiter = (u: unknown): u is RateLimiter =>
+  typeof u === "object" && u !== null && (u as { readonly [TypeId]?: unknown })[TypeId] === TypeId
+
 interface Wish {
   readonly costs: Vector
   /** Monotonic milliseconds after which it is too late. */
@@ -373,6 +383,7 @@ interface Wish {
 type Queued = Waiter<Wish, Held, RateLimited>
 
 class Limiter implements RateLimiter {
+  readonly [TypeId] = TypeId
   readonly dimensions: ReadonlyArray<string>
   private readonly limits: Policy["limits"]
   private readonly maxWait: number

@@ -2,7 +2,8 @@
 // run had nothing to say about it.
 import { assert } from "@effect/vitest"
 import { Cause, Exit } from "effect"
-import type { LlmEvent } from "effect-resilient-llm"
+import type { LlmConfig, LlmEvent } from "effect-resilient-llm"
+import { RateLimiter } from "effect-resilient-llm/resilience"
 import { bytes, type Heard, type Log, MARKER, settings, type TargetId, targetIds } from "./Chaos.run.ts"
 
 type Event<T extends LlmEvent.LlmEvent["_tag"]> = Extract<Heard, { readonly _tag: T }>
@@ -116,12 +117,16 @@ const flows = (times: ReadonlyArray<number>, size: number, perMilli: number): nu
   return least
 }
 
+const bucketOf = ({ rateLimit = {} }: LlmConfig.Options): RateLimiter.Options => {
+  if (rateLimit === false || RateLimiter.isRateLimiter(rateLimit)) throw new Error("the bucket has no options")
+  return rateLimit
+}
+
 /** P2: the client's bucket, and the limits of p. */
 export const p2 = (log: Log): void => {
   const attempts = begun(log)
   const { options, limits } = log.plan
-  if (options.rateLimit === false) throw new Error("the bucket is off")
-  const { capacity, maxWait, refillPerSecond } = options.rateLimit ?? {}
+  const { capacity, maxWait, refillPerSecond } = bucketOf(options)
   // Where the bucket never lets anybody wait, all waiting was for the limits of the target, after the bucket.
   const times = attempts.map((attempt) => maxWait === 0 ? attempt.entered : attempt.began)
   assert.isBelow(flows(times, capacity!, refillPerSecond! / 1000), 1, "the bucket was never empty")
@@ -152,7 +157,7 @@ export const p3 = (log: Log): void => {
   }
   // The one line for tokens that anybody waits in: the client's bucket, or p's own.
   const { options } = log.plan
-  const shared = options.rateLimit !== false && options.rateLimit?.maxWait !== 0
+  const shared = options.rateLimit !== false && bucketOf(options).maxWait !== 0
   const line = attempts.filter((attempt) => shared || attempt.target === "p")
   for (const [i, { began, entered }] of line.entries()) {
     const before = line[i - 1]

@@ -1,6 +1,7 @@
 // Checked by the compiler, never run: the failures of a client are exactly those of its options, targets and guards.
 import { Data, Effect } from "effect"
 import { type Client, type ClientOptions, LlmClient, LlmError, LlmGuard } from "effect-resilient-llm"
+import type { Bulkhead, CircuitBreaker, RateLimiter } from "effect-resilient-llm/resilience"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { expectTypeOf } from "vitest"
 import type { CompleteError } from "../../src/LlmClient.ts"
@@ -105,6 +106,20 @@ const defaults = LlmClient.make([A])
 yes<Equal<Of<typeof defaults>, Exclude<Everything, LlmError.BulkheadFull | LlmError.Shed>>>()
 const withBulkhead = LlmClient.make([A], { bulkhead: { maxConcurrent: 3 } })
 yes<Equal<Of<typeof withBulkhead>, Exclude<Everything, LlmError.Shed>>>()
+
+// ---- patterns as values --------------------------------------------------------------------
+
+declare const breaker: CircuitBreaker.CircuitBreaker
+declare const limiter: RateLimiter.RateLimiter
+declare const bulkhead: Bulkhead.Bulkhead
+const values = LlmClient.make([A], { ...off, circuitBreaker: breaker, rateLimit: limiter, bulkhead })
+yes<Equal<Of<typeof values>, Base | LlmError.CircuitOpen | LlmError.RateLimited | LlmError.BulkheadFull>>()
+const ownValues = LlmClient.make([LlmClient.target(A, { circuitBreaker: breaker, limits: limiter, bulkhead })], off)
+yes<Equal<Of<typeof ownValues>, Base | OwnErrors>>()
+// @ts-expect-error a bulkhead is no breaker
+LlmClient.make([A], { circuitBreaker: bulkhead })
+// @ts-expect-error what a breaker has is no option of it
+LlmClient.make([A], { circuitBreaker: { failureThreshold: 3, key: "vendor" } })
 
 // ---- guards of users ---------------------------------------------------------------------
 

@@ -4,6 +4,9 @@ import { kindOf } from "../../internal/issue.ts"
 import { InvalidRequest } from "../../LlmError.ts"
 import type { RateLimiter } from "../RateLimiter.ts"
 
+/** Marks limiters; it stands here because two files make them. */
+export const TypeId = "~effect-resilient-llm/RateLimiter"
+
 export const REQUESTS = "requests"
 
 /** Costs or levels, one per limit. */

@@ -18,7 +18,7 @@ import { InvalidRequest, LlmConfigError, RateLimited, type RateLimitFact, withou
 import * as Health from "../../persistence/Health.ts"
 import type { AcquireOptions, Cost, Policy, RateLimiter, Reservation, Snapshot } from "../RateLimiter.ts"
 import { DRIFT, type LimitStore, MAX_BLOCK, type Reserved, type Settle, type StoreLimit } from "./buckets.ts"
-import { Costs, isCost, takeWith, type Vector } from "./costs.ts"
+import { Costs, isCost, takeWith, TypeId, type Vector } from "./costs.ts"
 
 /** Milliseconds of its own traffic that a process takes along. */
 const CHUNK = 50
@@ -78,6 +78,7 @@ class Waiter {
 }
 
 export class SharedLimiter implements RateLimiter {
+  readonly [TypeId] = TypeId
   readonly dimensions: ReadonlyArray<string>
   private readonly key: string
   private readonly store: LimitStore
