@@ -95,9 +95,9 @@ const fromHosts = (given: ReadonlyArray<Named>, options: Options = {}): LlmPool 
   if (hosts.length === 0 && given.length > 0) return { ...given[0]![1], hosts: Effect.succeed([]) }
   const rotation = OutlierEjection.fromPolicy(hosts, OutlierEjection.policy(ejection, "pool"))
   const [first, ...others] = hosts.map(([, provider]) => provider)
-  const { changes, defaultModel, models, reasoning, vendor } = first!
+  const { changes, defaultModel, models, readsMetadata, reasoning, vendor } = first!
   for (const [i, other] of others.entries()) {
-    for (const field of ["models", "defaultModel", "reasoning", "vendor"] as const) {
+    for (const field of ["models", "defaultModel", "reasoning", "readsMetadata", "vendor"] as const) {
       if (!isSame(other[field], first![field])) {
         const path = `pool.${hosts[i + 1]![0]}.${field}`
         throw new LlmConfigError({ path, rule: "the same for all hosts of a pool", kind: "another" })
@@ -143,6 +143,7 @@ const fromHosts = (given: ReadonlyArray<Named>, options: Options = {}): LlmPool 
     reasoning,
     vendor,
     changes,
+    readsMetadata,
     guard: { name: "pool", acquire: ({ now }) => Exit.succeed(new Chosen(rotation.selectUnsafe(now))) },
     // Outside of a pipeline, the same by itself.
     generate: (request) =>

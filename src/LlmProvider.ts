@@ -66,6 +66,11 @@ export interface LlmProvider {
    */
   readonly changes?: ((request: LlmRequest) => ReadonlyArray<Change>) | undefined
   /**
+   * `false`: it does nothing with a request's `metadata`, and is not given it. Where no target reads it, questions that
+   * differ only there are the same question. Default: it may read it.
+   */
+  readonly readsMetadata?: boolean | undefined
+  /**
    * What it lacks to be asked at all: the name of a variable that is not set. A client leaves it out. Absent: nothing.
    */
   readonly missing?: string | undefined
@@ -87,6 +92,7 @@ export interface Options {
   readonly reasoning?: string | false | undefined
   readonly vendor?: string | undefined
   readonly changes?: ((request: LlmRequest) => ReadonlyArray<Change>) | undefined
+  readonly readsMetadata?: boolean | undefined
   /** A text, or the parts of an answer. */
   readonly generate: (
     request: LlmRequest
@@ -130,6 +136,7 @@ export const make = (options: Options): LlmProvider => {
     reasoning: options.reasoning,
     vendor: options.vendor,
     changes: options.changes,
+    readsMetadata: options.readsMetadata,
     generate,
     stream: options.stream ??
       ((request) =>

@@ -142,7 +142,10 @@ const fields = {
    * sent, last of all, objects into objects; other vendors do not get them, and the ledger says so.
    */
   providerOptions: Schema.optional(Schema.Record(Schema.String, Schema.Record(Schema.String, Schema.Unknown))),
-  /** Free data for your own use; passed to providers, never sent by the built-in ones. */
+  /**
+   * Free data for your own use: your guards see it, and providers of your own that read it, for which it is part of the
+   * question. The built-in ones neither get nor send it.
+   */
   metadata: Schema.optional(Schema.Record(Schema.String, Schema.String))
 }
 
@@ -499,7 +502,7 @@ const sortedFields = (
  */
 export const identity = (request: LlmRequest): string => {
   const { maxTokens, model, prompt, responseFormat, seed, stop, temperature, tenant, toolChoice, tools, topP } = request
-  const { frequencyPenalty, presencePenalty, providerOptions, reasoningEffort, topK } = request
+  const { frequencyPenalty, metadata, presencePenalty, providerOptions, reasoningEffort, topK } = request
   let fields = ""
   let omitted = 0
   const add = (value: unknown): void => {
@@ -524,6 +527,7 @@ export const identity = (request: LlmRequest): string => {
   add(frequencyPenalty)
   add(reasoningEffort)
   add(providerOptions)
+  add(metadata)
   const text = fields === "" ? onlyText(prompt) : undefined
   return text === undefined || text.startsWith("[") ? `[2${fields}]${prompt.map(messageText).join("")}` : text
 }

@@ -71,8 +71,7 @@ export const make = <GE>(
       ? undefined
       : yield* attempt(() => LoadShedder.policy(loadShedding))
     const background = yield* Background.make
-    const providers = new Map(configs.map(({ id, provider }) => [id, provider.id]))
-    const begin = opening(hub, timers?.deadline ?? Infinity, providers)
+    const begin = opening(hub, timers?.deadline ?? Infinity, configs)
 
     const common = { options, guards, timers, bucket, limiter, hedge: hedging, shedding, hub, background, builtAt }
     const candidate = (config: Target.TargetConfig, index: number) =>

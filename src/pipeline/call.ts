@@ -12,6 +12,7 @@ import type { Source } from "../LlmResponse.ts"
 import type { Attempt } from "./attempt.ts"
 import type { Check } from "./checked.ts"
 import { Deadline, type Moving } from "./deadline.ts"
+import type { TargetConfig } from "./target.ts"
 import { type Trace, traceOf } from "./trace.ts"
 
 export type Operation = "complete" | "stream"
@@ -37,6 +38,7 @@ export class Root {
   readonly startedAt: number
   readonly hub: Hub
   readonly trace: Trace | undefined
+  private readonly readsMetadata: boolean
 
   constructor(
     id: number,
@@ -46,7 +48,8 @@ export class Root {
     clock: Clock.Clock,
     startedAt: number,
     hub: Hub,
-    trace: Trace | undefined
+    trace: Trace | undefined,
+    readsMetadata: boolean
   ) {
     this.id = id
     this.operation = operation
@@ -56,6 +59,7 @@ export class Root {
     this.startedAt = startedAt
     this.hub = hub
     this.trace = trace
+    this.readsMetadata = readsMetadata
     this.idempotencyKey = request.idempotencyKey
   }
 
@@ -81,11 +85,17 @@ export class Root {
   /** What the request asks, apart from who asks. Throws `InvalidRequest` when it holds what JSON cannot. */
   get identity(): string {
     try {
-      return this.question ??= identity(this.request)
+      return this.question ??= identity(this.readsMetadata ? this.request : withoutMetadata(this.request))
     } catch {
       throw new InvalidRequest({ path: "request", rule: "what JSON can hold", kind: "a bigint or a cycle" })
     }
   }
+}
+
+const withoutMetadata = (request: LlmRequest): LlmRequest => {
+  if (request.metadata === undefined) return request
+  const { metadata: _, ...asked } = request
+  return asked
 }
 
 /** A local refusal, and whose it was. */
@@ -180,15 +190,17 @@ export type Begin = (
   scope: Scope.Closeable | undefined
 ) => Call
 
-/** `limit`: the deadline of calls that have none of their own. `providers` names the provider of each target. */
-export const opening = (hub: Hub, limit: number, providers: ReadonlyMap<string, string>): Begin => {
+/** `limit`: the deadline of calls that have none of their own. */
+export const opening = (hub: Hub, limit: number, targets: ReadonlyArray<TargetConfig>): Begin => {
+  const providers = new Map(targets.map(({ id, provider }) => [id, provider.id]))
+  const readsMetadata = targets.some(({ provider }) => provider.readsMetadata !== false)
   let calls = 0
   return (fiber, operation, request, scope) => {
     const clock = fiber.getRef(Clock.Clock)
     const startedAt = monotonicMillis(clock)
     const millis = request.deadline === undefined ? limit : Duration.toMillis(request.deadline)
     const trace = fiber.cache.tracer === undefined ? undefined : traceOf(fiber, operation, request, providers)
-    const root = new Root(++calls, operation, request, fiber.context, clock, startedAt, hub, trace)
+    const root = new Root(++calls, operation, request, fiber.context, clock, startedAt, hub, trace, readsMetadata)
     const deadline = millis === Infinity ? Deadline.never : new Deadline(startedAt + millis, millis)
     const { model } = request
     const event = { _tag: "CallStarted" as const, call: root.id, at: 0, operation }

@@ -42,6 +42,7 @@ export const providerOf = (id: string, model: LanguageModelV4): LlmProvider.LlmP
   LlmProvider.make({
     id,
     defaultModel: model.modelId,
+    readsMetadata: false,
     generate: (request) =>
       Effect.flatMap(optionsOf(request, id), (options) =>
         Effect.map(

@@ -228,6 +228,7 @@ export const make = (endpoint: Endpoint): Effect.Effect<LlmProvider, never, Http
       defaultModel: endpoint.defaultModel,
       models: endpoint.models,
       reasoning: endpoint.reasoning,
+      readsMetadata: false,
       vendor: protocol.vendor,
       changes: (request) => protocol.changes(request, request.model ?? endpoint.defaultModel ?? ""),
       generate: (request) =>
