@@ -5,6 +5,7 @@ import * as Duration from "effect/Duration"
 import type * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
 import { monotonicMillis } from "../internal/clock.ts"
+import { sha256 } from "../internal/sha256.ts"
 import { InvalidRequest, isLlmError, summary, type Verdict, withLedger } from "../LlmError.ts"
 import type { Hub, LlmEvent } from "../LlmEvent.ts"
 import { identity, type LlmRequest } from "../LlmRequest.ts"
@@ -22,11 +23,10 @@ export class Root {
   /** Attempts of all lines. */
   attempts = 0
   ended = false
-  /** Sent upstream with every attempt: the caller's own, or a generated one. */
-  idempotencyKey: string | undefined
   /** What the answer has to be, when more is asked for than a text. */
   check: Check | undefined
   private question: string | undefined
+  private key: string | undefined
   /** The ledger so far. */
   readonly events: Array<LlmEvent> = []
   readonly id: number
@@ -60,7 +60,6 @@ export class Root {
     this.hub = hub
     this.trace = trace
     this.readsMetadata = readsMetadata
-    this.idempotencyKey = request.idempotencyKey
   }
 
   now(): number {
@@ -83,6 +82,22 @@ export class Root {
   }
 
   /** What the request asks, apart from who asks. Throws `InvalidRequest` when it holds what JSON cannot. */
+  /**
+   * Sent upstream with every attempt: the caller's own key, or a generated one. Vendors know neither tenants nor streams of
+   * ours, so where there is one it stands for all three.
+   */
+  get upstreamKey(): string | undefined {
+    const { operation, request: { idempotencyKey, tenant } } = this
+    if (idempotencyKey === undefined) return this.key
+    return this.key ??= operation === "complete" && tenant === undefined
+      ? idempotencyKey
+      : sha256(JSON.stringify([operation, tenant ?? null, idempotencyKey]))
+  }
+
+  set upstreamKey(key: string) {
+    this.key = key
+  }
+
   get identity(): string {
     try {
       return this.question ??= identity(this.readsMetadata ? this.request : withoutMetadata(this.request))

@@ -63,7 +63,8 @@ const repaired = <E>(
     cache: "never"
   }
   // Gateways that honour the key would answer the repair with what is to be repaired.
-  if (root.idempotencyKey !== undefined) root.idempotencyKey = `${root.idempotencyKey}-repair`
+  const key = root.upstreamKey
+  if (key !== undefined) root.upstreamKey = `${key}-repair`
   const own = new Call(root, again, deadline, books, scope, given)
   return Effect.flatMap(self(own, root.now()), (served) => repaired(own, served, check, self, repair + 1))
 }

@@ -82,7 +82,7 @@ export const idempotent = <E>(
         return share(named, { key: scoped, name: key }, call, orStale, self)
       }
       prefix ??= randomPrefix(Context.get(root.context, Random.Random))
-      const generated = root.idempotencyKey = `${prefix}-${root.id}`
+      const generated = root.upstreamKey = `${prefix}-${root.id}`
       if (derive === false) {
         root.emit({ _tag: "Idempotency", call: root.id, at: root.since(now), result: "generated", key: generated })
         return self(call, now)
@@ -220,9 +220,9 @@ const shareStream = <E>(
 // -----------------------------------------------------------------------------
 
 const decided = ({ request, root }: Call, result: "led" | "joined" | "replayed"): void => {
-  const generated = result === "led" && request.idempotencyKey === undefined
+  const key = result === "led" && request.idempotencyKey === undefined ? root.upstreamKey : undefined
   const event = { _tag: "Idempotency" as const, call: root.id, at: root.since(), result }
-  root.emit(generated && root.idempotencyKey !== undefined ? { ...event, key: root.idempotencyKey } : event)
+  root.emit(key === undefined ? event : { ...event, key })
 }
 
 const unavailable = ({ root }: Call): void =>

@@ -65,7 +65,8 @@ export const requestFor = ({ request, root }: Call, place: Place, now: number): 
   if (parts > 0) root.emit({ _tag: "ReasoningDropped", ...about, parts })
   const own: { -readonly [K in keyof LlmRequest]: LlmRequest[K] } = { ...request }
   if (model !== undefined) own.model = model
-  if (root.idempotencyKey !== undefined) own.idempotencyKey = root.idempotencyKey
+  const key = root.upstreamKey
+  if (key !== undefined) own.idempotencyKey = key
   if (config.provider.readsMetadata === false) delete own.metadata
   for (const { action, detail, field } of config.provider.changes?.(own) ?? []) {
     // What the provider cannot be asked at all it refuses by itself, if it is asked all the same.

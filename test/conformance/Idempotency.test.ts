@@ -263,7 +263,8 @@ describe.each(kinds)("%s", (kind) => {
     }, 1],
     [".70 for .7: the same", { ...first, temperature: JSON.parse(".70".replace(".", "0.")) as number }, 1],
     ["another tenant: different", { ...first, tenant: "b" }, 2],
-    ["another deadline, metadata: the same", { ...first, deadline: "1 minute", metadata: { trace: "2" } }, 1]
+    ["another deadline: the same", { ...first, deadline: "1 minute" }, 1],
+    ["other metadata, where the provider may read it: different", { ...first, metadata: { trace: "2" } }, 2]
   ])("I10 %s", ([, second, calls]) =>
     vector(Effect.gen(function*() {
       const r = yield* rig([always(S)], { ...replay, timeout: timers })

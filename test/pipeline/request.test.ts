@@ -61,3 +61,38 @@ describe.each(kinds)("%s: metadata (HOUSE law 11, P15)", (kind) => {
       }]])
     })))
 })
+
+describe("the key that is sent upstream (P16)", () => {
+  const upstream = (options: LlmConfig.Options) =>
+    Effect.gen(function*() {
+      const { client, handed } = yield* clientOf([{}], options)
+      yield* ask("complete", client, { prompt: "Hi", idempotencyKey: "k" })
+      yield* ask("stream", client, { prompt: "Hi", idempotencyKey: "k" })
+      for (const tenant of ["a", "b"]) {
+        for (const kind of kinds) yield* ask(kind, client, { prompt: "Hi", idempotencyKey: "k", tenant })
+      }
+      return handed.map(([, { idempotencyKey }]) => idempotencyKey)
+    })
+
+  it.effect("is the caller's own for a whole answer, and another for each tenant and for streams", () =>
+    vector(Effect.gen(function*() {
+      for (const options of [{}, { idempotency: false }] as const) {
+        const [own, ...others] = yield* upstream(options)
+        assert.strictEqual(own, "k")
+        for (const other of others) assert.match(other!, /^[0-9a-f]{64}$/)
+        assert.strictEqual(new Set(others).size, 5)
+      }
+    })))
+
+  it.effect("is the same for every client and process", () =>
+    vector(Effect.gen(function*() {
+      assert.deepStrictEqual(yield* upstream({}), yield* upstream({ idempotency: false }))
+    })))
+
+  it.effect("goes out as it was generated where the caller gave none", () =>
+    vector(Effect.gen(function*() {
+      const { client, handed } = yield* clientOf([{}])
+      for (const kind of kinds) yield* ask(kind, client, { prompt: "Hi", tenant: "t" })
+      for (const [, { idempotencyKey }] of handed) assert.match(idempotencyKey!, /^llm-/)
+    })))
+})

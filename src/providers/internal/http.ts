@@ -18,6 +18,7 @@ import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Tracer from "effect/Tracer"
 import { notFollowing } from "../../internal/redirects.ts"
+import { sha256 } from "../../internal/sha256.ts"
 import { ProviderError } from "../../LlmError.ts"
 import type { Change, LlmProvider } from "../../LlmProvider.ts"
 import type { LlmRequest } from "../../LlmRequest.ts"
@@ -93,11 +94,22 @@ const isJson = /^\s*application\/(?:[\w.-]+\+)?json\b/i
 // Those that Effect keeps out of spans by itself.
 const keyHeaders = ["authorization", "x-api-key", "cookie"]
 const always = (): boolean => true
-const visibleAscii = /^[\x21-\x7e]{1,255}$/
 
 /** A scope of the caller's own has nothing to do with one request. */
 const withoutScope = (context: Context.Context<never>): Context.Context<never> =>
   Context.getOrUndefined(context, Scope.Scope) === undefined ? context : Context.omit(Scope.Scope)(context)
+
+/** Visible ASCII but for `%`: what stands for itself in a header, when all else is percent-encoded. */
+const plain = /^[\x21-\x24\x26-\x7e]*$/
+const half = /[\uD800-\uDFFF]/u
+const MOST_OF_A_KEY = 255
+
+/** A key as a header can carry it: no two keys alike. */
+const headerOf = (key: string): string => {
+  if (half.test(key)) return sha256(key)
+  const carried = plain.test(key) ? key : encodeURIComponent(key)
+  return carried.length > MOST_OF_A_KEY ? sha256(key) : carried
+}
 
 /** Runs a decoder; a thrown `ProviderError` is a typed failure, anything else a defect. */
 const decoding = <A>(decode: () => A): Effect.Effect<A, ProviderError> =>
@@ -147,7 +159,7 @@ export const make = (endpoint: Endpoint): Effect.Effect<LlmProvider, never, Http
         // A copy, in one step with what the body says of itself.
         const own = HttpHeaders.set(headers, "content-length", String(body.contentLength))
         if (key === undefined) return HttpClientRequest.makeWith(method, address, urlParams, hash, own, body)
-        const sent = HttpHeaders.set(own, "idempotency-key", visibleAscii.test(key) ? key : encodeURIComponent(key))
+        const sent = HttpHeaders.set(own, "idempotency-key", headerOf(key))
         return HttpClientRequest.makeWith(method, address, urlParams, hash, sent, body)
       } catch (error) {
         // Parameters and results of tools can hold what JSON cannot.
