@@ -55,7 +55,7 @@ describe.each(kinds)("%s: metadata (HOUSE law 11, P15)", (kind) => {
   it.effect("is handed to those only that may read it", () =>
     vector(Effect.gen(function*() {
       const { client, handed } = yield* clientOf([{ readsMetadata: false, fails: true }, {}])
-      yield* ask(kind, client, questions[0]!)
+      yield* ask(kind, client, questions[0])
       assert.deepStrictEqual(handed.map(([id, { metadata }]) => [id, metadata]), [["p0", undefined], ["p1", {
         user: "a"
       }]])
