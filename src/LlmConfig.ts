@@ -6,10 +6,9 @@
 import type * as Config from "effect/Config"
 import type * as Effect from "effect/Effect"
 import { fromDocument, fromProvider } from "./internal/configuration.ts"
-import { boolean, oneOf, optionsOf, orFalse, orValue, readOptions, value } from "./internal/option.ts"
+import { boolean, oneOf, optionsOf, orFalse, orValue, readOptions } from "./internal/option.ts"
 import { attempt } from "./internal/options.ts"
 import type { LlmConfigError } from "./LlmError.ts"
-import { isLeaseStore, type LeaseStore } from "./persistence/Store.ts"
 import * as Bulkhead from "./resilience/Bulkhead.ts"
 import * as CircuitBreaker from "./resilience/CircuitBreaker.ts"
 import * as Failover from "./resilience/Failover.ts"
@@ -34,18 +33,6 @@ export interface IdempotencyOptions extends Idempotency.Settings {
    * it is in flight; `"replay"` they also get its stored answer.
    */
   readonly derive?: false | "join" | "replay" | undefined
-  /**
-   * Where clients in several processes record their answers for each other, and see who is working on which key.
-   * Default: `Idempotency.IdempotencyStore`, which the layers of `persistence` provide; without one, the memory of this
-   * client. A value, so it is not part of a configuration file.
-   *
-   * **Details**
-   *
-   * What is recorded: whole answers with their ledger, and refused requests (without the provider's own text) under a
-   * given key. Keys and questions are hashed; answers are plain JSON, so protect the store like the answers themselves.
-   * Clients that share a store share answers, whatever their targets: separate applications by the store's key prefix.
-   */
-  readonly store?: LeaseStore<string> | undefined
 }
 
 /**
@@ -56,8 +43,7 @@ export interface IdempotencyOptions extends Idempotency.Settings {
  */
 export const IdempotencyOptionsSchema = optionsOf<IdempotencyOptions>()({
   ...Idempotency.SettingsSchema.fields,
-  derive: oneOf([false, "join", "replay"], false),
-  store: value(isLeaseStore, "a LeaseStore of texts")
+  derive: oneOf([false, "join", "replay"], false)
 })
 
 /**

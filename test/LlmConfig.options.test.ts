@@ -6,7 +6,7 @@ import { Store } from "effect-resilient-llm/persistence"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
 import { namesIn } from "../src/internal/configuration.ts"
-import { fork, type Kind, rig, type Script, vector } from "./support.ts"
+import { fork, type Kind, recordsIn, rig, type Script, vector } from "./support.ts"
 
 const { answer, fail, hang, overloaded, rateLimited, stream } = ScriptedProvider
 const always = (step: ScriptedProvider.Step): Script => ({ always: step })
@@ -32,13 +32,15 @@ interface Story {
   readonly asks: ReadonlyArray<Ask>
   /** What else is set, in code. */
   readonly beside?: LlmConfig.Options
+  /** Where records are kept. */
+  readonly store?: Store.LeaseStore<string>
 }
 
 const times = (count: number, every: number): ReadonlyArray<Ask> => Array.from({ length: count }, (_, i) => [i * every])
 const together = (count: number): ReadonlyArray<Ask> => times(count, 0)
 
 /** What happens, with times: the events of all calls, as they happen. */
-const tell = ({ asks, beside, scripts }: Story, options: LlmConfig.Options) =>
+const tell = ({ asks, beside, scripts, store }: Story, options: LlmConfig.Options) =>
   vector(Effect.gen(function*() {
     notes.length = 0
     const merged: Record<string, unknown> = { ...beside }
@@ -46,7 +48,7 @@ const tell = ({ asks, beside, scripts }: Story, options: LlmConfig.Options) =>
       const base = merged[name]
       merged[name] = typeof own === "object" && typeof base === "object" ? { ...base, ...own } : own
     }
-    const r = yield* rig(scripts, merged)
+    const r = yield* store === undefined ? rig(scripts, merged) : recordsIn(store)(rig(scripts, merged))
     const told: Array<string> = []
     yield* fork(Stream.runForEach(r.client.events, (event) => Effect.sync(() => told.push(line(event)))))
     for (const [at, input, kind = "complete"] of asks) {
@@ -139,11 +141,11 @@ const rows: Readonly<Record<string, Row>> = {
   }),
   "idempotency.lease": row("7s", "7 seconds", {
     ...keyed([0, "k"]),
-    beside: { idempotency: { store: noting((lease) => lease) } }
+    store: noting((lease) => lease)
   }),
   "idempotency.takeOver": row("true", true, {
     ...keyed([0, "k"]),
-    beside: { idempotency: { store: noting((_, options) => options ?? null) } }
+    store: noting((_, options) => options ?? null)
   }),
 
   "rateLimit.capacity": row("2", 2, {

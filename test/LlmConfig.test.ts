@@ -184,10 +184,8 @@ describe("a document", () => {
       assert.deepStrictEqual(yield* read(fromUnknown({ LLM: { bulkhead: {} } })), { bulkhead: {} })
     }))
 
-  it.effect("has no stores and no schedules", () =>
+  it.effect("has no schedules", () =>
     Effect.gen(function*() {
-      const store = yield* Effect.flip(LlmConfig.fromJson({ idempotency: { store: {} } }))
-      assert.deepInclude(store, { path: "idempotency.store", rule: "a LeaseStore of texts" })
       assert.include(yield* complaint(fromUnknown({ LLM: { retry: { schedule: "x" } } })), "LLM.retry.schedule")
     }))
 })

@@ -10,6 +10,8 @@ import {
   type LlmEvent,
   type LlmRequest
 } from "effect-resilient-llm"
+import type { Store } from "effect-resilient-llm/persistence"
+import { Idempotency } from "effect-resilient-llm/resilience"
 import { CountingClock, ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
 
@@ -88,6 +90,9 @@ export const rig = (
       calls: (i = 0) => Effect.map(providers[i]!.requests, (requests) => requests.map(({ at }) => at))
     }
   })
+
+/** Clients that are built in it keep what they record in this store. */
+export const recordsIn = (store: Store.LeaseStore<string>) => Effect.provideService(Idempotency.IdempotencyStore, store)
 
 /** Runs an effect to its end under the test clock and tells when it ended. */
 export const timed = <A, E, R>(effect: Effect.Effect<A, E, R>, budget: number | string = "1 hour") =>

@@ -196,13 +196,6 @@ export interface LeaseStore<in out A> extends Store<A> {
   readonly release: (key: string, fence: number) => Effect.Effect<void, StoreError>
 }
 
-/** @internal */
-export const isLeaseStore = (u: unknown): u is LeaseStore<string> =>
-  typeof u === "object" && u !== null &&
-  ["get", "set", "remove", "acquire", "renew", "complete", "release"].every((name) =>
-    typeof (u as Record<string, unknown>)[name] === "function"
-  )
-
 /**
  * A store that processes share. Its values are JSON texts, so whatever keeps texts can fulfil it.
  *
@@ -212,20 +205,20 @@ export const isLeaseStore = (u: unknown): u is LeaseStore<string> =>
  * import { Effect, Layer } from "effect"
  * import { LlmClient } from "effect-resilient-llm"
  * import { Store } from "effect-resilient-llm/persistence"
+ * import { Idempotency } from "effect-resilient-llm/resilience"
  * import { ScriptedProvider } from "effect-resilient-llm/testing"
  *
  * class Vendor extends ScriptedProvider.Service<Vendor>()("app/Vendor") {}
  *
  * const program = Effect.gen(function*() {
- *   const store = yield* Store.SharedStore
- *   const options = { idempotency: { store } }
- *   const here = yield* LlmClient.make([Vendor], options)
- *   const there = yield* LlmClient.make([Vendor], options) // in another process
+ *   const here = yield* LlmClient.make([Vendor])
+ *   const there = yield* LlmClient.make([Vendor]) // in another process
  *   const order = { prompt: "Hi", idempotencyKey: "order-7" }
  *   return [yield* here.complete(order), yield* there.complete(order)].map(({ source, text }) => `${source}: ${text}`)
  * })
  *
- * const live = Layer.merge(Vendor.layer([ScriptedProvider.answer("Hello.")]), Store.layerMemory({ maxEntries: 1000 }))
+ * const records = Layer.effect(Idempotency.IdempotencyStore, Store.memory<string>({ maxEntries: 1000 }))
+ * const live = Layer.merge(Vendor.layer([ScriptedProvider.answer("Hello.")]), records)
  * await Effect.runPromise(Effect.scoped(Effect.provide(program, live))) // => ["provider: Hello.", "replay: Hello."]
  * ```
  *

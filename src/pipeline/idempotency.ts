@@ -46,9 +46,9 @@ export const idempotent = <E>(
   self: Stage<E>
 ): Effect.Effect<Stage<E | IdempotencyError>, LlmConfigError, Scope.Scope> =>
   Effect.gen(function*() {
-    const { derive: _, store: given, ...memory } = options
+    const { derive: _, ...memory } = options
     const { derive } = yield* checked(() => readOptions(IdempotencyOptionsSchema, options, "idempotency"))
-    const store = given ?? (yield* Idempotency.IdempotencyStore)
+    const store = yield* Idempotency.IdempotencyStore
     const health = store === undefined ? undefined : Idempotency.healthOf(store, yield* Effect.scope)
     if (health !== undefined) watch(health)
     const shared = store === undefined ? undefined : { store: { ...recordsIn<E>(store), health } }

@@ -256,6 +256,12 @@ export interface Options<A, E> extends Settings {
  * Where the clients that are built below record their calls for each other, and lease keys. `undefined` (default): each in
  * a memory of its own.
  *
+ * **Details**
+ *
+ * What is recorded: whole answers with their ledger, and refused requests (without the provider's own text) under a given
+ * key. Keys and questions are hashed; answers are plain JSON, so protect the store like the answers themselves. Clients that
+ * share a store share answers, whatever their targets: separate applications by the store's key prefix.
+ *
  * @category references
  * @since 0.2.0
  */

@@ -4,7 +4,20 @@ import { LlmConfig, LlmError, type LlmRequest, type LlmResponse } from "effect-r
 import { Store } from "effect-resilient-llm/persistence"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
-import { ask, failure, fork, kinds, nothingHeld, now, type Rig, rig, success, timed, vector } from "../support.ts"
+import {
+  ask,
+  failure,
+  fork,
+  kinds,
+  nothingHeld,
+  now,
+  recordsIn,
+  type Rig,
+  rig,
+  success,
+  timed,
+  vector
+} from "../support.ts"
 import {
   ageOf,
   always,
@@ -424,10 +437,10 @@ describe("stream", () => {
 // several processes: clients that share nothing but a store
 // -----------------------------------------------------------------------------
 
-const shared = (options: Omit<LlmConfig.Options["idempotency"] & object, "store"> = {}) =>
+const shared = (options: LlmConfig.IdempotencyOptions = {}) =>
   Effect.map(Store.memory<string>({ maxEntries: 100 }), (store) => ({
     store,
-    options: { timeout: timers, idempotency: { lease: "240 seconds", ...options, store } } satisfies LlmConfig.Options
+    options: { timeout: timers, idempotency: { lease: "240 seconds", ...options } } satisfies LlmConfig.Options
   }))
 
 /** What is left of a process that is gone: it has taken a lease, and nothing comes after. */
@@ -447,11 +460,8 @@ describe.each(kinds)("%s, several processes", (kind) => {
   it.effect("I11 process 1 dies holding the lease at 0: process 2 waits at 239 999 and executes at 240 000", () =>
     vector(Effect.gen(function*() {
       const { options, store } = yield* shared()
-      const one = yield* rig([always(hangs)], {
-        ...options,
-        idempotency: { ...options.idempotency, store: gone(store) }
-      })
-      const two = yield* rig([always(S)], options)
+      const one = yield* rig([always(hangs)], options).pipe(recordsIn(gone(store)))
+      const two = yield* rig([always(S)], options).pipe(recordsIn(store))
       yield* askAt(one, 0)
       const b = yield* askAt(two, 1)
       yield* TestClock.adjust(239_999)
@@ -465,11 +475,8 @@ describe.each(kinds)("%s, several processes", (kind) => {
   it.effect("I11 without the time to see the end of the lease: IdempotencyInProgress, which says how long it lasts", () =>
     vector(Effect.gen(function*() {
       const { options, store } = yield* shared()
-      const one = yield* rig([always(hangs)], {
-        ...options,
-        idempotency: { ...options.idempotency, store: gone(store) }
-      })
-      const two = yield* rig([always(S)], options)
+      const one = yield* rig([always(hangs)], options).pipe(recordsIn(gone(store)))
+      const two = yield* rig([always(S)], options).pipe(recordsIn(store))
       const a = yield* askAt(one, 0)
       const calls = yield* Effect.forEach(
         ["10 seconds", "3 seconds"] as const,
@@ -496,11 +503,8 @@ describe.each(kinds)("%s, several processes", (kind) => {
     ([deadline, at]) =>
       vector(Effect.gen(function*() {
         const { options, store } = yield* shared()
-        const one = yield* rig([always(hangs)], {
-          ...options,
-          idempotency: { ...options.idempotency, store: gone(store) }
-        })
-        const two = yield* rig([always(S)], options)
+        const one = yield* rig([always(hangs)], options).pipe(recordsIn(gone(store)))
+        const two = yield* rig([always(S)], options).pipe(recordsIn(store))
         yield* askAt(one, 0)
         const call = yield* start(ask(kind, two.client, { ...order, deadline }))
         yield* TestClock.adjust("1 minute")
@@ -515,11 +519,10 @@ describe.each(kinds)("%s, several processes", (kind) => {
       const late = { ...answer("late"), delay: 241_000 }
       const one = yield* rig([always(late)], {
         ...options,
-        timeout: { ...timers, attempt: "299 seconds", firstToken: "299 seconds" },
+        timeout: { ...timers, attempt: "299 seconds", firstToken: "299 seconds" }
         // Its renewals do not arrive.
-        idempotency: { ...options.idempotency, store: { ...store, renew: () => Effect.succeed(true) } }
-      })
-      const two = yield* rig([always(answer("second"))], options)
+      }).pipe(recordsIn({ ...store, renew: () => Effect.succeed(true) }))
+      const two = yield* rig([always(answer("second"))], options).pipe(recordsIn(store))
       const a = yield* askAt(one, 0)
       const b = yield* askAt(two, 1)
       yield* TestClock.adjust(241_000)
@@ -534,9 +537,9 @@ describe.each(kinds)("%s, several processes", (kind) => {
 
   it.effect("two processes ask at once: one call, and the same answer for both, as it was recorded", () =>
     vector(Effect.gen(function*() {
-      const { options } = yield* shared()
-      const one = yield* rig([always(slow)], options)
-      const two = yield* rig([always(slow)], options)
+      const { options, store } = yield* shared()
+      const one = yield* rig([always(slow)], options).pipe(recordsIn(store))
+      const two = yield* rig([always(slow)], options).pipe(recordsIn(store))
       const calls = [...yield* crowd(10, kind, one, order), ...yield* crowd(10, kind, two, order)]
       yield* TestClock.adjust("1 minute")
       assert.deepStrictEqual([yield* one.calls(), yield* two.calls()], [[0], []])
@@ -557,7 +560,7 @@ describe.each(kinds)("%s, several processes", (kind) => {
 
   it.effect("I9 a refusal crosses over with its class, and without the provider's own text", () =>
     vector(Effect.gen(function*() {
-      const { options } = yield* shared()
+      const { options, store } = yield* shared()
       const detail = Redacted.make("the prompt, echoed")
       const refusal = new LlmError.ProviderError({
         provider: "p",
@@ -567,8 +570,8 @@ describe.each(kinds)("%s, several processes", (kind) => {
         requestId: "r-1",
         detail
       })
-      const one = yield* rig([always(failing(refusal))], options)
-      const two = yield* rig([always(S)], options)
+      const one = yield* rig([always(failing(refusal))], options).pipe(recordsIn(store))
+      const two = yield* rig([always(S)], options).pipe(recordsIn(store))
       yield* Effect.flip(ask(kind, one.client, order))
       const error = yield* Effect.flip(ask(kind, two.client, order))
       const { ledger: _, ...fields } = error as LlmError.ProviderError
@@ -580,13 +583,13 @@ describe.each(kinds)("%s, several processes", (kind) => {
 
   it.effect("an answer with fields that are there but undefined crosses over", () =>
     vector(Effect.gen(function*() {
-      const { options } = yield* shared()
+      const { options, store } = yield* shared()
       const parts = [
         { type: "text", text: "Hello.", metadata: undefined },
         { type: "finish", reason: "stop", usage: { inputTokens: { total: undefined }, outputTokens: { total: 3 } } }
       ] as unknown as ReadonlyArray<LlmResponse.Part>
-      const one = yield* rig([always(answer(parts))], options)
-      const two = yield* rig([always(S)], options)
+      const one = yield* rig([always(answer(parts))], options).pipe(recordsIn(store))
+      const two = yield* rig([always(S)], options).pipe(recordsIn(store))
       const [a, b] = [yield* ask(kind, one.client, order), yield* ask(kind, two.client, order)]
       for (const { ledger } of [a, b]) {
         assert.notInclude(find(ledger, "Idempotency").map(({ result }) => result), "unavailable")
@@ -596,9 +599,9 @@ describe.each(kinds)("%s, several processes", (kind) => {
 
   it.effect("I8 a failure is not recorded: the other process makes its own call at its next look", () =>
     vector(Effect.gen(function*() {
-      const { options } = yield* shared()
-      const one = yield* rig([always({ ...F, delay: 100 })], { ...options, retry: false })
-      const two = yield* rig([always(S)], options)
+      const { options, store } = yield* shared()
+      const one = yield* rig([always({ ...F, delay: 100 })], { ...options, retry: false }).pipe(recordsIn(store))
+      const two = yield* rig([always(S)], options).pipe(recordsIn(store))
       const a = yield* askAt(one, 0)
       const b = yield* askAt(two, 1)
       yield* TestClock.adjust("1 minute")
@@ -610,9 +613,9 @@ describe.each(kinds)("%s, several processes", (kind) => {
 
   it.effect("a process that is interrupted gives its lease back", () =>
     vector(Effect.gen(function*() {
-      const { options } = yield* shared()
-      const one = yield* rig([always(slow)], options)
-      const two = yield* rig([always(slow)], options)
+      const { options, store } = yield* shared()
+      const one = yield* rig([always(slow)], options).pipe(recordsIn(store))
+      const two = yield* rig([always(slow)], options).pipe(recordsIn(store))
       const a = yield* askAt(one, 0)
       const b = yield* askAt(two, 1)
       yield* TestClock.adjust(50)
@@ -626,9 +629,9 @@ describe.each(kinds)("%s, several processes", (kind) => {
 
   it.effect("I6 a key of another process, with another prompt: IdempotencyConflict, no call", () =>
     vector(Effect.gen(function*() {
-      const { options } = yield* shared()
-      const one = yield* rig([always(slow)], options)
-      const two = yield* rig([always(S)], options)
+      const { options, store } = yield* shared()
+      const one = yield* rig([always(slow)], options).pipe(recordsIn(store))
+      const two = yield* rig([always(S)], options).pipe(recordsIn(store))
       const a = yield* askAt(one, 0)
       const b = yield* start(ask(kind, two.client, { ...order, prompt: "P′" }))
       yield* TestClock.adjust("1 minute")
@@ -655,7 +658,7 @@ describe.each(kinds)("%s, several processes", (kind) => {
         }
       }
       for (const derive of [false, "replay"] as const) {
-        const r = yield* rig([always(S)], { idempotency: { store: watched, derive } })
+        const r = yield* rig([always(S)], { idempotency: { derive } }).pipe(recordsIn(watched))
         yield* ask(kind, r.client, {
           prompt: "a secret question",
           tenant: "secret tenant",
@@ -672,7 +675,7 @@ describe.each(kinds)("%s, several processes", (kind) => {
     vector(Effect.gen(function*() {
       const { store } = yield* shared()
       const silent: Store.LeaseStore<string> = { ...store, acquire: () => Effect.die("asked") }
-      const r = yield* rig([always(S)], { idempotency: { store: silent, derive: "join" } })
+      const r = yield* rig([always(S)], { idempotency: { derive: "join" } }).pipe(recordsIn(silent))
       const { ledger } = yield* ask(kind, r.client)
       assert.deepStrictEqual(find(ledger, "Idempotency").map(({ result }) => result), ["led"])
     })))
@@ -683,7 +686,7 @@ describe.each(kinds)("%s, several processes", (kind) => {
       vector(Effect.gen(function*() {
         const { options, store } = yield* shared()
         const broken = { ...store, [operation]: () => Effect.fail(new Store.StoreError({ operation })) }
-        const r = yield* rig([always(S)], { ...options, idempotency: { store: broken } })
+        const r = yield* rig([always(S)], { ...options, idempotency: {} }).pipe(recordsIn(broken))
         for (let i = 1; i <= 2; i++) {
           const { ledger, source } = yield* ask(kind, r.client, { ...order, idempotencyKey: `k${i}` })
           assert.strictEqual(source, "provider")
@@ -702,7 +705,7 @@ describe.each(kinds)("%s, several processes", (kind) => {
         acquire: () =>
           Effect.succeed({ _tag: "Found", value: "{\"_tag\":\"Success\",\"of\":\"another version\"}", age: 0 })
       }
-      const r = yield* rig([always(S)], { ...options, idempotency: { store: foreign } })
+      const r = yield* rig([always(S)], { ...options, idempotency: {} }).pipe(recordsIn(foreign))
       const { ledger, source } = yield* ask(kind, r.client, order)
       assert.strictEqual(source, "provider")
       assert.include(find(ledger, "Idempotency").map(({ result }) => result), "unavailable")
@@ -719,7 +722,7 @@ describe.each(kinds)("%s, several processes", (kind) => {
           ...(operation === "acquire" ? undefined : { complete: () => Effect.never }),
           get: () => Effect.never
         }
-        const r = yield* rig([always(S)], { ...options, idempotency: { store: hanging } })
+        const r = yield* rig([always(S)], { ...options, idempotency: {} }).pipe(recordsIn(hanging))
         for (const [i, expected] of [100, 0].entries()) {
           const begun = yield* now
           const call = yield* start(ask(kind, r.client, { ...order, idempotencyKey: `k${i}`, deadline: 500 }))
@@ -737,7 +740,7 @@ describe.each(kinds)("%s, several processes", (kind) => {
     vector(Effect.gen(function*() {
       const { options, store } = yield* shared()
       const hanging: Store.LeaseStore<string> = { ...store, complete: () => Effect.never }
-      const r = yield* rig([always(S)], { ...options, idempotency: { store: hanging } })
+      const r = yield* rig([always(S)], { ...options, idempotency: {} }).pipe(recordsIn(hanging))
       const call = yield* start(ask(kind, r.client, order))
       yield* TestClock.adjust(50)
       yield* fork(Fiber.interrupt(call.fiber))
@@ -759,7 +762,7 @@ describe.each(kinds)("%s, several processes", (kind) => {
               return { _tag: "Held", left }
             })
         }
-        const r = yield* rig([always(S)], { ...options, idempotency: { store: stuck } })
+        const r = yield* rig([always(S)], { ...options, idempotency: {} }).pipe(recordsIn(stuck))
         const call = yield* start(ask(kind, r.client, { ...order, deadline: "60 seconds" }))
         yield* TestClock.adjust("61 seconds")
         assert.strictEqual(word(failure(over(call))), "IdempotencyInProgress")
@@ -779,7 +782,7 @@ describe.each(kinds)("%s, several processes", (kind) => {
             return { _tag: "Held", left: 0.01 }
           })
       }
-      const r = yield* rig([always(S)], { ...options, idempotency: { store: stuck } })
+      const r = yield* rig([always(S)], { ...options, idempotency: {} }).pipe(recordsIn(stuck))
       yield* start(ask(kind, r.client, { ...order, deadline: "60 seconds" }))
       yield* TestClock.adjust("61 seconds")
       assert.isBelow(asked, 150)
@@ -798,11 +801,8 @@ describe.each(kinds)("%s, several processes", (kind) => {
             () => Effect.map(now, (at) => renewed.push(at))
           )
       }
-      const one = yield* rig([always({ ...S, delay: 62_000 })], {
-        ...options,
-        idempotency: { ...options.idempotency, store: watched }
-      })
-      const two = yield* rig([always(S)], options)
+      const one = yield* rig([always({ ...S, delay: 62_000 })], options).pipe(recordsIn(watched))
+      const two = yield* rig([always(S)], options).pipe(recordsIn(store))
       yield* askAt(one, 0)
       const b = yield* askAt(two, 1)
       yield* TestClock.adjust(61_000)
@@ -829,15 +829,12 @@ describe.each(kinds)("%s, several processes", (kind) => {
             Effect.fail(new Store.StoreError({ operation: "renew", reason: "too-large" }))
           )
       }
-      const one = yield* rig([always({ ...S, delay: 20_000 })], {
-        ...options,
-        idempotency: { ...options.idempotency, store: broken }
-      })
+      const one = yield* rig([always({ ...S, delay: 20_000 })], options).pipe(recordsIn(broken))
       const a = yield* askAt(one, 0)
       yield* TestClock.adjust(21_000)
       assert.strictEqual(success(over(a)).source, "provider")
       assert.deepStrictEqual(asked, Array.from({ length: 11 }, (_, i) => 5000 + 1000 * i))
-      const two = yield* rig([always(S)], options)
+      const two = yield* rig([always(S)], options).pipe(recordsIn(store))
       assert.strictEqual((yield* ask(kind, two.client, order)).source, "replay")
     })))
 
@@ -852,7 +849,7 @@ describe.each(kinds)("%s, several processes", (kind) => {
           return store.acquire(asked, lease, how)
         }
       }
-      const r = yield* rig([always(S)], { ...options, idempotency: { store: watched } })
+      const r = yield* rig([always(S)], { ...options, idempotency: {} }).pipe(recordsIn(watched))
       yield* ask(kind, r.client, order)
       for (const garbage of ["no JSON", "{\"_tag\":\"Success\",\"of\":\"another version\"}"]) {
         yield* store.set(key, garbage, { ttl: 86_400_000 })
@@ -871,9 +868,13 @@ describe.each(kinds)("%s, several processes", (kind) => {
       const one = yield* shared()
       const other = yield* shared()
       const alone = { idempotency: {} }
-      const make = (options: LlmConfig.Options) => rig([always(S)], options)
-      assert.deepStrictEqual(yield* sources(yield* make(alone), yield* make(alone)), ["provider", "provider"])
-      const [a, b, c] = [yield* make(one.options), yield* make(one.options), yield* make(other.options)]
+      const make = ({ options, store }: Effect.Success<ReturnType<typeof shared>>) =>
+        rig([always(S)], options).pipe(recordsIn(store))
+      assert.deepStrictEqual(yield* sources(yield* rig([always(S)], alone), yield* rig([always(S)], alone)), [
+        "provider",
+        "provider"
+      ])
+      const [a, b, c] = [yield* make(one), yield* make(one), yield* make(other)]
       assert.deepStrictEqual(yield* sources(a, b), ["provider", "replay"])
       assert.deepStrictEqual(yield* sources(c, b), ["provider", "replay"])
     })))
@@ -898,8 +899,7 @@ describe("the lease", () => {
           return memory.acquire(key, lease)
         }
       }
-      const { idempotency } = options
-      const r = yield* rig([always(S)], { ...options, idempotency: { ...idempotency, store } as {} })
+      const r = yield* rig([always(S)], { idempotency: {}, ...options }).pipe(recordsIn(store))
       yield* ask("complete", r.client, order)
       assert.deepStrictEqual(leases, [expected])
     })))
@@ -914,7 +914,7 @@ describe("the lease", () => {
       })
   )
 
-  it.effect("a store is a value: a configuration file cannot name one", () =>
+  it.effect("a store comes through the Context: no option names one", () =>
     Effect.gen(function*() {
       const error = yield* Effect.flip(LlmConfig.fromJson({ idempotency: { store: "redis://localhost" } }))
       assert.strictEqual(error.path, "idempotency.store")

@@ -6,7 +6,19 @@ import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
 import { over, type Running, S, start } from "../conformance/support.ts"
 import { World } from "../conformance/Sweep.world.ts"
-import { ask, fork, type Kind, kinds, now, type Outcome, type Rig, rig, success, vector } from "../support.ts"
+import {
+  ask,
+  fork,
+  type Kind,
+  kinds,
+  now,
+  type Outcome,
+  recordsIn,
+  type Rig,
+  rig,
+  success,
+  vector
+} from "../support.ts"
 
 const order = { prompt: "P", idempotencyKey: "k" }
 const LEASE = 1000
@@ -75,7 +87,7 @@ describe.each(kinds)("%s", (kind) => {
           }
           const steps = script.map((does, i) => stepOf(`${by}.${i}`, does))
           const provider = { script: steps, always: ScriptedProvider.answer(`${by}.x`) }
-          const r = yield* rig([provider], { retry: false, idempotency: { store, lease: LEASE } })
+          const r = yield* rig([provider], { retry: false, idempotency: { lease: LEASE } }).pipe(recordsIn(store))
           rigs.push({ r, leased })
           for (const { at, patience } of calls) {
             const call = yield* start(Effect.delay(ask(kind, r.client, order), at))
@@ -100,7 +112,7 @@ describe.each(kinds)("%s", (kind) => {
           seen.replayed += 1
         }
         // Whoever comes now, from wherever: the record, or else nothing, not even a lease.
-        const last = yield* rig([[ScriptedProvider.answer("new")]], { idempotency: { store: memory } })
+        const last = yield* rig([[ScriptedProvider.answer("new")]], { idempotency: {} }).pipe(recordsIn(memory))
         const { source, text } = yield* ask(kind, last.client, order)
         assert.strictEqual(source, record === undefined ? "provider" : "replay")
         assert.include(record ?? "\"new\"", `"${text}"`)
@@ -136,7 +148,7 @@ const sweepRun = (kind: Kind, budget: number, steps: number): boolean => {
     release: (asked, fence) => Effect.andThen(Effect.yieldNow, memory.release(asked, fence))
   }
   const step = { ...ScriptedProvider.stream("a", { wait: 10 }, "b"), delay: 10 }
-  const build = Effect.orDie(rig([{ always: step }], { idempotency: { store, lease: LEASE } }))
+  const build = Effect.orDie(rig([{ always: step }], { idempotency: { lease: LEASE } }).pipe(recordsIn(store)))
   const [one, two] = [world.run(Scope.provide(build, scope)), world.run(Scope.provide(build, scope))]
   const victim = world.fork(ask(kind, one.client, order), budget)
   const companion = world.fork(ask(kind, two.client, order), budget)
@@ -170,7 +182,9 @@ const aloneRun = (kind: Kind, budget: number, steps: number): boolean => {
         return Effect.as(Effect.yieldNow, acquired)
       })
   }
-  const build = Effect.orDie(rig([{ always: { ...S, delay: 10 } }], { idempotency: { store, lease: LEASE } }))
+  const build = Effect.orDie(
+    rig([{ always: { ...S, delay: 10 } }], { idempotency: { lease: LEASE } }).pipe(recordsIn(store))
+  )
   const r = world.run(Scope.provide(build, scope))
   const call = world.fork(ask(kind, r.client, order), budget)
   for (let i = 0; i < steps && call.pollUnsafe() === undefined; i++) world.step()
