@@ -6,6 +6,7 @@
 import type * as Prompt from "effect/ai/Prompt"
 import type * as Response from "effect/ai/Response"
 import * as Schema from "effect/Schema"
+import { copy } from "./internal/copy.ts"
 import { RateLimitFact, type Reason } from "./LlmError.ts"
 import type { Ledger } from "./LlmEvent.ts"
 
@@ -177,7 +178,7 @@ export const usageReported = ({ parts }: Answer): UsageFact | undefined => {
   return told
 }
 
-const noUsage: Usage = { inputTokens: {}, outputTokens: {} }
+const noUsage = (): Usage => ({ inputTokens: {}, outputTokens: {} })
 
 // A provider of one's own may leave out what the type asks for.
 const usageIn = ({ usage }: { readonly usage?: Partial<Usage> | null }): Usage =>
@@ -210,12 +211,13 @@ export const usageOf = ({ parts }: Answer): Usage | undefined => {
  * @since 0.1.0
  */
 export const fromAnswer = (answer: Answer, source: Source, age: number, ledger: Ledger): LlmResponse => {
+  // Stores and joined callers have the same answer: this response is its caller's alone.
   const content: Array<Part> = []
   const toolCalls: Array<Response.ToolCallPartEncoded> = []
   let blocks: Blocks | undefined
   let text = ""
   let finishReason: Response.FinishReason = "unknown"
-  let usage = noUsage
+  let usage: Usage | undefined
   let model = answer.model
   let requestId: string | undefined
   let id: string | undefined
@@ -247,12 +249,14 @@ export const fromAnswer = (answer: Answer, source: Source, age: number, ledger: 
       case "source":
       case "tool-result":
       case "tool-approval-request":
-        content.push(part)
+        content.push(copy(part))
         break
-      case "tool-call":
-        content.push(part)
-        toolCalls.push(part)
+      case "tool-call": {
+        const call = copy(part)
+        content.push(call)
+        toolCalls.push(call)
         break
+      }
       case "response-metadata":
         model = part.modelId ?? model
         requestId = requestIdOf(part) ?? requestId
@@ -260,9 +264,9 @@ export const fromAnswer = (answer: Answer, source: Source, age: number, ledger: 
         timestamp = part.timestamp ?? timestamp
         break
       case "finish":
-        finish = part
-        finishReason = part.reason
-        usage = usageIn(part)
+        finish = copy(part)
+        finishReason = finish.reason
+        usage = usageIn(finish)
         break
     }
   }
@@ -273,7 +277,7 @@ export const fromAnswer = (answer: Answer, source: Source, age: number, ledger: 
     message: { role: "assistant", content: toMessageParts(content) },
     toolCalls,
     finishReason,
-    usage,
+    usage: usage ?? noUsage(),
     target: answer.target,
     provider: answer.provider,
     source,
@@ -311,7 +315,7 @@ class Blocks {
     places.set(key, index)
     const before = content[index]
     const old = before?.type === type ? before : { text: "", metadata: undefined }
-    const merged = metadata === undefined ? old.metadata : { ...old.metadata, ...metadata }
+    const merged = metadata === undefined ? old.metadata : { ...old.metadata, ...copy(metadata) }
     content[index] = merged === undefined
       ? { type, text: old.text + delta }
       : { type, text: old.text + delta, metadata: merged }
@@ -431,7 +435,7 @@ export const isReplayable = (answer: Answer): boolean => {
  */
 export const toParts = (output: string | ReadonlyArray<Part>): ReadonlyArray<Part> =>
   typeof output === "string"
-    ? [{ type: "text", text: output }, { type: "finish", reason: "stop", usage: noUsage }]
+    ? [{ type: "text", text: output }, { type: "finish", reason: "stop", usage: noUsage() }]
     : output
 
 /**

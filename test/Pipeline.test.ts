@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Context, Duration, Effect, Exit, Layer, Scope, Stream } from "effect"
+import { Cause, Context, Duration, Effect, Exit, Fiber, Layer, Scope, Stream } from "effect"
 import { LlmClient, LlmError, LlmProvider, type LlmRequest, LlmResponse } from "effect-resilient-llm"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
@@ -528,4 +528,63 @@ describe("what a target cannot take", () => {
       assert.isFalse(nobody.ledger.some(({ _tag }) => _tag === "TargetSkipped"))
       assert.strictEqual(seen.length, 2)
     }))
+})
+
+describe.each(kinds)("%s: an answer is its caller's own (P33)", (kind) => {
+  const parts = (): ReadonlyArray<LlmResponse.Part> => [
+    { type: "text", text: "Hello." },
+    { type: "tool-call", id: "1", name: "t", params: { list: [1], deep: { a: 1 } } },
+    { type: "finish", reason: "stop", usage: { inputTokens: { total: 1 }, outputTokens: { total: 2 } } }
+  ]
+  // What a caller that thinks it owns its answer may do to it.
+  const spoil = (value: unknown): void => {
+    if (typeof value !== "object" || value === null) return
+    for (const key of Object.keys(value)) {
+      const record = value as Record<string, unknown>
+      spoil(record[key])
+      if (typeof record[key] !== "object") record[key] = "spoilt"
+    }
+  }
+
+  it.effect("who changes it changes nobody else's: fresh, joined, replayed and cached", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([{ always: { ...answer(parts()), delay: 100 } }], {
+        idempotency: {},
+        cache: { readThrough: true, toolCalls: true }
+      })
+      const keyed = { prompt: "Hi", idempotencyKey: "k", cache: "always" } as const
+      const cached = { prompt: "Hi", cache: "always" } as const
+      const response = (input: LlmRequest.Input) =>
+        kind === "complete"
+          ? r.client.complete(input)
+          : Effect.scoped(Effect.flatMap(r.client.open(input), ({ response }) => response))
+      const seen: Array<string> = []
+      const look = (response: LlmResponse.LlmResponse) => {
+        const { content, finishReason, message, text, toolCalls, usage } = response
+        seen.push(JSON.stringify({ content, finishReason, message, text, toolCalls, usage }))
+        spoil({ content, message, toolCalls, usage, finish: response.finish })
+      }
+      const both = yield* fork(Effect.forEach([keyed, keyed], response, { concurrency: 2 }))
+      yield* TestClock.adjust(100)
+      for (const response of yield* Fiber.join(both)) look(response)
+      for (const input of [keyed, keyed, cached, cached]) look(yield* response(input))
+      assert.deepStrictEqual(yield* r.calls(), [0])
+      assert.strictEqual(new Set(seen).size, 1)
+      assert.notInclude(seen[0]!, "spoilt")
+    })))
+
+  it.effect("the parts of a stream that was kept, too", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([{ always: answer(parts()) }], { idempotency: {}, cache: false })
+      const input = { prompt: "Hi", idempotencyKey: "k" }
+      yield* Stream.runDrain(r.client.stream(input))
+      const seen: Array<string> = []
+      for (let i = 0; i < 2; i++) {
+        const got = yield* Stream.runCollect(r.client.stream(input))
+        seen.push(JSON.stringify(got))
+        spoil(got)
+      }
+      assert.strictEqual((yield* r.calls()).length, 1)
+      assert.strictEqual(seen[0], seen[1])
+    })))
 })

@@ -7,6 +7,7 @@ import * as Pull from "effect/Pull"
 import * as Scope from "effect/Scope"
 import * as Semaphore from "effect/Semaphore"
 import * as Stream from "effect/Stream"
+import { copy } from "../internal/copy.ts"
 import type { DeadlineExceeded, StreamInterrupted } from "../LlmError.ts"
 import { fromAnswer, type LlmResponse, type StreamPart } from "../LlmResponse.ts"
 import { type Call, ended, failed } from "./call.ts"
@@ -33,7 +34,9 @@ export class Reader<E> {
     this.call = call
     this.served = served
     this.scope = scope
-    this.unread = served.opening ?? [...served.answer.parts] as ReadonlyArray<StreamPart>
+    // Parts of an answer that was kept are there for others too.
+    this.unread = served.opening ??
+      (served.rest === undefined ? copy(served.answer.parts) : [...served.answer.parts]) as ReadonlyArray<StreamPart>
     this.next = Effect.matchCauseEffect(served.rest ?? Cause.done(), {
       onSuccess: (chunk) => {
         this.unread = chunk
