@@ -1,5 +1,5 @@
 // Says in plain words why nothing can run here, instead of an obscure error later. Runs on any Node >= 14.
-import { existsSync } from "node:fs"
+import { existsSync, readFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 
 const root = fileURLToPath(new URL("..", import.meta.url))
@@ -14,6 +14,12 @@ const stop = (lines) => {
 
 if (!existsSync(`${root}node_modules/effect`)) {
   stop(["The dependencies are not installed.", "", "  npm ci"])
+}
+
+const { devDependencies } = JSON.parse(readFileSync(`${root}package.json`, "utf8"))
+const missing = Object.keys(devDependencies).filter((name) => !existsSync(`${root}node_modules/${name}`))
+if (missing.length > 0) {
+  stop([`package.json has come to name what is not installed here: ${missing.join(", ")}.`, "", "  npm install"])
 }
 
 if (!newEnough) {

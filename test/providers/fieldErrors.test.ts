@@ -5,6 +5,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { LlmClient, type LlmConfig } from "effect-resilient-llm"
 import type { ProviderError } from "effect-resilient-llm/LlmError"
 import type { LlmProvider } from "effect-resilient-llm/LlmProvider"
+import { DispatcherHttpClient } from "effect-resilient-llm/node"
 import { Anthropic, Cohere, Gemini, OpenAi, OpenAiCompatible } from "effect-resilient-llm/providers"
 import { NOT_DECODED, TOO_LARGE } from "effect-resilient-llm/providers/internal/errors"
 import { Ollama } from "effect-resilient-llm/providers/Ollama"
@@ -693,8 +694,7 @@ for (const [name, client] of clients) {
   })
 }
 
-// undici, and the fetch that is made of it, refuse to read it: see docs/providers.md.
-it.live("an unasked 100 Continue is no failure", () =>
+const continuing = (client: Layer.Layer<HttpClient>) =>
   Effect.gen(function*() {
     const sockets = new Set<Socket>()
     const server = createTcpServer((socket) => {
@@ -708,5 +708,19 @@ it.live("an unasked 100 Continue is no failure", () =>
     const url = yield* listening(server, "http")
     const outcome = yield* run(yield* OpenAi.make({ apiKey, baseUrl: url }), false)
     for (const socket of sockets) socket.destroy()
+    return outcome
+  }).pipe(Effect.provide(client))
+
+it.live("an unasked 100 Continue is no failure", () =>
+  Effect.map(continuing(NodeHttpClient.layerNodeHttp), (outcome) => {
     assert.strictEqual(digest(outcome).text, "Hi")
-  }).pipe(Effect.provide(NodeHttpClient.layerNodeHttp)))
+  }))
+
+// Its parser breaks the connection before any handler hears of it: see docs/providers.md. Once it does not, this fails.
+it.live.each([...clients, ["the dispatcher", DispatcherHttpClient.layerAgent()] as const])(
+  "an unasked 100 Continue is more than undici takes: over %s",
+  ([, client]) =>
+    Effect.map(continuing(client), ({ error }) => {
+      assert.deepStrictEqual(error?.reason, { _tag: "Network", sent: true, kind: "reset" })
+    })
+)
