@@ -47,12 +47,13 @@ export interface Status {
  * | 413 | a request that is too large |
  * | 429 | a limit of ours or of a provider |
  * | 499 | the client has left |
- * | 502 | a provider that failed, is misconfigured here, or broke a stream |
- * | 503 | nobody can be asked now: circuits open, no permits, overload, quota |
+ * | 502 | a provider that failed, is misconfigured here, broke a stream, or gave no value that fits |
+ * | 503 | nobody can be asked now: circuits open, no permits, overload, quota, turned away |
  * | 504 | a limit of time |
  * | 500 | anything else |
  *
- * When all providers failed, it is the status that all of their failures have, or else 502.
+ * When all providers failed, it is the status that all of their failures have, or else 502. The errors of
+ * `effect-resilient-llm/promise` have the status of the failure behind them.
  *
  * **Example** (Come back in a minute)
  *
@@ -68,12 +69,19 @@ export interface Status {
  * @since 0.2.0
  */
 export const status = (error: unknown): Status => {
-  const after = LlmError.retryAfterMillis(error)
+  const behind = failureOf(error)
+  const after = LlmError.retryAfterMillis(behind)
   return {
-    status: codeOf(error),
+    status: codeOf(behind),
     headers: after === undefined ? {} : { "retry-after": String(Math.ceil(after / 1000)) }
   }
 }
+
+/** What a promise rejects with is a plain error round one of ours. */
+const failureOf = (error: unknown): unknown =>
+  !LlmError.isLlmError(error) && error instanceof Error && isKnown(error.cause) ? error.cause : error
+
+const isKnown = (u: unknown): boolean => LlmError.isLlmError(u) || u instanceof LlmError.InvalidOutput
 
 const ofReason = (reason: LlmError.Reason): number => {
   switch (reason._tag) {
@@ -97,20 +105,22 @@ const ofReason = (reason: LlmError.Reason): number => {
   }
 }
 
-const byTag: ReadonlyMap<string, number> = new Map<LlmError.LlmError["_tag"], number>([
-  ["InvalidRequest", 400],
-  ["IdempotencyConflict", 409],
-  ["IdempotencyInProgress", 409],
-  ["RateLimited", 429],
-  ["BulkheadFull", 503],
-  ["CircuitOpen", 503],
-  ["AllProvidersUnavailable", 503],
-  ["AttemptTimeout", 504],
-  ["DeadlineExceeded", 504],
-  ["StreamInterrupted", 502]
-])
+const byTag: Readonly<Record<Exclude<LlmError.LlmError["_tag"], "ProviderError" | "AllProvidersFailed">, number>> = {
+  InvalidRequest: 400,
+  IdempotencyConflict: 409,
+  IdempotencyInProgress: 409,
+  RateLimited: 429,
+  BulkheadFull: 503,
+  CircuitOpen: 503,
+  Shed: 503,
+  AllProvidersUnavailable: 503,
+  AttemptTimeout: 504,
+  DeadlineExceeded: 504,
+  StreamInterrupted: 502
+}
 
 const codeOf = (error: unknown): number => {
+  if (error instanceof LlmError.InvalidOutput) return 502
   if (!LlmError.isLlmError(error)) return 500
   if (error._tag === "ProviderError") return ofReason(error.reason)
   if (error._tag === "AllProvidersFailed") {
@@ -118,7 +128,7 @@ const codeOf = (error: unknown): number => {
     const [code = 502] = codes
     return codes.size === 1 ? code : 502
   }
-  return byTag.get(error._tag) ?? 500
+  return byTag[error._tag]
 }
 
 const tagOf = (error: unknown): string =>
@@ -128,9 +138,10 @@ const tagOf = (error: unknown): string =>
 
 // A bug of ours, or an error of somebody else, may say what no client should read.
 const publicOf = (error: unknown): object => {
-  return LlmError.isLlmError(error)
-    ? { tag: error._tag, message: error.message }
-    : { tag: tagOf(error), message: "The request failed." }
+  const behind = failureOf(error)
+  return LlmError.isLlmError(behind) || behind instanceof LlmError.InvalidOutput
+    ? { tag: behind._tag, message: behind.message }
+    : { tag: tagOf(behind), message: "The request failed." }
 }
 
 /**

@@ -26,6 +26,13 @@ describe("status", () => {
     [new LlmError.BulkheadFull({}), 503],
     [new LlmError.CircuitOpen({ key: "k", state: "open", retryAfter: millis(30_000) }), 503, "30"],
     [new LlmError.AllProvidersUnavailable({}), 503],
+    [new LlmError.Shed({ reason: "throttled" }), 503],
+    [new LlmError.InvalidOutput({ path: "p", rule: "r", kind: "k", target: "t", repairs: 1 }), 502],
+    [
+      new Error("of a promise", { cause: new LlmError.RateLimited({ dimension: "d", retryAfter: millis(1) }) }),
+      429,
+      "1"
+    ],
     [new LlmError.AttemptTimeout({ kind: "attempt", after: millis(1) }), 504],
     [new LlmError.DeadlineExceeded({ after: millis(1) }), 504],
     [new LlmError.StreamInterrupted({ provider: "p", kind: "idle", partialParts: 1 }), 502],
