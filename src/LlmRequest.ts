@@ -160,6 +160,15 @@ export const Options = Schema.Struct({ ...fields, deadline: Schema.optional(Dura
 type OptionFields = { readonly [K in keyof typeof fields]?: (typeof fields)[K]["Type"] }
 
 /**
+ * One message of a prompt, for conversations that are kept in a list: `{ role: "user", content: "…" }`. An answer is one,
+ * too: `response.message`.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export type Message = Prompt.MessageEncoded
+
+/**
  * What users write. A plain string is short for `{ prompt: "…" }`.
  *
  * @category models

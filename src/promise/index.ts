@@ -29,7 +29,7 @@ import type { Options as PipelineOptions } from "../LlmConfig.ts"
 import type { LlmEvent } from "../LlmEvent.ts"
 import * as LlmObject from "../LlmObject.ts"
 import type { LlmProvider } from "../LlmProvider.ts"
-import type { Input } from "../LlmRequest.ts"
+import type { Input, Message } from "../LlmRequest.ts"
 import type { LlmResponse, StreamPart } from "../LlmResponse.ts"
 import * as Core from "./internal/core.ts"
 import { Reader } from "./internal/stream.ts"
@@ -38,7 +38,7 @@ import { keyOf, type Vendors, vendors } from "./internal/vendors.ts"
 
 export { ResilientLlmError } from "./ResilientLlmError.ts"
 export type { Code } from "./ResilientLlmError.ts"
-export type { Input, LlmEvent, LlmResponse, Status, StreamPart, Vendors }
+export type { Input, LlmEvent, LlmResponse, Message, Status, StreamPart, Vendors }
 
 /**
  * Everything about a client. The patterns have their defaults; `false` switches one off. Durations are milliseconds or

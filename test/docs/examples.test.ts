@@ -3,12 +3,13 @@ import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import { Effect, Exit, Scope } from "effect"
 import { FaultServer } from "effect-resilient-llm/testing"
 import { execFile } from "node:child_process"
-import { readdirSync, readFileSync } from "node:fs"
+import { once } from "node:events"
+import { readdirSync } from "node:fs"
+import { createServer } from "node:net"
 import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
 
 const folder = new URL("../../docs/examples/", import.meta.url)
-const read = (path: string | URL): string => readFileSync(path, "utf8")
 
 const expected: Readonly<Record<string, ReadonlyArray<string | RegExp>>> = {
   "abort.ts": ["A simulated answer.", "aborted: the socket is closed, every permit is back"],
@@ -45,6 +46,15 @@ const expected: Readonly<Record<string, ReadonlyArray<string | RegExp>>> = {
 
 const preload = new URL("../preload.ts", import.meta.url).href
 
+const freePort = async (): Promise<number> => {
+  const server = createServer().listen(0, "127.0.0.1")
+  await once(server, "listening")
+  const address = server.address()
+  server.close()
+  await once(server, "close")
+  return typeof address === "object" && address !== null ? address.port : 0
+}
+
 describe.concurrent("docs/examples", () => {
   const scope = Scope.makeUnsafe()
   let env: NodeJS.ProcessEnv = {}
@@ -64,8 +74,26 @@ describe.concurrent("docs/examples", () => {
   afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
 
   it("are all expected here", () => {
-    assert.deepStrictEqual(readdirSync(folder).filter((file) => file.endsWith(".ts")), Object.keys(expected))
+    const files = readdirSync(folder).filter((file) => file.endsWith(".ts") && file !== "backend.ts")
+    assert.deepStrictEqual(files, Object.keys(expected))
   })
+
+  it("backend.ts streams an answer, refuses what it cannot read, and ends", async () => {
+    const program = fileURLToPath(new URL("backend.ts", folder))
+    const child = execFile(process.execPath, ["--import", preload, program], {
+      env: { ...env, PORT: String(await freePort()) }
+    })
+    const ended = new Promise((resolve) => child.once("exit", (code) => resolve(code)))
+    const [line] = await once(child.stdout!, "data") as [string]
+    const chat = (body: string) => fetch(line.trim(), { method: "POST", body })
+    const answer = await chat(`[{ "role": "user", "content": "What is AI?" }]`)
+    assert.strictEqual(await answer.text(), "A simulated answer.")
+    for (const wrong of ["[]", "not JSON", `[{ "role": "king", "content": "Hi" }]`]) {
+      assert.strictEqual((await chat(wrong)).status, 400, wrong)
+    }
+    child.kill("SIGTERM")
+    assert.strictEqual(await ended, 0)
+  }, 30_000)
 
   it.each(Object.entries(expected))("%s", async (file, lines) => {
     const program = fileURLToPath(new URL(file, folder))
@@ -108,8 +136,4 @@ describe.concurrent("docs/examples", () => {
     assert.include(one[0], "anthropic is left out: ANTHROPIC_API_KEY is not set.")
     assert.strictEqual(one[1], "A simulated answer.")
   }, 60_000)
-
-  it("the README's quick start is quickstart.ts", () => {
-    assert.include(read(new URL("../../README.md", import.meta.url)), read(new URL("quickstart.ts", folder)))
-  })
 })

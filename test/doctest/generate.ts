@@ -4,6 +4,9 @@
  * `.cache/doctest/src/Retry.ts.40.test.ts:47` is true of `src/Retry.ts:47`.
  *
  * A trailing `// => expr` asserts with Effect's structural equality; other code has to type-check and run.
+ *
+ * The README's other blocks are whole programs, with their file's name in the first line. They are written out to be
+ * type-checked with the rest; `test/package` runs them in a project of their own.
  */
 import { globSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs"
 import { dirname, join } from "node:path"
@@ -61,6 +64,12 @@ export const fencesOf = (file: string, text: string): ReadonlyArray<Fence> =>
       )
       return { file, line: lineOf(text, match.index), code: lines.join("\n") }
     })
+
+/** The programs of a page: fences without the mark that begin with `// name.ts`, by that name. */
+export const programsOf = (text: string): ReadonlyMap<string, string> =>
+  new Map(
+    [...text.matchAll(/^```ts\n\/\/ (\S+\.ts)\n([^]*?)^```$/gm)].map(([, name = "", code = ""]) => [name, code])
+  )
 
 /** The vitest file for one fence. A fence that cannot be used becomes a test that fails and says why. */
 export const toTest = ({ code, file, line }: Fence): string => {
@@ -128,6 +137,9 @@ export const generate = (): number => {
     for (const fence of fencesOf(path, readFileSync(join(root, file), "utf8"))) {
       files.set(join(out, `${path}.${fence.line}.test.ts`), toTest(fence))
     }
+  }
+  for (const [name, code] of programsOf(readFileSync(join(root, "README.md"), "utf8"))) {
+    files.set(join(out, "README", name), code)
   }
   for (const stale of globSync(`${out}/**/*.ts`, { cwd: root })) {
     if (!files.has(stale)) rmSync(join(root, stale), { force: true })

@@ -1,24 +1,63 @@
-// What is in the package: what its links lead to, and what it weighs.
+// What is in the package: what its links lead to, what it weighs, and a fresh person's path: an empty folder, the README's
+// own install line, the README's own programs under a strict compiler, and then they run.
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
-import { readFileSync } from "node:fs"
+import { Effect, Exit, Scope } from "effect"
+import { FaultServer } from "effect-resilient-llm/testing"
+import { execFile } from "node:child_process"
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs"
 import { join, posix } from "node:path"
+import { fileURLToPath } from "node:url"
+import { promisify } from "node:util"
+import { fencesOf, programsOf } from "../doctest/generate.ts"
 import { pack, type Packed, smallest } from "./pack.ts"
+
+const run = promisify(execFile)
+const root = new URL("../../", import.meta.url)
+const read = (file: string): string => readFileSync(new URL(file, root), "utf8")
+const readme = read("README.md")
+const versions = (JSON.parse(read("package.json")) as { devDependencies: Record<string, string> }).devDependencies
+
+const tsconfig = {
+  include: ["*.ts"],
+  compilerOptions: {
+    target: "ES2023",
+    lib: ["ES2023", "ESNext.Disposable"],
+    module: "NodeNext",
+    types: ["node"],
+    strict: true,
+    exactOptionalPropertyTypes: true,
+    noUncheckedIndexedAccess: true,
+    noPropertyAccessFromIndexSignature: true,
+    noImplicitOverride: true,
+    noImplicitReturns: true,
+    noUnusedLocals: true,
+    verbatimModuleSyntax: true,
+    erasableSyntaxOnly: true,
+    skipLibCheck: true,
+    noEmit: true,
+    allowImportingTsExtensions: true
+  }
+}
+
+const scope = Scope.makeUnsafe()
+let packed: Packed
+beforeAll(async () => {
+  packed = await pack()
+}, 60_000)
+afterAll(async () => {
+  await Effect.runPromise(Scope.close(scope, Exit.void))
+  packed[Symbol.dispose]()
+}, 60_000)
 
 /** The anchor that GitHub and npm give a heading. */
 const anchor = (heading: string): string =>
   heading.toLowerCase().replaceAll(/[^\p{L}\p{N}\s_-]/gu, "").trim().replaceAll(/\s/g, "-")
 
 describe("the package", () => {
-  let packed: Packed
-  let read: (file: string) => string
-  beforeAll(async () => {
-    packed = await pack()
-    read = (file) => readFileSync(join(packed.folder, "package", file), "utf8")
-  }, 60_000)
-  afterAll(() => packed[Symbol.dispose]())
+  const inside = (file: string): string => readFileSync(join(packed.folder, "package", file), "utf8")
 
   it("says where it comes from", () => {
-    const { bugs, homepage, repository } = JSON.parse(read("package.json")) as Record<string, unknown>
+    const { bugs, homepage, repository } = JSON.parse(inside("package.json")) as Record<string, unknown>
     const address = "https://github.com/effect-resilient-llm/effect-resilient-llm"
     assert.deepStrictEqual(
       { bugs, homepage, repository },
@@ -34,7 +73,7 @@ describe("the package", () => {
   it("has what its pages link to", () => {
     const dead: Array<string> = []
     for (const page of packed.files.filter((file) => file.endsWith(".md"))) {
-      const text = read(page).replaceAll(/^ *```[^]*?^ *```/gm, "")
+      const text = inside(page).replaceAll(/^ *```[^]*?^ *```/gm, "")
       for (const [, link = ""] of text.matchAll(/\]\(([^)\s]+)\)/g)) {
         if (/^[a-z]+:/.test(link)) continue
         const [path = "", fragment] = link.split("#")
@@ -42,7 +81,7 @@ describe("the package", () => {
         if (!packed.files.some((one) => one === file || one.startsWith(`${file.replace(/\/$/, "")}/`))) {
           dead.push(`${page}: ${link} is not in the package`)
         } else if (fragment !== undefined) {
-          const headings = [...read(file).matchAll(/^#+ (.*)$/gm)].map(([, heading = ""]) => anchor(heading))
+          const headings = [...inside(file).matchAll(/^#+ (.*)$/gm)].map(([, heading = ""]) => anchor(heading))
           if (!headings.includes(fragment)) dead.push(`${page}: ${link} has no such heading`)
         }
       }
@@ -55,5 +94,98 @@ describe("the package", () => {
     assert.isBelow(packed.unpackedBytes, 5_500_000)
     // The client and OpenAI, with what they need of Effect.
     assert.isBelow((await smallest()).gzipped, 140_000)
+  }, 60_000)
+})
+
+const { error, ok } = FaultServer
+const toolCall = ok({ toolCalls: [{ name: "Weather", params: { city: "Berlin" } }] })
+const busy = error("Overloaded")
+
+/** What the vendor says to each program, and what the program prints. Empty: it is there for others to import. */
+const programs: Readonly<Record<string, readonly [ReadonlyArray<FaultServer.Fault>, RegExp] | undefined>> = {
+  "hello.ts": [[busy, ok({ text: "Hello." })], /^Hello\.\n$/],
+  "llm.ts": undefined,
+  "chat.ts": [[ok({ text: "Paris" }), ok({ text: "The Seine." })], /^Paris\nThe Seine\.\n$/],
+  "tools.ts": [[toolCall, ok({ text: "21 degrees." })], /^21 degrees\.\n$/],
+  "json.ts": [
+    [ok({ text: "{\"city\":\"Berlin\"}" }), ok({ text: "{\"city\":\"Berlin\",\"celsius\":21}" })],
+    /^Berlin 22\n$/
+  ],
+  "stream.ts": [[busy, ok({ chunks: ["Once ", "upon ", "a time."] })], /^Once upon a time\.$/],
+  "failures.ts": [[ok({ text: "Hi" })], /^provider openai \[\s+'CallStarted',[^]*'CallEnded'\s+\]\n$/],
+  "effect-ai.ts": [[toolCall, busy, ok({ text: "21 degrees." })], /^21 degrees\.\n$/],
+  "promise.ts": [[ok({ text: "Hello." }), ok({ chunks: ["More ", "of it."] })], /^Hello\.\nMore of it\.$/],
+  "ai-sdk.ts": [[busy, ok({ text: "Hello." })], /^Hello\.\n$/],
+  "state.ts": [[ok({ text: "Thanks." })], /^provider\n$/]
+}
+
+describe.concurrent("a fresh person", () => {
+  let project: string
+  beforeAll(async () => {
+    project = join(packed.folder, "project")
+    mkdirSync(project)
+    writeFileSync(join(project, "package.json"), JSON.stringify({ private: true, type: "module" }))
+    writeFileSync(join(project, "tsconfig.json"), JSON.stringify(tsconfig))
+    for (const [name, code] of programsOf(readme)) writeFileSync(join(project, name), code)
+    for (const { code, line } of fencesOf("README.md", readme)) writeFileSync(join(project, `line-${line}.ts`), code)
+    const line = /^npm install (effect-resilient-llm .*)$/m.exec(readme)?.[1]
+    assert.isDefined(line, "the README has an install line")
+    const tools = ["@types/node", "ai"].map((name) => `${name}@${versions[name]}`)
+    await run(
+      "npm",
+      [
+        "install",
+        "--prefer-offline",
+        "--no-audit",
+        "--no-fund",
+        ...line.replace("effect-resilient-llm", packed.tarball).split(" "),
+        ...tools
+      ],
+      { cwd: project }
+    )
+  }, 120_000)
+
+  const start = (file: string, env: Readonly<Record<string, string>>) =>
+    run(process.execPath, [file], { cwd: project, env: { PATH: process.env["PATH"], ...env }, timeout: 60_000 })
+
+  it("compiles every block of the README", async () => {
+    const tsc = fileURLToPath(new URL("node_modules/typescript/bin/tsc", root))
+    const { stdout } = await run(process.execPath, [tsc, "-p", "."], { cwd: project }).catch((failed: unknown) =>
+      failed as { stdout: string }
+    )
+    assert.strictEqual(stdout, "")
+  }, 60_000)
+
+  it("finds the programs that are expected here", () => {
+    assert.deepStrictEqual([...programsOf(readme).keys()].toSorted(), Object.keys(programs).toSorted())
+  })
+
+  it.each(Object.entries(programs))("runs %s", async (file, expected) => {
+    const [script, printed] = expected ?? [[], /^$/]
+    const server = await Effect.runPromise(Scope.provide(FaultServer.make(), scope))
+    await Effect.runPromise(server.play(...script))
+    const { stdout } = await start(file, {
+      OPENAI_API_KEY: "key",
+      OPENAI_BASE_URL: server.openai,
+      ANTHROPIC_API_KEY: "key",
+      ANTHROPIC_BASE_URL: server.anthropic
+    })
+    assert.match(stdout, printed)
+    assert.strictEqual((await Effect.runPromise(server.stats)).received, script.length)
+  }, 60_000)
+
+  it("runs the blocks that need no vendor", async () => {
+    for (const { line } of fencesOf("README.md", readme)) await start(`line-${line}.ts`, {})
+  }, 60_000)
+
+  it("gets one sentence where there is no key", async () => {
+    for (const file of ["hello.ts", "chat.ts", "promise.ts"]) {
+      const { code, stderr, stdout } = await start(file, {}).then(
+        () => assert.fail(`${file} runs without a key`),
+        (failed: unknown) => failed as { code: number; stdout: string; stderr: string }
+      )
+      const told = `${stdout}${stderr}`.split("\n").filter((line) => line.includes("OPENAI_API_KEY"))
+      assert.deepStrictEqual([file, code, told.length], [file, 1, 1], stderr)
+    }
   }, 60_000)
 })
