@@ -801,6 +801,9 @@ export const isProviderError = isOf("ProviderError")
 /** @internal */
 export const isDeadlineExceeded = isOf("DeadlineExceeded")
 
+/** @internal */
+export const isShed = isOf("Shed")
+
 const hasKind = isOf("AttemptTimeout", "StreamInterrupted")
 
 /** @internal */
@@ -816,15 +819,18 @@ export const isLocalRefusal = isOf("CircuitOpen", "RateLimited", "BulkheadFull",
 
 /**
  * Does this failure say that the other side, or the way to it, has too much to do: a rate limit, an overload, a timeout,
- * a broken connection? What is not ours counts as such.
+ * a broken connection? What is not ours counts as such; what this process is short of (a `Network` failure of kind
+ * `local`) does not.
  *
  * @category classification
  * @since 0.2.0
  */
-export const isOverload = (error: unknown): boolean =>
-  isProviderError(error)
-    ? error.reason._tag === "RateLimit" || error.reason._tag === "Overloaded" || error.reason._tag === "Network"
-    : classify(error) === transient
+export const isOverload = (error: unknown): boolean => {
+  if (!isProviderError(error)) return classify(error) === transient
+  const { reason } = error
+  return reason._tag === "RateLimit" || reason._tag === "Overloaded" ||
+    (reason._tag === "Network" && reason.kind !== "local")
+}
 
 /**
  * How long the failure asks to wait, in milliseconds.
