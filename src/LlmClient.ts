@@ -77,6 +77,15 @@ type AtSome<T extends ReadonlyArray<unknown>, K extends PropertyKey, Else, E> = 
 
 type Not<B> = B extends true ? false : true
 
+/** The throttle stands in front of every target; who may join a line matters where there is one. */
+type ShedError<O, T extends ReadonlyArray<unknown>, S> = IsOff<S, "throttle"> extends true
+  ? IsOff<S, "thresholds"> extends true ? never
+  :
+    | Unless<O, "rateLimit", Shed>
+    | AtSome<T, "limits", false, Shed>
+    | AtSome<T, "bulkhead", IsGiven<O, "bulkhead">, Shed>
+  : Shed
+
 type GuardErrors<O> = "guards" extends keyof O
   ? NonNullable<O["guards"]> extends ReadonlyArray<infer G> ? LlmGuard.Error<G> : never
   : never
@@ -96,7 +105,7 @@ export type CompleteError<O, T extends ReadonlyArray<unknown> = readonly [{}]> =
   | Unless<O, "rateLimit", RateLimited>
   | AtSome<T, "limits", false, RateLimited>
   | AtSome<T, "bulkhead", IsGiven<O, "bulkhead">, BulkheadFull>
-  | (IsGiven<O, "loadShedding"> extends true ? Shed : never)
+  | (IsGiven<O, "loadShedding"> extends true ? ShedError<O, T, O["loadShedding" & keyof O]> : never)
   | Unless<O, "idempotency", IdempotencyConflict | IdempotencyInProgress>
   | Unless<O, "failover", AllProvidersFailed | AllProvidersUnavailable>
   | GuardErrors<O>

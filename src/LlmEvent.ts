@@ -173,7 +173,9 @@ export const AttemptRefused = Schema.TaggedStruct("AttemptRefused", {
   target: Schema.String,
   by: Schema.Literals(["circuit-breaker", "bulkhead", "rate-limit", "throttle", "guard"]),
   /** The name of a guard of yours. */
-  guard: Schema.optionalKey(Schema.String)
+  guard: Schema.optionalKey(Schema.String),
+  /** It was shed, and why: see `Shed`. */
+  shed: Schema.optionalKey(Schema.Literals(["throttled", "queue-full", "deadline"]))
 })
 
 /**

@@ -65,6 +65,11 @@ const line = (event: LlmEvent.LlmEvent): string => JSON.stringify(event)
 const failing: Story = { scripts: [always(overloaded)], asks: [[0]] }
 const retries = { retry: { maxRetries: 2, baseDelay: 500 } }
 const shedding = { loadShedding: {}, retry: false } as const
+const queueing = (priority: LlmRequest.LlmRequest["priority"]): Story => ({
+  scripts: [always(after(1000))],
+  asks: Array.from({ length: 6 }, () => [0, { priority: priority ?? "default" }]),
+  beside: { bulkhead: { maxConcurrent: 1, queue: 4 }, loadShedding: {} }
+})
 const adaptive: Story = {
   scripts: [always({ ...overloaded, delay: 1000 })],
   asks: [...together(12), [5000], [5000], [5000], [5000], [5000], [5000], [5000]],
@@ -307,6 +312,11 @@ const rows: Readonly<Record<string, Row>> = {
   ),
   "loadShedding.throttle.window": row("12ms", 12, calls(6, 1000, always(overloaded), shedding)),
   "loadShedding.throttle.maxRejection": row("0.1", 0.1, calls(6, 1000, always(overloaded), shedding)),
+
+  "loadShedding.thresholds.critical": row("0.5", 0.5, queueing("critical")),
+  "loadShedding.thresholds.default": row("0.5", 0.5, queueing("default")),
+  "loadShedding.thresholds.batch": row("0.25", 0.25, queueing("batch")),
+  "loadShedding.thresholds.sheddable": row("0.25", 0.25, queueing("sheddable")),
 
   "bulkhead.adaptive.initial": row("1", 1, adaptive),
   "bulkhead.adaptive.min": row("11", 11, adaptive),

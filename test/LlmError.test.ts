@@ -429,7 +429,9 @@ it("isOverload: the other side, or the way to it, has too much to do", () => {
   }
   const network = (kind: "dns" | "connect" | "tls" | "reset" | "local") =>
     new LlmError.ProviderError({ provider: "p", reason: { _tag: "Network", sent: false, kind } })
-  for (const kind of ["dns", "connect", "tls", "reset"] as const) assert.isTrue(LlmError.isOverload(network(kind)), kind)
+  for (const kind of ["dns", "connect", "tls", "reset"] as const) {
+    assert.isTrue(LlmError.isOverload(network(kind)), kind)
+  }
   // What this process is short of says nothing about the other side.
   assert.isFalse(LlmError.isOverload(network("local")))
   // What is not ours has failed.

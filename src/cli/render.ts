@@ -164,6 +164,12 @@ const refusals = {
   throttle: "it accepts too little"
 } as const
 
+const sheds = {
+  throttled: refusals.throttle,
+  "queue-full": "the line is too long for its priority",
+  deadline: "the line is too long for its deadline"
+} as const
+
 const caches = {
   unavailable: "store unavailable",
   fresh: "fresh answer",
@@ -245,7 +251,7 @@ export const rows = (events: ReadonlyArray<LlmEvent>): ReadonlyArray<Row> => {
         )
         break
       case "AttemptRefused":
-        add(at, event.target, "refused", refusals[event.by], "warn")
+        add(at, event.target, "refused", event.shed === undefined ? refusals[event.by] : sheds[event.shed], "warn")
         break
       case "RetryScheduled":
         add(at, event.target, "wait", event.delayedBy === "backoff" ? "backoff" : "Retry-After", "warn", event.delay)

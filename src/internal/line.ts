@@ -1,6 +1,7 @@
-// A waiting line in front of something scarce: tokens, permits. First come, first served, nobody overtakes.
+// A waiting line in front of something scarce: tokens, permits. Its order is that of `order.ts`: classes, tenants in turn,
+// and of one tenant and class the order of arrival. Nobody overtakes because it wants less.
 //
-// The order is that of arrival, whatever the order in which fibres run. Whoever changes something serves the line on the
+// The order does not depend on that in which fibres run. Whoever changes something serves the line on the
 // spot. How a wait ends is decided by the waiter's `outcome`, set once, in the step that grants or refuses; fibres only
 // carry it home. What becomes free by mere time needs a timekeeper: one of the waiters, who keeps the one timer and is
 // succeeded by the first in line when it leaves. There is no background fibre. (A semaphore would do as the gate to that
@@ -12,6 +13,10 @@ import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import * as Latch from "effect/Latch"
 import { monotonicMillis } from "./clock.ts"
+import { levelOf, Order, type Place, type priorities } from "./order.ts"
+
+/** Milliseconds in a class after which a waiter rises to the next one. */
+const AGEING = 30_000
 
 /** Makes an effect as interruptible as the surroundings of an uninterruptible region. */
 export type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
@@ -34,21 +39,34 @@ class Bell {
   }
 }
 
+/** What the place of a waiter depends on. */
+export interface Rank {
+  readonly priority?: (typeof priorities)[number] | undefined
+  readonly tenant?: string | undefined
+}
+
 export class Waiter<W, A, E> {
   /** What it waits for. */
   readonly wants: W
+  readonly rank: Rank
   readonly clock: Clock.Clock
   readonly arrived: number
   readonly bell: Bell
   /** Calls it to keep the time, once it waits for that. */
   call: Bell | undefined
   outcome: Exit.Exit<A, E> | undefined
-  /** The neighbours, while it is in line. */
-  before: Waiter<W, A, E> | undefined
-  behind: Waiter<W, A, E> | undefined
+  /** While it is in line. */
+  place: Place<Waiter<W, A, E>> | undefined
 
-  constructor(wants: W, clock: Clock.Clock, arrived: number, fiber: Fiber.Fiber<unknown, unknown>) {
+  constructor(
+    wants: W,
+    rank: Rank | undefined,
+    clock: Clock.Clock,
+    arrived: number,
+    fiber: Fiber.Fiber<unknown, unknown>
+  ) {
     this.wants = wants
+    this.rank = rank ?? {}
     this.clock = clock
     this.arrived = arrived
     this.bell = new Bell(fiber)
@@ -58,17 +76,16 @@ export class Waiter<W, A, E> {
 export interface Rules<W, A, E> {
   /** Looks at the first waiter: either {@link WaitingLine.end}s its wait, or says after how many milliseconds it can. */
   readonly serve: (first: Waiter<W, A, E>, now: number) => number
-  /** A waiter is about to leave the line, served or not. */
-  readonly leaving?: (waiter: Waiter<W, A, E>) => void
+  /** A waiter has left the line, served or not. */
+  readonly left?: (waiter: Waiter<W, A, E>) => void
+  /** A waiter has risen, so that others come later. */
+  readonly rose?: (waiter: Waiter<W, A, E>) => void
   /** Takes back what was granted to a waiter that was interrupted in the same moment. */
   readonly undo: (granted: A) => void
 }
 
 export class WaitingLine<W, A, E> {
-  /** Linked, because a set whose first is deleted again and again searches ever longer for the next. */
-  first: Waiter<W, A, E> | undefined
-  last: Waiter<W, A, E> | undefined
-  size = 0
+  private readonly order: Order<Waiter<W, A, E>>
   private readonly rules: Rules<W, A, E>
   /** One of those in line, whenever there is one. */
   private timekeeper: Waiter<W, A, E> | undefined
@@ -77,11 +94,47 @@ export class WaitingLine<W, A, E> {
 
   constructor(rules: Rules<W, A, E>) {
     this.rules = rules
+    this.order = new Order(AGEING, rules.rose)
   }
 
-  /** First to last. */
+  get size(): number {
+    return this.order.size
+  }
+
+  /** Everybody, whatever the order. Copy it before a wait is ended. */
   *[Symbol.iterator](): Iterator<Waiter<W, A, E>> {
-    for (let waiter = this.first; waiter !== undefined; waiter = waiter.behind) yield waiter
+    for (const { value } of this.order) yield value
+  }
+
+  /** Is its order that of arrival? */
+  get isSimple(): boolean {
+    return this.order.isSimple
+  }
+
+  /** Would it still be so with somebody of this rank? */
+  isSimpleWith({ priority, tenant }: Rank = {}): boolean {
+    return this.order.isSimpleWith(levelOf(priority), tenant)
+  }
+
+  /** Goes through all, first to last, as things stand. They must not change meanwhile. */
+  walk(now: number, visit: (waiter: Waiter<W, A, E>) => void): void {
+    this.order.walk(now, ({ value }) => visit(value))
+  }
+
+  /**
+   * Goes through those who would be served before somebody of this rank who comes now, until `visit` returns `false`. They
+   * must not change meanwhile.
+   */
+  ahead({ priority, tenant }: Rank = {}, now: number, visit: (waiter: Waiter<W, A, E>) => boolean): void {
+    const waiter = this.timekeeper
+    if (waiter === undefined) return
+    // Any value will do: it is gone before anybody sees it.
+    const place = this.order.add(waiter, levelOf(priority), tenant, now)
+    try {
+      this.order.walk(now, (other) => other !== place && visit(other.value))
+    } finally {
+      this.order.remove(place)
+    }
   }
 
   /** Ends a wait, now and for good. */
@@ -104,6 +157,7 @@ export class WaitingLine<W, A, E> {
    */
   join(waiter: Waiter<W, A, E>, restore: Restore, meanwhile: Effect.Effect<void, E>): Effect.Effect<A, E> {
     this.add(waiter)
+    if (waiter.outcome !== undefined) return waiter.outcome
     return Effect.flatMap(
       Effect.exit(restore(Effect.raceFirst(meanwhile, waiter.bell.heard))),
       (exit): Effect.Effect<A, E> => {
@@ -127,32 +181,32 @@ export class WaitingLine<W, A, E> {
   }
 
   private leave(waiter: Waiter<W, A, E>): void {
-    const isFirst = this.first === waiter
+    const isFirst = this.first(monotonicMillis(waiter.clock)) === waiter
     this.remove(waiter)
     if (isFirst) this.changed()
   }
 
+  private first(now: number): Waiter<W, A, E> | undefined {
+    return this.order.first(now)?.value
+  }
+
   private add(waiter: Waiter<W, A, E>): void {
-    waiter.before = this.last
-    if (this.last === undefined) this.first = waiter
-    else this.last.behind = waiter
-    this.last = waiter
+    const { priority, tenant } = waiter.rank
+    waiter.place = this.order.add(waiter, levelOf(priority), tenant, waiter.arrived)
     this.timekeeper ??= waiter
-    this.size += 1
+    // Whoever comes first of all may be one who can be served.
+    if (this.order.size > 1 && this.first(waiter.arrived) === waiter) this.changed()
   }
 
   private remove(waiter: Waiter<W, A, E>): void {
-    this.rules.leaving?.(waiter)
-    const { before, behind } = waiter
-    if (before === undefined) this.first = behind
-    else before.behind = behind
-    if (behind === undefined) this.last = before
-    else behind.before = before
-    waiter.before = waiter.behind = undefined
-    this.size -= 1
+    const place = waiter.place!
+    waiter.place = undefined
+    if (waiter.outcome !== undefined && Exit.isSuccess(waiter.outcome)) this.order.serve(place)
+    else this.order.remove(place)
+    this.rules.left?.(waiter)
     if (this.timekeeper === waiter) {
-      this.timekeeper = this.first
-      this.first?.call?.ring()
+      this.timekeeper = this.first(monotonicMillis(waiter.clock))
+      this.timekeeper?.call?.ring()
     }
   }
 
@@ -161,15 +215,19 @@ export class WaitingLine<W, A, E> {
       const millis = this.serve()
       if (waiter.outcome !== undefined) return Effect.void
       const alarm = this.alarm = new Bell(fiber)
-      const sleep = Effect.raceFirst(waiter.clock.sleep(Duration.millis(millis)), alarm.heard)
-      return Effect.flatMap(sleep, () => this.untilEnd(waiter))
+      const change = this.isSimple ? Infinity : this.order.nextChange() - monotonicMillis(waiter.clock)
+      const sleep = waiter.clock.sleep(Duration.millis(Math.max(Math.ceil(Math.min(millis, change)), 1)))
+      return Effect.flatMap(Effect.raceFirst(sleep, alarm.heard), () => this.untilEnd(waiter))
     })
   }
 
   /** Serves in order until somebody has to wait longer; says how long. */
   private serve(): number {
-    for (let first = this.first; first !== undefined; first = this.first) {
-      const millis = this.rules.serve(first, monotonicMillis(first.clock))
+    // Whoever keeps the time has the time.
+    while (this.timekeeper !== undefined) {
+      const now = monotonicMillis(this.timekeeper.clock)
+      const first = this.first(now)!
+      const millis = this.rules.serve(first, now)
       if (first.outcome === undefined) return millis
     }
     return Infinity

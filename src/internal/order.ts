@@ -1,14 +1,19 @@
 // Who is next in a waiting line with priorities: the highest class first, in a class one tenant after the other, of a
 // tenant whoever came first. Who has waited for a while rises a class, so that nobody waits forever.
 //
-// Every step is O(1), whatever the length, for two reasons. Those of one tenant and one original class rise in the order
+// Every step is O(1), whatever the length (only {@link Order.walk} goes along it), for two reasons. Those of one tenant and one original class rise in the order
 // in which they came, so their list never has to be sorted again. And who joins a class, by coming or by rising, joins it
 // later than everybody in it, so the next one to rise is always the first of its class.
 import { type Link, link, makeRing, unlink } from "./ring.ts"
 
-/** From the least to the most urgent. */
-const LEVELS = 4
+/** The classes, from the least to the most urgent. */
+export const priorities = ["sheddable", "batch", "default", "critical"] as const
+
+const LEVELS = priorities.length
 const TOP = LEVELS - 1
+
+/** The class of a call. */
+export const levelOf = (priority: (typeof priorities)[number] = "default"): number => priorities.indexOf(priority)
 
 /** One that waits. */
 export class Place<out T> implements Link {
@@ -52,6 +57,8 @@ class Tenant {
   /** By original class: first and last. */
   readonly first: Array<Place<unknown> | undefined> = Array.from({ length: LEVELS })
   readonly last: Array<Place<unknown> | undefined> = Array.from({ length: LEVELS })
+  /** By original class: who is next, while somebody goes through all. */
+  readonly next: Array<Place<unknown> | undefined> = Array.from({ length: LEVELS })
 
   constructor(name: string | undefined) {
     this.name = name
@@ -61,7 +68,10 @@ class Tenant {
 
 export class Order<T> {
   size = 0
+  /** Tenants and original classes with somebody in them. */
+  private lists = 0
   private readonly ageing: number
+  private readonly onRise: ((value: T) => void) | undefined
   private arrivals = 0
   private readonly tenants = new Map<string | undefined, Tenant>()
   /** By class: the places in it, in the order in which they joined it, and the turns of its tenants. */
@@ -69,8 +79,9 @@ export class Order<T> {
   private readonly turns = Array.from({ length: LEVELS }, makeRing)
 
   /** `ageing`: milliseconds in a class after which a place rises to the next one. */
-  constructor(ageing: number) {
+  constructor(ageing: number, onRise?: (value: T) => void) {
     this.ageing = ageing
+    this.onRise = onRise
   }
 
   add(value: T, level: number, tenant: string | undefined, now: number): Place<T> {
@@ -80,8 +91,10 @@ export class Order<T> {
     const place = new Place(value, of, level, this.arrivals++, now)
     const last = of.last[level]
     place.before = last
-    if (last === undefined) of.first[level] = place
-    else last.behind = place
+    if (last === undefined) {
+      of.first[level] = place
+      this.lists += 1
+    } else last.behind = place
     of.last[level] = place
     of.size += 1
     this.size += 1
@@ -96,13 +109,7 @@ export class Order<T> {
       const ring = this.turns[level]!
       const turn = ring.newer
       if (turn === ring) continue
-      const { first } = (turn as Turn).tenant
-      let next: Place<unknown> | undefined
-      for (let origin = 0; origin <= level; origin++) {
-        const place = first[origin]
-        if (place?.level === level && (next === undefined || place.arrival < next.arrival)) next = place
-      }
-      return next as Place<T>
+      return nextIn((turn as Turn).tenant.first, level) as Place<T>
     }
     return undefined
   }
@@ -123,6 +130,7 @@ export class Order<T> {
     else before.behind = behind
     if (behind === undefined) tenant.last[origin] = before
     else behind.before = before
+    if (before === undefined && behind === undefined) this.lists -= 1
     place.before = place.behind = undefined
     this.leave(place)
     this.size -= 1
@@ -130,9 +138,45 @@ export class Order<T> {
     if (tenant.size === 0) this.tenants.delete(tenant.name)
   }
 
+  /** Is everybody served in the order of arrival? */
+  get isSimple(): boolean {
+    return this.lists < 2
+  }
+
   /** When somebody rises next: the one moment at which the order changes by itself. */
   nextChange(): number {
     return (this.ripe()?.since ?? Infinity) + this.ageing
+  }
+
+  /** Would it still be so with one more of this class and tenant? */
+  isSimpleWith(level: number, tenant: string | undefined): boolean {
+    return this.lists === 0 || (this.isSimple && this.tenants.get(tenant)?.first[level] !== undefined)
+  }
+
+  /**
+   * Goes through everybody as they would be served, if nobody came, left or rose, until `visit` returns `false`. It must not
+   * change meanwhile.
+   */
+  walk(now: number, visit: (place: Place<T>) => boolean | void): void {
+    this.age(now)
+    // Per tenant and original class, who is next: those behind it are in the same class, or in lower ones.
+    for (const tenant of this.tenants.values()) for (let i = 0; i < LEVELS; i++) tenant.next[i] = tenant.first[i]
+    for (let level = TOP; level >= 0; level--) {
+      const ring = this.turns[level]!
+      const round: Array<Tenant> = []
+      for (let turn = ring.newer; turn !== ring; turn = turn.newer) round.push((turn as Turn).tenant)
+      while (round.length > 0) {
+        let again = 0
+        for (const tenant of round) {
+          const place = nextIn(tenant.next, level)
+          if (place === undefined) continue
+          tenant.next[place.origin] = place.behind
+          round[again++] = tenant
+          if (visit(place as Place<T>) === false) return
+        }
+        round.length = again
+      }
+    }
   }
 
   /** Everybody, from the highest class to the lowest, in the order in which they joined it. Copy it before a removal. */
@@ -162,6 +206,7 @@ export class Order<T> {
       place.level += 1
       place.since = at
       this.enter(place)
+      this.onRise?.(place.value as T)
     }
   }
 
@@ -176,4 +221,14 @@ export class Order<T> {
     const turn = place.tenant.turns[place.level]!
     if (--turn.waiting === 0) unlink(turn)
   }
+}
+
+/** Of those who are first of their original class, the one of this class that came first. */
+const nextIn = (first: ReadonlyArray<Place<unknown> | undefined>, level: number): Place<unknown> | undefined => {
+  let next: Place<unknown> | undefined
+  for (let origin = 0; origin <= level; origin++) {
+    const place = first[origin]
+    if (place?.level === level && (next === undefined || place.arrival < next.arrival)) next = place
+  }
+  return next
 }

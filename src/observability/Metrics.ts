@@ -263,6 +263,7 @@ const make = (options: Options, counted: Numbers): LlmObserver.Observer => {
     failovers: counted.of(llm.failovers),
     skips: counted.of(llm.skips),
     rejections: counted.of(llm.rejections),
+    shed: counted.of(llm.shed),
     transitions: counted.of(llm.transitions),
     stores: counted.of(llm.stores),
     idempotency: counted.of(llm.idempotency),
@@ -378,6 +379,7 @@ const make = (options: Options, counted: Numbers): LlmObserver.Observer => {
             break
           case "AttemptRefused":
             own.rejections.of(event.target, event.by).count += 1
+            if (event.shed !== undefined) own.shed.of(event.target, event.by, event.shed).count += 1
             break
           case "RetryScheduled":
             own.retries.of(event.target, errorOf(event.error)).count += 1

@@ -4,7 +4,7 @@ import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
-import type { AttemptTimeout, DeadlineExceeded } from "../LlmError.ts"
+import { type AttemptTimeout, type DeadlineExceeded, isShed } from "../LlmError.ts"
 import { type Guard, type Held, isDone } from "../LlmGuard.ts"
 import * as Timeout from "../resilience/Timeout.ts"
 import { type Asked, Attempt } from "./attempt.ts"
@@ -40,15 +40,19 @@ export const guarded = <GE>(to: Asked, doors: ReadonlyArray<Door<GE>>) =>
     const now = root.now()
     // The wait took what was left of the call, so that is what it fails with.
     if (call.deadline.whole.left(now) <= 0) return Effect.fail(call.deadline.whole.exceeded())
-    books.refused = { error, guard: door.name, by: door.by, failover: door.failover === true }
-    const event = {
-      _tag: "AttemptRefused" as const,
+    const shed = isShed(error) ? error.reason : undefined
+    // Turned away from one line, it is not to go and wait in the next one.
+    const failover = door.failover === true && (shed === undefined || shed === "throttled")
+    books.refused = { error, guard: door.name, by: door.by, failover }
+    root.emit({
+      _tag: "AttemptRefused",
       call: root.id,
       at: now - root.startedAt,
       target: to.id,
-      by: door.by
-    }
-    root.emit(door.by === "guard" ? { ...event, guard: door.name } : event)
+      by: door.by,
+      ...(door.by === "guard" ? { guard: door.name } : undefined),
+      ...(shed === undefined ? undefined : { shed })
+    })
     return Effect.fail(error)
   }
 

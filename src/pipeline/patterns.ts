@@ -1,5 +1,6 @@
 // The patterns that stand in front of an attempt, each as a guard.
 import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Random from "effect/Random"
@@ -9,7 +10,8 @@ import {
   type InvalidRequest,
   isOverload,
   type RateLimited,
-  type Shed
+  Shed,
+  withoutStack
 } from "../LlmError.ts"
 import type { Ask, Held, Outcome, Refusal } from "../LlmGuard.ts"
 import type { LlmRequest } from "../LlmRequest.ts"
@@ -45,8 +47,19 @@ class Lesson extends Place {
   }
 }
 
-/** Room in flight. */
-export const inBulkhead = (bulkhead: Bulkhead): Door<BulkheadFull> => {
+type Line = { readonly queued: number; readonly maxQueued: number }
+
+/** May a call of this urgency join the line? Without doors whoever finds room may. */
+const isOpen = (doors: LoadShedder.Doors | undefined, { priority = "default" }: LlmRequest, line: Line): boolean =>
+  doors === undefined || LoadShedder.admits(doors, priority, line.queued, line.maxQueued)
+
+const turnedAway = (reason: Shed["reason"], wait: number | undefined): Shed =>
+  withoutStack(() =>
+    new Shed(wait === undefined ? { reason } : { reason, retryAfter: Duration.millis(Math.ceil(wait)) })
+  )
+
+/** Room in flight. With `doors` a call that may not join the line, or would be too late in it, is shed. */
+export const inBulkhead = (bulkhead: Bulkhead, doors: LoadShedder.Doors | undefined): Door<BulkheadFull | Shed> => {
   const placeOf = bulkhead.isAdaptive ? (permit: Permit) => new Lesson(permit) : (permit: Permit) => new Place(permit)
   return {
     ...ours,
@@ -56,10 +69,16 @@ export const inBulkhead = (bulkhead: Bulkhead): Door<BulkheadFull> => {
       const permit = bulkhead.tryAcquireUnsafe()
       if (permit !== undefined) return Exit.succeed(placeOf(permit))
       const { deadline, root } = (ask as Attempt).call
-      return Effect.map(
-        bulkhead.acquire({ restore: ask.restore, maxWait: () => Math.max(deadline.left(root.now()), 0) }),
-        placeOf
-      )
+      const { priority, tenant } = ask.request
+      if (doors !== undefined) {
+        const line = bulkhead.lineUnsafe(ask.request, ask.now)
+        if (!isOpen(doors, ask.request, line)) return Exit.fail(turnedAway("queue-full", line.wait))
+        if (line.wait !== undefined && line.wait > deadline.left(ask.now)) {
+          return Exit.fail(turnedAway("deadline", line.wait))
+        }
+      }
+      const maxWait = (): number => Math.max(deadline.left(root.now()), 0)
+      return Effect.map(bulkhead.acquire({ restore: ask.restore, maxWait, priority, tenant }), placeOf)
     }
   }
 }
@@ -126,7 +145,11 @@ class Tokens implements Held {
  * Tokens of a bucket. `"client"`: the one bucket of all targets, whose refusal every target would meet. `"vendor"`: the
  * limits of this target alone.
  */
-export const inLimits = (limiter: RateLimiter, whose: "client" | "vendor"): Door<RateLimited | InvalidRequest> => {
+export const inLimits = (
+  limiter: RateLimiter,
+  whose: "client" | "vendor",
+  doors: LoadShedder.Doors | undefined
+): Door<RateLimited | InvalidRequest | Shed> => {
   const vendors = whose === "vendor" ? limiter : undefined
   const cost = limiter.dimensions.every((dimension) => dimension === "requests") ? () => 1 : estimate
   return {
@@ -139,11 +162,19 @@ export const inLimits = (limiter: RateLimiter, whose: "client" | "vendor"): Door
       const { deadline, root } = (ask as Attempt).call
       const free = limiter.tryAcquireUnsafe(needed, root.clock, ask.now)
       if (free !== undefined) return Exit.succeed(new Tokens(free, vendors))
-      const maxWait = Math.max(deadline.left(ask.now), 0)
-      return Effect.map(
-        limiter.acquire(needed, { maxWait, restore: ask.restore }),
-        (taken) => new Tokens(taken, vendors)
-      )
+      const { priority, tenant } = ask.request
+      const left = Math.max(deadline.left(ask.now), 0)
+      const mayJoin = isOpen(doors, ask.request, limiter.lineUnsafe())
+      const taken = limiter.acquire(needed, { maxWait: mayJoin ? left : 0, restore: ask.restore, priority, tenant })
+      const hold = (reservation: Reservation) => new Tokens(reservation, vendors)
+      return doors === undefined ? Effect.map(taken, hold) : Effect.mapBoth(taken, {
+        onSuccess: hold,
+        onFailure: (error) => {
+          if (error._tag !== "RateLimited") return error
+          const wait = Duration.toMillis(error.retryAfter)
+          return !mayJoin ? turnedAway("queue-full", wait) : wait > left ? turnedAway("deadline", wait) : error
+        }
+      })
     }
   }
 }

@@ -140,9 +140,9 @@ export const make = <GE>(config: TargetConfig, index: number, common: Common<GE>
       ...guards.map((guard) => foreign(guard, background)),
       throttle === undefined ? undefined : inThrottle(throttle),
       firstContent === undefined ? undefined : measuring(firstContent),
-      bulkhead === undefined ? undefined : inBulkhead(bulkhead),
-      bucket === undefined ? undefined : inLimits(bucket, "client"),
-      limits === undefined ? undefined : inLimits(limits, "vendor"),
+      bulkhead === undefined ? undefined : inBulkhead(bulkhead, shedding?.doors),
+      bucket === undefined ? undefined : inLimits(bucket, "client", shedding?.doors),
+      limits === undefined ? undefined : inLimits(limits, "vendor", shedding?.doors),
       provider.guard === undefined ? undefined : foreign(provider.guard, background),
       circuit
     )

@@ -1,5 +1,6 @@
 /**
- * A bound on what is in flight, with a bounded waiting line that is first come, first served: weights never overtake.
+ * A bound on what is in flight, with a bounded waiting line: the more urgent first, tenants in turn, and of one tenant first
+ * come, first served. Weights never overtake.
  *
  * @since 0.1.0
  */
@@ -20,6 +21,7 @@ import { integer, millis, optionsOf, readOptions } from "../internal/option.ts"
 import { attempt } from "../internal/options.ts"
 import { BulkheadFull, isOverload, LlmConfigError, withoutStack } from "../LlmError.ts"
 import * as AdaptiveConcurrency from "./AdaptiveConcurrency.ts"
+import type { Priority } from "./LoadShedder.ts"
 
 // -----------------------------------------------------------------------------
 // options
@@ -123,6 +125,10 @@ export interface AcquireOptions {
    * time is over, for deadlines that move.
    */
   readonly maxWait?: number | (() => number) | undefined
+  /** In the line the more urgent go first. Who has waited for 30 seconds rises a class. Default `default`. */
+  readonly priority?: Priority | undefined
+  /** In the line tenants of one class take turns. No tenant counts as one. */
+  readonly tenant?: string | undefined
   /** Runs in the step that hands the permit over, before anything can interrupt. */
   readonly onAcquired?: ((permit: Permit) => void) | undefined
   /** What the wait runs in, when the caller is uninterruptible: the `restore` of its `Effect.uninterruptibleMask`. */
@@ -178,6 +184,16 @@ export interface Bulkhead {
   readonly tryAcquireUnsafe: () => Permit | undefined
   /** @internal */
   readonly isAdaptive: boolean
+  /**
+   * What somebody who came now would find: waiters, room for them, and about how many milliseconds to wait, if the line has
+   * moved lately.
+   *
+   * @internal
+   */
+  readonly lineUnsafe: (
+    rank: Pick<AcquireOptions, "priority" | "tenant">,
+    now: number
+  ) => { readonly queued: number; readonly maxQueued: number; readonly wait: number | undefined }
   /** Runs an effect inside: the permit is held until the effect and its finalizers have ended. */
   readonly protect: <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | BulkheadFull, R>
   /**
@@ -204,6 +220,7 @@ class Wall implements Bulkhead {
   private readonly adaptive: AdaptiveConcurrency.Policy | undefined
   private limit: AdaptiveConcurrency.State | undefined
   private inUse = 0
+  private readonly pace = new Pace()
   /** Waiters want a weight. */
   private readonly line: WaitingLine<number, Permit, BulkheadFull>
 
@@ -216,7 +233,9 @@ class Wall implements Bulkhead {
     this.line = new WaitingLine({
       serve: (first, now) => {
         if (!this.fits(first.wants)) return Infinity
+        this.pace.step(now)
         this.line.end(first, Exit.succeed(this.grant(first.wants, now - first.arrived)))
+        if (this.line.size === 0) this.pace.forget()
         return 0
       },
       undo: (permit) => permit.releaseUnsafe()
@@ -236,6 +255,13 @@ class Wall implements Bulkhead {
 
   get isAdaptive(): boolean {
     return this.adaptive !== undefined
+  }
+
+  readonly lineUnsafe: Bulkhead["lineUnsafe"] = (rank, now) => {
+    let ahead = 0
+    const { millis } = this.pace
+    if (millis !== undefined) this.line.ahead(rank, now, () => ++ahead > 0)
+    return { queued: this.line.size, maxQueued: this.queue, wait: millis && millis * (ahead + 1) }
   }
 
   readonly protect: Bulkhead["protect"] = (self) =>
@@ -316,7 +342,7 @@ class Wall implements Bulkhead {
       return Math.min(this.maxWait - waited, typeof own === "number" ? own - waited : own())
     }
     if (!(patience() > 0) || this.line.size >= this.queue) return Effect.fail(withoutStack(() => new BulkheadFull({})))
-    const waiter = new Waiter<number, Permit, BulkheadFull>(weight, clock, arrived, fiber)
+    const waiter = new Waiter<number, Permit, BulkheadFull>(weight, options, clock, arrived, fiber)
     const tired: Effect.Effect<never, BulkheadFull> = Effect.suspend(() => {
       const left = patience()
       return left > 0 ? Effect.flatMap(Effect.sleep(Math.ceil(left)), () => tired) : Effect.fail(new BulkheadFull({}))
@@ -327,6 +353,25 @@ class Wall implements Bulkhead {
   leave(weight: number): void {
     this.inUse -= weight
     this.line.changed()
+  }
+}
+
+/** How fast a line moves: the mean time between two grants, in which the last ones count most. */
+class Pace {
+  millis: number | undefined
+  private last: number | undefined
+
+  step(now: number): void {
+    if (this.last !== undefined) {
+      const gap = now - this.last
+      this.millis = this.millis === undefined ? gap : this.millis + (gap - this.millis) / 8
+    }
+    this.last = now
+  }
+
+  /** Nobody waits: how long it took will say nothing about the next line. */
+  forget(): void {
+    this.millis = this.last = undefined
   }
 }
 

@@ -18,6 +18,7 @@ import * as Random from "effect/Random"
 import { monotonicMillis } from "../internal/clock.ts"
 import { millis, number, optionsOf, orFalse, readOptions } from "../internal/option.ts"
 import { attempt } from "../internal/options.ts"
+import * as Order from "../internal/order.ts"
 import { isOverload, type LlmConfigError, Shed, withoutStack } from "../LlmError.ts"
 
 // -----------------------------------------------------------------------------
@@ -38,7 +39,7 @@ export type Priority = "critical" | "default" | "batch" | "sheddable"
  * @category models
  * @since 0.2.0
  */
-export const priorities: ReadonlyArray<Priority> = ["sheddable", "batch", "default", "critical"]
+export const priorities: ReadonlyArray<Priority> = Order.priorities
 
 /**
  * The share of a waiting line that may be full when a call of some priority joins it.
@@ -150,6 +151,11 @@ export const doors = (options?: Thresholds, path = "thresholds"): Doors => readO
 export interface Options {
   /** Rejects calls to a target that accepts too little. Default: on. */
   readonly throttle?: ThrottleOptions | false | undefined
+  /**
+   * Who may join the lines of bulkhead, client bucket and target limits; a call that may not, or that could not be served
+   * before its deadline, fails at once with `Shed`, and no other target is asked. Default: on.
+   */
+  readonly thresholds?: Thresholds | false | undefined
 }
 
 /**
@@ -158,7 +164,10 @@ export interface Options {
  * @category schemas
  * @since 0.2.0
  */
-export const OptionsSchema = optionsOf<Options>()({ throttle: orFalse(ThrottleOptionsSchema) })
+export const OptionsSchema = optionsOf<Options>()({
+  throttle: orFalse(ThrottleOptionsSchema),
+  thresholds: orFalse(ThresholdsSchema)
+})
 
 /**
  * Checked options.
@@ -168,6 +177,7 @@ export const OptionsSchema = optionsOf<Options>()({ throttle: orFalse(ThrottleOp
  */
 export interface Policy {
   readonly throttle: ThrottlePolicy | undefined
+  readonly doors: Doors | undefined
 }
 
 /**
@@ -177,8 +187,11 @@ export interface Policy {
  * @since 0.2.0
  */
 export const policy = (options?: Options, path = "loadShedding"): Policy => {
-  const { throttle } = readOptions(OptionsSchema, options, path)
-  return { throttle: throttle === false ? undefined : throttle ?? throttlePolicy() }
+  const { thresholds, throttle } = readOptions(OptionsSchema, options, path)
+  return {
+    throttle: throttle === false ? undefined : throttle ?? throttlePolicy(),
+    doors: thresholds === false ? undefined : thresholds ?? doors()
+  }
 }
 
 // -----------------------------------------------------------------------------

@@ -1,11 +1,11 @@
 /**
- * A token bucket for one or several dimensions (requests, tokens, …), with a waiting line that is first come, first
- * served.
+ * A token bucket for one or several dimensions (requests, tokens, …), with a waiting line: the more urgent first, tenants in
+ * turn, and of one tenant first come, first served.
  *
  * A bucket of size `burst` refills continuously at `limit / per` (the leaky bucket as a meter, ITU-T I.371). An
  * acquisition is granted when every dimension it costs holds its cost, or is full when the cost is larger than the
- * bucket; then all are debited at once and may go negative. An arrival knows its exact grant time through the line: a
- * wait that would be too long fails at once and consumes nothing.
+ * bucket; then all are debited at once and may go negative. An arrival knows its exact grant time through the line, as the
+ * line stands: a wait that would be too long fails at once and consumes nothing.
  *
  * @since 0.1.0
  */
@@ -40,6 +40,7 @@ import { ownName } from "../persistence/internal/bounds.ts"
 import * as Buckets from "./internal/buckets.ts"
 import { Costs, isCost, REQUESTS, takeWith, TypeId, type Vector } from "./internal/costs.ts"
 import { SharedLimiter } from "./internal/sharedLimiter.ts"
+import type { Priority } from "./LoadShedder.ts"
 
 // -----------------------------------------------------------------------------
 // options
@@ -194,38 +195,62 @@ const isAffordable = (buckets: ReadonlyArray<Bucket>, costs: Vector, now: number
     return cost === 0 || (bucket.blockedUntil <= now && missing(bucket, levelAt(bucket, now), cost) <= 0)
   })
 
-/** A moment, the levels at it, and the index of the dimension that made it so late. */
-interface Moment {
-  readonly at: number
-  readonly levels: Vector
-  readonly binding: number
+/** Walks along a line: the moment of one grant after the other, the levels at it, and the dimension that made it so late. */
+class Plan {
+  at: number
+  binding = 0
+  private readonly levels: Array<number>
+  private readonly buckets: ReadonlyArray<Bucket>
+
+  constructor(buckets: ReadonlyArray<Bucket>, now: number) {
+    this.at = now
+    this.levels = buckets.map((bucket) => levelAt(bucket, now))
+    this.buckets = buckets
+  }
+
+  copy(): Plan {
+    const copy = new Plan(this.buckets, this.at)
+    for (const [i, level] of this.levels.entries()) copy.levels[i] = level
+    copy.binding = this.binding
+    return copy
+  }
+
+  /** When `costs` could be granted at the earliest. Waits are whole milliseconds. */
+  next(costs: Vector): number {
+    const { buckets, levels } = this
+    let wait = 0
+    for (let i = 0; i < buckets.length; i++) {
+      if (costs[i] === 0) continue
+      const bucket = buckets[i]!
+      const lacks = missing(bucket, levels[i]!, costs[i]!) / bucket.rate
+      const own = Math.ceil(Math.max(lacks, bucket.blockedUntil - this.at))
+      if (own > wait) {
+        wait = own
+        this.binding = i
+      }
+    }
+    return this.at + wait
+  }
+
+  /** Grants `costs` at the moment that {@link next} has found. */
+  grant(costs: Vector, at: number): void {
+    const { buckets, levels } = this
+    const wait = at - this.at
+    for (let i = 0; i < buckets.length; i++) {
+      const { burst, rate } = buckets[i]!
+      levels[i] = Math.min(burst, levels[i]! + wait * rate) - costs[i]!
+    }
+    this.at = at
+  }
 }
 
-const presentMoment = (buckets: ReadonlyArray<Bucket>, now: number): Moment => ({
-  at: now,
-  levels: buckets.map((bucket) => levelAt(bucket, now)),
-  binding: 0
-})
-
-/** The moment after granting `costs` as early as possible, but not before `from`. Waits are whole milliseconds. */
-const momentAfter = (buckets: ReadonlyArray<Bucket>, from: Moment, costs: Vector): Moment => {
-  let wait = 0
-  let binding = from.binding
-  for (const [i, bucket] of buckets.entries()) {
-    if (costs[i] === 0) continue
-    const own = Math.ceil(
-      Math.max(missing(bucket, from.levels[i]!, costs[i]!) / bucket.rate, bucket.blockedUntil - from.at)
-    )
-    if (own > wait) {
-      wait = own
-      binding = i
-    }
+/** By how many milliseconds at most grants come later when `amounts` more are taken before them. */
+const delayBy = (buckets: ReadonlyArray<Bucket>, amounts: Vector): number => {
+  let most = 0
+  for (let i = 0; i < buckets.length; i++) {
+    if (amounts[i]! > 0) most = Math.max(most, Math.ceil(amounts[i]! / buckets[i]!.rate) + 1)
   }
-  return {
-    at: from.at + wait,
-    levels: from.levels.map((level, i) => Math.min(buckets[i]!.burst, level + wait * buckets[i]!.rate) - costs[i]!),
-    binding
-  }
+  return most
 }
 
 // -----------------------------------------------------------------------------
@@ -281,6 +306,10 @@ export interface Reservation {
 export interface AcquireOptions {
   /** Milliseconds; limits the wait further, such as the time left until a deadline. */
   readonly maxWait?: number | undefined
+  /** In the line the more urgent go first. Who has waited for 30 seconds rises a class. Default `default`. */
+  readonly priority?: Priority | undefined
+  /** In the line tenants of one class take turns. No tenant counts as one. */
+  readonly tenant?: string | undefined
   /** Runs in the step that hands the reservation over, before anything can interrupt. */
   readonly onAcquired?: ((reservation: Reservation) => void) | undefined
   /** What the wait runs in, when the caller is uninterruptible: the `restore` of its `Effect.uninterruptibleMask`. */
@@ -318,7 +347,7 @@ export interface RateLimiter {
    * **Details**
    *
    * Fails with `RateLimited` when the wait would exceed `maxWait`, when the line is full, or as soon as a block, a lower
-   * limit or an expensive settlement makes a wait too long; with `InvalidRequest` when the cost is not a number of at
+   * limit, an expensive settlement or somebody more urgent makes a wait too long; with `InvalidRequest` when the cost is not a number of at
    * least zero. Neither consumes anything, nor does an interrupted wait.
    *
    * **Gotchas**
@@ -337,11 +366,17 @@ export interface RateLimiter {
    */
   readonly tryAcquireUnsafe: (cost: Cost, clock: Clock.Clock, now: number) => Reservation | undefined
   /**
+   * How many wait, and for how many there is room.
+   *
+   * @internal
+   */
+  readonly lineUnsafe: () => { readonly queued: number; readonly maxQueued: number }
+  /**
    * Takes `cost` before an effect. It stays taken whatever the effect does, unless an interruption comes first.
    */
   readonly take: (
     cost: Cost,
-    options?: Pick<AcquireOptions, "maxWait">
+    options?: Omit<AcquireOptions, "onAcquired" | "restore">
   ) => <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | RateLimited | InvalidRequest, R>
   /**
    * Grants nothing for a while, because a server said so. Never shortens an earlier block; 5 minutes at most. A
@@ -374,10 +409,6 @@ interface Wish {
   readonly costs: Vector
   /** Monotonic milliseconds after which it is too late. */
   readonly latest: number
-  /** Its place among all that ever waited. */
-  readonly number: number
-  /** The moment after its grant, as planned. */
-  after: Moment
 }
 
 type Queued = Waiter<Wish, Held, RateLimited>
@@ -391,10 +422,11 @@ class Limiter implements RateLimiter {
   private readonly buckets: ReadonlyArray<Bucket>
   readonly costs: Costs
   private readonly line: WaitingLine<Wish, Held, RateLimited>
-  /** The first waiter whose plan, and that of everybody behind it, is out of date. */
-  private unplanned: Queued | undefined
+  /** The plan of the whole line, while it holds and the line is simple. */
+  private end: Plan | undefined
+  /** By how much all grants could come later, at least, and nobody be too late. */
+  private slack = Infinity
   private grants = 0
-  private arrivals = 0
   /** Per dimension, the last grant whose response was observed. */
   private readonly observed: Array<number>
 
@@ -408,11 +440,18 @@ class Limiter implements RateLimiter {
     this.observed = policy.limits.map(() => 0)
     this.line = new WaitingLine({
       serve: (first, now) => this.serve(first, now),
-      // Whoever is behind it has its turn earlier, unless it was served.
-      leaving: (waiter) => {
-        if (this.unplanned === waiter || (waiter.outcome === undefined && !this.isUnplanned(waiter))) {
-          this.unplanned = waiter.behind
+      left: (waiter) => {
+        if (this.line.size === 0) {
+          this.end = undefined
+          this.slack = Infinity
+        } else if (waiter.outcome === undefined) {
+          this.end = undefined
+          // Its tenant's next one has its turn earlier, so that those of others may come later.
+          if (!this.line.isSimple) this.slack = -Infinity
         }
+      },
+      rose: ({ wants }) => {
+        this.slack -= delayBy(this.buckets, wants.costs)
       },
       undo: (held) => held.refundUnsafe("all")
     })
@@ -433,6 +472,8 @@ class Limiter implements RateLimiter {
     return Array.isArray(costs) && this.isFree(costs, now) ? this.grant(costs, clock, now, now) : undefined
   }
 
+  readonly lineUnsafe: RateLimiter["lineUnsafe"] = () => ({ queued: this.line.size, maxQueued: this.queue })
+
   readonly take: RateLimiter["take"] = takeWith(this.acquire)
 
   readonly block: RateLimiter["block"] = (duration, dimension) =>
@@ -448,7 +489,7 @@ class Limiter implements RateLimiter {
     for (const [i, bucket] of this.buckets.entries()) {
       if (index < 0 || index === i) bucket.blockedUntil = Math.max(bucket.blockedUntil, until)
     }
-    this.changed(now, true)
+    this.changed(now, Infinity)
   }
 
   readonly setLimit: RateLimiter["setLimit"] = (dimension, limit) =>
@@ -470,7 +511,7 @@ class Limiter implements RateLimiter {
       bucket.rate = known.rate * limit / known.limit
       bucket.level = Math.min(level, bucket.burst)
       bucket.at = now
-      this.changed(now, isLower)
+      this.changed(now, isLower ? Infinity : 0)
       return Effect.void
     })
 
@@ -506,67 +547,91 @@ class Limiter implements RateLimiter {
     const clock = fiber.getRef(Clock.Clock)
     const now = monotonicMillis(clock)
     if (this.isFree(costs, now)) return Effect.succeed(handOver(this.grant(costs, clock, now, now), options))
-    const after = momentAfter(this.buckets, this.lineEnd(now), costs)
     const longest = Math.min(this.maxWait, options?.maxWait ?? Infinity)
-    if (!(after.at - now <= longest) || this.line.size >= this.queue) return Effect.fail(this.refusal(after, now))
-    const number = this.arrivals += 1
-    const waiter: Queued = new Waiter({ costs, latest: now + longest, number, after }, clock, now, fiber)
-    return Effect.map(this.line.join(waiter, restore, this.line.keepTime(waiter)), (held) => handOver(held, options))
+    const plan = this.planFor(options, now, now + longest)
+    const at = plan.next(costs)
+    if (!(at - now <= longest) || this.line.size >= this.queue) {
+      return Effect.fail(this.refusal(plan.binding, at, now))
+    }
+    const waiter: Queued = new Waiter({ costs, latest: now + longest }, options, clock, now, fiber)
+    this.slack = Math.min(this.slack, now + longest - at)
+    if (this.line.isSimpleWith(options)) {
+      plan.grant(costs, at)
+      this.end = plan
+    } else {
+      // Some are behind it.
+      this.end = undefined
+      this.slack -= delayBy(this.buckets, costs)
+    }
+    const joined = this.line.join(waiter, restore, this.line.keepTime(waiter))
+    if (this.slack < 0) this.refuseLate(now)
+    return Effect.map(joined, (held) => handOver(held, options))
   }
 
   /** Looks at the first waiter: grants, or says how long it takes. */
   private serve(first: Queued, now: number): number {
-    const { costs } = first.wants
-    if (!isAffordable(this.buckets, costs, now)) {
-      return momentAfter(this.buckets, presentMoment(this.buckets, now), costs).at - now
+    if (this.slack < 0) {
+      this.refuseLate(now)
+      if (first.outcome !== undefined) return 0
     }
+    const { costs } = first.wants
+    if (!isAffordable(this.buckets, costs, now)) return new Plan(this.buckets, now).next(costs) - now
     this.line.end(first, Exit.succeed(this.grant(costs, first.clock, first.arrived, now)))
     return 0
   }
 
-  private refusal(after: Moment, now: number): RateLimited {
+  private refusal(binding: number, at: number, now: number): RateLimited {
     return withoutStack(() =>
       new RateLimited({
-        dimension: this.limits[after.binding]!.dimension,
-        retryAfter: Duration.millis(Math.max(Math.ceil(after.at - now), 1))
+        dimension: this.limits[binding]!.dimension,
+        retryAfter: Duration.millis(Math.max(Math.ceil(at - now), 1))
       })
     )
   }
 
   // --- the plan ---------------------------------------------------------------
 
-  /** The moment from which an arrival is planned. */
-  private lineEnd(now: number): Moment {
-    const present = presentMoment(this.buckets, now)
-    if (this.line.last === undefined) return present
-    if (this.unplanned !== undefined) this.plan(this.unplanned, this.unplanned.before?.wants.after ?? present)
-    return this.line.last.wants.after
+  /** The plan of those who would be served before somebody who comes now, as far as it is needed. */
+  private planFor(rank: AcquireOptions | undefined, now: number, latest: number): Plan {
+    const isSimple = this.line.isSimpleWith(rank)
+    if (isSimple && this.end !== undefined) return this.end.copy()
+    const plan = new Plan(this.buckets, now)
+    this.line.ahead(rank, now, ({ wants }) => {
+      plan.grant(wants.costs, plan.next(wants.costs))
+      return isSimple || plan.at <= latest
+    })
+    return plan
   }
 
-  /** Is its plan out of date? Plans are made from the first to the last, so whoever is behind such a one is too. */
-  private isUnplanned(waiter: Queued): boolean {
-    return this.unplanned !== undefined && this.unplanned.wants.number <= waiter.wants.number
+  /** Plans the whole line, and ends the waits that have become too long: nobody waits for what they cost. */
+  private refuseLate(now: number): void {
+    const plan = new Plan(this.buckets, now)
+    const late: Array<() => void> = []
+    this.slack = Infinity
+    this.line.walk(now, (waiter) => {
+      const { costs, latest } = waiter.wants
+      const { binding } = plan
+      const at = plan.next(costs)
+      if (at > latest) {
+        const error = this.refusal(plan.binding, at, now)
+        late.push(() => this.line.end(waiter, Exit.fail(error)))
+        plan.binding = binding
+      } else {
+        plan.grant(costs, at)
+        this.slack = Math.min(this.slack, latest - at)
+      }
+    })
+    for (const end of late) end()
+    // Where tenants take turns, those behind them have other turns now.
+    if (late.length > 0 && this.line.size > 0 && !this.line.isSimple) this.slack = -Infinity
   }
 
-  /** Plans the line from one waiter on. `refuseAt`: ends the waits that have become too long. */
-  private plan(from: Queued | undefined, start: Moment, refuseAt?: number): void {
-    let moment = start
-    for (let waiter = from; waiter !== undefined;) {
-      const { behind, wants } = waiter
-      const after = momentAfter(this.buckets, moment, wants.costs)
-      if (refuseAt !== undefined && after.at > wants.latest) {
-        this.line.end(waiter, Exit.fail(this.refusal(after, refuseAt)))
-      } else moment = wants.after = after
-      waiter = behind
-    }
-    this.unplanned = undefined
-  }
-
-  /** Something moved a grant: earlier, or later (`worse`). */
-  private changed(now: number, worse: boolean): void {
+  /** Something moved all grants: earlier, or later by `delay` at most. */
+  private changed(now: number, delay: number): void {
     if (this.line.size === 0) return
-    if (worse) this.plan(this.line.first, presentMoment(this.buckets, now), now)
-    else this.unplanned = this.line.first
+    this.end = undefined
+    this.slack -= delay
+    if (this.slack < 0) this.refuseLate(now)
     this.line.changed()
   }
 
@@ -574,7 +639,7 @@ class Limiter implements RateLimiter {
 
   credit(amounts: Vector, now: number): void {
     for (const [i, bucket] of this.buckets.entries()) if (amounts[i] !== 0) move(bucket, amounts[i]!, now)
-    this.changed(now, amounts.some((amount) => amount < 0))
+    this.changed(now, delayBy(this.buckets, amounts.map((amount) => -amount)))
   }
 
   observe(facts: ReadonlyArray<RateLimitFact>, grant: number, now: number): void {
@@ -585,7 +650,7 @@ class Limiter implements RateLimiter {
       this.observed[i] = grant
       if (remaining < levelAt(bucket, now)) {
         move(bucket, remaining - levelAt(bucket, now), now)
-        this.changed(now, true)
+        this.changed(now, Infinity)
       }
       if (remaining === 0 && resetAfter !== undefined) this.blockUnsafe(resetAfter, now, dimension)
     }

@@ -5,8 +5,8 @@ import { Order, type Place } from "../../src/internal/order.ts"
 const [sheddable, batch, standard, critical] = [0, 1, 2, 3] as const
 
 /** Serves everybody, and names them. */
-const drain = (order: Order<string>, now: number): ReadonlyArray<string> => {
-  const served: Array<string> = []
+const drain = <T>(order: Order<T>, now: number): ReadonlyArray<T> => {
+  const served: Array<T> = []
   for (let place = order.first(now); place !== undefined; place = order.first(now)) {
     order.serve(place)
     served.push(place.value)
@@ -108,6 +108,7 @@ const AGEING = 50
 interface Waits {
   readonly name: number
   readonly tenant: number
+  readonly origin: number
   level: number
   since: number
 }
@@ -131,7 +132,7 @@ class Model {
   }
 
   add(name: number, level: number, tenant: number): void {
-    const one = { name, tenant, level, since: this.now }
+    const one = { name, tenant, origin: level, level, since: this.now }
     this.waits.push(one)
     this.enter(one)
   }
@@ -208,6 +209,13 @@ describe("Order against its model", () => {
         const rising = model.waits.filter(({ level }) => level < 3).map(({ since }) => since + AGEING)
         assert.strictEqual(order.nextChange(), Math.min(...rising))
       }
+      const sequence: Array<number> = []
+      order.walk(model.now, ({ value }) => void sequence.push(value))
+      assert.strictEqual(
+        order.isSimple,
+        new Set(model.waits.map(({ origin, tenant }) => `${tenant} ${origin}`)).size < 2
+      )
+      assert.deepStrictEqual(sequence, drain(order, model.now), "the sequence is that in which they are served")
     },
     { arbitrary: { runs: 400, seed: 11 } }
   )

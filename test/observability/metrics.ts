@@ -104,6 +104,7 @@ export const tally = (events: ReadonlyArray<LlmEvent.LlmEvent>): ReadonlyMap<str
         break
       case "AttemptRefused":
         add("llm_rejections_total", { target: event.target, by: event.by })
+        if (event.shed !== undefined) add("llm_shed_total", { target: event.target, by: event.by, reason: event.shed })
         break
       case "RetryScheduled":
         add("llm_retries_total", { target: event.target, reason: classOf(event.error) })

@@ -107,6 +107,21 @@ yes<Equal<Of<typeof defaults>, Exclude<Everything, LlmError.BulkheadFull | LlmEr
 const withBulkhead = LlmClient.make([A], { bulkhead: { maxConcurrent: 3 } })
 yes<Equal<Of<typeof withBulkhead>, Exclude<Everything, LlmError.Shed>>>()
 
+const shedding = LlmClient.make([A], { loadShedding: {} })
+yes<Equal<Of<typeof shedding>, Exclude<Everything, LlmError.BulkheadFull>>>()
+const throttled = LlmClient.make([A], { ...off, loadShedding: { thresholds: false } })
+yes<Equal<Of<typeof throttled>, Base | LlmError.Shed>>()
+const noLines = LlmClient.make([A], { ...off, loadShedding: { throttle: false } })
+yes<Equal<Of<typeof noLines>, Base>>()
+const oneLine = LlmClient.make([A, LlmClient.target(B, { limits })], { ...off, loadShedding: { throttle: false } })
+yes<Equal<Of<typeof oneLine>, Base | LlmError.RateLimited | LlmError.Shed>>()
+const bulkheadLine = LlmClient.make([A], { ...off, bulkhead: {}, loadShedding: { throttle: false } })
+yes<Equal<Of<typeof bulkheadLine>, Base | LlmError.BulkheadFull | LlmError.Shed>>()
+const bucketLine = LlmClient.make([A], { ...off, rateLimit: {}, loadShedding: { throttle: false } })
+yes<Equal<Of<typeof bucketLine>, Base | LlmError.RateLimited | LlmError.Shed>>()
+const noShedding = LlmClient.make([A], { loadShedding: { throttle: false, thresholds: false } })
+yes<Equal<Of<typeof noShedding>, Exclude<Everything, LlmError.BulkheadFull | LlmError.Shed>>>()
+
 // ---- patterns as values --------------------------------------------------------------------
 
 declare const breaker: CircuitBreaker.CircuitBreaker

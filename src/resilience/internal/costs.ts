@@ -60,7 +60,7 @@ export class Costs {
 /** Takes a cost before an effect; gives it back when the effect was interrupted before it began. */
 export const takeWith = (acquire: RateLimiter["acquire"]): RateLimiter["take"] => (cost, options) => (self) =>
   Effect.uninterruptibleMask((restore) =>
-    Effect.flatMap(acquire(cost, { maxWait: options?.maxWait, restore }), (reservation) => {
+    Effect.flatMap(acquire(cost, { ...options, restore }), (reservation) => {
       let started = false
       const work = Effect.suspend(() => {
         started = true

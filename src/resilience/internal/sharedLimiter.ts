@@ -172,6 +172,8 @@ export class SharedLimiter implements RateLimiter {
     return isFree ? this.grant(costs, 0) : undefined
   }
 
+  readonly lineUnsafe: RateLimiter["lineUnsafe"] = () => ({ queued: this.waiting, maxQueued: this.policy.queue })
+
   readonly take: RateLimiter["take"] = takeWith(this.acquire)
 
   readonly block: RateLimiter["block"] = (duration, dimension) =>

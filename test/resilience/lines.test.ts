@@ -1,0 +1,222 @@
+// The order of the lines of bulkhead and limiter: classes, tenants in turn, ageing.
+import { assert, describe, it } from "@effect/vitest"
+import { Duration, Effect, type Fiber, Schema } from "effect"
+import * as Bulkhead from "effect-resilient-llm/resilience/Bulkhead"
+import type { Priority } from "effect-resilient-llm/resilience/LoadShedder"
+import * as RateLimiter from "effect-resilient-llm/resilience/RateLimiter"
+import { TestClock } from "effect/testing"
+import { calm, countingSleeps, now, start } from "./waiting.ts"
+
+interface Rank {
+  readonly priority?: Priority
+  readonly tenant?: string
+}
+
+interface Line {
+  /** Waits in line, and is noted when it gets through. */
+  readonly enter: (name: string, rank?: Rank) => Effect.Effect<Fiber.Fiber<unknown, unknown>>
+  /** Lets one more through. */
+  readonly next: Effect.Effect<void>
+  readonly served: ReadonlyArray<string>
+}
+
+/** A bulkhead of one place, and a bucket of one token a second: whoever gets through keeps it. */
+const lines: ReadonlyArray<readonly [name: string, make: Effect.Effect<Line>]> = [
+  [
+    "bulkhead",
+    Effect.gen(function*() {
+      const bulkhead = yield* Bulkhead.make({ maxConcurrent: 1, maxWait: Infinity })
+      const served: Array<string> = []
+      let permit = yield* bulkhead.acquire()
+      const enter = (name: string, rank?: Rank) =>
+        start(Effect.map(bulkhead.acquire(rank), (got) => {
+          permit = got
+          served.push(name)
+        }))
+      return { enter, next: Effect.suspend(() => Effect.andThen(permit.release, calm)), served }
+    }).pipe(Effect.orDie)
+  ],
+  [
+    "rate limiter",
+    Effect.gen(function*() {
+      const limiter = yield* RateLimiter.make({ capacity: 1, refillPerSecond: 0.0001, maxWait: Infinity })
+      const served: Array<string> = []
+      let taken = yield* limiter.acquire(1)
+      const enter = (name: string, rank?: Rank) =>
+        start(Effect.map(limiter.acquire(1, rank), (got) => {
+          taken = got
+          served.push(name)
+        }))
+      return { enter, next: Effect.suspend(() => Effect.andThen(taken.refund("all"), calm)), served }
+    }).pipe(Effect.orDie)
+  ]
+]
+
+const drain = ({ next }: Line, count: number) => Effect.forEach(Array.from({ length: count }), () => next)
+
+describe.each(lines)("the line of a %s", (_, make) => {
+  it.effect("without ranks: first come, first served", () =>
+    Effect.gen(function*() {
+      const line = yield* make
+      for (const name of ["a", "b", "c"]) yield* line.enter(name)
+      yield* drain(line, 3)
+      assert.deepStrictEqual(line.served, ["a", "b", "c"])
+    }))
+
+  it.effect("S5 one tenant after the other, of a tenant the first", () =>
+    Effect.gen(function*() {
+      const line = yield* make
+      for (const name of ["x1", "x2", "x3"]) yield* line.enter(name, { tenant: "x" })
+      yield* line.enter("y1", { tenant: "y" })
+      yield* drain(line, 4)
+      assert.deepStrictEqual(line.served, ["x1", "y1", "x2", "x3"])
+    }))
+
+  it.effect("S6 who has waited 30 seconds rises a class, and is ahead of who came to it later", () =>
+    Effect.gen(function*() {
+      const line = yield* make
+      yield* line.enter("batch", { priority: "batch" })
+      yield* TestClock.adjust(30_001)
+      yield* line.enter("default")
+      yield* drain(line, 2)
+      assert.deepStrictEqual(line.served, ["batch", "default"])
+    }))
+
+  it.effect("S7 critical is next, behind whomever it came", () =>
+    Effect.gen(function*() {
+      const line = yield* make
+      for (let i = 0; i < 10; i++) yield* line.enter(`batch ${i}`, { priority: "batch", tenant: `tenant ${i}` })
+      yield* line.enter("critical", { priority: "critical" })
+      yield* drain(line, 2)
+      assert.deepStrictEqual(line.served, ["critical", "batch 0"])
+    }))
+
+  it.effect("who is interrupted leaves, and costs its tenant no turn", () =>
+    Effect.gen(function*() {
+      const line = yield* make
+      const x1 = yield* line.enter("x1", { tenant: "x" })
+      for (const [name, tenant] of [["y1", "y"], ["x2", "x"], ["y2", "y"]] as const) yield* line.enter(name, { tenant })
+      x1.interruptUnsafe()
+      yield* calm
+      yield* drain(line, 3)
+      assert.deepStrictEqual(line.served, ["x2", "y1", "y2"])
+    }))
+})
+
+describe("a line of the limiter with priorities", () => {
+  it.effect("an urgent arrival is told when it can go, and makes too late who is behind it", () =>
+    Effect.gen(function*() {
+      const limiter = yield* RateLimiter.make({ capacity: 1, refillPerSecond: 1, maxWait: 3000 })
+      yield* limiter.acquire(1)
+      const told: Array<unknown> = []
+      const enter = (name: string, priority: Priority, maxWait = 3000) =>
+        start(Effect.matchEffect(limiter.acquire(1, { priority, maxWait }), {
+          onSuccess: () => Effect.map(now, (at) => told.push([name, at])),
+          onFailure: (error) =>
+            Effect.map(
+              now,
+              (at) =>
+                told.push([name, at, error._tag === "RateLimited" ? Duration.toMillis(error.retryAfter) : error._tag])
+            )
+        }))
+      for (const name of ["a", "b", "c"]) yield* enter(name, "batch")
+      // The fourth second is too late.
+      yield* enter("d", "batch")
+      // Not behind the three of them, and the last of those will be too late now.
+      yield* enter("urgent", "critical", 1000)
+      yield* calm
+      assert.deepStrictEqual(told, [["d", 0, 4000], ["c", 0, 4000]])
+      yield* TestClock.adjust(5000)
+      assert.deepStrictEqual(told.slice(2), [["urgent", 1000], ["a", 2000], ["b", 3000]])
+    }))
+
+  it.effect("an urgent call that needs little goes at once, although the first one waits for much", () =>
+    Effect.gen(function*() {
+      const limiter = yield* RateLimiter.make({ capacity: 10, refillPerSecond: 1 })
+      yield* limiter.acquire(8)
+      const large = yield* start(limiter.acquire(10))
+      const urgent = yield* start(limiter.acquire(1, { priority: "critical" }))
+      yield* calm
+      assert.isDefined(urgent.pollUnsafe())
+      assert.isUndefined(large.pollUnsafe())
+      yield* TestClock.adjust(9000)
+      assert.isDefined(large.pollUnsafe())
+    }))
+
+  const int = (minimum: number, maximum: number) => Schema.Int.check(Schema.isBetween({ minimum, maximum }))
+  const Op = Schema.Struct({
+    cost: int(1, 12),
+    tokens: int(0, 60),
+    level: int(0, 3),
+    tenant: int(0, 3),
+    maxWait: int(0, 2000),
+    pause: int(0, 60),
+    cancel: Schema.Boolean,
+    settle: int(0, 90)
+  })
+
+  it.effect.prop(
+    "whoever is let in gets through in time or is told so before; nothing is lost",
+    { ops: Schema.Array(Op).check(Schema.isMinLength(40), Schema.isMaxLength(120)) },
+    ({ ops }) =>
+      countingSleeps((sleeps) =>
+        Effect.gen(function*() {
+          const limiter = yield* RateLimiter.make({
+            limits: [{ dimension: "requests", limit: 8, per: 128 }, { dimension: "tokens", limit: 64, per: 128 }],
+            maxWait: 40_000,
+            queue: 50
+          })
+          const fibers: Array<Fiber.Fiber<unknown, unknown>> = []
+          const held: Array<RateLimiter.Reservation> = []
+          let given = 0
+          let answered = 0
+          for (const op of ops) {
+            const priority = (["sheddable", "batch", "default", "critical"] as const)[op.level]!
+            const begun = yield* now
+            // Some wait for long enough to rise.
+            const maxWait = op.maxWait % 7 === 0 ? 40_000 : op.maxWait
+            const call = limiter.acquire({ requests: op.cost, tokens: op.tokens }, {
+              priority,
+              tenant: `${op.tenant}`,
+              maxWait
+            })
+            given += 1
+            fibers.push(
+              yield* start(Effect.onExit(call, (exit) =>
+                Effect.map(now, (at) => {
+                  answered += 1
+                  assert.isAtMost(at - begun, maxWait)
+                  if (exit._tag === "Success") held.push(exit.value)
+                })))
+            )
+            if (op.cancel) fibers[op.settle % fibers.length]!.interruptUnsafe()
+            const one = held[op.settle % Math.max(held.length, 1)]
+            if (op.settle % 3 === 0) one?.settleUnsafe({ tokens: op.settle })
+            if (op.pause % 5 === 0) yield* limiter.block(op.pause)
+            yield* TestClock.adjust(op.pause)
+            assert.isAtMost(sleeps.pending, 1)
+          }
+          yield* TestClock.adjust("2 minutes")
+          assert.deepStrictEqual([answered, sleeps.pending], [given, 0])
+          const { levels, queued } = yield* limiter.snapshot
+          assert.deepStrictEqual({ levels, queued }, { levels: { requests: 8, tokens: 64 }, queued: 0 })
+        })
+      ).pipe(Effect.scoped, Effect.provide(TestClock.layer())),
+    { arbitrary: { runs: 60, seed: 5 }, timeout: 120_000 }
+  )
+
+  it.live("a settlement behind 16,000 waiters does not plan them anew", () =>
+    Effect.gen(function*() {
+      const limiter = yield* RateLimiter.make({ capacity: 10, refillPerSecond: 0.01, queue: 16_000, maxWait: Infinity })
+      const taken = yield* Effect.forEach(Array.from({ length: 10 }), () => limiter.acquire(1))
+      const fibers = yield* Effect.forEach(Array.from({ length: 16_000 }), () => start(limiter.acquire(1)))
+      const millis: Array<number> = []
+      for (const [i, one] of taken.entries()) {
+        const begun = performance.now()
+        one.settleUnsafe(i % 2 === 0 ? 1.5 : 1.2)
+        millis.push(performance.now() - begun)
+      }
+      assert.isBelow(millis.toSorted((a, b) => a - b)[5]!, 1, "milliseconds of the median")
+      for (const fiber of fibers) fiber.interruptUnsafe()
+    }), 60_000)
+})
