@@ -3,7 +3,7 @@ import { classify, summary, type Verdict } from "../LlmError.ts"
 import * as Retry from "../resilience/Retry.ts"
 import type { RetryBudget } from "../resilience/RetryBudget.ts"
 import type { Call } from "./call.ts"
-import type { Stage } from "./stage.ts"
+import type { Served, Stage } from "./stage.ts"
 
 /** What retries need to know about their target. */
 export interface Retried {
@@ -19,23 +19,31 @@ export const verdictOf = ({ books: { failed } }: Call, error: unknown): Verdict 
 /** `longestHint`: how long a hint may be waited for right now, for those who could go elsewhere. */
 export type Retrying<out E> = (call: Call, now: number, longestHint: () => number) => ReturnType<Stage<E>>
 
-export const retried = (policy: Retry.Policy | undefined, target: Retried) => <E>(self: Stage<E>): Retrying<E> =>
-  policy === undefined
-    ? self
-    : (call, now, longestHint) =>
-      Retry.runFirst(self(call, now), () => self(call, call.root.now()), policy, new Hooks(call, target, longestHint))
+export const retried = (policy: Retry.Policy | undefined, target: Retried) => <E>(self: Stage<E>): Retrying<E> => {
+  if (policy === undefined) return self
+  const retrying = Retry.retries(policy)
+  return (call, now, longestHint) => retrying(self(call, now), new Again(self, call, target, longestHint))
+}
 
-class Hooks<E> implements Retry.Hooks<E> {
+class Again<E> implements Retry.Again<Served, E, never> {
+  private readonly self: Stage<E>
   private readonly call: Call
   private readonly target: Retried
   readonly maxRetryAfter: () => number
-  readonly withdraw: RetryBudget["withdrawUnsafe"] | undefined
 
-  constructor(call: Call, target: Retried, longestHint: () => number) {
+  constructor(self: Stage<E>, call: Call, target: Retried, longestHint: () => number) {
+    this.self = self
     this.call = call
     this.target = target
     this.maxRetryAfter = longestHint
-    this.withdraw = target.budget?.withdrawUnsafe
+  }
+
+  again(): ReturnType<Stage<E>> {
+    return this.self(this.call, this.call.root.now())
+  }
+
+  get withdraw(): RetryBudget["withdrawUnsafe"] | undefined {
+    return this.target.budget?.withdrawUnsafe
   }
 
   when(error: E): boolean {

@@ -11,6 +11,7 @@ import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Pull from "effect/Pull"
 import * as Random from "effect/Random"
 import * as Schedule from "effect/Schedule"
@@ -127,8 +128,6 @@ export type Denial = "attempts-exhausted" | "budget" | "deadline" | "retry-after
 export interface Hooks<E> {
   /** May this failure be retried? Default: the table of `LlmError.classify`. */
   readonly when?: ((error: E) => boolean) | undefined
-  /** Milliseconds the failure asks to wait. Default: its `retryAfter`. */
-  readonly retryAfter?: ((error: E) => number | undefined) | undefined
   /** Was the attempt refused before it reached anybody? Such a refusal ends the retries with the failure before it. */
   readonly isRefusal?: ((error: E) => boolean) | undefined
   /** Monotonic milliseconds at which the call must be over. */
@@ -155,6 +154,8 @@ export interface Payment {
 }
 
 type Step = (now: number, input: unknown) => Pull.Pull<[unknown, Duration.Duration], never, unknown>
+/** Makes the steps of one run. */
+type Steps = Effect.Effect<Step>
 
 /**
  * Runs an effect until it succeeds or its failure is final. The failure is the last one, never an aggregate.
@@ -171,29 +172,37 @@ export const run = <A, E, R>(
   self: Effect.Effect<A, E, R>,
   policy: Policy,
   hooks: Hooks<E> = {}
-): Effect.Effect<A, E, R> => runFirst(self, () => self, policy, hooks)
+): Effect.Effect<A, E, R> => retries(policy)(self, { ...hooks, again: () => self })
 
 /**
- * {@link run} for an effect that is made anew for each retry.
+ * What surrounds a run whose effect is made anew for each retry.
  *
  * @internal
  */
-export const runFirst = <A, E, R>(
-  first: Effect.Effect<A, E, R>,
-  again: () => Effect.Effect<A, E, R>,
-  policy: Policy,
-  hooks: Hooks<E> = {}
-): Effect.Effect<A, E, R> =>
-  Effect.catch(first, (error) => {
-    const run = new Run(Effect.suspend(again), policy, hooks, error)
-    return Effect.onInterrupt(run.failed(error), () => Effect.sync(() => run.refund()))
-  })
+export interface Again<A, E, R> extends Hooks<E> {
+  readonly again: () => Effect.Effect<A, E, R>
+}
+
+/**
+ * {@link run} under one policy, for the first attempt and those that may follow.
+ *
+ * @internal
+ */
+export const retries = (policy: Policy) => {
+  const steps: Steps = Schedule.toStep(scheduleOf(policy))
+  return <A, E, R>(first: Effect.Effect<A, E, R>, hooks: Again<A, E, R>): Effect.Effect<A, E, R> =>
+    Effect.catch(first, (error) => {
+      const run = new Run(policy, steps, hooks, error)
+      return Effect.onExitPrimitive(run.failed(error), run.ended)
+    })
+}
 
 /** One run after its first failure; a run without failures costs nothing but the `catch`. */
 class Run<A, E, R> {
-  private readonly self: Effect.Effect<A, E, R>
   private readonly policy: Policy
-  private readonly hooks: Hooks<E>
+  private readonly steps: Steps
+  private readonly hooks: Again<A, E, R>
+  private readonly again: Effect.Effect<A, E, R>
   /** Attempts that have failed. */
   private k = 0
   private last: E
@@ -204,10 +213,11 @@ class Run<A, E, R> {
   private begun = 0
   private before = 0
 
-  constructor(self: Effect.Effect<A, E, R>, policy: Policy, hooks: Hooks<E>, first: E) {
-    this.self = self
+  constructor(policy: Policy, steps: Steps, hooks: Again<A, E, R>, first: E) {
     this.policy = policy
+    this.steps = steps
     this.hooks = hooks
+    this.again = Effect.suspend(() => hooks.again())
     this.last = first
   }
 
@@ -224,14 +234,16 @@ class Run<A, E, R> {
     if (this.k > policy.maxRetries) {
       return policy.maxRetries === 0 ? Effect.fail(error) : this.deny(error, "attempts-exhausted")
     }
-    return Effect.flatMap(this.pause(error), (metadata) => {
-      if (hooks.launches === undefined) this.payment = undefined
-      return Effect.catch(Effect.provideService(this.self, Schedule.CurrentMetadata, metadata), this.failed)
-    })
+    return Effect.withFiber((fiber) => this.pause(error, fiber.getRef(Clock.Clock)))
+  }
+
+  /** Interrupted in a pause: nothing was got for the payment. */
+  readonly ended = (exit: Exit.Exit<A, E>): undefined => {
+    if (Exit.isFailure(exit) && Cause.hasInterrupts(exit.cause)) this.refund()
   }
 
   /** Gives the payment back, unless the retry it paid for has reached somebody. */
-  refund(): void {
+  private refund(): void {
     if (this.payment !== undefined && (this.hooks.launches?.() ?? 0) === this.launches) this.payment.refundUnsafe()
     this.payment = undefined
   }
@@ -241,29 +253,23 @@ class Run<A, E, R> {
     return Effect.fail(because === "budget" ? withBudgetExhausted(error) : error)
   }
 
-  private pause(error: E): Effect.Effect<Schedule.Metadata, E> {
-    return Effect.withFiber((fiber) => {
-      const { hooks, policy } = this
-      const clock = fiber.getRef(Clock.Clock)
-      const now = monotonicMillis(clock)
-      if (hooks.isBlocked?.(now) === true) return this.deny(error, "circuit-open")
-      const hint = (hooks.retryAfter ?? retryAfterMillis)(error)
-      if (hint !== undefined && hint > Math.min(policy.maxRetryAfter, hooks.maxRetryAfter?.() ?? Infinity)) {
-        return this.deny(error, "retry-after")
-      }
-      // As Effect drives schedules: by the wall clock, so that those that read it (`cron`) mean what they say.
-      const wall = clock.currentTimeMillisUnsafe()
-      const stepped = this.step === undefined
-        ? Effect.flatMap(
-          Schedule.toStep(scheduleOf(policy, hooks.retryAfter)),
-          (step) => (this.step = step)(wall, error)
-        )
-        : this.step(wall, error)
-      return Effect.matchCauseEffect(stepped, {
-        onSuccess: ([output, delay]) => this.sleep(error, now, wall, output, delay),
-        onFailure: (cause) =>
-          Pull.isDoneCause(cause) ? this.deny(error, "attempts-exhausted") : Effect.die(Cause.squash(cause))
-      })
+  private pause(error: E, clock: Clock.Clock): Effect.Effect<A, E, R> {
+    const { hooks, policy } = this
+    const now = monotonicMillis(clock)
+    if (hooks.isBlocked?.(now) === true) return this.deny(error, "circuit-open")
+    const hint = retryAfterMillis(error)
+    if (hint !== undefined && hint > Math.min(policy.maxRetryAfter, hooks.maxRetryAfter?.() ?? Infinity)) {
+      return this.deny(error, "retry-after")
+    }
+    // As Effect drives schedules: by the wall clock, so that those that read it (`cron`) mean what they say.
+    const wall = clock.currentTimeMillisUnsafe()
+    const stepped = this.step === undefined
+      ? Effect.flatMap(this.steps, (step) => (this.step = step)(wall, error))
+      : this.step(wall, error)
+    return Effect.matchCauseEffect(stepped, {
+      onSuccess: ([output, delay]) => this.sleep(error, now, wall, output, delay, clock),
+      onFailure: (cause) =>
+        Pull.isDoneCause(cause) ? this.deny(error, "attempts-exhausted") : Effect.die(Cause.squash(cause))
     })
   }
 
@@ -272,8 +278,9 @@ class Run<A, E, R> {
     now: number,
     wall: number,
     output: unknown,
-    duration: Duration.Duration
-  ): Effect.Effect<Schedule.Metadata, E> {
+    duration: Duration.Duration,
+    clock: Clock.Clock
+  ): Effect.Effect<A, E, R> {
     const { hooks } = this
     const delay = Math.ceil(Duration.toMillis(duration))
     if (now + delay >= (hooks.deadlineAt?.() ?? Infinity)) return this.deny(error, "deadline")
@@ -295,7 +302,10 @@ class Run<A, E, R> {
       elapsedSincePrevious: wall - this.before
     }
     this.before = wall
-    return Effect.as(Effect.sleep(duration), metadata)
+    return Effect.flatMap(clock.sleep(duration), () => {
+      if (hooks.launches === undefined) this.payment = undefined
+      return Effect.catch(Effect.provideService(this.again, Schedule.CurrentMetadata, metadata), this.failed)
+    })
   }
 }
 
@@ -347,11 +357,11 @@ export const retry = <E = unknown>(
       maxRetries: Number.MAX_SAFE_INTEGER
     }
     : options
-  const checked = policy(rest, "")
-  return <A, E1 extends E, R>(self: Effect.Effect<A, E1, R>): Effect.Effect<A, E1, R> =>
-    budget === undefined
-      ? run(self, checked, { when })
-      : Effect.andThen(budget.deposit, run(self, checked, { when, withdraw: budget.withdrawUnsafe }))
+  const retrying = retries(policy(rest, ""))
+  return <A, E1 extends E, R>(self: Effect.Effect<A, E1, R>): Effect.Effect<A, E1, R> => {
+    const run = retrying(self, { when, withdraw: budget?.withdrawUnsafe, again: () => self })
+    return budget === undefined ? run : Effect.andThen(budget.deposit, run)
+  }
 }
 
 /**
@@ -371,36 +381,36 @@ export const schedule = (options?: Options): Schedule.Schedule<Duration.Duration
 /** Delays that a hint has decided. */
 const hinted = new WeakSet<Duration.Duration>()
 
-const scheduleOf = (
-  policy: Policy,
-  hintOf: (error: never) => number | undefined = retryAfterMillis
-): Schedule.Schedule<Duration.Duration> =>
+const scheduleOf = (policy: Policy): Schedule.Schedule<Duration.Duration> =>
   Schedule.fromStep(
-    Effect.map(policy.schedule === undefined ? Effect.undefined : Schedule.toStep(policy.schedule), (own) => {
-      let k = 0
-      const decide = (backoff: number, hint: number | undefined, u: number): Delayed => {
-        const floor = hint === undefined ? 0 : hintMillis(hint, u)
-        const delay = Duration.millis(Math.max(backoff, floor))
-        if (floor > backoff) hinted.add(delay)
-        return Effect.succeed([delay, delay])
+    policy.schedule === undefined
+      ? Effect.sync(() => stepOf(policy, undefined))
+      : Effect.map(Schedule.toStep(policy.schedule), (own) => stepOf(policy, own))
+  )
+
+const stepOf = (policy: Policy, own: Step | undefined) => {
+  let k = 0
+  const decide = (backoff: number, hint: number | undefined, u: number): Delayed => {
+    const floor = hint === undefined ? 0 : hintMillis(hint, u)
+    const delay = Duration.millis(Math.max(backoff, floor))
+    if (floor > backoff) hinted.add(delay)
+    return Effect.succeed([delay, delay])
+  }
+  return (now: number, input: unknown): Delayed =>
+    Effect.withFiber((fiber) => {
+      k += 1
+      const hint = retryAfterMillis(input)
+      if (k > policy.maxRetries || (hint !== undefined && hint > policy.maxRetryAfter)) {
+        return Cause.done(Duration.zero)
       }
-      return (now: number, input: unknown): Delayed =>
-        Effect.withFiber((fiber) => {
-          k += 1
-          const hint = hintOf(input as never)
-          if (k > policy.maxRetries || (hint !== undefined && hint > policy.maxRetryAfter)) {
-            return Cause.done(Duration.zero)
-          }
-          const u = fiber.getRef(Random.Random).nextDoubleUnsafe()
-          return own === undefined
-            ? decide(backoffMillis(policy, k, u), hint, u)
-            : Effect.matchCauseEffect(effectOf(own(now, input), "schedule"), {
-              onSuccess: ([, duration]) => decide(Math.ceil(Duration.toMillis(duration)), hint, u),
-              onFailure: (cause) =>
-                Pull.isDoneCause(cause) ? Cause.done(Duration.zero) : Effect.die(Cause.squash(cause))
-            })
+      const u = fiber.getRef(Random.Random).nextDoubleUnsafe()
+      return own === undefined
+        ? decide(backoffMillis(policy, k, u), hint, u)
+        : Effect.matchCauseEffect(effectOf(own(now, input), "schedule"), {
+          onSuccess: ([, duration]) => decide(Math.ceil(Duration.toMillis(duration)), hint, u),
+          onFailure: (cause) => Pull.isDoneCause(cause) ? Cause.done(Duration.zero) : Effect.die(Cause.squash(cause))
         })
     })
-  )
+}
 
 type Delayed = Pull.Pull<[Duration.Duration, Duration.Duration], never, Duration.Duration>
