@@ -52,23 +52,27 @@ export interface Watched {
 
 /** Calls under way that are not slow yet, the first to turn slow on top. */
 export class InFlight<T extends Watched> {
-  private readonly heap: Array<T> = []
-
-  get size(): number {
-    return this.heap.length
-  }
+  size = 0
+  /**
+   * A heap in its first `size` places; the others are empty. It does not shrink: an array that comes and goes with every call
+   * is allocated with every call.
+   */
+  private readonly heap: Array<T | undefined> = []
 
   /** What can never be slow is not kept. */
   start(call: T): void {
-    if (call.due < Infinity) this.rise(call, this.heap.push(call) - 1)
+    if (call.due < Infinity) this.rise(call, this.size++)
   }
 
   /** It ended, slow or not. */
   end(call: T): void {
+    const { heap } = this
     const { place } = call
     if (place < 0) return
     call.place = -1
-    const last = this.heap.pop()!
+    this.size -= 1
+    const last = heap[this.size]!
+    heap[this.size] = undefined
     if (last === call) return
     this.rise(last, place)
     this.sink(last, last.place)
@@ -97,12 +101,12 @@ export class InFlight<T extends Watched> {
   }
 
   private sink(call: T, from: number): void {
-    const { heap } = this
+    const { heap, size } = this
     let i = from
     for (;;) {
       let child = 2 * i + 1
-      if (child >= heap.length) break
-      if (child + 1 < heap.length && heap[child + 1]!.due < heap[child]!.due) child += 1
+      if (child >= size) break
+      if (child + 1 < size && heap[child + 1]!.due < heap[child]!.due) child += 1
       const below = heap[child]!
       if (call.due <= below.due) break
       heap[i] = below

@@ -394,7 +394,7 @@ export interface Memory<in out A> extends LeaseStore<A> {
   readonly setUnsafe: (key: string, value: A, options: SetOptions, now: number) => void
 }
 
-const RANKS = 40
+const RANKS = 32
 
 /** @internal */
 export const makeMemory = <A>(maxEntries: number, maxBytes: number): Memory<A> => {
@@ -418,8 +418,8 @@ export const makeMemory = <A>(maxEntries: number, maxBytes: number): Memory<A> =
     bytes += size
     share.bytes += size
     share.entries += entries
-    const part = Math.max(share.entries / maxEntries, share.bytes / maxBytes)
-    const rank = Math.max(0, Math.min(RANKS - 1, RANKS + Math.floor(Math.log2(part))))
+    const part = Math.min(Math.max(share.entries / maxEntries, share.bytes / maxBytes), 1)
+    const rank = Math.max(0, RANKS - 1 - Math.clz32(part * 2 ** (RANKS - 1)))
     if (share.entries === 0) {
       shares.delete(share.name)
       ranks[share.rank]!.delete(share)

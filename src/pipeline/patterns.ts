@@ -107,20 +107,23 @@ export const inThrottle = (throttle: LoadShedder.Throttle): Door<Shed> => {
 
 class Tokens implements Held {
   private readonly taken: Reservation
+  /** Does the limiter count more than requests? Only then an answer changes what was taken. */
+  private readonly counted: boolean
   /** The limiter, when its limits are the vendor's, so that what the vendor says is about it. */
   private readonly vendors: RateLimiter | undefined
-  constructor(taken: Reservation, vendors: RateLimiter | undefined) {
+  constructor(taken: Reservation, counted: boolean, vendors: RateLimiter | undefined) {
     this.taken = taken
+    this.counted = counted
     this.vendors = vendors
   }
   /** A request that was never sent costs nothing; one that was answered with a failure costs a request, no tokens. */
   settle(outcome: Outcome): void {
-    const { taken, vendors } = this
+    const { counted, taken, vendors } = this
     switch (outcome._tag) {
       case "NeverStarted":
         return taken.refundUnsafe("all")
       case "Succeeded": {
-        const input = outcome.usage?.inputTokens.total
+        const input = counted ? outcome.usage?.inputTokens.total : undefined
         const output = outcome.usage?.outputTokens.total
         if (input !== undefined && output !== undefined) taken.settleUnsafe(costOf(input, output))
         if (vendors !== undefined) taken.observeUnsafe(outcome.limits)
@@ -131,7 +134,7 @@ class Tokens implements Held {
         if (error._tag !== "ProviderError") return
         const reason = error.reason._tag
         if (!sent || reason === "Quota") taken.refundUnsafe("all")
-        else if (reason !== "MalformedResponse") taken.refundUnsafe("tokens")
+        else if (counted && reason !== "MalformedResponse") taken.refundUnsafe("tokens")
         if (vendors === undefined) return
         // After the refund: what the vendor says is left is left.
         taken.observeUnsafe(limits)
@@ -151,7 +154,8 @@ export const inLimits = (
   doors: LoadShedder.Doors | undefined
 ): Door<RateLimited | InvalidRequest | Shed> => {
   const vendors = whose === "vendor" ? limiter : undefined
-  const cost = limiter.dimensions.every((dimension) => dimension === "requests") ? () => 1 : estimate
+  const counted = limiter.dimensions.some((dimension) => dimension !== "requests")
+  const cost = counted ? estimate : () => 1
   return {
     ...ours,
     failover: whose === "vendor",
@@ -161,12 +165,12 @@ export const inLimits = (
       const needed = cost(ask.request)
       const { deadline, root } = (ask as Attempt).call
       const free = limiter.tryAcquireUnsafe(needed, root.clock, ask.now)
-      if (free !== undefined) return Exit.succeed(new Tokens(free, vendors))
+      if (free !== undefined) return Exit.succeed(new Tokens(free, counted, vendors))
       const { priority, tenant } = ask.request
       const left = Math.max(deadline.left(ask.now), 0)
       const mayJoin = isOpen(doors, ask.request, limiter.lineUnsafe())
       const taken = limiter.acquire(needed, { maxWait: mayJoin ? left : 0, restore: ask.restore, priority, tenant })
-      const hold = (reservation: Reservation) => new Tokens(reservation, vendors)
+      const hold = (reservation: Reservation) => new Tokens(reservation, counted, vendors)
       return doors === undefined ? Effect.map(taken, hold) : Effect.mapBoth(taken, {
         onSuccess: hold,
         onFailure: (error) => {

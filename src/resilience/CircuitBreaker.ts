@@ -396,10 +396,12 @@ export const admit = (policy: Policy, state: State, now: number): State | undefi
  */
 export const permitOf = (state: State, slowAfter = Infinity): Permit => ({
   generation: state.generation,
-  slot: state._tag === "HalfOpen" ? state.lastSlot : 0,
+  slot: slotOf(state),
   settled: false,
   slowAfter
 })
+
+const slotOf = (state: State): number => state._tag === "HalfOpen" ? state.lastSlot : 0
 
 /**
  * Counts a call that is still under way as slow: one call of the window, whatever becomes of it. Once per call, which
@@ -824,9 +826,9 @@ class Admitted implements Permit, Watched {
   slowIn: number | undefined
   place = -1
 
-  constructor({ generation, slot, slowAfter }: Permit, kind: string, now: number) {
-    this.generation = generation
-    this.slot = slot
+  constructor(state: State, slowAfter: number, kind: string, now: number) {
+    this.generation = state.generation
+    this.slot = slotOf(state)
     this.slowAfter = slowAfter
     this.kind = kind
     this.due = now + slowAfter
@@ -887,7 +889,7 @@ export const fromPolicy = (
       state = move((before) => admit(policy, before, now) ?? before, now)
     }
     if (!timesCalls) return permitOf(state)
-    const permit = new Admitted(permitOf(state, thresholds?.of(kind) ?? fixed), kind, now)
+    const permit = new Admitted(state, thresholds?.of(kind) ?? fixed, kind, now)
     underWay.start(permit)
     return permit
   }

@@ -638,7 +638,7 @@ class Limiter implements RateLimiter {
   // --- what reservations do ---------------------------------------------------
 
   credit(amounts: Vector, now: number): void {
-    for (const [i, bucket] of this.buckets.entries()) if (amounts[i] !== 0) move(bucket, amounts[i]!, now)
+    for (let i = 0; i < amounts.length; i++) if (amounts[i] !== 0) move(this.buckets[i]!, amounts[i]!, now)
     this.changed(now, delayBy(this.buckets, amounts.map((amount) => -amount)))
   }
 
@@ -697,21 +697,20 @@ class Held implements Reservation {
   }
 
   settleUnsafe(actual: Cost): void {
-    this.giveBack(() => this.limiter.costs.difference(this.costs, actual))
+    if (!this.isDone) this.giveBack(this.limiter.costs.difference(this.costs, actual))
   }
 
   refundUnsafe(which: "all" | "tokens"): void {
-    this.giveBack(() => which === "all" ? this.costs : this.limiter.costs.withoutRequests(this.costs))
+    if (!this.isDone) this.giveBack(which === "all" ? this.costs : this.limiter.costs.withoutRequests(this.costs))
   }
 
   observeUnsafe(facts: ReadonlyArray<RateLimitFact>): void {
     this.limiter.observe(facts, this.grant, monotonicMillis(this.clock))
   }
 
-  private giveBack(amounts: () => Vector): void {
-    if (this.isDone) return
+  private giveBack(amounts: Vector): void {
     this.isDone = true
-    this.limiter.credit(amounts(), monotonicMillis(this.clock))
+    this.limiter.credit(amounts, monotonicMillis(this.clock))
   }
 }
 
