@@ -1,11 +1,12 @@
 // Bugs of our own, each with the test that failed first.
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Exit, Fiber, Layer, Schedule, Scope, Stream } from "effect"
-import { LlmClient, LlmError, LlmEvent, LlmProvider } from "effect-resilient-llm"
+import { LlmClient, LlmError, LlmProvider } from "effect-resilient-llm"
 import { Retry } from "effect-resilient-llm/resilience"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
 import { types } from "node:util"
+import { makeHub } from "../src/pipeline/hub.ts"
 import { ask, failure, fork, kinds, nothingHeld, now, rig, success, timed, vector } from "./support.ts"
 
 const { answer, cut, fail, overloaded, stream } = ScriptedProvider
@@ -232,7 +233,7 @@ it.effect("a cut that nobody saw stays a failure: truncated before the commit is
 
 it.effect("a listener that is too slow loses the oldest events", () =>
   Effect.scoped(Effect.gen(function*() {
-    const hub = yield* LlmEvent.makeHub(4)
+    const hub = yield* makeHub(4)
     const events = yield* Stream.toPull(hub.events)
     const first = yield* fork(events)
     yield* Effect.yieldNow
@@ -246,7 +247,7 @@ it.effect("a listener that is too slow loses the oldest events", () =>
 it.effect("a listener's stream ends with the client, after the last event", () =>
   Effect.gen(function*() {
     const scope = yield* Scope.make()
-    const hub = yield* Scope.provide(LlmEvent.makeHub(), scope)
+    const hub = yield* Scope.provide(makeHub(), scope)
     const listener = yield* fork(Stream.runCollect(hub.events))
     yield* Effect.yieldNow
     hub.publish({ _tag: "CallStarted", call: 1, at: 0, operation: "complete" })

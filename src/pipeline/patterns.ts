@@ -83,8 +83,20 @@ export const inBulkhead = (bulkhead: Bulkhead, doors: LoadShedder.Doors | undefi
   }
 }
 
+/** What is asked of `LoadShedder.Throttle`: that class is internal, so the package's types cannot name it. */
+export interface Throttle {
+  readonly policy: LoadShedder.ThrottlePolicy
+  readonly rejection: (now: number) => number
+  readonly count: (isAccepted: boolean, now: number) => void
+  readonly rejects: (
+    priority: LoadShedder.Priority,
+    random: () => (typeof Random.Random)["Service"],
+    now: number
+  ) => boolean
+}
+
 /** Only as many calls as about half of them are accepted. */
-export const inThrottle = (throttle: LoadShedder.Throttle): Door<Shed> => {
+export const inThrottle = (throttle: Throttle): Door<Shed> => {
   const held: Exit.Exit<Held> = Exit.succeed({
     settle: (outcome) => {
       if (outcome._tag === "Succeeded") throttle.count(true, outcome.now)

@@ -2,9 +2,9 @@
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { LlmConfigError } from "../LlmError.ts"
-import type { Hub } from "../LlmEvent.ts"
 import type { Health } from "../persistence/Health.ts"
 import * as RateLimiter from "../resilience/RateLimiter.ts"
+import type { Hub } from "./hub.ts"
 
 /** Publishes one event each time a store goes away or is back, as long as the scope is open. */
 export const watching = (

@@ -9,7 +9,6 @@ import { readOptions } from "../internal/option.ts"
 import { attempt as checked } from "../internal/options.ts"
 import { type CircuitBreakerOptions, CircuitBreakerOptionsSchema, type Options } from "../LlmConfig.ts"
 import type { LlmConfigError } from "../LlmError.ts"
-import type { Hub } from "../LlmEvent.ts"
 import type { Guard } from "../LlmGuard.ts"
 import type { LlmProvider } from "../LlmProvider.ts"
 import * as Bulkhead from "../resilience/Bulkhead.ts"
@@ -23,7 +22,8 @@ import type * as Timeout from "../resilience/Timeout.ts"
 import type { Background } from "./background.ts"
 import { doors, foreign } from "./guards.ts"
 import { measuring } from "./hedge.ts"
-import { inBulkhead, inCircuit, inLimits, inThrottle } from "./patterns.ts"
+import type { Hub } from "./hub.ts"
+import { inBulkhead, inCircuit, inLimits, inThrottle, type Throttle } from "./patterns.ts"
 import type { MakeLimiter } from "./shared.ts"
 
 // -----------------------------------------------------------------------------
@@ -133,7 +133,7 @@ export const make = <GE>(config: TargetConfig, index: number, common: Common<GE>
     const withBudget = options.retry !== false && options.retryBudget !== false
     const budget = withBudget ? yield* RetryBudget.make(options.retryBudget || undefined) : undefined
     const { shedding } = common
-    const throttle = shedding?.throttle && new LoadShedder.Throttle(shedding.throttle)
+    const throttle: Throttle | undefined = shedding?.throttle && new LoadShedder.Throttle(shedding.throttle)
     // Measured only for those who ask.
     const firstContent = common.hedge?.delay === "p95" ? Hedge.makeSamples() : undefined
     const list = doors(

@@ -148,12 +148,35 @@ describe.concurrent("a fresh person", () => {
   const start = (file: string, env: Readonly<Record<string, string>>) =>
     run(process.execPath, [file], { cwd: project, env: { PATH: process.env["PATH"], ...env }, timeout: 60_000 })
 
-  it("compiles every block of the README", async () => {
+  const compile = async (folder: string): Promise<ReadonlyArray<string>> => {
     const tsc = fileURLToPath(new URL("node_modules/typescript/bin/tsc", root))
-    const { stdout } = await run(process.execPath, [tsc, "-p", "."], { cwd: project }).catch((failed: unknown) =>
+    const { stdout } = await run(process.execPath, [tsc, "-p", folder], { cwd: project }).catch((failed: unknown) =>
       failed as { stdout: string }
     )
-    assert.strictEqual(stdout, "")
+    return stdout.split("\n").filter((line) => line !== "")
+  }
+
+  it("compiles every block of the README", async () => {
+    assert.deepStrictEqual(await compile("."), [])
+  }, 60_000)
+
+  // With the libraries' own types checked: whatever is missing in ours would be `any` to everybody else, silently. Those of
+  // Effect want the DOM.
+  it("has types that are whole, at every entry point", async () => {
+    const entries = packed.files.flatMap((file) => /^dist\/(.*)\.d\.ts$/.exec(file)?.slice(1) ?? [])
+      .map((path) => path.replace(/(^|\/)index$/, ""))
+      .filter((path) => !/(^|\/)internal\//.test(path) && !/^(cli|pipeline)\//.test(path) && path !== "Pipeline")
+    assert.isNotEmpty(entries)
+    const code = entries.map((path, i) => `export * as m${i} from "${join("effect-resilient-llm", path)}"\n`).join("")
+    mkdirSync(join(project, "types"))
+    writeFileSync(join(project, "types/all.ts"), code)
+    const compilerOptions = {
+      ...tsconfig.compilerOptions,
+      lib: ["ES2023", "DOM", "ESNext.Disposable"],
+      skipLibCheck: false
+    }
+    writeFileSync(join(project, "types/tsconfig.json"), JSON.stringify({ include: ["*.ts"], compilerOptions }))
+    assert.deepStrictEqual((await compile("types")).filter((line) => /effect-resilient-llm|^types/.test(line)), [])
   }, 60_000)
 
   it("finds the programs that are expected here", () => {
