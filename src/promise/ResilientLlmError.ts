@@ -78,6 +78,19 @@ export class ResilientLlmError extends Error {
   }
 }
 
+// What `console.log` and a rejection that nobody handles show: one line after the sentence and its stack, not the ledger,
+// and not the error behind it, which says the same.
+Object.defineProperty(ResilientLlmError.prototype, Symbol.for("nodejs.util.inspect.custom"), {
+  value(this: ResilientLlmError): string {
+    const { code, ledger, reason, retryAfterMs, retryable, status } = this
+    const facts = Object.entries({ code, reason, status, retryable, retryAfterMs })
+      .filter(([, value]) => value !== undefined)
+      .map(([name, value]) => `${name}: ${value}`)
+    if (ledger.length > 0) facts.push(`${ledger.length} facts in its ledger`)
+    return `${this.stack ?? this.message} (${facts.join(", ")})`
+  }
+})
+
 const isTagged = (u: unknown): u is { readonly _tag: string } =>
   typeof u === "object" && u !== null && "_tag" in u && typeof u._tag === "string"
 

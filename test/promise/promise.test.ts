@@ -92,6 +92,11 @@ describe("complete", () => {
     assert.instanceOf(cause, LlmError.ProviderError)
     assert.include(message, "openai limits the rate")
     assert.isAtLeast(ledger.length, 3)
+    // What a rejection that nobody handles prints.
+    const lines = inspect(error).split("\n")
+    assert.match(lines[0]!, /^ResilientLlmError: openai limits the rate/)
+    assert.match(lines.at(-1)!, / \(code: ProviderError, reason: RateLimit, status: 429, .*\d+ facts in its ledger\)$/)
+    assert.isTrue(lines.slice(1).every((line) => line.startsWith("    at ")))
   })
 
   it("a failure of all tells the soonest of their hints", async () => {
