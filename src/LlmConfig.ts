@@ -19,6 +19,7 @@ import * as RateLimiter from "./resilience/RateLimiter.ts"
 import * as ResponseCache from "./resilience/ResponseCache.ts"
 import * as Retry from "./resilience/Retry.ts"
 import * as RetryBudget from "./resilience/RetryBudget.ts"
+import * as Routing from "./resilience/Routing.ts"
 import * as Timeout from "./resilience/Timeout.ts"
 
 /**
@@ -118,6 +119,7 @@ export const CacheOptionsSchema = optionsOf<CacheOptions>()({
  * | `bulkhead` | off |
  * | `hedge` | off |
  * | `loadShedding` | off |
+ * | `routing` | off: as the targets are listed |
  *
  * @category models
  * @since 0.1.0
@@ -145,6 +147,8 @@ export interface Options {
   readonly hedge?: Hedge.Options | false | undefined
   /** Turns calls away early when a target accepts too little. Default: off. */
   readonly loadShedding?: LoadShedder.Options | false | undefined
+  /** Which target is asked first: by weight, the fastest, always the same for a tenant or a conversation. Default: as listed. */
+  readonly routing?: Routing.Options | false | undefined
 }
 
 /**
@@ -164,7 +168,8 @@ export const OptionsSchema = optionsOf<Options>()({
   cache: orFalse(CacheOptionsSchema),
   bulkhead: orValue(Bulkhead.OptionsSchema, Bulkhead.isBulkhead),
   hedge: orFalse(Hedge.OptionsSchema),
-  loadShedding: orFalse(LoadShedder.OptionsSchema)
+  loadShedding: orFalse(LoadShedder.OptionsSchema),
+  routing: orFalse(Routing.OptionsSchema)
 })
 
 /**

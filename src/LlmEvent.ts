@@ -205,6 +205,19 @@ export const RetryDenied = Schema.TaggedStruct("RetryDenied", {
 })
 
 /**
+ * `target` is asked first, and why: the `request` names its targets, the tenant or conversation is `sticky`, or by the
+ * `weights` or measured speeds (`fastest`). Where targets are asked as they are listed, there is no such event.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export const Routed = Schema.TaggedStruct("Routed", {
+  ...base,
+  by: Schema.Literals(["request", "sticky", "weights", "fastest"]),
+  target: Schema.String
+})
+
+/**
  * A target was passed over without a call, and why.
  *
  * @category models
@@ -406,6 +419,7 @@ export const LlmEvent = Schema.Union([
   TargetSkipped,
   Hedged,
   FailedOver,
+  Routed,
   ModelSubstituted,
   ReasoningDropped,
   AnswerRejected,

@@ -129,6 +129,22 @@ const fields = {
   idempotencyKey: Schema.optional(Schema.NonEmptyString),
   /** Separates idempotency and cache entries of different customers. */
   tenant: Schema.optional(Schema.NonEmptyString),
+  /** The conversation this is part of, which sticky routing keeps at one target; not part of the question. */
+  conversation: Schema.optional(Schema.NonEmptyString),
+  /** The ids of the targets that may be asked, in this order, instead of the client's. */
+  targets: Schema.optional(
+    Schema.Array(Schema.NonEmptyString).check(
+      Schema.isMinLength(1, { expected: "a list of at least one target" }),
+      Schema.isUnique({ expected: "a list of different targets" })
+    )
+  ),
+  /** Retries of this call, at each target: none, or at most as many. Default: as the client's options say. */
+  retry: Schema.optional(Schema.Union([
+    Schema.Literal(false),
+    Schema.Struct({
+      maxRetries: Schema.Int.check(Schema.isGreaterThanOrEqualTo(0, { expected: "a whole number from 0" }))
+    })
+  ])),
   /** How urgent the call is, where calls wait or are turned away. Default `default`. */
   priority: Schema.optional(Schema.Literals(["critical", "default", "batch", "sheddable"])),
   /**
@@ -511,7 +527,7 @@ const sortedFields = (
  */
 export const identity = (request: LlmRequest): string => {
   const { maxTokens, model, prompt, responseFormat, seed, stop, temperature, tenant, toolChoice, tools, topP } = request
-  const { frequencyPenalty, metadata, presencePenalty, providerOptions, reasoningEffort, topK } = request
+  const { frequencyPenalty, metadata, presencePenalty, providerOptions, reasoningEffort, targets, topK } = request
   let fields = ""
   let omitted = 0
   const add = (value: unknown): void => {
@@ -537,6 +553,8 @@ export const identity = (request: LlmRequest): string => {
   add(reasoningEffort)
   add(providerOptions)
   add(metadata)
+  // Who asks somebody in particular does not want another's answer.
+  add(targets)
   const text = fields === "" ? onlyText(prompt) : undefined
   return text === undefined || text.startsWith("[") ? `[2${fields}]${prompt.map(messageText).join("")}` : text
 }

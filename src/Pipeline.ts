@@ -30,6 +30,7 @@ import { guarded } from "./pipeline/guards.ts"
 import type { Hub } from "./pipeline/hub.ts"
 import { idempotent } from "./pipeline/idempotency.ts"
 import { retried } from "./pipeline/retry.ts"
+import { Router } from "./pipeline/routing.ts"
 import { makesLimiters, watching } from "./pipeline/shared.ts"
 import type { ErrorOf, Served, Stage } from "./pipeline/stage.ts"
 import * as Target from "./pipeline/target.ts"
@@ -65,6 +66,7 @@ export const make = <GE>(
     const watch = yield* watching(hub, builtAt)
     const limiter = yield* makesLimiters(watch)
     const bucket = rateLimit === false ? undefined : yield* limiter("client", rateLimit)
+    const router = yield* attempt(() => new Router(options.routing, configs))
     const order = yield* Failover.make(configs.map(({ id }) => id), failover === false ? undefined : failover)
     const hedging = hedge === undefined || hedge === false ? undefined : yield* attempt(() => Hedge.policy(hedge))
     const shedding = loadShedding === undefined || loadShedding === false
@@ -73,7 +75,19 @@ export const make = <GE>(
     const background = yield* Background.make
     const begin = opening(hub, timers?.deadline ?? Infinity, configs)
 
-    const common = { options, guards, timers, bucket, limiter, hedge: hedging, shedding, hub, background, builtAt }
+    const common = {
+      options,
+      guards,
+      timers,
+      bucket,
+      limiter,
+      hedge: hedging,
+      shedding,
+      router,
+      hub,
+      background,
+      builtAt
+    }
     const candidate = (config: Target.TargetConfig, index: number) =>
       Effect.map(Target.make<GE>(config, index, common), (target) => {
         const bracket = guarded(target, target.doors)(timed(timers)(ask(timers)))
@@ -83,9 +97,7 @@ export const make = <GE>(
     const first = yield* candidate(primary, 0)
     const later = yield* Effect.forEach(others, (config, i) => candidate(config, i + 1))
 
-    const walk = failover === false && hedging !== undefined ? yield* Failover.make([first.id]) : order
-    const isWalk = failover !== false || hedging !== undefined
-    const answered = failedOver(isWalk ? walk : undefined, hedging)([first, ...later])
+    const answered = failedOver(order, failover !== false, hedging, router.route)([first, ...later])
     const kept = cache === false ? undefined : yield* makeCache(cache ?? {}, begin, background, watch)
     const stored = checked(cached(kept)(answered))
     const run = idempotency === false
@@ -97,25 +109,33 @@ export const make = <GE>(
       const targets = yield* Effect.forEach([first, ...later], ({ target }) => Target.statusOf(target, order))
       return { targets, rateLimit }
     })
-    return { begin, run: checkedRun(run, timers !== undefined), status } satisfies Pipeline<ErrorOf<typeof run>>
+    return { begin, run: checkedRun(run, options, configs), status } satisfies Pipeline<ErrorOf<typeof run>>
   })
 
 /** What the compiler finds a pipeline to fail with, when guards of users fail with `GE`. */
 export type PipelineError<GE> = ReturnType<typeof make<GE>> extends
   Effect.Effect<Pipeline<infer E>, LlmConfigError, Scope.Scope> ? E : never
 
-/** Refuses a deadline that nobody would keep, and a question that cannot be compared. */
-const checkedRun = <E>(run: Stage<E>, hasTimers: boolean) => (call: Call): Effect.Effect<Served, E | InvalidRequest> =>
-  Effect.suspend((): Effect.Effect<Served, E | InvalidRequest> => {
-    if (!hasTimers && call.request.deadline !== undefined) {
-      const rule = "absent while `timeout` is off"
-      return Effect.fail(new InvalidRequest({ path: "deadline", rule, kind: "given" }))
-    }
-    try {
-      return run(call, call.root.startedAt)
-    } catch (error) {
-      // The first stage that compares questions asks what this one is.
-      if (error instanceof InvalidRequest) return Effect.fail(error)
-      throw error
-    }
-  })
+/** Refuses what a request asks of this client in vain, and a question that cannot be compared. */
+const checkedRun =
+  <E>(run: Stage<E>, { retry, timeout }: Options, configs: Order) =>
+  (call: Call): Effect.Effect<Served, E | InvalidRequest> =>
+    Effect.suspend((): Effect.Effect<Served, E | InvalidRequest> => {
+      const { request } = call
+      if (timeout === false && request.deadline !== undefined) {
+        return refused("deadline", "absent while `timeout` is off")
+      }
+      if (retry === false && request.retry) return refused("retry", "absent or `false` while `retry` is off")
+      const stranger = request.targets?.findIndex((id) => configs.every((config) => config.id !== id)) ?? -1
+      if (stranger >= 0) return refused(`targets[${stranger}]`, `one of ${configs.map(({ id }) => id).join(", ")}`)
+      try {
+        return run(call, call.root.startedAt)
+      } catch (error) {
+        // The first stage that compares questions asks what this one is.
+        if (error instanceof InvalidRequest) return Effect.fail(error)
+        throw error
+      }
+    })
+
+const refused = (path: string, rule: string): Effect.Effect<never, InvalidRequest> =>
+  Effect.fail(new InvalidRequest({ path, rule, kind: "given" }))

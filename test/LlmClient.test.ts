@@ -31,7 +31,7 @@ describe("building a client refuses", () => {
     ["an unknown pattern", { retries: 3 }, {
       path: "retries",
       rule:
-        "one of idempotency, rateLimit, circuitBreaker, timeout, retry, retryBudget, failover, cache, bulkhead, hedge, loadShedding",
+        "one of idempotency, rateLimit, circuitBreaker, timeout, retry, retryBudget, failover, cache, bulkhead, hedge, loadShedding, routing",
       kind: "an unknown option"
     }],
     ["an unknown option of a pattern", { timeout: { total: 3 } }, {
@@ -133,7 +133,7 @@ describe("requests are checked before anything is called", () => {
       path: "max_tokens",
       rule:
         "one of model, maxTokens, temperature, topP, topK, presencePenalty, frequencyPenalty, reasoningEffort, stop, "
-        + "seed, tools, toolChoice, responseFormat, idempotencyKey, tenant, priority, cache, providerOptions, metadata, deadline",
+        + "seed, tools, toolChoice, responseFormat, idempotencyKey, tenant, conversation, targets, retry, priority, cache, providerOptions, metadata, deadline",
       kind: "an unknown option"
     }],
     ["a message with a wrong role", { prompt: [{ role: "robot", content: "Hi" }] }, {

@@ -70,6 +70,11 @@ const queueing = (priority: LlmRequest.LlmRequest["priority"]): Story => ({
   asks: Array.from({ length: 6 }, () => [0, { priority: priority ?? "default" }]),
   beside: { bulkhead: { maxConcurrent: 1, queue: 4 }, loadShedding: {} }
 })
+const measured = (routing: LlmConfig.Options["routing"]): Story => ({
+  scripts: [always(after(50)), always(after(10))],
+  asks: Array.from({ length: 6 }, (_, i): Ask => [i * 1000, {}, "stream"]),
+  beside: { routing }
+})
 const adaptive: Story = {
   scripts: [always({ ...overloaded, delay: 1000 })],
   asks: [...together(12), [5000], [5000], [5000], [5000], [5000], [5000], [5000]],
@@ -317,6 +322,14 @@ const rows: Readonly<Record<string, Row>> = {
   "loadShedding.thresholds.default": row("0.5", 0.5, queueing("default")),
   "loadShedding.thresholds.batch": row("0.25", 0.25, queueing("batch")),
   "loadShedding.thresholds.sheddable": row("0.25", 0.25, queueing("sheddable")),
+
+  "routing.strategy": row("weights", "weights", { scripts: [always(answer("x")), always(answer("y"))], asks: [[0]] }),
+  "routing.sticky": row("tenant", "tenant", {
+    scripts: [always(answer("x")), always(answer("y"))],
+    asks: Array.from({ length: 5 }, (_, i): Ask => [i, { tenant: `${i}` }])
+  }),
+  "routing.halfLife": row("1ms", "1ms", measured({ strategy: "fastest", explore: 1 })),
+  "routing.explore": row("1", 1, measured({ strategy: "fastest" })),
 
   "bulkhead.adaptive.initial": row("1", 1, adaptive),
   "bulkhead.adaptive.min": row("11", 11, adaptive),

@@ -164,6 +164,13 @@ const refusals = {
   throttle: "it accepts too little"
 } as const
 
+const routes = {
+  request: "the request says so",
+  sticky: "as before",
+  weights: "by chance and weight",
+  fastest: "the fastest, or to measure it"
+} as const
+
 const sheds = {
   throttled: refusals.throttle,
   "queue-full": "the line is too long for its priority",
@@ -272,6 +279,9 @@ export const rows = (events: ReadonlyArray<LlmEvent>): ReadonlyArray<Row> => {
           event.result === "started" ? `${event.from} is slow` : "the retry budget is empty",
           "warn"
         )
+        break
+      case "Routed":
+        add(at, event.target, "first", routes[event.by], "quiet")
         break
       case "FailedOver":
         add(at, event.to, "failover", `from ${event.from}`)

@@ -261,6 +261,7 @@ const make = (options: Options, counted: Numbers): LlmObserver.Observer => {
     retriesDenied: counted.of(llm.retriesDenied),
     hedges: counted.of(llm.hedges),
     failovers: counted.of(llm.failovers),
+    routed: counted.of(llm.routed),
     skips: counted.of(llm.skips),
     rejections: counted.of(llm.rejections),
     shed: counted.of(llm.shed),
@@ -392,6 +393,9 @@ const make = (options: Options, counted: Numbers): LlmObserver.Observer => {
             break
           case "Hedged":
             own.hedges.of(event.from, event.target, event.result).count += 1
+            break
+          case "Routed":
+            own.routed.of(event.target, event.by).count += 1
             break
           case "FailedOver":
             own.failovers.of(event.from, event.to).count += 1

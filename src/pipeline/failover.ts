@@ -16,8 +16,9 @@ import type * as Failover from "../resilience/Failover.ts"
 import type * as Hedge from "../resilience/Hedge.ts"
 import type { Call } from "./call.ts"
 import { type Rival, Turn } from "./hedge.ts"
-import { hasNoModel, modelAt, type Place, requestFor, unsupportedAt } from "./request.ts"
+import { hasNoModel, modelAt, Needs, type Place, requestFor, unfitAt } from "./request.ts"
 import { type Retrying, verdictOf } from "./retry.ts"
+import type { Route } from "./routing.ts"
 import type { Served, Stage } from "./stage.ts"
 
 /** A target in the order, and the stage that asks it. */
@@ -28,41 +29,48 @@ export interface Candidate<out E> extends Place, Rival<E> {
   readonly stage: Retrying<E>
 }
 
-type Order<E> = readonly [Candidate<E>, ...ReadonlyArray<Candidate<E>>]
+type Targets<E> = readonly [Candidate<E>, ...ReadonlyArray<Candidate<E>>]
 type Exhausted = AllProvidersFailed | AllProvidersUnavailable
 
-/** `undefined` asks the first target only. */
+/** `isOn: false`: each call has the first target of its route only. */
 export const failedOver =
-  (failover: Failover.Failover | undefined, hedge: Hedge.Policy | undefined) =>
-  <E>(order: Order<E>): Stage<E | Exhausted> => {
-    const [first] = order
-    if (failover === undefined) {
-      return (call, now) => first.stage(call.at(requestFor(call, first, now), call.deadline, now), now, never)
+  (failover: Failover.Failover, isOn: boolean, hedge: Hedge.Policy | undefined, route: Route) =>
+  <E>(targets: Targets<E>): Stage<E | Exhausted> => {
+    if (!isOn && hedge === undefined) {
+      return (call, now) => {
+        const target = targets[route(call, now)?.[0] ?? 0]!
+        return target.stage(call.at(requestFor(call, target, now), call.deadline, now), now, never)
+      }
     }
+    const orderOf: Route = isOn ? route : (call, now) => [route(call, now)?.[0] ?? 0]
     return hedge === undefined
-      ? (call, now) => failover.run(new Walk(order, call, now))
-      : (call, now) => failover.run(new HedgedWalk(order, call, now, hedge))
+      ? (call, now) => failover.run(new Walk(targets, orderOf(call, now), call, now))
+      : (call, now) => failover.run(new HedgedWalk(targets, orderOf(call, now), call, now, hedge))
   }
 
 const never = (): number => Infinity
 
 /** One call's way along the targets. */
 class Walk<E> implements Failover.Run<Served, E, Exhausted, never> {
-  protected readonly order: Order<E>
+  protected readonly targets: Targets<E>
   protected readonly call: Call
+  readonly order: ReadonlyArray<number> | undefined
   readonly clock: Clock
   readonly startedAt: number
+  private readonly needs: Needs
 
-  constructor(order: Order<E>, call: Call, now: number) {
+  constructor(targets: Targets<E>, order: ReadonlyArray<number> | undefined, call: Call, now: number) {
+    this.targets = targets
     this.order = order
     this.call = call
     this.clock = call.root.clock
     this.startedAt = now
+    this.needs = new Needs(call.request)
   }
 
   attempt(index: number, longestHint: () => number, now: number, open: () => number): Effect.Effect<Served, E> {
     const { call } = this
-    const candidate = this.order[index]!
+    const candidate = this.targets[index]!
     const { deadline } = call
     // Without a deadline there is nothing to divide.
     const share = deadline.end === Infinity ? deadline : deadline.share(now, open())
@@ -80,12 +88,12 @@ class Walk<E> implements Failover.Run<Served, E, Exhausted, never> {
 
   skip(index: number, now: number): Failover.Skip<E> | undefined {
     const { request } = this.call
-    const candidate = this.order[index]!
+    const candidate = this.targets[index]!
     if (hasNoModel(candidate, request)) return { because: "no-model" }
-    const change = unsupportedAt(candidate, request)
+    const unfit = unfitAt(candidate, request, this.needs)
     // Where nobody can be asked this, the first one says so.
-    if (change !== undefined && this.order.some((other) => unsupportedAt(other, request) === undefined)) {
-      return { because: "unsupported", field: change.field }
+    if (unfit !== undefined && this.others.some((other) => unfitAt(other, request, this.needs) === undefined)) {
+      return unfit
     }
     if (candidate.circuit === undefined) return undefined
     const model = modelAt(candidate, request)
@@ -93,9 +101,14 @@ class Walk<E> implements Failover.Run<Served, E, Exhausted, never> {
     return refusal && { because: "circuit-open", retryAfter: refusal.retryAfter, error: refusal.error }
   }
 
+  /** The targets of this call. */
+  private get others(): ReadonlyArray<Candidate<E>> {
+    return this.order === undefined ? this.targets : this.order.map((index) => this.targets[index]!)
+  }
+
   isSmaller(index: number, than: number): boolean {
-    const largest = this.order[than]?.config.contextWindow
-    return largest !== undefined && (this.order[index]?.config.contextWindow ?? Infinity) < largest
+    const largest = this.targets[than]?.config.contextWindow
+    return largest !== undefined && (this.targets[index]?.config.contextWindow ?? Infinity) < largest
   }
 
   classify(error: E): Verdict {
@@ -119,7 +132,7 @@ class Walk<E> implements Failover.Run<Served, E, Exhausted, never> {
       _tag: "TargetSkipped",
       call: root.id,
       at: root.since(),
-      target: this.order[index]!.config.id,
+      target: this.targets[index]!.config.id,
       because,
       ...(guard === undefined ? undefined : { guard }),
       ...(field === undefined ? undefined : { field }),
@@ -129,13 +142,13 @@ class Walk<E> implements Failover.Run<Served, E, Exhausted, never> {
 
   onFailover(from: number, to: number): void {
     const { root } = this.call
-    const [before, after] = [this.order[from]!.config.id, this.order[to]!.config.id]
+    const [before, after] = [this.targets[from]!.config.id, this.targets[to]!.config.id]
     root.emit({ _tag: "FailedOver", call: root.id, at: root.since(), from: before, to: after })
   }
 
   allFailed(failures: ReadonlyArray<{ readonly index: number; readonly error: E }>): Exhausted {
     const known = failures.flatMap(({ error, index }) =>
-      isTargetError(error) ? [[this.order[index]!.config.id, error] as const] : []
+      isTargetError(error) ? [[this.targets[index]!.config.id, error] as const] : []
     )
     const [first, ...others] = known
     return first === undefined ? this.allUnavailable(undefined) : withoutStack(() =>
@@ -157,8 +170,14 @@ class HedgedWalk<E> extends Walk<E> {
   private readonly policy: Hedge.Policy
   private turn: Turn<E> | undefined
 
-  constructor(order: Order<E>, call: Call, now: number, policy: Hedge.Policy) {
-    super(order, call, now)
+  constructor(
+    targets: Targets<E>,
+    order: ReadonlyArray<number> | undefined,
+    call: Call,
+    now: number,
+    policy: Hedge.Policy
+  ) {
+    super(targets, order, call, now)
     this.policy = policy
   }
 
@@ -167,8 +186,8 @@ class HedgedWalk<E> extends Walk<E> {
   }
 
   protected override asking(index: number, asked: Call): void {
-    const { call, order, policy } = this
-    this.turn = new Turn(policy, order, index, asked, (to, now) => requestFor(call, order[to]!, now))
+    const { call, policy, targets } = this
+    this.turn = new Turn(policy, targets, index, asked, (to, now) => requestFor(call, targets[to]!, now))
   }
 
   protected override get lines(): ReadonlyArray<Call> {

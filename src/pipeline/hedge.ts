@@ -103,16 +103,16 @@ export class Turn<E> implements Hedging<Served, E, never> {
   }
 }
 
-/** Measures how long the streams of a target take to their first content. */
-export const measuring = (firstContent: Recent): Door<never> => {
+/** Measures how long the streams of a target take to their first content, for whoever asks: hedges, routing. */
+export const measuring = (tell: ReadonlyArray<(millis: number, now: number) => void>): Door<never> => {
   const measured: Exit.Exit<Held> = Exit.succeed({
     settle: (outcome: Outcome) => {
-      if (outcome._tag === "Succeeded") firstContent.add(outcome.duration)
+      if (outcome._tag === "Succeeded") { for (const one of tell) one(outcome.duration, outcome.now) }
     }
   })
   const unmeasured: Exit.Exit<Held> = Exit.succeed({})
   return {
-    name: "hedge",
+    name: "first-content",
     by: "guard",
     patience: Infinity,
     acquire: (ask) => (ask as Attempt).operation === "stream" ? measured : unmeasured

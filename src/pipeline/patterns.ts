@@ -21,6 +21,7 @@ import * as LoadShedder from "../resilience/LoadShedder.ts"
 import type { RateLimiter, Reservation } from "../resilience/RateLimiter.ts"
 import type { Attempt } from "./attempt.ts"
 import type { Door } from "./guards.ts"
+import { promptTokens } from "./request.ts"
 
 const ours = { failover: true, patience: 0 } as const
 
@@ -203,22 +204,7 @@ const costOf = (input: number, output: number) => ({
 })
 
 /** Input by length (four characters a token), output by `maxTokens`; settled with the real usage afterwards. */
-const estimate = (request: LlmRequest) => costOf(Math.ceil(lengthOf(request.prompt) / 4), request.maxTokens ?? 1024)
-
-/** Characters a tokenizer would see: the bytes of a file are not text, and count as a thousand tokens. */
-const lengthOf = (prompt: LlmRequest["prompt"]): number => {
-  let length = 0
-  // No recursion: what tools return can be nested deeper than a stack is.
-  const open: Array<unknown> = [prompt]
-  while (open.length > 0) {
-    const value = open.pop()
-    if (typeof value === "string") length += value.length
-    else if (typeof value !== "object" || value === null) length += 1
-    else if ("type" in value && value.type === "file") length += 4000
-    else for (const inner of Object.values(value)) open.push(inner)
-  }
-  return length
-}
+const estimate = (request: LlmRequest) => costOf(promptTokens(request), request.maxTokens ?? 1024)
 
 class Slot implements Held {
   private readonly breaker: CircuitBreaker.CircuitBreaker

@@ -1,6 +1,7 @@
 // The request as one target gets it: the model in its words, the key sent upstream, a vendor's options for itself alone.
 import type { Change, LlmProvider } from "../LlmProvider.ts"
 import type { LlmRequest } from "../LlmRequest.ts"
+import * as Routing from "../resilience/Routing.ts"
 import type { Call } from "./call.ts"
 import type { TargetConfig } from "./target.ts"
 
@@ -29,8 +30,45 @@ export const modelAt = ({ config, index }: Place, { model }: LlmRequest): string
 export const hasNoModel = (place: Place, request: LlmRequest): boolean =>
   request.model !== undefined && modelAt(place, request) === undefined
 
-/** What of the request this target cannot be asked, if there is something. */
-export const unsupportedAt = (place: Place, request: LlmRequest): Change | undefined => {
+/** What a request needs of a target, worked out when somebody asks. */
+export class Needs implements Routing.Needs {
+  private readonly request: LlmRequest
+  private counted: number | undefined
+
+  constructor(request: LlmRequest) {
+    this.request = request
+  }
+
+  get tokens(): number {
+    return this.counted ??= promptTokens(this.request) + (this.request.maxTokens ?? 0)
+  }
+
+  get tools(): boolean {
+    return this.request.tools !== undefined && this.request.tools.length > 0
+  }
+
+  get schema(): boolean {
+    const { responseFormat } = this.request
+    return responseFormat?.type === "json" && responseFormat.schema !== undefined
+  }
+
+  get vision(): boolean {
+    return this.request.prompt.some(({ content }) =>
+      typeof content !== "string" && content.some((part) => part.type === "file")
+    )
+  }
+}
+
+/** Why this target cannot be asked, as far as that is known: by what it is said to support, and by its provider. */
+export const unfitAt = (place: Place, request: LlmRequest, needs: Needs): Routing.Unfit | undefined => {
+  const unfit = Routing.unfit(needs, place.config)
+  if (unfit !== undefined) return unfit
+  const change = unsupportedAt(place, request)
+  return change && { because: "unsupported", field: change.field }
+}
+
+/** What of the request this provider cannot be asked, if there is something. */
+const unsupportedAt = (place: Place, request: LlmRequest): Change | undefined => {
   const { changes } = place.config.provider
   if (changes === undefined) return undefined
   const model = modelAt(place, request)
@@ -82,4 +120,22 @@ export const requestFor = ({ request, root }: Call, place: Place, now: number): 
     root.emit({ _tag: "RequestAdapted", ...about, field: `providerOptions.${name}`, action: "dropped" })
   }
   return own
+}
+
+/** About how many tokens a prompt has, at four characters a token. */
+export const promptTokens = ({ prompt }: LlmRequest): number => Math.ceil(lengthOf(prompt) / 4)
+
+/** Characters a tokenizer would see: the bytes of a file are not text, and count as a thousand tokens. */
+const lengthOf = (prompt: LlmRequest["prompt"]): number => {
+  let length = 0
+  // No recursion: what tools return can be nested deeper than a stack is.
+  const open: Array<unknown> = [prompt]
+  while (open.length > 0) {
+    const value = open.pop()
+    if (typeof value === "string") length += value.length
+    else if (typeof value !== "object" || value === null) length += 1
+    else if ("type" in value && value.type === "file") length += 4000
+    else for (const inner of Object.values(value)) open.push(inner)
+  }
+  return length
 }

@@ -21,8 +21,13 @@ export type Retrying<out E> = (call: Call, now: number, longestHint: () => numbe
 
 export const retried = (policy: Retry.Policy | undefined, target: Retried) => <E>(self: Stage<E>): Retrying<E> => {
   if (policy === undefined) return self
-  const retrying = Retry.retries(policy)
-  return (call, now, longestHint) => retrying(self(call, now), new Again(self, call, target, longestHint))
+  const usual = Retry.retries(policy)
+  return (call, now, longestHint) => {
+    const { retry } = call.request
+    if (retry === false) return self(call, now)
+    const retrying = retry === undefined ? usual : Retry.retries({ ...policy, maxRetries: retry.maxRetries })
+    return retrying(self(call, now), new Again(self, call, target, longestHint))
+  }
 }
 
 class Again<E> implements Retry.Again<Served, E, never> {

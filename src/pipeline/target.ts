@@ -18,12 +18,14 @@ import * as Hedge from "../resilience/Hedge.ts"
 import * as LoadShedder from "../resilience/LoadShedder.ts"
 import type * as RateLimiter from "../resilience/RateLimiter.ts"
 import * as RetryBudget from "../resilience/RetryBudget.ts"
+import type * as Routing from "../resilience/Routing.ts"
 import type * as Timeout from "../resilience/Timeout.ts"
 import type { Background } from "./background.ts"
 import { doors, foreign } from "./guards.ts"
 import { measuring } from "./hedge.ts"
 import type { Hub } from "./hub.ts"
 import { inBulkhead, inCircuit, inLimits, inThrottle, type Throttle } from "./patterns.ts"
+import type { Router } from "./routing.ts"
 import type { MakeLimiter } from "./shared.ts"
 
 // -----------------------------------------------------------------------------
@@ -46,8 +48,15 @@ export interface TargetOptions {
   readonly models?: Readonly<Record<string, string>> | undefined
   /** Asked when a request names no model, or one without a mapping. Default: the provider's. */
   readonly defaultModel?: string | undefined
-  /** Tokens of context the target can take; decides where a prompt goes that was too long elsewhere. */
+  /**
+   * Tokens of context the target can take: it is passed over where a prompt is surely longer, at four characters a token,
+   * and where one was too long for a larger target. Default: not known.
+   */
   readonly contextWindow?: number | undefined
+  /** What the target can do; it is passed over by requests that need what is `false`. Default: not known. */
+  readonly supports?: Routing.Supports | undefined
+  /** Its share of the calls, with `routing: { strategy: "weights" }` and with sticky routing. Default 1. */
+  readonly weight?: number | undefined
   /**
    * Limits of this target alone, such as a vendor's requests and tokens per minute. What the vendor says in its headers is
    * left of them, with answers and with failures, lowers them. A list, or with it how long and how many calls may wait:
@@ -109,6 +118,7 @@ export interface Common<out GE> {
   readonly bucket: RateLimiter.RateLimiter | undefined
   readonly hedge: Hedge.Policy | undefined
   readonly shedding: LoadShedder.Policy | undefined
+  readonly router: Router
   readonly limiter: MakeLimiter
   readonly hub: Hub
   readonly background: Background
@@ -136,10 +146,15 @@ export const make = <GE>(config: TargetConfig, index: number, common: Common<GE>
     const throttle: Throttle | undefined = shedding?.throttle && new LoadShedder.Throttle(shedding.throttle)
     // Measured only for those who ask.
     const firstContent = common.hedge?.delay === "p95" ? Hedge.makeSamples() : undefined
+    const speed = common.router.measures(index)
+    const measured = [
+      ...(firstContent === undefined ? [] : [(millis: number) => firstContent.add(millis)]),
+      ...(speed === undefined ? [] : [speed])
+    ]
     const list = doors(
       ...guards.map((guard) => foreign(guard, background)),
       throttle === undefined ? undefined : inThrottle(throttle),
-      firstContent === undefined ? undefined : measuring(firstContent),
+      measured.length === 0 ? undefined : measuring(measured),
       bulkhead === undefined ? undefined : inBulkhead(bulkhead, shedding?.doors),
       bucket === undefined ? undefined : inLimits(bucket, "client", shedding?.doors),
       limits === undefined ? undefined : inLimits(limits, "vendor", shedding?.doors),

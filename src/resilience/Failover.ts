@@ -107,6 +107,8 @@ export interface Run<A, E, E2, R> {
   readonly clock?: Clock.Clock | undefined
   /** @internal */
   readonly startedAt?: number | undefined
+  /** The targets of this run, first to last. Default: all, as they are listed. */
+  readonly order?: ReadonlyArray<number> | undefined
   /** Is it known without a call that the target cannot serve? */
   readonly skip?: ((index: number, now: number) => Skip<E> | undefined) | undefined
   /** Is this target known to take less than another one, which found the request too large? Default: no. */
@@ -167,7 +169,7 @@ export interface Failover {
  *
  * **Details**
  *
- * - A single target is never skipped: its own failure is the answer.
+ * - The only target of a run is never skipped: its own failure is the answer.
  * - One target asked and none skipped gives its own failure. No target asked gives `allUnavailable`, otherwise
  *   `allFailed` with the failures in order; a skipped target contributes the failure that stands for it.
  * - A target that refuses locally (open breaker, no permit, no token) counts as skipped.
@@ -208,7 +210,7 @@ export const fromPolicy = (ids: ReadonlyArray<string>, policy: Policy): Failover
   const coolDown = (index: number, now: number, error: unknown): void => {
     cooling.set(index, { until: now + policy.coolDown, error })
   }
-  const targets: Targets = { count: ids.length, policy, coolingDown, coolDown }
+  const targets: Targets = { order: ids.map((_, index) => index), policy, coolingDown, coolDown }
 
   return {
     policy,
@@ -229,7 +231,7 @@ interface Cooling {
 
 /** What all runs share. */
 interface Targets {
-  readonly count: number
+  readonly order: ReadonlyArray<number>
   readonly policy: Policy
   readonly coolingDown: Failover["coolingDown"]
   readonly coolDown: (index: number, now: number, error: unknown) => void
@@ -240,6 +242,9 @@ class Walk<A, E, E2, R> {
   private readonly targets: Targets
   private readonly options: Run<A, E, E2, R>
   private readonly clock: Clock.Clock
+  private readonly order: ReadonlyArray<number>
+  /** Where in the order it stands. */
+  private at = 0
   private failures: ReadonlyArray<{ readonly index: number; readonly error: E }> = none
   private skips: ReadonlyArray<{ readonly index: number; readonly skip: Skip<E> }> = none
   private tooLargeFor: ReadonlyArray<number> = none
@@ -252,20 +257,22 @@ class Walk<A, E, E2, R> {
     this.targets = targets
     this.options = options
     this.clock = clock
+    this.order = options.order ?? targets.order
   }
 
-  /** Asks the first target from `index` on that can be asked. */
-  from(index: number, now: number): Effect.Effect<A, E | E2, R> {
-    const { options, targets } = this
-    let target = index
-    for (; target < targets.count; target++) {
+  /** Asks the first target that can be asked, from place `at` of the order on. */
+  from(at: number, now: number): Effect.Effect<A, E | E2, R> {
+    const { options, order } = this
+    for (this.at = at; this.at < order.length; this.at++) {
+      const target = order[this.at]!
       if (this.tried.includes(target)) continue
       const skip = this.skip(target, now)
       if (skip === undefined) break
       options.onSkip?.(target, skip)
       if (skip !== tooSmall) this.skips = [...this.skips, { index: target, skip }]
     }
-    if (target >= targets.count) return Effect.fail(this.conclude())
+    const target = order[this.at]
+    if (target === undefined) return Effect.fail(this.conclude())
     if (this.last !== undefined) options.onFailover?.(this.last, target)
     this.last = target
     return Effect.catch(this.ask(target, now), (error) => this.failed(target, error))
@@ -273,7 +280,7 @@ class Walk<A, E, E2, R> {
 
   private ask(target: number, now: number): Effect.Effect<A, E, R> {
     const { options } = this
-    const attempt = options.attempt(target, () => this.longestHint(target), now, () => this.open(target, now))
+    const attempt = options.attempt(target, () => this.longestHint(), now, () => this.open(now))
     const hedge = options.hedge?.(target)
     if (hedge?.delay() === undefined) return attempt
     // Where the next line goes, and what it is.
@@ -313,7 +320,7 @@ class Walk<A, E, E2, R> {
 
   /** The next target that could be asked now, or else the one that is asked already. */
   private rival(asked: ReadonlyArray<number>, now: number): number {
-    for (let later = asked[0]! + 1; later < this.targets.count; later++) {
+    for (const later of this.later()) {
       if (!asked.includes(later) && !this.tried.includes(later) && this.skip(later, now) === undefined) return later
     }
     return asked[0]!
@@ -336,17 +343,22 @@ class Walk<A, E, E2, R> {
     const refusal = options.refusal === undefined ? localRefusal(error) : options.refusal(error)
     const now = monotonicMillis(this.clock)
     if (refusal !== undefined) {
-      if (refusal === "final" || targets.count === 1) return Effect.fail(error)
+      if (refusal === "final" || this.order.length === 1) return Effect.fail(error)
       options.onSkip?.(target, refusal)
       this.skips = [...this.skips, { index: target, skip: refusal }]
-      return this.from(target + 1, now)
+      return this.from(this.at + 1, now)
     }
     const verdict = options.classify?.(error) ?? classify(error)
     if (verdict.coolDown) targets.coolDown(target, now, error)
     if (verdict.failover === false) return Effect.fail(error)
     this.failures = [...this.failures, { index: target, error }]
     if (verdict.failover === "larger") this.tooLargeFor = [...this.tooLargeFor, target]
-    return this.from(target + 1, now)
+    return this.from(this.at + 1, now)
+  }
+
+  /** The targets behind the one that is asked. */
+  private later(): ReadonlyArray<number> {
+    return this.order.slice(this.at + 1)
   }
 
   private skip(target: number, now: number): Skip<E> | undefined {
@@ -357,7 +369,7 @@ class Walk<A, E, E2, R> {
 
   private unavailable(target: number, now: number): Skip<E> | undefined {
     const { options, targets } = this
-    if (targets.count === 1) return undefined
+    if (this.order.length === 1) return undefined
     const entry = targets.coolingDown(target, now)
     return entry === undefined ? options.skip?.(target, now) : {
       because: "cooling-down",
@@ -367,9 +379,9 @@ class Walk<A, E, E2, R> {
   }
 
   /** A hint is worth waiting for unless a later target could serve right now. */
-  private longestHint(target: number): number {
+  private longestHint(): number {
     const now = monotonicMillis(this.clock)
-    for (let later = target + 1; later < this.targets.count; later++) {
+    for (const later of this.later()) {
       if (!this.tried.includes(later) && this.unavailable(later, now) === undefined) {
         return this.targets.policy.maxRetryAfter
       }
@@ -377,10 +389,10 @@ class Walk<A, E, E2, R> {
     return Infinity
   }
 
-  /** Targets from this one on that could be asked now. */
-  private open(target: number, now: number): number {
+  /** Targets from the one that is asked on that could be asked now. */
+  private open(now: number): number {
     let count = 1
-    for (let later = target + 1; later < this.targets.count; later++) {
+    for (const later of this.later()) {
       if (!this.tried.includes(later) && this.skip(later, now) === undefined) count += 1
     }
     return count
@@ -395,7 +407,9 @@ class Walk<A, E, E2, R> {
     }
     if (failures.length === 1 && skips.length === 0) return only.error
     const stand = skips.flatMap(({ index, skip }) => skip.error === undefined ? [] : [{ index, error: skip.error() }])
-    return options.allFailed([...failures, ...stand].toSorted((a, b) => a.index - b.index))
+    const { order } = this
+    const all = [...failures, ...stand].toSorted((a, b) => order.indexOf(a.index) - order.indexOf(b.index))
+    return options.allFailed(all)
   }
 }
 

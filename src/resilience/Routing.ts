@@ -228,6 +228,16 @@ export interface Needs {
 }
 
 /**
+ * Why a target cannot serve a request; `field`: the part of the request that it cannot take.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export type Unfit =
+  | { readonly because: "context-too-small" }
+  | { readonly because: "unsupported"; readonly field: string }
+
+/**
  * Why a target cannot serve a request; `undefined` when nothing speaks against it.
  *
  * @category plan
@@ -235,12 +245,14 @@ export interface Needs {
  */
 export const unfit = (
   needs: Needs,
-  target: { readonly contextWindow?: number | undefined; readonly supports?: Supports | undefined }
-): "context-too-small" | "no-tools" | "no-schema" | "no-vision" | undefined => {
-  const { contextWindow = Infinity, supports } = target
-  if (needs.tokens > contextWindow) return "context-too-small"
+  { contextWindow, supports }: {
+    readonly contextWindow?: number | undefined
+    readonly supports?: Supports | undefined
+  }
+): Unfit | undefined => {
+  if (contextWindow !== undefined && needs.tokens > contextWindow) return { because: "context-too-small" }
   if (supports === undefined) return undefined
-  if (needs.tools && supports.tools === false) return "no-tools"
-  if (needs.schema && supports.schema === false) return "no-schema"
-  return needs.vision && supports.vision === false ? "no-vision" : undefined
+  if (supports.tools === false && needs.tools) return { because: "unsupported", field: "tools" }
+  if (supports.schema === false && needs.schema) return { because: "unsupported", field: "responseFormat" }
+  return supports.vision === false && needs.vision ? { because: "unsupported", field: "prompt" } : undefined
 }

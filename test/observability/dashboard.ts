@@ -126,6 +126,7 @@ export const rows: ReadonlyArray<readonly [title: string, panels: ReadonlyArray<
     },
     { title: "Waits, p95", unit: "s", queries: [["{{target}} {{for}}", quantile(0.95, llm.wait, "target, for")]] },
     { title: "Refusals", unit: "reqps", queries: [["{{target}} {{by}}", rate(llm.rejections, "target, by")]] },
+    { title: "Routed", unit: "reqps", queries: [["{{target}} {{by}}", rate(llm.routed, "target, by")]] },
     { title: "Shed", unit: "reqps", queries: [["{{target}} {{by}} {{reason}}", rate(llm.shed, "target, by, reason")]] },
     {
       title: "Permits",

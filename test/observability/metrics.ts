@@ -115,6 +115,9 @@ export const tally = (events: ReadonlyArray<LlmEvent.LlmEvent>): ReadonlyMap<str
       case "TargetSkipped":
         add("llm_targets_skipped_total", { target: event.target, because: event.because })
         break
+      case "Routed":
+        add("llm_routed_total", { target: event.target, by: event.by })
+        break
       case "FailedOver":
         add("llm_failovers_total", { from: event.from, to: event.to })
         break

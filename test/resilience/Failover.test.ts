@@ -46,6 +46,40 @@ const over = (
 const nameOf = (error: unknown): string =>
   error instanceof Down ? error.name : (error as { readonly _tag: string })._tag
 
+describe("an order of the run's own", () => {
+  const names = ["a", "b", "c"]
+
+  it.effect("is the one in which they are asked, and in which failures are told; others are not asked", () =>
+    Effect.gen(function*() {
+      const failover = yield* Failover.make(names)
+      const { log, result } = yield* over(failover, names.map(down), { order: [2, 0] })
+      assert.deepStrictEqual([log, result], [["ask 2", "2 to 0", "ask 0"], "all failed: 2 c, 0 a"])
+      // What a hint is worth depends on those behind, not on those listed behind.
+      const open: Array<number> = []
+      yield* over(failover, names.map(down), {
+        order: [2, 0],
+        attempt: (index, _, __, count) => {
+          open.push(count())
+          return down(names[index]!)
+        }
+      })
+      assert.deepStrictEqual(open, [2, 1])
+    }))
+
+  it.effect("the only one is never skipped, and rests for others when its key failed", () =>
+    Effect.gen(function*() {
+      const failover = yield* Failover.make(names)
+      const steps = [up, provider({ _tag: "Authentication" }), up]
+      for (let i = 0; i < 2; i++) {
+        assert.deepStrictEqual((yield* over(failover, steps, { order: [1] })).log, ["ask 1"])
+      }
+      assert.deepStrictEqual((yield* over(failover, steps, { order: [1, 2] })).log, [
+        "skip 1 cooling-down 600000",
+        "ask 2"
+      ])
+    }))
+})
+
 const down = (name: string): Step => Effect.fail(new Down(name))
 const up: Step = Effect.succeed("answer")
 const provider = (reason: LlmError.Reason): Step => Effect.fail(new LlmError.ProviderError({ provider: "p", reason }))

@@ -148,9 +148,12 @@ describe("Routing: plan", () => {
 
   it("too much for its window, or something it cannot do", () => {
     assert.isUndefined(Routing.unfit({ ...nothing, tokens: 1000 }, { contextWindow: 1000 }))
-    assert.strictEqual(Routing.unfit({ ...nothing, tokens: 1001 }, { contextWindow: 1000 }), "context-too-small")
-    for (const what of ["tools", "schema", "vision"] as const) {
-      assert.strictEqual(Routing.unfit({ ...nothing, [what]: true }, { supports: { [what]: false } }), `no-${what}`)
+    assert.deepStrictEqual(Routing.unfit({ ...nothing, tokens: 1001 }, { contextWindow: 1000 }), {
+      because: "context-too-small"
+    })
+    for (const [what, field] of [["tools", "tools"], ["schema", "responseFormat"], ["vision", "prompt"]] as const) {
+      const unfit = Routing.unfit({ ...nothing, [what]: true }, { supports: { [what]: false } })
+      assert.deepStrictEqual(unfit, { because: "unsupported", field })
       assert.isUndefined(Routing.unfit(nothing, { supports: { [what]: false } }))
     }
   })

@@ -69,6 +69,10 @@ export const llm = {
     ]
   ),
   failovers: own("counter", "llm_failovers_total", "Calls that moved on to another target.", ["from", "to"]),
+  routed: own("counter", "llm_routed_total", "Calls by their first target, where routing or the request chose it.", [
+    "target",
+    "by"
+  ]),
   skips: own("counter", "llm_targets_skipped_total", "Targets passed over without a call, by why.", [
     "target",
     "because"
