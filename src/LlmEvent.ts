@@ -235,7 +235,8 @@ export const TargetSkipped = Schema.TaggedStruct("TargetSkipped", {
     "no-model",
     "context-too-small",
     "guard",
-    "unsupported"
+    "unsupported",
+    "attempts-exhausted"
   ]),
   /** The name of a guard of yours. */
   guard: Schema.optionalKey(Schema.String),

@@ -68,6 +68,7 @@ export const make = <GE>(
     const bucket = rateLimit === false ? undefined : yield* limiter("client", rateLimit)
     const router = yield* attempt(() => new Router(options.routing, configs))
     const order = yield* Failover.make(configs.map(({ id }) => id), failover === false ? undefined : failover)
+    const { maxAttempts } = order.policy
     const hedging = hedge === undefined || hedge === false ? undefined : yield* attempt(() => Hedge.policy(hedge))
     const shedding = loadShedding === undefined || loadShedding === false
       ? undefined
@@ -91,7 +92,7 @@ export const make = <GE>(
     const candidate = (config: Target.TargetConfig, index: number) =>
       Effect.map(Target.make<GE>(config, index, common), (target) => {
         const bracket = guarded(target, target.doors)(timed(timers)(ask(timers)))
-        return { ...target, target, once: bracket, stage: retried(backoff, target)(bracket) }
+        return { ...target, target, once: bracket, stage: retried(backoff, target, maxAttempts)(bracket) }
       })
     const [primary, ...others] = configs
     const first = yield* candidate(primary, 0)

@@ -1,7 +1,7 @@
 // Every option of every pattern, set through a variable and through a document, and seen in what a client does.
 import { assert, describe, it } from "@effect/vitest"
 import { Config, ConfigProvider, Effect, Stream } from "effect"
-import { LlmConfig, type LlmEvent, type LlmRequest } from "effect-resilient-llm"
+import { LlmConfig, LlmError, type LlmEvent, type LlmRequest } from "effect-resilient-llm"
 import { Store } from "effect-resilient-llm/persistence"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
@@ -32,6 +32,8 @@ interface Story {
   readonly asks: ReadonlyArray<Ask>
   /** What else is set, in code. */
   readonly beside?: LlmConfig.Options
+  /** What the providers are like. */
+  readonly traits?: ReadonlyArray<ScriptedProvider.Options>
   /** Where records are kept. */
   readonly store?: Store.LeaseStore<string>
 }
@@ -40,7 +42,7 @@ const times = (count: number, every: number): ReadonlyArray<Ask> => Array.from({
 const together = (count: number): ReadonlyArray<Ask> => times(count, 0)
 
 /** What happens, with times: the events of all calls, as they happen. */
-const tell = ({ asks, beside, scripts, store }: Story, options: LlmConfig.Options) =>
+const tell = ({ asks, beside, scripts, store, traits }: Story, options: LlmConfig.Options) =>
   vector(Effect.gen(function*() {
     notes.length = 0
     const merged: Record<string, unknown> = { ...beside }
@@ -48,7 +50,7 @@ const tell = ({ asks, beside, scripts, store }: Story, options: LlmConfig.Option
       const base = merged[name]
       merged[name] = typeof own === "object" && typeof base === "object" ? { ...base, ...own } : own
     }
-    const r = yield* store === undefined ? rig(scripts, merged) : recordsIn(store)(rig(scripts, merged))
+    const r = yield* store === undefined ? rig(scripts, merged, [], traits) : recordsIn(store)(rig(scripts, merged))
     const told: Array<string> = []
     yield* fork(Stream.runForEach(r.client.events, (event) => Effect.sync(() => told.push(line(event)))))
     for (const [at, input, kind = "complete"] of asks) {
@@ -139,6 +141,17 @@ const row = (text: string, json: unknown, story: Story, needs?: Row["needs"]): R
   story,
   ...(needs === undefined ? undefined : { needs })
 })
+
+const tags = [
+  ...["RateLimit", "Quota", "Overloaded", "Server", "Timeout", "Conflict", "Authentication", "Permission"] as const,
+  ...["NotFound", "ContextLength", "PayloadTooLarge", "ContentPolicy", "InvalidRequest", "ClientClosed"] as const,
+  "Unknown" as const
+]
+const reasons: ReadonlyArray<LlmError.Reason> = [
+  ...tags.map((_tag) => ({ _tag })),
+  { _tag: "Network", sent: true },
+  { _tag: "MalformedResponse", problem: "no JSON" }
+]
 
 const rows: Readonly<Record<string, Row>> = {
   "idempotency.ttl": row("1s", "1s", keyed([0, "k"], [5000, "k"])),
@@ -260,6 +273,18 @@ const rows: Readonly<Record<string, Row>> = {
     scripts: [[fail({ _tag: "Quota" }, { status: 402 }), answer("p")], always(answer("s"))],
     asks: [[0], [60_000]]
   }),
+
+  "failover.maxAttempts": row("2", 2, { scripts: [always(overloaded), always(answer("s"))], asks: [[0]] }),
+  "failover.requireFeatures": row("[\"seed\"]", ["seed"], {
+    scripts: [always(answer("p")), always(answer("s"))],
+    asks: [[0, { seed: 1 }]],
+    traits: [{ changes: () => [{ field: "seed", action: "dropped" }] }]
+  }),
+  ...Object.fromEntries(reasons.map((reason) => {
+    const moves = LlmError.classify(new LlmError.ProviderError({ provider: "p", reason })).failover !== false
+    const story: Story = { scripts: [always(fail(reason)), always(answer("s"))], asks: [[0]], beside: { retry: false } }
+    return [`failover.on.${reason._tag}`, row(String(!moves), !moves, story)]
+  })),
 
   "cache.ttl": row("1s", "1s", cached(always(answer("x")), [asked(0), asked(5000)])),
   "cache.swr": row("1m", "1 minute", cached(always(answer("x")), [asked(0), asked(5000)], { ttl: 1000 })),

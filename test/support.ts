@@ -73,14 +73,15 @@ const names = ["p", "s", "t"]
 export const rig = (
   scripts: readonly [Script, ...ReadonlyArray<Script>],
   options: LlmConfig.Options = {},
-  targets: ReadonlyArray<Parameters<typeof LlmClient.target>[1]> = []
+  targets: ReadonlyArray<Parameters<typeof LlmClient.target>[1]> = [],
+  traits: ReadonlyArray<ScriptedProvider.Options> = []
 ): Effect.Effect<Rig, LlmError.LlmConfigError, Scope.Scope> =>
   Effect.gen(function*() {
     const providers = yield* Effect.forEach(scripts, (script, i) => {
       const { always, steps } = "always" in script
         ? { steps: script.script ?? [], always: script.always }
         : { steps: script, always: undefined }
-      return ScriptedProvider.make(steps, { id: names[i]!, otherwise: always })
+      return ScriptedProvider.make(steps, { id: names[i]!, otherwise: always, ...traits[i] })
     })
     const [first, ...others] = providers.map((provider, i) => ({ ...targets[i], id: names[i]!, provider }))
     const context = yield* Layer.build(LlmClient.layerDynamic([first!, ...others], { ...vectorOptions, ...options }))

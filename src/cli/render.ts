@@ -146,7 +146,8 @@ const skips = {
   throttled: "accepts too little",
   "no-model": "has no model for this",
   unsupported: "cannot take this request",
-  "context-too-small": "its context is too small"
+  "context-too-small": "its context is too small",
+  "attempts-exhausted": "no attempt is left for it"
 } as const
 
 const keys = {

@@ -105,6 +105,11 @@ export class Attempt implements Ask {
     return this.call.deadline.left(now)
   }
 
+  /** Has a provider been asked, and not answered yet? */
+  get isUnderWay(): boolean {
+    return this.number > 0 && !this.isSettled
+  }
+
   // --- its life ------------------------------------------------------------------
 
   /** Everything is held. */

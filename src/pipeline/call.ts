@@ -23,6 +23,8 @@ export type Operation = "complete" | "stream"
 export class Root {
   /** Attempts of all lines. */
   attempts = 0
+  /** Lines on the side. */
+  readonly hedges: Array<Call> = []
   ended = false
   /** What the answer has to be, when more is asked for than a text. */
   check: Check | undefined
@@ -65,6 +67,11 @@ export class Root {
 
   now(): number {
     return monotonicMillis(this.clock)
+  }
+
+  /** Attempts of all lines, with those that are on their way to a provider: a bound on them may not be passed later. */
+  counted(): number {
+    return this.hedges.reduce((sum, { books }) => sum + (books.isWaiting ? 1 : 0), this.attempts)
   }
 
   /** The `at` of an event: milliseconds since the call began. */
@@ -141,6 +148,11 @@ export class Books {
 
   constructor(now: number) {
     this.answeredAt = now
+  }
+
+  /** Has its attempt not reached a provider yet? */
+  get isWaiting(): boolean {
+    return this.launches === 0 && this.refused === undefined
   }
 
   /** This line has won. */

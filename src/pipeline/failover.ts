@@ -1,10 +1,11 @@
 // Failover: the next target, when another provider could do better.
 import type { Clock } from "effect/Clock"
 import * as Duration from "effect/Duration"
-import type * as Effect from "effect/Effect"
+import * as Effect from "effect/Effect"
 import {
   AllProvidersFailed,
   AllProvidersUnavailable,
+  type InvalidRequest,
   isLlmError,
   retryAfterMillis,
   type TargetError,
@@ -14,9 +15,10 @@ import {
 import type { Refusal } from "../LlmGuard.ts"
 import type * as Failover from "../resilience/Failover.ts"
 import type * as Hedge from "../resilience/Hedge.ts"
+import type * as Routing from "../resilience/Routing.ts"
 import type { Call } from "./call.ts"
 import { type Rival, Turn } from "./hedge.ts"
-import { hasNoModel, modelAt, Needs, type Place, requestFor, unfitAt } from "./request.ts"
+import { hasNoModel, missedBy, modelAt, Needs, type Place, refusedBy, requestFor, unfitAt } from "./request.ts"
 import { type Retrying, verdictOf } from "./retry.ts"
 import type { Route } from "./routing.ts"
 import type { Served, Stage } from "./stage.ts"
@@ -31,21 +33,30 @@ export interface Candidate<out E> extends Place, Rival<E> {
 
 type Targets<E> = readonly [Candidate<E>, ...ReadonlyArray<Candidate<E>>]
 type Exhausted = AllProvidersFailed | AllProvidersUnavailable
+const nothing: ReadonlyArray<Failover.Feature> = []
 
 /** `isOn: false`: each call has the first target of its route only. */
 export const failedOver =
   (failover: Failover.Failover, isOn: boolean, hedge: Hedge.Policy | undefined, route: Route) =>
-  <E>(targets: Targets<E>): Stage<E | Exhausted> => {
-    if (!isOn && hedge === undefined) {
-      return (call, now) => {
-        const target = targets[route(call, now)?.[0] ?? 0]!
-        return target.stage(call.at(requestFor(call, target, now), call.deadline, now), now, never)
-      }
-    }
+  <E>(targets: Targets<E>): Stage<E | Exhausted | InvalidRequest> => {
+    const { policy } = failover
+    const { requireFeatures: required = nothing } = policy
+    const insists = required.length > 0 || targets.some(({ config }) => config.models === "strict")
     const orderOf: Route = isOn ? route : (call, now) => [route(call, now)?.[0] ?? 0]
-    return hedge === undefined
-      ? (call, now) => failover.run(new Walk(targets, orderOf(call, now), call, now))
-      : (call, now) => failover.run(new HedgedWalk(targets, orderOf(call, now), call, now, hedge))
+
+    const asked = (call: Call, now: number, order: Routing.Order | undefined): Effect.Effect<Served, E | Exhausted> => {
+      if (hedge !== undefined) return failover.run(new HedgedWalk(targets, order, call, now, policy, hedge))
+      if (isOn) return failover.run(new Walk(targets, order, call, now, policy))
+      const target = targets[order?.[0] ?? 0]!
+      return target.stage(call.at(requestFor(call, target, now), call.deadline, now), now, never)
+    }
+    if (!insists) return (call, now) => asked(call, now, orderOf(call, now))
+    return (call, now) => {
+      const order = orderOf(call, now)
+      const places = order === undefined ? targets : order.map((index) => targets[index]!)
+      const refused = refusedBy(places, call.request, required)
+      return refused === undefined ? asked(call, now, order) : Effect.fail(refused)
+    }
   }
 
 const never = (): number => Infinity
@@ -54,13 +65,21 @@ const never = (): number => Infinity
 class Walk<E> implements Failover.Run<Served, E, Exhausted, never> {
   protected readonly targets: Targets<E>
   protected readonly call: Call
+  protected readonly policy: Failover.Policy
   readonly order: ReadonlyArray<number> | undefined
   readonly clock: Clock
   readonly startedAt: number
   private readonly needs: Needs
 
-  constructor(targets: Targets<E>, order: ReadonlyArray<number> | undefined, call: Call, now: number) {
+  constructor(
+    targets: Targets<E>,
+    order: ReadonlyArray<number> | undefined,
+    call: Call,
+    now: number,
+    policy: Failover.Policy
+  ) {
     this.targets = targets
+    this.policy = policy
     this.order = order
     this.call = call
     this.clock = call.root.clock
@@ -86,13 +105,19 @@ class Walk<E> implements Failover.Run<Served, E, Exhausted, never> {
     return [this.call]
   }
 
+  attempts(): number {
+    return this.call.root.counted()
+  }
+
   skip(index: number, now: number): Failover.Skip<E> | undefined {
-    const { request } = this.call
+    const { call: { request }, needs, policy: { requireFeatures: required = nothing } } = this
     const candidate = this.targets[index]!
     if (hasNoModel(candidate, request)) return { because: "no-model" }
-    const unfit = unfitAt(candidate, request, this.needs)
+    const field = missedBy(candidate, request, required)
+    if (field !== undefined) return { because: "unsupported", field }
+    const unfit = unfitAt(candidate, request, needs)
     // Where nobody can be asked this, the first one says so.
-    if (unfit !== undefined && this.others.some((other) => unfitAt(other, request, this.needs) === undefined)) {
+    if (unfit !== undefined && this.others.some((other) => unfitAt(other, request, needs) === undefined)) {
       return unfit
     }
     if (candidate.circuit === undefined) return undefined
@@ -167,7 +192,7 @@ class Walk<E> implements Failover.Run<Served, E, Exhausted, never> {
 
 /** A walk that takes its next step early while a target is slow. */
 class HedgedWalk<E> extends Walk<E> {
-  private readonly policy: Hedge.Policy
+  private readonly rule: Hedge.Policy
   private turn: Turn<E> | undefined
 
   constructor(
@@ -175,10 +200,11 @@ class HedgedWalk<E> extends Walk<E> {
     order: ReadonlyArray<number> | undefined,
     call: Call,
     now: number,
-    policy: Hedge.Policy
+    policy: Failover.Policy,
+    hedge: Hedge.Policy
   ) {
-    super(targets, order, call, now)
-    this.policy = policy
+    super(targets, order, call, now, policy)
+    this.rule = hedge
   }
 
   hedge(): Turn<E> | undefined {
@@ -186,8 +212,8 @@ class HedgedWalk<E> extends Walk<E> {
   }
 
   protected override asking(index: number, asked: Call): void {
-    const { call, policy, targets } = this
-    this.turn = new Turn(policy, targets, index, asked, (to, now) => requestFor(call, targets[to]!, now))
+    const { call, policy: { maxAttempts }, rule, targets } = this
+    this.turn = new Turn(rule, targets, index, asked, (to, now) => requestFor(call, targets[to]!, now), maxAttempts)
   }
 
   protected override get lines(): ReadonlyArray<Call> {

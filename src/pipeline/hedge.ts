@@ -34,6 +34,7 @@ export class Turn<E> implements Hedging<Served, E, never> {
   /** As the target has it. */
   private readonly call: Call
   private readonly requestAt: (index: number, now: number) => LlmRequest
+  private readonly maxAttempts: number | undefined
   private readonly lines: Array<Call> = []
 
   constructor(
@@ -41,7 +42,8 @@ export class Turn<E> implements Hedging<Served, E, never> {
     rivals: ReadonlyArray<Rival<E>>,
     from: number,
     call: Call,
-    requestAt: (index: number, now: number) => LlmRequest
+    requestAt: (index: number, now: number) => LlmRequest,
+    maxAttempts: number | undefined
   ) {
     this.maxHedges = policy.maxHedges
     this.policy = policy
@@ -49,6 +51,7 @@ export class Turn<E> implements Hedging<Served, E, never> {
     this.from = from
     this.call = call
     this.requestAt = requestAt
+    this.maxAttempts = maxAttempts
   }
 
   /** How long a whole answer takes says how long it is, not how ill the vendor is: it is hedged after a fixed time only. */
@@ -63,11 +66,16 @@ export class Turn<E> implements Hedging<Served, E, never> {
   }
 
   attempt(index: number, now: number): Effect.Effect<Served, E> | undefined {
+    const { books: { current }, root } = this.call
+    // The target's own line may be in a waiting line, or in the pause before its next attempt.
+    const own = current?.isUnderWay === true ? 0 : 1
+    if (this.maxAttempts !== undefined && root.counted() + own >= this.maxAttempts) return undefined
     const { budget, id, once } = this.rivals[index]!
     const paid = budget?.withdrawUnsafe(now)
     if (budget !== undefined && paid === undefined) return undefined
     const line = this.call.line(id, this.requestAt(index, now), now)
     this.lines.push(line)
+    root.hedges.push(line)
     return Effect.catch(once(line, now), (error) => {
       // What one of our own guards refused has cost nothing.
       if (line.books.refused?.error === error) paid?.refundUnsafe()

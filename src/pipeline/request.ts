@@ -1,6 +1,8 @@
 // The request as one target gets it: the model in its words, the key sent upstream, a vendor's options for itself alone.
+import { InvalidRequest, withoutStack } from "../LlmError.ts"
 import type { Change, LlmProvider } from "../LlmProvider.ts"
 import type { LlmRequest } from "../LlmRequest.ts"
+import type { Feature } from "../resilience/Failover.ts"
 import * as Routing from "../resilience/Routing.ts"
 import type { Call } from "./call.ts"
 import type { TargetConfig } from "./target.ts"
@@ -12,18 +14,19 @@ export interface Place {
 }
 
 const mapped = ({ models, provider }: TargetConfig, logical: string): string | undefined => {
-  if (models !== undefined && Object.hasOwn(models, logical)) return models[logical]
+  if (typeof models === "object" && Object.hasOwn(models, logical)) return models[logical]
   return provider.models !== undefined && Object.hasOwn(provider.models, logical) ? provider.models[logical] : undefined
 }
 
 /**
- * A request's model in the target's words. Unmapped, the first target gets it verbatim, a later one its default; `undefined`
- * where there is none.
+ * A request's model in the target's words. Unmapped, the first target gets it verbatim, a later one its default, and a
+ * strict one none; `undefined` where there is none.
  */
 export const modelAt = ({ config, index }: Place, { model }: LlmRequest): string | undefined => {
   const { defaultModel, provider } = config
   const own = defaultModel ?? provider.defaultModel
-  return model === undefined ? own : mapped(config, model) ?? (index === 0 ? model : own)
+  if (model === undefined) return own
+  return mapped(config, model) ?? (config.models === "strict" ? undefined : index === 0 ? model : own)
 }
 
 /** Does the target have no model for this request? */
@@ -67,12 +70,37 @@ export const unfitAt = (place: Place, request: LlmRequest, needs: Needs): Routin
   return change && { because: "unsupported", field: change.field }
 }
 
-/** What of the request this provider cannot be asked, if there is something. */
-const unsupportedAt = (place: Place, request: LlmRequest): Change | undefined => {
+/** What of the request is not sent as it is to this place. */
+const changesAt = (place: Place, request: LlmRequest): ReadonlyArray<Change> => {
   const { changes } = place.config.provider
-  if (changes === undefined) return undefined
+  if (changes === undefined) return []
   const model = modelAt(place, request)
-  return changes(model === undefined ? request : { ...request, model }).find(({ action }) => action === "unsupported")
+  return changes(model === undefined ? request : { ...request, model })
+}
+
+/** What of the request this provider cannot be asked, if there is something. */
+const unsupportedAt = (place: Place, request: LlmRequest): Change | undefined =>
+  changesAt(place, request).find(({ action }) => action === "unsupported")
+
+/** The field that this target must take as it is asked, and would not. */
+export const missedBy = (place: Place, request: LlmRequest, required: ReadonlyArray<Feature>): string | undefined =>
+  required.length === 0 ?
+    undefined :
+    changesAt(place, request).find(({ field }) =>
+      required.some((feature) => field === feature || field.startsWith(`${feature}.`))
+    )?.field
+
+/** What none of these places can be asked, although the caller insists on it. */
+export const refusedBy = (
+  places: ReadonlyArray<Place>,
+  request: LlmRequest,
+  required: ReadonlyArray<Feature>
+): InvalidRequest | undefined => {
+  const missing = places.map((place) => hasNoModel(place, request) ? "model" : missedBy(place, request, required))
+  const [path] = missing
+  if (path === undefined || missing.includes(undefined)) return undefined
+  const rule = path === "model" ? "a name that a target maps" : "what a target takes as it is asked"
+  return withoutStack(() => new InvalidRequest({ path, rule, kind: "given" }))
 }
 
 /** Options of other vendors, which this one does not get. */

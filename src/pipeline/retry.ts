@@ -1,5 +1,5 @@
 // Retry: the one owner of all retries, per target, paid from the target's budget.
-import { classify, summary, type Verdict } from "../LlmError.ts"
+import { type AttemptTimeout, classify, isLlmError, type ProviderError, summary, type Verdict } from "../LlmError.ts"
 import * as Retry from "../resilience/Retry.ts"
 import type { RetryBudget } from "../resilience/RetryBudget.ts"
 import type { Call } from "./call.ts"
@@ -19,28 +19,42 @@ export const verdictOf = ({ books: { failed } }: Call, error: unknown): Verdict 
 /** `longestHint`: how long a hint may be waited for right now, for those who could go elsewhere. */
 export type Retrying<out E> = (call: Call, now: number, longestHint: () => number) => ReturnType<Stage<E>>
 
-export const retried = (policy: Retry.Policy | undefined, target: Retried) => <E>(self: Stage<E>): Retrying<E> => {
-  if (policy === undefined) return self
-  const usual = Retry.retries(policy)
-  return (call, now, longestHint) => {
-    const { retry } = call.request
-    if (retry === false) return self(call, now)
-    const retrying = retry === undefined ? usual : Retry.retries({ ...policy, maxRetries: retry.maxRetries })
-    return retrying(self(call, now), new Again(self, call, target, longestHint))
-  }
+/** What overrules the table, and bounds all targets' attempts together. */
+interface Rules {
+  readonly when: Retry.Policy["when"]
+  readonly maxAttempts: number | undefined
 }
+
+export const retried =
+  (policy: Retry.Policy | undefined, target: Retried, maxAttempts: number | undefined) =>
+  <E>(self: Stage<E>): Retrying<E> => {
+    if (policy === undefined) return self
+    const usual = Retry.retries(policy)
+    const rules = { when: policy.when, maxAttempts }
+    return (call, now, longestHint) => {
+      const { retry } = call.request
+      if (retry === false) return self(call, now)
+      const retrying = retry === undefined ? usual : Retry.retries({ ...policy, maxRetries: retry.maxRetries })
+      return retrying(self(call, now), new Again(self, call, target, longestHint, rules))
+    }
+  }
+
+const isOfAttempt = (error: unknown): error is ProviderError | AttemptTimeout =>
+  isLlmError(error) && (error._tag === "ProviderError" || error._tag === "AttemptTimeout")
 
 class Again<E> implements Retry.Again<Served, E, never> {
   private readonly self: Stage<E>
   private readonly call: Call
   private readonly target: Retried
   readonly maxRetryAfter: () => number
+  private readonly rules: Rules
 
-  constructor(self: Stage<E>, call: Call, target: Retried, longestHint: () => number) {
+  constructor(self: Stage<E>, call: Call, target: Retried, longestHint: () => number, rules: Rules) {
     this.self = self
     this.call = call
     this.target = target
     this.maxRetryAfter = longestHint
+    this.rules = rules
   }
 
   again(): ReturnType<Stage<E>> {
@@ -52,7 +66,16 @@ class Again<E> implements Retry.Again<Served, E, never> {
   }
 
   when(error: E): boolean {
-    return !this.isRefusal(error) && verdictOf(this.call, error).retry
+    if (this.isRefusal(error)) return false
+    const { when } = this.rules
+    return when !== undefined && isOfAttempt(error)
+      ? when(error)
+      : verdictOf(this.call, error).retry
+  }
+
+  isSpent(): boolean {
+    const { maxAttempts } = this.rules
+    return maxAttempts !== undefined && this.call.root.counted() >= maxAttempts
   }
 
   isRefusal(error: E): boolean {

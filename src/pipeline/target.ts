@@ -44,8 +44,11 @@ export interface TargetOptions {
    * stands twice, its second target is `openai-2`.
    */
   readonly id?: string | undefined
-  /** Logical model name → this target's name; looked up before the provider's own mapping. */
-  readonly models?: Readonly<Record<string, string>> | undefined
+  /**
+   * Logical model name → this target's name; looked up before the provider's own mapping. `"strict"`: the provider's mapping
+   * alone, and a request for a name that it does not hold passes this target over (`no-model`).
+   */
+  readonly models?: Readonly<Record<string, string>> | "strict" | undefined
   /** Asked when a request names no model, or one without a mapping. Default: the provider's. */
   readonly defaultModel?: string | undefined
   /**

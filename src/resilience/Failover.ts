@@ -9,11 +9,51 @@
 import type * as Clock from "effect/Clock"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
 import { monotonicMillis } from "../internal/clock.ts"
-import { millis, optionsOf, readOptions } from "../internal/option.ts"
+import { integerIfGiven, list, millis, optionsOf, readOptions } from "../internal/option.ts"
 import { attempt } from "../internal/options.ts"
-import { classify, isLocalRefusal, LlmConfigError, retryAfterMillis, type Verdict } from "../LlmError.ts"
+import {
+  classify,
+  isLocalRefusal,
+  isProviderError,
+  LlmConfigError,
+  type Reason,
+  retryAfterMillis,
+  type Verdict
+} from "../LlmError.ts"
 import { race } from "./Hedge.ts"
+
+/**
+ * Reasons of a provider's failure for which the call moves on, or does not.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export type Reasons = { readonly [K in Reason["_tag"]]?: boolean | undefined }
+
+const features = [
+  "frequencyPenalty",
+  "presencePenalty",
+  "prompt",
+  "reasoningEffort",
+  "responseFormat",
+  "seed",
+  "stop",
+  "temperature",
+  "tools",
+  "toolChoice",
+  "topK",
+  "topP"
+] as const
+
+/**
+ * A field of a request that not every vendor has a place for. `prompt` is what its messages hold, such as files.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export type Feature = typeof features[number]
 
 /**
  * @category models
@@ -24,7 +64,42 @@ export interface Options {
   readonly maxRetryAfter?: Duration.Input | undefined
   /** How long a target is skipped after its quota or key failed. Default 10 minutes. */
   readonly coolDown?: Duration.Input | undefined
+  /**
+   * Which failures of a provider move the call on, by reason, instead of what `LlmError.classify` says:
+   * `{ ContentPolicy: true, Server: false }`. Default: the table alone.
+   */
+  readonly on?: Reasons | undefined
+  /** Most attempts of one call over all targets, with retries and hedges. Default: as many as each target's retries allow. */
+  readonly maxAttempts?: number | undefined
+  /**
+   * Fields that are taken as they are asked or not at all: a target that would leave one out, or send it in another way, is
+   * passed over (`unsupported`), and where no target takes it the call fails with `InvalidRequest`. Default: none; then
+   * what is left out is in the ledger as `RequestAdapted`.
+   */
+  readonly requireFeatures?: ReadonlyArray<Feature> | undefined
 }
+
+const moves = Schema.optional(Schema.Boolean.annotate({ expected: "true or false" }))
+
+const ReasonsSchema = optionsOf<Reasons>()({
+  RateLimit: moves,
+  Quota: moves,
+  Overloaded: moves,
+  Server: moves,
+  Timeout: moves,
+  Conflict: moves,
+  Network: moves,
+  MalformedResponse: moves,
+  Authentication: moves,
+  Permission: moves,
+  NotFound: moves,
+  ContextLength: moves,
+  PayloadTooLarge: moves,
+  ContentPolicy: moves,
+  InvalidRequest: moves,
+  ClientClosed: moves,
+  Unknown: moves
+})
 
 /**
  * The schema of {@link Options}: defaults and rules.
@@ -34,7 +109,15 @@ export interface Options {
  */
 export const OptionsSchema = optionsOf<Options>()({
   maxRetryAfter: millis("5 seconds"),
-  coolDown: millis("10 minutes")
+  coolDown: millis("10 minutes"),
+  on: Schema.optional(ReasonsSchema),
+  maxAttempts: integerIfGiven(1),
+  requireFeatures: Schema.optional(
+    list(
+      Schema.Literals(features).annotate({ expected: `one of ${features.join(", ")}` }),
+      "a list of fields that is not empty"
+    )
+  )
 })
 
 /**
@@ -44,6 +127,9 @@ export const OptionsSchema = optionsOf<Options>()({
 export interface Policy {
   readonly maxRetryAfter: number
   readonly coolDown: number
+  readonly on?: Reasons | undefined
+  readonly maxAttempts?: number | undefined
+  readonly requireFeatures?: ReadonlyArray<Feature> | undefined
 }
 
 /**
@@ -71,6 +157,7 @@ export interface Skip<E> {
     | "context-too-small"
     | "guard"
     | "unsupported"
+    | "attempts-exhausted"
   /** The name of the guard that refused. */
   readonly guard?: string | undefined
   readonly retryAfter?: number | undefined
@@ -113,6 +200,8 @@ export interface Run<A, E, E2, R> {
   readonly skip?: ((index: number, now: number) => Skip<E> | undefined) | undefined
   /** Is this target known to take less than another one, which found the request too large? Default: no. */
   readonly isSmaller?: ((index: number, than: number) => boolean) | undefined
+  /** Attempts that the call has made or is about to make, for `maxAttempts`. Default: the targets asked. */
+  readonly attempts?: (() => number) | undefined
   readonly classify?: ((error: E) => Verdict) | undefined
   /**
    * Was the target not asked at all, because something of ours refused it? `"final"`: then no other would be asked either.
@@ -252,6 +341,7 @@ class Walk<A, E, E2, R> {
   private tried: ReadonlyArray<number> = none
   /** The target asked last. */
   private last: number | undefined
+  private asked = 0
 
   constructor(targets: Targets, options: Run<A, E, E2, R>, clock: Clock.Clock) {
     this.targets = targets
@@ -269,12 +359,13 @@ class Walk<A, E, E2, R> {
       const skip = this.skip(target, now)
       if (skip === undefined) break
       options.onSkip?.(target, skip)
-      if (skip !== tooSmall) this.skips = [...this.skips, { index: target, skip }]
+      if (skip !== tooSmall && skip !== spent) this.skips = [...this.skips, { index: target, skip }]
     }
     const target = order[this.at]
     if (target === undefined) return Effect.fail(this.conclude())
     if (this.last !== undefined) options.onFailover?.(this.last, target)
     this.last = target
+    this.asked += 1
     return Effect.catch(this.ask(target, now), (error) => this.failed(target, error))
   }
 
@@ -303,7 +394,7 @@ class Walk<A, E, E2, R> {
         when: never,
         pay: (now) => {
           const to = this.rival(asked, now)
-          const attempt = hedge.attempt(to, now)
+          const attempt = this.isSpent() ? undefined : hedge.attempt(to, now)
           if (attempt === undefined) {
             hedge.onSuppressed(to, now)
             return false
@@ -330,7 +421,7 @@ class Walk<A, E, E2, R> {
   private hedgeFailed(to: number, from: number, error: E): void {
     const { options, targets } = this
     if ((options.refusal === undefined ? localRefusal(error) : options.refusal(error)) !== undefined) return
-    const verdict = options.classify?.(error) ?? classify(error)
+    const verdict = this.verdict(error)
     if (verdict.coolDown) targets.coolDown(to, monotonicMillis(this.clock), error)
     if (verdict.failover === "larger") this.tooLargeFor = [...this.tooLargeFor, to]
     if (to === from) return
@@ -348,7 +439,7 @@ class Walk<A, E, E2, R> {
       this.skips = [...this.skips, { index: target, skip: refusal }]
       return this.from(this.at + 1, now)
     }
-    const verdict = options.classify?.(error) ?? classify(error)
+    const verdict = this.verdict(error)
     if (verdict.coolDown) targets.coolDown(target, now, error)
     if (verdict.failover === false) return Effect.fail(error)
     this.failures = [...this.failures, { index: target, error }]
@@ -361,8 +452,23 @@ class Walk<A, E, E2, R> {
     return this.order.slice(this.at + 1)
   }
 
+  /** The table, unless the options say otherwise of this reason. */
+  private verdict(error: E): Verdict {
+    const { options, targets: { policy: { on } } } = this
+    const verdict = options.classify?.(error) ?? classify(error)
+    if (on === undefined || !isProviderError(error) || !Object.hasOwn(on, error.reason._tag)) return verdict
+    const failover = on[error.reason._tag]
+    return failover === undefined ? verdict : { ...verdict, failover }
+  }
+
+  private isSpent(): boolean {
+    const { options, targets: { policy: { maxAttempts } } } = this
+    return maxAttempts !== undefined && (options.attempts?.() ?? this.asked) >= maxAttempts
+  }
+
   private skip(target: number, now: number): Skip<E> | undefined {
     const { options } = this
+    if (this.last !== undefined && this.isSpent()) return spent
     if (this.tooLargeFor.some((other) => options.isSmaller?.(target, other) === true)) return tooSmall
     return this.unavailable(target, now)
   }
@@ -416,6 +522,7 @@ class Walk<A, E, E2, R> {
 const none: ReadonlyArray<never> = []
 const never = (): boolean => false
 const tooSmall = { because: "context-too-small" } as const
+const spent = { because: "attempts-exhausted" } as const
 
 const reasons = {
   CircuitOpen: "circuit-open",

@@ -18,7 +18,14 @@ import * as Schedule from "effect/Schedule"
 import { monotonicMillis } from "../internal/clock.ts"
 import { effectOf } from "../internal/effect.ts"
 import { integer, millis, number, oneOf, optionsOf, readOptions, value } from "../internal/option.ts"
-import { classify, isLocalRefusal, retryAfterMillis, withBudgetExhausted } from "../LlmError.ts"
+import {
+  type AttemptTimeout,
+  classify,
+  isLocalRefusal,
+  type ProviderError,
+  retryAfterMillis,
+  withBudgetExhausted
+} from "../LlmError.ts"
 import type { RetryBudget } from "./RetryBudget.ts"
 
 // -----------------------------------------------------------------------------
@@ -44,6 +51,11 @@ export interface Options {
   readonly maxRetryAfter?: Duration.Input | undefined
   /** Delays by a schedule of your own instead of the backoff above; `maxRetries` still bounds it. */
   readonly schedule?: Schedule.Schedule<unknown> | undefined
+  /**
+   * Is this failure of an attempt worth another one? Asked once per failure, instead of the table and of
+   * `x-should-retry`; `LlmError.classify(error).retry` is what they say. In code only.
+   */
+  readonly when?: ((error: ProviderError | AttemptTimeout) => boolean) | undefined
 }
 
 /**
@@ -59,7 +71,8 @@ export const OptionsSchema = optionsOf<Options>()({
   maxDelay: millis("60 seconds"),
   jitter: oneOf(["equal", "full", "none"], "equal"),
   maxRetryAfter: millis("60 seconds"),
-  schedule: value((u): u is Schedule.Schedule<unknown> => Schedule.isSchedule(u), "a Schedule")
+  schedule: value((u): u is Schedule.Schedule<unknown> => Schedule.isSchedule(u), "a Schedule"),
+  when: value((u): u is NonNullable<Options["when"]> => typeof u === "function", "a function")
 })
 
 /**
@@ -76,6 +89,7 @@ export interface Policy {
   readonly jitter: "equal" | "full" | "none"
   readonly maxRetryAfter: number
   readonly schedule?: Schedule.Schedule<unknown> | undefined
+  readonly when?: Options["when"]
 }
 
 /**
@@ -134,6 +148,8 @@ export interface Hooks<E> {
   readonly deadlineAt?: (() => number) | undefined
   /** Longest hint to wait for right now; asked per failure. */
   readonly maxRetryAfter?: (() => number) | undefined
+  /** Are all attempts used that the run shares with others? */
+  readonly isSpent?: (() => boolean) | undefined
   /** Is it known already that the next attempt would be refused? */
   readonly isBlocked?: ((now: number) => boolean) | undefined
   /** Pays for one retry; `undefined` denies it. Refunded when the retry never reaches anybody. */
@@ -234,6 +250,7 @@ class Run<A, E, R> {
     if (this.k > policy.maxRetries) {
       return policy.maxRetries === 0 ? Effect.fail(error) : this.deny(error, "attempts-exhausted")
     }
+    if (hooks.isSpent?.() === true) return this.deny(error, "attempts-exhausted")
     return Effect.withFiber((fiber) => this.pause(error, fiber.getRef(Clock.Clock)))
   }
 
@@ -342,7 +359,7 @@ class Run<A, E, R> {
  */
 export const retry = <E = unknown>(
   options:
-    | (Options & {
+    | (Omit<Options, "when"> & {
       readonly when?: ((error: E) => boolean) | undefined
       /** Pays for each retry; the first attempt fills it. */
       readonly budget?: RetryBudget | undefined

@@ -189,6 +189,8 @@ export interface Options {
   readonly id?: string | undefined
   readonly defaultModel?: string | undefined
   readonly models?: Readonly<Record<string, string>> | undefined
+  /** See `LlmProvider.changes`. */
+  readonly changes?: LlmProvider["changes"]
   /** What requests meet when the script is over. Default: an answer. */
   readonly otherwise?: Step | undefined
 }
@@ -323,6 +325,7 @@ export const make = (script: ReadonlyArray<Step> = [], options: Options = {}): E
         id,
         defaultModel: options.defaultModel,
         models: options.models,
+        changes: options.changes,
         generate: (request) =>
           Effect.flatMap(next("complete", request), (step) => {
             const served = Effect.acquireUseRelease(entered, () => delayed(step, generate(step)), () => left(step))

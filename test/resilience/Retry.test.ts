@@ -63,7 +63,7 @@ describe("options", () => {
     [
       "retries",
       3,
-      "one of maxRetries, baseDelay, factor, maxDelay, jitter, maxRetryAfter, schedule",
+      "one of maxRetries, baseDelay, factor, maxDelay, jitter, maxRetryAfter, schedule, when",
       "an unknown option"
     ]
   ]

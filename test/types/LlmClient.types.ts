@@ -159,3 +159,27 @@ expectTypeOf(asked).toEqualTypeOf<
 expectTypeOf<Extract<CompleteOf<ReturnType<typeof LlmClient.make>>, LlmError.InvalidOutput>>().toEqualTypeOf<never>()
 // @ts-expect-error the format is the schema's
 Effect.flatMap(LlmClient, (client) => client.generateObject({ prompt: "", schema: Report, responseFormat: undefined }))
+
+// ---- overrides -----------------------------------------------------------------
+
+// No override brings an error that was not there, or takes one away.
+const usualErrors = LlmClient.make([A, B], {})
+const overruled = LlmClient.make([A, B], {
+  failover: { on: { ContentPolicy: true, Server: false }, maxAttempts: 3, requireFeatures: ["seed", "prompt"] },
+  retry: {
+    when: (error) => {
+      expectTypeOf(error).toEqualTypeOf<LlmError.ProviderError | LlmError.AttemptTimeout>()
+      return false
+    }
+  }
+})
+expectTypeOf<CompleteOf<typeof overruled>>().toEqualTypeOf<CompleteOf<typeof usualErrors>>()
+expectTypeOf<StreamOf<typeof overruled>>().toEqualTypeOf<StreamOf<typeof usualErrors>>()
+const strict = LlmClient.make([LlmClient.target(A, { models: "strict" }), B])
+expectTypeOf<CompleteOf<typeof strict>>().toEqualTypeOf<CompleteOf<typeof usualErrors>>()
+// @ts-expect-error no reason of a provider
+LlmClient.make([A, B], { failover: { on: { Shed: true } } })
+// @ts-expect-error no field of a request
+LlmClient.make([A, B], { failover: { requireFeatures: ["colour"] } })
+// @ts-expect-error one word only
+LlmClient.target(A, { models: "lenient" })

@@ -1,0 +1,207 @@
+// Where a client's options overrule the table, and what a target must be able to do to be asked.
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { type LlmConfig, type LlmError, type LlmEvent, type LlmProvider, type LlmRequest } from "effect-resilient-llm"
+import { ScriptedProvider as S } from "effect-resilient-llm/testing"
+import { ask, failure, fork, kinds, nothingHeld, rig, type Script, success, timed, vector } from "../support.ts"
+
+const only = <T extends LlmEvent.LlmEvent["_tag"]>(ledger: LlmEvent.Ledger, tag: T) =>
+  ledger.filter((event): event is Extract<LlmEvent.LlmEvent, { readonly _tag: T }> => event._tag === tag)
+
+type Scripts = readonly [Script, ...ReadonlyArray<Script>]
+type Changes = NonNullable<LlmProvider.LlmProvider["changes"]>
+
+describe.each(kinds)("failover: %s", (kind) => {
+  /** One call, how often each target was asked for it, and its ledger. */
+  const played = (
+    scripts: Scripts,
+    options: LlmConfig.Options,
+    request: Partial<LlmRequest.Input> = {},
+    targets: Parameters<typeof rig>[2] = [],
+    traits: ReadonlyArray<S.Options> = []
+  ) =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig(scripts, options, targets, traits)
+      const { at, exit } = yield* timed(ask(kind, r.client, { prompt: "Hi", ...request }))
+      yield* nothingHeld(r)
+      const asked = yield* Effect.forEach(scripts, (_, i) => Effect.map(r.calls(i), ({ length }) => length))
+      const ledger = exit._tag === "Success" ? exit.value.ledger : failure(exit).ledger
+      return { at, exit, asked, ledger, skips: only(ledger, "TargetSkipped") }
+    }))
+  const refused = S.fail({ _tag: "ContentPolicy" })
+  const policyOf = (error: LlmError.LlmError) => error._tag === "ProviderError" ? error.reason._tag : error._tag
+
+  it.effect("on: a refusal by policy goes on to the next target, when asked for, and not by itself", () =>
+    Effect.gen(function*() {
+      const scripts: Scripts = [[refused], [S.answer("s")]]
+      const alone = yield* played(scripts, {})
+      assert.deepStrictEqual([policyOf(failure(alone.exit)), alone.asked], ["ContentPolicy", [1, 0]])
+      const moved = yield* played(scripts, { failover: { on: { ContentPolicy: true } } })
+      assert.deepStrictEqual([success(moved.exit).target, moved.asked], ["s", [1, 1]])
+      assert.strictEqual(only(moved.ledger, "FailedOver").length, 1)
+    }))
+
+  it.effect("on: a failure that may not move the call is its own, after its retries", () =>
+    Effect.gen(function*() {
+      const { asked, exit } = yield* played([{ always: S.overloaded }, [S.answer("s")]], {
+        failover: { on: { Overloaded: false } }
+      })
+      assert.deepStrictEqual([policyOf(failure(exit)), asked], ["Overloaded", [3, 0]])
+    }))
+
+  it.effect("on: a name that is no reason is refused, and what is absent is the table's", () =>
+    Effect.gen(function*() {
+      const wrong = { failover: { on: { Shed: true } } } as LlmConfig.Options
+      const error = yield* Effect.flip(Effect.scoped(rig([[]], wrong)))
+      assert.strictEqual(error.path, "failover.on.Shed")
+      const options = { retry: false, failover: { on: { Server: undefined, ContentPolicy: true } } } as const
+      const { asked } = yield* played([[S.fail({ _tag: "Server" })], [S.answer("s")]], options)
+      assert.deepStrictEqual(asked, [1, 1])
+    }))
+
+  it.effect("when: decides instead of the table, once per failure, and never about what was not asked", () =>
+    Effect.gen(function*() {
+      const told: Array<string> = []
+      const options = (when: (error: LlmError.ProviderError | LlmError.AttemptTimeout) => boolean) => ({
+        failover: false,
+        timeout: { attempt: 1000, firstToken: 1000 },
+        retry: {
+          maxRetries: 2,
+          baseDelay: 500,
+          when: (error: LlmError.ProviderError | LlmError.AttemptTimeout) => {
+            told.push(policyOf(error))
+            return when(error)
+          }
+        }
+      } as const)
+      const conflict = S.fail({ _tag: "Unknown" }, { status: 418 })
+      const all = yield* played([[conflict, S.hang, S.answer("p")]], options(() => true))
+      assert.deepStrictEqual([success(all.exit).target, all.asked], ["p", [3]])
+      assert.deepStrictEqual(told.splice(0), ["Unknown", "AttemptTimeout"])
+      const none = yield* played([[S.overloaded, S.answer("p")]], options(() => false))
+      assert.deepStrictEqual([policyOf(failure(none.exit)), none.asked], ["Overloaded", [1]])
+      assert.deepStrictEqual(told.splice(0), ["Overloaded"])
+      yield* vector(Effect.gen(function*() {
+        const full = { ...options(() => true), bulkhead: { maxConcurrent: 1, queue: 0 } }
+        const r = yield* rig([[S.hang]], full)
+        yield* fork(Effect.exit(ask(kind, r.client)))
+        assert.strictEqual((yield* Effect.flip(ask(kind, r.client)))._tag, "BulkheadFull")
+      }))
+      assert.deepStrictEqual(told, [])
+    }))
+
+  it.effect("when: one that throws is a defect of the call, and nothing is held", () =>
+    vector(Effect.gen(function*() {
+      const when = (): boolean => {
+        throw new Error("mine")
+      }
+      const r = yield* rig([[S.overloaded]], { retry: { when } })
+      const { exit } = yield* timed(ask(kind, r.client))
+      assert.isTrue(exit._tag === "Failure" && exit.cause.reasons.some(({ _tag }) => _tag === "Die"))
+      yield* nothingHeld(r)
+    })))
+
+  it.effect("maxAttempts: bounds retries and targets together", () =>
+    Effect.gen(function*() {
+      const down = { always: S.overloaded }
+      for (
+        const [maxAttempts, asked] of [
+          [1, [1, 0, 0]],
+          [2, [2, 0, 0]],
+          [3, [3, 0, 0]],
+          [4, [3, 1, 0]],
+          [7, [3, 3, 1]],
+          [99, [3, 3, 3]]
+        ] as const
+      ) {
+        const run = yield* played([down, down, down], { failover: { maxAttempts } })
+        assert.deepStrictEqual<ReadonlyArray<number>>(run.asked, asked)
+        assert.strictEqual(only(run.ledger, "CallEnded")[0]?.attempts, Math.min(maxAttempts, 9))
+        const left = asked.filter((count) => count === 0).length
+        assert.deepStrictEqual(run.skips.map(({ because }) => because), Array(left).fill("attempts-exhausted"))
+        // One that was asked alone is its own failure.
+        const tag = asked[1] === 0 ? "ProviderError" : "AllProvidersFailed"
+        assert.strictEqual(failure(run.exit)._tag, tag)
+      }
+    }))
+
+  it.effect("maxAttempts: a hedge takes none that the target's own line needs", () =>
+    Effect.gen(function*() {
+      const slow: Scripts = [{ always: S.fail({ _tag: "Overloaded" }, { delay: 3000 }) }, {
+        always: S.fail({ _tag: "Overloaded" }, { delay: 9000 })
+      }]
+      for (const maxAttempts of [1, 2, 3, 4]) {
+        const { asked, ledger } = yield* played(slow, { hedge: { delay: 1000 }, failover: { maxAttempts } })
+        assert.isAtMost(asked[0] + asked[1]!, maxAttempts)
+        assert.strictEqual(only(ledger, "CallEnded")[0]?.attempts, maxAttempts)
+        const results = only(ledger, "Hedged").map(({ result }) => result)
+        assert.deepStrictEqual(results[0], maxAttempts === 1 ? "suppressed" : "started")
+      }
+    }))
+
+  const drops = (field: string, action: "dropped" | "substituted" | "unsupported" = "dropped"): Changes => (request) =>
+    request.seed === undefined ? [] : [{ field, action }]
+
+  it.effect("requireFeatures: who would leave it out is passed over", () =>
+    Effect.gen(function*() {
+      const scripts: Scripts = [[S.answer("p")], [S.answer("s")]]
+      const traits = [{ changes: drops("seed") }]
+      const usual = yield* played(scripts, {}, { seed: 1 }, [], traits)
+      assert.strictEqual(success(usual.exit).target, "p")
+      assert.deepInclude(only(usual.ledger, "RequestAdapted")[0], { target: "p", field: "seed", action: "dropped" })
+      const required = { failover: { requireFeatures: ["stop", "seed"] } } as const
+      const strict = yield* played(scripts, required, { seed: 1 }, [], traits)
+      assert.strictEqual(success(strict.exit).target, "s")
+      assert.deepInclude(strict.skips[0], { target: "p", because: "unsupported", field: "seed" })
+      const unasked = yield* played(scripts, required, {}, [], traits)
+      assert.strictEqual(success(unasked.exit).target, "p")
+      const inside = yield* played(scripts, { failover: { requireFeatures: ["prompt"] } }, { seed: 1 }, [], [
+        { changes: drops("prompt.toolResult.file", "substituted") }
+      ])
+      assert.strictEqual(success(inside.exit).target, "s")
+    }))
+
+  it.effect("requireFeatures: what nobody takes is the caller's to change", () =>
+    Effect.gen(function*() {
+      const traits = [{ changes: drops("seed") }, { changes: drops("seed", "substituted") }]
+      for (const scripts of [[[], []], [[]]] satisfies ReadonlyArray<Scripts>) {
+        const { asked, exit } = yield* played(
+          scripts,
+          { failover: { requireFeatures: ["seed"] } },
+          { seed: 1 },
+          [],
+          traits
+        )
+        const error = failure(exit)
+        assert.deepInclude(error, { _tag: "InvalidRequest", path: "seed" })
+        assert.isTrue(asked.every((count) => count === 0))
+      }
+    }))
+
+  it.effect("models: \"strict\" passes over a target for a name that it does not map", () =>
+    Effect.gen(function*() {
+      const scripts: Scripts = [[S.answer("p")], [S.answer("s")]]
+      const traits = [{ models: { fast: "p-1" }, defaultModel: "p-0" }, { defaultModel: "s-0" }]
+      const strict = [{ models: "strict" }] as const
+      const mapped = yield* played(scripts, {}, { model: "fast" }, strict, traits)
+      assert.deepStrictEqual([success(mapped.exit).target, mapped.asked], ["p", [1, 0]])
+      const unnamed = yield* played(scripts, {}, {}, strict, traits)
+      assert.strictEqual(success(unnamed.exit).target, "p")
+      const unmapped = yield* played(scripts, {}, { model: "smart" }, strict, traits)
+      assert.strictEqual(success(unmapped.exit).target, "s")
+      assert.deepInclude(unmapped.skips[0], { target: "p", because: "no-model" })
+    }))
+
+  it.effect("models: \"strict\" everywhere, and a name that nobody maps, is a wrong request", () =>
+    Effect.gen(function*() {
+      const strict = [{ models: "strict" }, { models: "strict" }] as const
+      const traits = [{ models: { fast: "p-1" } }, { models: { fast: "s-1" } }]
+      for (const failover of [{}, false] as const) {
+        for (const scripts of [[[], []], [[]]] satisfies ReadonlyArray<Scripts>) {
+          const { asked, exit } = yield* played(scripts, { failover }, { model: "constructor" }, strict, traits)
+          assert.deepInclude(failure(exit), { _tag: "InvalidRequest", path: "model" })
+          assert.isTrue(asked.every((count) => count === 0))
+        }
+      }
+    }))
+})
