@@ -177,11 +177,11 @@ export const inLimits = (
     acquire: (ask) => {
       const needed = cost(ask.request)
       const { deadline, root } = (ask as Attempt).call
-      const free = limiter.tryAcquireUnsafe(needed, root.clock, ask.now)
+      const free = limiter.tryAcquireUnsafe(needed, root.clock, ask.now, ask.request.tenant)
       if (free !== undefined) return Exit.succeed(new Tokens(free, counted, vendors))
       const { priority, tenant } = ask.request
       const left = Math.max(deadline.left(ask.now), 0)
-      const mayJoin = isOpen(doors, ask.request, limiter.lineUnsafe())
+      const mayJoin = isOpen(doors, ask.request, limiter.lineUnsafe(ask.request))
       const taken = limiter.acquire(needed, { maxWait: mayJoin ? left : 0, restore: ask.restore, priority, tenant })
       const hold = (reservation: Reservation) => new Tokens(reservation, counted, vendors)
       return doors === undefined ? Effect.map(taken, hold) : Effect.mapBoth(taken, {

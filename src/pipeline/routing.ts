@@ -10,6 +10,8 @@ export type Route = (call: Call, now: number) => Routing.Order | undefined
 
 export class Router {
   private readonly policy: Routing.Policy | undefined
+  /** A call that measures nothing explores nothing. */
+  private readonly settled: Routing.Policy | undefined
   private readonly ids: ReadonlyArray<string>
   private readonly weights: ReadonlyArray<number>
   private readonly speeds: Array<Routing.Speed>
@@ -17,6 +19,7 @@ export class Router {
   /** Throws `LlmConfigError`. */
   constructor(options: Routing.Options | false | undefined, configs: ReadonlyArray<TargetConfig>) {
     this.policy = options === undefined || options === false ? undefined : Routing.policy(options)
+    this.settled = this.policy && { ...this.policy, explore: 0 }
     this.ids = configs.map(({ id }) => id)
     this.weights = Routing.weights(configs.map(({ weight }) => weight))
     this.speeds = configs.map(() => Routing.unmeasured)
@@ -47,7 +50,7 @@ export class Router {
     const draw = (): number => chance.nextDoubleUnsafe()
     const order = strategy === "weights"
       ? Routing.byWeight(weights, draw)
-      : Routing.bySpeed(policy, speeds, now, draw)
+      : Routing.bySpeed(call.root.operation === "stream" ? policy : this.settled!, speeds, now, draw)
     return told(call, now, strategy, ids, order)
   }
 }

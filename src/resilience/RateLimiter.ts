@@ -35,11 +35,13 @@ import {
   text
 } from "../internal/option.ts"
 import { attempt } from "../internal/options.ts"
+import { sha256 } from "../internal/sha256.ts"
 import { InvalidRequest, LlmConfigError, RateLimited, type RateLimitFact, withoutStack } from "../LlmError.ts"
 import { ownName } from "../persistence/internal/bounds.ts"
 import * as Buckets from "./internal/buckets.ts"
 import { Costs, isCost, REQUESTS, takeWith, TypeId, type Vector } from "./internal/costs.ts"
 import { SharedLimiter } from "./internal/sharedLimiter.ts"
+import { TenantLimiter } from "./internal/tenantLimiter.ts"
 import type { Priority } from "./LoadShedder.ts"
 
 // -----------------------------------------------------------------------------
@@ -69,6 +71,11 @@ export interface Limit {
    * length `per` sees more than `limit`. Instead of `burst`.
    */
   readonly strict?: number | undefined
+  /**
+   * `tenant`: each tenant has a bucket of this size, and whoever has none is one tenant. What one has used up is in nobody
+   * else's way. 10,000 tenants are told apart; any more share a bucket. Default: one bucket for all.
+   */
+  readonly by?: "tenant" | undefined
 }
 
 const LimitSchema = optionsOf<Limit>()({
@@ -76,7 +83,8 @@ const LimitSchema = optionsOf<Limit>()({
   limit: positive,
   per: finiteDuration(),
   burst: Schema.optional(positive),
-  strict: Schema.optional(share)
+  strict: Schema.optional(share),
+  by: Schema.optional(Schema.Literal("tenant").annotate({ expected: "\"tenant\"" }))
 }).check(
   rule(({ burst, strict }) =>
     burst === undefined || strict === undefined ? undefined : ["burst", "absent when \"strict\" is given"]
@@ -118,8 +126,9 @@ export const OptionsSchema = optionsOf<Options>()({
   if (limits === undefined) return undefined
   if (capacity !== undefined) return ["capacity", "absent when \"limits\" is given"]
   if (refillPerSecond !== undefined) return ["refillPerSecond", "absent when \"limits\" is given"]
-  const names = limits.map(({ dimension }) => dimension)
-  const twice = names.findIndex((name, i) => names.indexOf(name) < i)
+  const twice = limits.findIndex(({ by, dimension }, i) =>
+    limits.findIndex((other) => other.dimension === dimension && other.by === by) < i
+  )
   return twice < 0 ? undefined : [["limits", twice, "dimension"], "different from the dimensions before it"]
 }))
 
@@ -136,6 +145,8 @@ export interface Policy {
     readonly burst: number
     readonly rate: number
   }>
+  /** Of each tenant. */
+  readonly perTenant: Policy["limits"]
   readonly maxWait: number
   readonly queue: number
 }
@@ -156,7 +167,12 @@ const limitPolicy = ({ burst, dimension, limit, per, strict }: typeof LimitSchem
 export const policy = (options?: Options, path = "rateLimit"): Policy => {
   const { capacity = 3500, limits, maxWait, queue, refillPerSecond = 58.33 } = readOptions(OptionsSchema, options, path)
   const short = { dimension: REQUESTS, limit: capacity, burst: capacity, rate: refillPerSecond / 1000 }
-  return { maxWait, queue, limits: limits === undefined ? [short] : limits.map(limitPolicy) }
+  return {
+    maxWait,
+    queue,
+    limits: limits === undefined ? [short] : limits.filter(({ by }) => by === undefined).map(limitPolicy),
+    perTenant: limits === undefined ? [] : limits.filter(({ by }) => by === "tenant").map(limitPolicy)
+  }
 }
 
 // -----------------------------------------------------------------------------
@@ -331,6 +347,8 @@ export interface Snapshot {
   readonly maxQueued: number
   /** Milliseconds until no dimension is blocked. */
   readonly blockedFor: number
+  /** With limits by tenant: the tenants that are remembered. `levels` are those of the limits that all share. */
+  readonly tenants?: number | undefined
 }
 
 /**
@@ -364,13 +382,26 @@ export interface RateLimiter {
    *
    * @internal
    */
-  readonly tryAcquireUnsafe: (cost: Cost, clock: Clock.Clock, now: number) => Reservation | undefined
+  readonly tryAcquireUnsafe: (
+    cost: Cost,
+    clock: Clock.Clock,
+    now: number,
+    tenant?: string
+  ) => Reservation | undefined
   /**
-   * How many wait, and for how many there is room.
+   * Is there nothing to remember: no line, no block, all buckets full?
    *
    * @internal
    */
-  readonly lineUnsafe: () => { readonly queued: number; readonly maxQueued: number }
+  readonly isIdleUnsafe: (now: number) => boolean
+  /**
+   * How many wait where somebody who came now would, and for how many there is room.
+   *
+   * @internal
+   */
+  readonly lineUnsafe: (
+    rank?: Pick<AcquireOptions, "tenant">
+  ) => { readonly queued: number; readonly maxQueued: number }
   /**
    * Takes `cost` before an effect. It stays taken whatever the effect does, unless an interruption comes first.
    */
@@ -471,6 +502,12 @@ class Limiter implements RateLimiter {
     const costs = this.costs.of(cost)
     return Array.isArray(costs) && this.isFree(costs, now) ? this.grant(costs, clock, now, now) : undefined
   }
+
+  readonly isIdleUnsafe: RateLimiter["isIdleUnsafe"] = (now) =>
+    this.line.size === 0 &&
+    this.buckets.every((bucket) =>
+      bucket.blockedUntil <= now && missing(bucket, levelAt(bucket, now), bucket.burst) <= 0
+    )
 
   readonly lineUnsafe: RateLimiter["lineUnsafe"] = () => ({ queued: this.line.size, maxQueued: this.queue })
 
@@ -725,7 +762,16 @@ export const RateLimiter: Context.Service<RateLimiter, RateLimiter> = Context.Se
 )
 
 /** @internal */
-export const fromPolicy = (policy: Policy): RateLimiter => new Limiter(policy)
+export const fromPolicy = (policy: Policy): RateLimiter => {
+  const { limits, maxWait, perTenant } = policy
+  if (perTenant.length === 0) return new Limiter(policy)
+  return new TenantLimiter({
+    shared: limits.length === 0 ? undefined : new Limiter(policy),
+    make: () => ({ limiter: new Limiter({ ...policy, limits: perTenant }) }),
+    run: Effect.runFork,
+    maxWait
+  })
+}
 
 /**
  * Makes a rate limiter.
@@ -814,18 +860,29 @@ export const sharedFromPolicy = (
   policy: Policy
 ): Effect.Effect<RateLimiter, never, Scope.Scope> =>
   Effect.gen(function*() {
-    const limiter = new SharedLimiter({
-      key,
-      policy,
-      store,
-      instance: yield* ownName,
-      scope: yield* Effect.scope,
-      context: yield* Effect.context(),
-      clock: yield* Clock.Clock,
-      local: fromPolicy
+    const { limits, maxWait, perTenant } = policy
+    const scope = yield* Effect.scope
+    const context = yield* Effect.context()
+    const common = { store, instance: yield* ownName, scope, context, clock: yield* Clock.Clock, local: fromPolicy }
+    const make = (key: string, limits: Policy["limits"]) =>
+      new SharedLimiter({ ...common, key, policy: { ...policy, limits, perTenant: [] } })
+    const shared = limits.length === 0 ? undefined : make(key, limits)
+    if (shared !== undefined) {
+      yield* Effect.addFinalizer(() => shared.leave)
+      yield* Effect.forkScoped(shared.hello)
+      if (perTenant.length === 0) return shared
+    }
+    const limiter = new TenantLimiter({
+      shared,
+      // A name is somebody's, and no store needs it.
+      make: (tenant, kind) => {
+        const limiter = make(`${key}:${kind}:${tenant === undefined ? "" : sha256(tenant)}`, perTenant)
+        return { limiter, leave: limiter.leave }
+      },
+      run: Effect.runForkWith(context),
+      maxWait
     })
     yield* Effect.addFinalizer(() => limiter.leave)
-    yield* Effect.forkScoped(limiter.hello)
     return limiter
   })
 

@@ -31,7 +31,7 @@ export interface Options {
   readonly sticky?: "tenant" | "conversation" | false | undefined
   /** For `fastest`: after this time a measurement counts half. Default 1 minute. */
   readonly halfLife?: Duration.Input | undefined
-  /** For `fastest`: the share of calls that another target is asked first, to measure it. Default 0.05. */
+  /** For `fastest`: the share of streams that another target is asked first, to measure it. Default 0.05. */
   readonly explore?: number | undefined
 }
 

@@ -131,8 +131,10 @@ describe("fastest", () => {
       const share = (target: string) => late.filter((one) => one === target).length / late.length
       assert.isAbove(share("s"), 0.9)
       assert.isAbove(share("p") + share("t"), 0.01)
-      // Whole answers go where streams begin early.
-      assert.strictEqual(success((yield* timed(ask("complete", r.client), 1000)).exit).target, "s")
+      // Whole answers go where streams begin early, and explore nothing.
+      for (let i = 0; i < 100; i++) {
+        assert.strictEqual(success((yield* timed(ask("complete", r.client), 1000)).exit).target, "s")
+      }
     }))))
 
   it.effect("it only reorders: an open circuit is skipped, and the next one is asked", () =>

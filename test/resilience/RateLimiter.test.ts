@@ -476,6 +476,7 @@ describe("RateLimiter", () => {
       Effect.gen(function*() {
         assert.deepStrictEqual(RateLimiter.policy(), {
           limits: [{ dimension: "requests", limit: 3500, burst: 3500, rate: 0.05833 }],
+          perTenant: [],
           maxWait: 30_000,
           queue: 256
         })

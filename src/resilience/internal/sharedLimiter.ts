@@ -172,6 +172,10 @@ export class SharedLimiter implements RateLimiter {
     return isFree ? this.grant(costs, 0) : undefined
   }
 
+  /** What is owed is remembered by the store. */
+  readonly isIdleUnsafe: RateLimiter["isIdleUnsafe"] = () =>
+    this.waiting === 0 && this.flushing === undefined && this.pool.every((tokens) => tokens === 0)
+
   readonly lineUnsafe: RateLimiter["lineUnsafe"] = () => ({ queued: this.waiting, maxQueued: this.policy.queue })
 
   readonly take: RateLimiter["take"] = takeWith(this.acquire)
