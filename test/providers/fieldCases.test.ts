@@ -269,6 +269,97 @@ describe("A2: another name, or a new start after whole JSON, starts a call", () 
     }))
 })
 
+describe("A2: calls without ids, or with one for all, are calls of their own", () => {
+  const calls = [["a", { x: 1 }], ["b", { y: 2 }], ["b", { y: 3 }]] as const
+  const text = (value: unknown) => JSON.stringify(value)
+  const of = (id: Json) => {
+    const functions = calls.map(([name, params]) => ({ ...id, ...fn(name, text(params)) }))
+    const items = calls.map(([name, params]) => ({
+      type: "function_call",
+      ...(id["id"] === undefined ? undefined : { id: id["id"], call_id: id["id"] }),
+      name,
+      arguments: text(params)
+    }))
+    const bodies: ReadonlyArray<readonly [name: string, make: Make, whole: Json, streamed: string]> = [
+      [
+        "responses",
+        responses,
+        { status: "completed", output: items },
+        events(
+          ...items.map((item) => ({ type: "response.output_item.added", item })),
+          { type: "response.completed", response: { status: "completed", output: items } }
+        )
+      ],
+      [
+        "messages",
+        anthropic,
+        { content: calls.map(([name, input]) => ({ type: "tool_use", ...id, name, input })), stop_reason: "tool_use" },
+        events(
+          ...calls.flatMap(([name, params]) => [
+            { type: "content_block_start", index: 0, content_block: { type: "tool_use", ...id, name, input: {} } },
+            { type: "content_block_delta", index: 0, delta: { type: "input_json_delta", partial_json: text(params) } },
+            { type: "content_block_stop", index: 0 }
+          ]),
+          { type: "message_delta", delta: { stop_reason: "tool_use" } },
+          { type: "message_stop" }
+        )
+      ],
+      [
+        "Cohere",
+        cohere,
+        { message: { tool_calls: functions }, finish_reason: "TOOL_CALL" },
+        events(
+          ...functions.flatMap((call) => [
+            { type: "tool-call-start", index: 0, delta: { message: { tool_calls: call } } },
+            { type: "tool-call-end", index: 0 }
+          ]),
+          { type: "message-end", delta: { finish_reason: "TOOL_CALL" } }
+        )
+      ],
+      ...[
+        {
+          candidates: [{
+            content: { parts: calls.map(([name, args]) => ({ functionCall: { ...id, name, args } })) },
+            finishReason: "STOP"
+          }]
+        }
+      ].map((body): readonly [string, Make, Json, string] => ["Gemini", gemini, body, events(body)]),
+      ...[
+        { message: { tool_calls: calls.map(([name, params]) => ({ ...id, ...fn(name, params) })) }, done: true }
+      ].map((body): readonly [string, Make, Json, string] => ["Ollama", ollama, body, lines(body)])
+    ]
+    return bodies
+  }
+  for (const id of [{}, { id: "same" }]) {
+    it.effect.each(of(id))(
+      `%s: ${Object.keys(id).length === 0 ? "without ids" : "one id for all"}`,
+      ([, make, body, streamed]) =>
+        Effect.gen(function*() {
+          for (const outcome of [yield* whole(make, body), yield* stream(make, streamed)]) {
+            assert.deepStrictEqual(callsOf(outcome), calls as never)
+            assert.strictEqual(new Set(digest(outcome).toolCalls.map(({ id }) => id)).size, 3)
+          }
+        })
+    )
+  }
+})
+
+it.effect("A2: messages: a call that is told again as it was is one", () =>
+  Effect.gen(function*() {
+    const block = (json: string) => [
+      { type: "content_block_start", index: 0, content_block: { type: "tool_use", id: "A", name: "read", input: {} } },
+      { type: "content_block_delta", index: 0, delta: { type: "input_json_delta", partial_json: json } },
+      { type: "content_block_stop", index: 0 }
+    ]
+    const told = [...block("{\"x\":1}"), ...block("{\"x\":1}"), ...block("{\"x\":2}"), { type: "message_stop" }]
+    const outcome = yield* play(
+      anthropic,
+      { headers: { "content-type": "text/event-stream" }, body: events(...told) },
+      true
+    )
+    assert.deepStrictEqual(callsOf(outcome), [["read", { x: 1 }], ["read", { x: 2 }]])
+  }))
+
 describe("A3: ends bring what deltas did not", () => {
   const item = { type: "function_call", id: "fc", call_id: "A", name: "read", arguments: "" }
   const completed = (output?: unknown) => ({ type: "response.completed", response: { status: "completed", output } })
@@ -843,13 +934,17 @@ describe("B9: tool calls end in tool-calls, whatever the server calls it", () =>
       assert.strictEqual(reasonOf(cut), "length")
     }))
 
-  it.effect("messages, Cohere, Ollama", () =>
+  it.effect("messages, Cohere, Gemini, Ollama, responses", () =>
     Effect.gen(function*() {
       const block = { type: "tool_use", id: "A", name: "read", input: {} }
       const bodies: ReadonlyArray<readonly [Make, Json]> = [
         [anthropic, { content: [block], stop_reason: "end_turn" }],
         [anthropic, { content: [block], stop_reason: "stop" }],
         [cohere, { message: { tool_calls: [call] }, finish_reason: "COMPLETE" }],
+        [gemini, {
+          candidates: [{ content: { parts: [{ functionCall: { name: "read" } }] }, finishReason: "STOP" }]
+        }],
+        [responses, { status: "completed", output: [{ type: "function_call", name: "read", arguments: "{}" }] }],
         [ollama, { message: { tool_calls: [fn("read", {})] }, done: true, done_reason: "stop" }]
       ]
       for (const [make, body] of bodies) assert.strictEqual(reasonOf(yield* whole(make, body)), "tool-calls")
@@ -1014,6 +1109,7 @@ describe("JSON nested deeper than 1,000 levels is malformed", () => {
 })
 
 describe("sources are bounded in every adapter", () => {
+  const maxBodyBytes = 64 * 1024 * 1024
   const many = Array.from({ length: 300_000 }, (_, i) => `https://${i}.test/`)
   const said = { type: "output_text", text: "Hi", annotations: many.map((url) => ({ type: "url_citation", url })) }
   const chunks = many.map((uri) => ({ web: { uri } }))
@@ -1026,7 +1122,22 @@ describe("sources are bounded in every adapter", () => {
       }]
     }],
     ["responses", responses, { status: "completed", output: [{ type: "message", content: [said] }] }],
-    ["chat", chat, { choices: [{ message: { content: "Hi" }, finish_reason: "stop" }], citations: many }]
+    ["chat", chat, { choices: [{ message: { content: "Hi" }, finish_reason: "stop" }], citations: many }],
+    ["messages", Anthropic.make({ apiKey, maxBodyBytes }), {
+      content: [{
+        type: "text",
+        text: "Hi",
+        citations: many.map((url) => ({ type: "web_search_result_location", url, title: "t" }))
+      }],
+      stop_reason: "end_turn"
+    }],
+    ["Cohere", Cohere.make({ apiKey, maxBodyBytes }), {
+      finish_reason: "COMPLETE",
+      message: {
+        content: [{ type: "text", text: "Hi" }],
+        citations: many.map((url) => ({ sources: [{ type: "tool", tool_output: { url } }] }))
+      }
+    }]
   ]
   it.live.each(bodies)("%s: 300,000 cost a bounded answer", ([, make, body]) =>
     Effect.gen(function*() {

@@ -143,7 +143,7 @@ const playAll = (
         runs++
       }
     }).pipe(
-      Effect.timeoutOrElse({ duration: "15 seconds", orElse: () => Effect.die("hangs") }),
+      Effect.timeoutOrElse({ duration: patience - 5000, orElse: () => Effect.die("hangs") }),
       Effect.catchDefect((defect) => Effect.die(failed(defect)))
     )
     return runs
@@ -252,6 +252,10 @@ const shuffled = (body: string, random: () => number): string => {
   return events.join(separator)
 }
 
+// `npm run fuzz` looks at many more, and deeper.
+const thorough = process.env["MODE"] === "fuzz"
+const patience = thorough ? 300_000 : 20_000
+
 let total = 0
 
 describe("decoding never throws", () => {
@@ -283,14 +287,14 @@ describe("decoding never throws", () => {
             }
           }
         })
-      }), 20_000)
+      }), patience)
 
     it.live(`${specimen.name}: bent`, () =>
       Effect.gen(function*() {
         total += yield* playAll(specimen, mutations(specimen.body, hash(specimen.name), 200), ({ error }) => {
           if (specimen.status !== undefined) assert.strictEqual(error?.status, specimen.status)
         })
-      }), 20_000)
+      }), patience)
   }
 
   it("was enough", () => assert.isAtLeast(total, 10_000))
@@ -300,8 +304,6 @@ describe("decoding never throws", () => {
 // at random
 // -----------------------------------------------------------------------------
 
-// `npm run fuzz` looks at many more, and deeper.
-const thorough = process.env["MODE"] === "fuzz"
 const [runs, depth] = thorough ? [50_000, 50_000] : [2000, 5000]
 const seed = Number(process.env["FUZZ_SEED"] ?? Date.now() % 1_000_000_000)
 

@@ -267,6 +267,8 @@ interface Tool {
   readonly id: string
   /** The server's name for it. */
   readonly given: string | undefined
+  /** The one with the same id and name that had ended. */
+  readonly before: Tool | undefined
   metadata: Metadata | undefined
   name: string | undefined
   args: string
@@ -376,11 +378,20 @@ export class Assembler {
     return (key === undefined ? this.lastTool : this.toolOf.get(key))?.args ?? ""
   }
 
+  /** Can what is told of a call be about the one under `key`, as far as both are told? */
+  isCall(key: unknown, name: string | undefined, args: string): boolean {
+    const tool = this.toolOf.get(key)
+    return tool !== undefined && (name === undefined || tool.name === undefined || name === tool.name) &&
+      (args === "" || args.startsWith(tool.args))
+  }
+
   /**
    * Takes a piece of a call. The one place that knows which call it belongs to:
    *
    * - Another name starts a call, and so does the same name where whole arguments are followed by others.
    * - An id without a name starts no call, whatever it is: some servers draw one per piece.
+   * - Where the protocol says that a call starts, one does, although the last one that ended here has its id and name;
+   *   unless its arguments turn out to be the same: then it was told twice.
    * - A name that is said again goes on with its call, and arguments that are sent again add nothing.
    */
   call(piece: CallPiece): void {
@@ -389,9 +400,15 @@ export class Assembler {
     const name = textOf(piece.name)
     const args = argumentsText(piece.args)
     const known = this.toolFor(key, id, name)
-    const apart = piece.apart === true && name !== undefined && (id === undefined || id !== known?.given)
+    const starts = piece.apart === true && name !== undefined
+    // One of this id and name has ended here.
+    const before = known?.closed === true && known.nesting.isWhole && id !== undefined && id === known.given &&
+        name === known.name
+      ? known
+      : undefined
+    const apart = starts && (id === undefined || id !== known?.given || before !== undefined)
     const goesOn = known !== undefined && !apart && continues(known, id, name, args)
-    const tool = goesOn ? known : this.startTool(key, id)
+    const tool = goesOn ? known : this.startTool(key, id, before)
     if (key !== undefined) this.toolOf.set(key, tool)
     this.lastTool = tool
     if (metadata !== undefined) {
@@ -410,12 +427,13 @@ export class Assembler {
       : here
   }
 
-  private startTool(key: unknown, given: string | undefined): Tool {
+  private startTool(key: unknown, given: string | undefined, before: Tool | undefined): Tool {
     this.spend(blockCost)
     this.endTool(key)
     const tool: Tool = {
       id: this.ids.of(given),
       given,
+      before,
       metadata: undefined,
       name: undefined,
       args: "",
@@ -477,7 +495,8 @@ export class Assembler {
   /** The protocol's terminal signal: only now are the tool calls known to be whole. */
   finish(reason: FinishReason, tokens: Tokens, metadata?: Metadata): void {
     // First of all, because it may throw, and a broken answer has no calls.
-    const calls = this.tools.map(({ args, id, metadata, name }) => {
+    const calls = this.tools.map(({ args, before, id, metadata, name }) => {
+      if (before !== undefined && before.args === args) return undefined
       if (name !== undefined) return toolCallPart(this.exchange, id, name, args, reason, metadata)
       if (reason === "length" || args.trim() === "") return undefined
       throw malformed(this.exchange, WRONG_SHAPE)

@@ -284,6 +284,8 @@ const decode = (body: unknown, exchange: Exchange): ReadonlyArray<Response.PartE
 // -----------------------------------------------------------------------------
 
 const itemCost = 64
+/** More calls under one name are no mistake any more. */
+const mostTwins = 256
 /** Text of one item that is kept to compare it with what its end tells. */
 const mostHeard = 1024 * 1024
 
@@ -312,6 +314,28 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
       items.set(key, item = { text: "", kind: undefined, piece: undefined, over: false })
     }
     return item
+  }
+
+  /** Items that were added. */
+  let added = 0
+  /** Where calls are whose server gives several of them one name. */
+  const twins: Array<unknown> = []
+
+  /** Where a call is that is told as an item: at `key`, unless another one is there. */
+  const callKey = (key: unknown, item: Fields): unknown => {
+    if (item["type"] !== "function_call" || !parts.hasTool(key)) return key
+    const args = item["arguments"] === undefined || item["arguments"] === null ? "" : argumentsText(item["arguments"])
+    const isHere = (place: unknown): boolean => parts.isCall(place, textOf(item["name"]), args)
+    if (isHere(key)) return key
+    const known = twins.find(isHere)
+    if (known !== undefined) return known
+    if (twins.length === mostTwins) throw malformed(exchange, WRONG_SHAPE)
+    if (twins.length === 0) twins.push(key)
+    const twin = {}
+    twins.push(twin)
+    const name = textOf(item["id"]) ?? textOf(item["call_id"])
+    if (name !== undefined) places.set(name, twin)
+    return twin
   }
 
   const keyOf = (place: unknown, id: unknown): unknown => {
@@ -417,7 +441,7 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
       const name = textOf(item["id"]) ?? textOf(item["call_id"])
       const nth = known[i]
       const place = items.has(undefined) ? undefined : nth === undefined || typeof nth === "number" ? i : nth
-      endItem(name === undefined ? place : places.get(name) ?? place, item)
+      endItem(callKey(name === undefined ? place : places.get(name) ?? place, item), item)
     })
   }
 
@@ -426,8 +450,11 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
       if (!isFields(data)) throw malformed(exchange, WRONG_SHAPE)
       const type = data["type"] ?? name
       const item = fieldsOf(data["item"])
+      const isNew = type === "response.output_item.added"
       // What names no item is about the last one.
-      const key = keyOf(data["output_index"], data["item_id"] ?? item["id"] ?? item["call_id"]) ?? last
+      const named = keyOf(data["output_index"], data["item_id"] ?? item["id"] ?? item["call_id"])
+      const key = callKey(named ?? (isNew ? added : last), item)
+      if (isNew) added++
       last = key
       const delta = textOf(data["delta"]) ?? ""
       switch (type) {
