@@ -4,7 +4,7 @@ import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import { Effect, Exit, Scope } from "effect"
 import { FaultServer } from "effect-resilient-llm/testing"
 import { execFile } from "node:child_process"
-import { mkdirSync, readFileSync, writeFileSync } from "node:fs"
+import { cpSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs"
 import { join, posix } from "node:path"
 import { fileURLToPath } from "node:url"
 import { promisify } from "node:util"
@@ -214,6 +214,24 @@ describe.concurrent("a fresh person", () => {
     ])
     assert.include(stdout, "no model was asked")
     assert.include(stderr, "the answer is simulated")
+  }, 60_000)
+
+  it("does without the peers that are optional, and is told which one is missing", async () => {
+    const bare = join(packed.folder, "bare")
+    const modules = join(bare, "node_modules")
+    cpSync(join(project, "node_modules/effect-resilient-llm"), join(modules, "effect-resilient-llm"), {
+      recursive: true
+    })
+    symlinkSync(join(project, "node_modules/effect"), join(modules, "effect"))
+    cpSync(join(project, "promise.ts"), join(bare, "promise.ts"))
+    const server = await Effect.runPromise(Scope.provide(FaultServer.make({ reply: () => "Hello." }), scope))
+    const { stdout } = await start(join(bare, "promise.ts"), { OPENAI_API_KEY: "key", OPENAI_BASE_URL: server.openai })
+    assert.strictEqual(stdout, "Hello.\nHello.")
+    const { stderr } = await start(join(modules, "effect-resilient-llm/dist/cli/bin.js"), {}, ["ask", "Hi"]).then(
+      () => assert.fail("asks without a transport"),
+      (failed: unknown) => failed as { stderr: string }
+    )
+    assert.match(stderr, /^resilient-llm needs the package @effect\/platform-node\. .*\n$/)
   }, 60_000)
 
   it("runs the blocks that need no vendor", async () => {
