@@ -43,6 +43,8 @@ class Bell {
 export interface Rank {
   readonly priority?: (typeof priorities)[number] | undefined
   readonly tenant?: string | undefined
+  /** It has to leave the line for one of a tenant that has fewer in it. */
+  readonly onDisplaced?: (() => void) | undefined
 }
 
 export class Waiter<W, A, E> {
@@ -135,6 +137,20 @@ export class WaitingLine<W, A, E> {
     } finally {
       this.order.remove(place)
     }
+  }
+
+  /** Would somebody leave a full line for one of this rank? */
+  canDisplace({ priority, tenant }: Rank = {}): boolean {
+    return this.order.last(levelOf(priority), tenant) !== undefined
+  }
+
+  /** Makes room for one of this rank at the cost of the tenant that has most in line; says whether there is room now. */
+  displace({ priority, tenant }: Rank = {}, error: () => E): boolean {
+    const place = this.order.last(levelOf(priority), tenant)
+    if (place === undefined) return false
+    place.value.rank.onDisplaced?.()
+    this.end(place.value, Exit.fail(error()))
+    return true
   }
 
   /** Ends a wait, now and for good. */

@@ -143,6 +143,22 @@ export class Order<T> {
     return this.lists < 2
   }
 
+  /**
+   * Who would leave for one more of this class and tenant: the last of the tenant that has most in line, if it has more than
+   * this one would have, and if it is not more urgent. Goes along the tenants.
+   */
+  last(level: number, tenant: string | undefined): Place<T> | undefined {
+    let most = this.tenants.get(tenant)?.size ?? 0
+    let found: Place<unknown> | undefined
+    for (const other of this.tenants.values()) {
+      const place = other.size > most + (found === undefined ? 1 : 0) ? lastIn(other.last, level) : undefined
+      if (place === undefined) continue
+      most = other.size
+      found = place
+    }
+    return found as Place<T> | undefined
+  }
+
   /** When somebody rises next: the one moment at which the order changes by itself. */
   nextChange(): number {
     return (this.ripe()?.since ?? Infinity) + this.ageing
@@ -231,4 +247,16 @@ const nextIn = (first: ReadonlyArray<Place<unknown> | undefined>, level: number)
     if (place?.level === level && (next === undefined || place.arrival < next.arrival)) next = place
   }
   return next
+}
+
+/** Of those who are last of their original class, the least urgent, and of these the one that came last. */
+const lastIn = (last: ReadonlyArray<Place<unknown> | undefined>, level: number): Place<unknown> | undefined => {
+  let found: Place<unknown> | undefined
+  for (const place of last) {
+    if (place === undefined || place.level > level) continue
+    const isLater = found === undefined || place.level < found.level ||
+      (place.level === found.level && place.arrival > found.arrival)
+    if (isLater) found = place
+  }
+  return found
 }

@@ -48,11 +48,11 @@ class Lesson extends Place {
   }
 }
 
-type Line = { readonly queued: number; readonly maxQueued: number }
+type Line = { readonly queued: number; readonly maxQueued: number; readonly displaces: () => boolean }
 
-/** May a call of this urgency join the line? Without doors whoever finds room may. */
+/** May a call of this urgency join the line? Who has fewer in it than others may, and without doors whoever finds room. */
 const isOpen = (doors: LoadShedder.Doors | undefined, { priority = "default" }: LlmRequest, line: Line): boolean =>
-  doors === undefined || LoadShedder.admits(doors, priority, line.queued, line.maxQueued)
+  doors === undefined || LoadShedder.admits(doors, priority, line.queued, line.maxQueued) || line.displaces()
 
 const turnedAway = (reason: Shed["reason"], wait: number | undefined): Shed =>
   withoutStack(() =>
@@ -79,7 +79,15 @@ export const inBulkhead = (bulkhead: Bulkhead, doors: LoadShedder.Doors | undefi
         }
       }
       const maxWait = (): number => Math.max(deadline.left(root.now()), 0)
-      return Effect.map(bulkhead.acquire({ restore: ask.restore, maxWait, priority, tenant }), placeOf)
+      let isTurnedAway = false
+      const onDisplaced = (): void => {
+        isTurnedAway = true
+      }
+      const permits = bulkhead.acquire({ restore: ask.restore, maxWait, priority, tenant, onDisplaced })
+      return doors === undefined ? Effect.map(permits, placeOf) : Effect.mapBoth(permits, {
+        onSuccess: placeOf,
+        onFailure: (error) => isTurnedAway ? turnedAway("queue-full", undefined) : error
+      })
     }
   }
 }
@@ -182,14 +190,19 @@ export const inLimits = (
       const { priority, tenant } = ask.request
       const left = Math.max(deadline.left(ask.now), 0)
       const mayJoin = isOpen(doors, ask.request, limiter.lineUnsafe(ask.request))
-      const taken = limiter.acquire(needed, { maxWait: mayJoin ? left : 0, restore: ask.restore, priority, tenant })
+      let isTurnedAway = !mayJoin
+      const onDisplaced = (): void => {
+        isTurnedAway = true
+      }
+      const maxWait = mayJoin ? left : 0
+      const taken = limiter.acquire(needed, { maxWait, restore: ask.restore, priority, tenant, onDisplaced })
       const hold = (reservation: Reservation) => new Tokens(reservation, counted, vendors)
       return doors === undefined ? Effect.map(taken, hold) : Effect.mapBoth(taken, {
         onSuccess: hold,
         onFailure: (error) => {
           if (error._tag !== "RateLimited") return error
           const wait = Duration.toMillis(error.retryAfter)
-          return !mayJoin ? turnedAway("queue-full", wait) : wait > left ? turnedAway("deadline", wait) : error
+          return isTurnedAway ? turnedAway("queue-full", wait) : wait > left ? turnedAway("deadline", wait) : error
         }
       })
     }

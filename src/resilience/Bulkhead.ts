@@ -127,8 +127,13 @@ export interface AcquireOptions {
   readonly maxWait?: number | (() => number) | undefined
   /** In the line the more urgent go first. Who has waited for 30 seconds rises a class. Default `default`. */
   readonly priority?: Priority | undefined
-  /** In the line tenants of one class take turns. No tenant counts as one. */
+  /**
+   * In the line tenants of one class take turns; a full one makes room for a tenant that has fewer in it than another. No
+   * tenant counts as one.
+   */
   readonly tenant?: string | undefined
+  /** @internal */
+  readonly onDisplaced?: (() => void) | undefined
   /** Runs in the step that hands the permit over, before anything can interrupt. */
   readonly onAcquired?: ((permit: Permit) => void) | undefined
   /** What the wait runs in, when the caller is uninterruptible: the `restore` of its `Effect.uninterruptibleMask`. */
@@ -185,15 +190,20 @@ export interface Bulkhead {
   /** @internal */
   readonly isAdaptive: boolean
   /**
-   * What somebody who came now would find: waiters, room for them, and about how many milliseconds to wait, if the line has
-   * moved lately.
+   * What somebody who came now would find: waiters, room for them, whether one would leave for it, and about how many
+   * milliseconds to wait, if the line has moved lately.
    *
    * @internal
    */
   readonly lineUnsafe: (
     rank: Pick<AcquireOptions, "priority" | "tenant">,
     now: number
-  ) => { readonly queued: number; readonly maxQueued: number; readonly wait: number | undefined }
+  ) => {
+    readonly queued: number
+    readonly maxQueued: number
+    readonly displaces: () => boolean
+    readonly wait: number | undefined
+  }
   /** Runs an effect inside: the permit is held until the effect and its finalizers have ended. */
   readonly protect: <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | BulkheadFull, R>
   /**
@@ -261,7 +271,12 @@ class Wall implements Bulkhead {
     let ahead = 0
     const { millis } = this.pace
     if (millis !== undefined) this.line.ahead(rank, now, () => ++ahead > 0)
-    return { queued: this.line.size, maxQueued: this.queue, wait: millis && millis * (ahead + 1) }
+    return {
+      queued: this.line.size,
+      maxQueued: this.queue,
+      displaces: () => this.line.canDisplace(rank),
+      wait: millis && millis * (ahead + 1)
+    }
   }
 
   readonly protect: Bulkhead["protect"] = (self) =>
@@ -327,6 +342,10 @@ class Wall implements Bulkhead {
     return new Held(this, weight, waited)
   }
 
+  private hasRoom(options: AcquireOptions | undefined): boolean {
+    return this.line.size < this.queue || this.line.displace(options, () => new BulkheadFull({}))
+  }
+
   private lineUp(
     fiber: Fiber.Fiber<unknown, unknown>,
     weight: number,
@@ -341,7 +360,7 @@ class Wall implements Bulkhead {
       const waited = monotonicMillis(clock) - arrived
       return Math.min(this.maxWait - waited, typeof own === "number" ? own - waited : own())
     }
-    if (!(patience() > 0) || this.line.size >= this.queue) return Effect.fail(withoutStack(() => new BulkheadFull({})))
+    if (!(patience() > 0) || !this.hasRoom(options)) return Effect.fail(withoutStack(() => new BulkheadFull({})))
     const waiter = new Waiter<number, Permit, BulkheadFull>(weight, options, clock, arrived, fiber)
     const tired: Effect.Effect<never, BulkheadFull> = Effect.suspend(() => {
       const left = patience()

@@ -324,8 +324,13 @@ export interface AcquireOptions {
   readonly maxWait?: number | undefined
   /** In the line the more urgent go first. Who has waited for 30 seconds rises a class. Default `default`. */
   readonly priority?: Priority | undefined
-  /** In the line tenants of one class take turns. No tenant counts as one. */
+  /**
+   * In the line tenants of one class take turns; a full one makes room for a tenant that has fewer in it than another. No
+   * tenant counts as one.
+   */
   readonly tenant?: string | undefined
+  /** @internal */
+  readonly onDisplaced?: (() => void) | undefined
   /** Runs in the step that hands the reservation over, before anything can interrupt. */
   readonly onAcquired?: ((reservation: Reservation) => void) | undefined
   /** What the wait runs in, when the caller is uninterruptible: the `restore` of its `Effect.uninterruptibleMask`. */
@@ -395,19 +400,19 @@ export interface RateLimiter {
    */
   readonly isIdleUnsafe: (now: number) => boolean
   /**
-   * How many wait where somebody who came now would, and for how many there is room.
+   * How many wait where somebody who came now would, for how many there is room, and whether one would leave for it.
    *
    * @internal
    */
   readonly lineUnsafe: (
-    rank?: Pick<AcquireOptions, "tenant">
-  ) => { readonly queued: number; readonly maxQueued: number }
+    rank?: Pick<AcquireOptions, "priority" | "tenant">
+  ) => { readonly queued: number; readonly maxQueued: number; readonly displaces: () => boolean }
   /**
    * Takes `cost` before an effect. It stays taken whatever the effect does, unless an interruption comes first.
    */
   readonly take: (
     cost: Cost,
-    options?: Omit<AcquireOptions, "onAcquired" | "restore">
+    options?: Pick<AcquireOptions, "maxWait" | "priority" | "tenant">
   ) => <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | RateLimited | InvalidRequest, R>
   /**
    * Grants nothing for a while, because a server said so. Never shortens an earlier block; 5 minutes at most. A
@@ -509,7 +514,11 @@ class Limiter implements RateLimiter {
       bucket.blockedUntil <= now && missing(bucket, levelAt(bucket, now), bucket.burst) <= 0
     )
 
-  readonly lineUnsafe: RateLimiter["lineUnsafe"] = () => ({ queued: this.line.size, maxQueued: this.queue })
+  readonly lineUnsafe: RateLimiter["lineUnsafe"] = (rank) => ({
+    queued: this.line.size,
+    maxQueued: this.queue,
+    displaces: () => this.line.canDisplace(rank)
+  })
 
   readonly take: RateLimiter["take"] = takeWith(this.acquire)
 
@@ -587,9 +596,8 @@ class Limiter implements RateLimiter {
     const longest = Math.min(this.maxWait, options?.maxWait ?? Infinity)
     const plan = this.planFor(options, now, now + longest)
     const at = plan.next(costs)
-    if (!(at - now <= longest) || this.line.size >= this.queue) {
-      return Effect.fail(this.refusal(plan.binding, at, now))
-    }
+    const refusal = (): RateLimited => this.refusal(plan.binding, at, now)
+    if (!(at - now <= longest) || !this.hasRoom(options, refusal)) return Effect.fail(refusal())
     const waiter: Queued = new Waiter({ costs, latest: now + longest }, options, clock, now, fiber)
     this.slack = Math.min(this.slack, now + longest - at)
     if (this.line.isSimpleWith(options)) {
@@ -603,6 +611,15 @@ class Limiter implements RateLimiter {
     const joined = this.line.join(waiter, restore, this.line.keepTime(waiter))
     if (this.slack < 0) this.refuseLate(now)
     return Effect.map(joined, (held) => handOver(held, options))
+  }
+
+  private hasRoom(options: AcquireOptions | undefined, refusal: () => RateLimited): boolean {
+    if (this.line.size < this.queue) return true
+    if (!this.line.displace(options, refusal)) return false
+    // Its tenant's turns have changed.
+    this.end = undefined
+    this.slack = -Infinity
+    return true
   }
 
   /** Looks at the first waiter: grants, or says how long it takes. */

@@ -209,6 +209,23 @@ describe("Order against its model", () => {
         const rising = model.waits.filter(({ level }) => level < 3).map(({ since }) => since + AGEING)
         assert.strictEqual(order.nextChange(), Math.min(...rising))
       }
+      for (const level of [0, 3]) {
+        for (const tenant of [0, 9]) {
+          // The least urgent and latest of a tenant that has more, where it is not more urgent.
+          const place = order.last(level, `${tenant}`)
+          const sizes = Array.from({ length: 4 }, (_, t) => model.waits.filter((one) => one.tenant === t).length)
+          const own = sizes[tenant] ?? 0
+          const theirs = (t: number) => model.waits.filter((one) => one.tenant === t && one.level <= level)
+          const largest = Math.max(0, ...sizes.filter((size, t) => size > own + 1 && theirs(t).length > 0))
+          if (largest === 0) assert.isUndefined(place)
+          else {
+            const of = Number(place!.tenant.name)
+            const lowest = Math.min(...theirs(of).map((one) => one.level))
+            assert.strictEqual(sizes[of], largest)
+            assert.strictEqual(place!.value, theirs(of).findLast((one) => one.level === lowest)!.name)
+          }
+        }
+      }
       const sequence: Array<number> = []
       order.walk(model.now, ({ value }) => void sequence.push(value))
       assert.strictEqual(

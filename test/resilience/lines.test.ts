@@ -103,6 +103,44 @@ describe.each(lines)("the line of a %s", (_, make) => {
     }))
 })
 
+describe("a full line", () => {
+  it.effect("makes room for a tenant that has fewer in it, and for nobody who is more urgent or of the same tenant", () =>
+    Effect.gen(function*() {
+      const bulkhead = yield* Bulkhead.make({ maxConcurrent: 1, queue: 3 })
+      const permit = yield* bulkhead.acquire()
+      const limiter = yield* RateLimiter.make({ capacity: 1, refillPerSecond: 0.1, queue: 3, maxWait: Infinity })
+      const taken = yield* limiter.acquire(1)
+      type Refusal = { readonly _tag: string }
+      const ways: ReadonlyArray<readonly [string, (rank: Rank) => Effect.Effect<unknown, Refusal>]> = [
+        ["BulkheadFull", bulkhead.acquire],
+        ["RateLimited", (rank) => limiter.acquire(1, rank)]
+      ]
+      for (const [full, acquire] of ways) {
+        const told: Array<string> = []
+        const enter = (name: string, tenant: string, priority: Priority = "default") =>
+          start(Effect.matchEffect(acquire({ tenant, priority }), {
+            onSuccess: () => Effect.sync(() => told.push(`${name} served`)),
+            onFailure: ({ _tag }) => Effect.sync(() => told.push(`${name} ${_tag}`))
+          }))
+        for (const name of ["x1", "x2", "x3"]) yield* enter(name, "x")
+        yield* enter("x4", "x")
+        yield* calm
+        assert.deepStrictEqual(told, [`x4 ${full}`])
+        // Not for one that is less urgent.
+        yield* enter("z1", "z", "batch")
+        yield* enter("y1", "y")
+        yield* calm
+        assert.deepStrictEqual(told.slice(1), [`z1 ${full}`, `x3 ${full}`])
+        // x has two, y would have two.
+        yield* enter("y2", "y")
+        yield* calm
+        assert.deepStrictEqual(told.slice(3), [`y2 ${full}`])
+      }
+      yield* permit.release
+      yield* taken.refund("all")
+    }))
+})
+
 describe("a line of the limiter with priorities", () => {
   it.effect("an urgent arrival is told when it can go, and makes too late who is behind it", () =>
     Effect.gen(function*() {

@@ -176,7 +176,11 @@ export class SharedLimiter implements RateLimiter {
   readonly isIdleUnsafe: RateLimiter["isIdleUnsafe"] = () =>
     this.waiting === 0 && this.flushing === undefined && this.pool.every((tokens) => tokens === 0)
 
-  readonly lineUnsafe: RateLimiter["lineUnsafe"] = () => ({ queued: this.waiting, maxQueued: this.policy.queue })
+  readonly lineUnsafe: RateLimiter["lineUnsafe"] = () => ({
+    queued: this.waiting,
+    maxQueued: this.policy.queue,
+    displaces: never
+  })
 
   readonly take: RateLimiter["take"] = takeWith(this.acquire)
 
@@ -598,6 +602,7 @@ export class SharedLimiter implements RateLimiter {
   })
 }
 
+const never = (): boolean => false
 const go: Outcome = { _tag: "Go" }
 const alone: Outcome = { _tag: "Alone" }
 

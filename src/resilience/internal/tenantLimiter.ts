@@ -140,7 +140,7 @@ export class TenantLimiter implements RateLimiter {
 
   /** Without a tenant: of all together. */
   readonly lineUnsafe: RateLimiter["lineUnsafe"] = (rank) => {
-    const shared = this.options.shared?.lineUnsafe()
+    const shared = this.options.shared?.lineUnsafe(rank)
     if (rank !== undefined) {
       const own = (this.tenants.get(rank.tenant) ?? this.overflow).limiter.lineUnsafe()
       return shared !== undefined && shared.queued > own.queued ? shared : own
@@ -151,7 +151,7 @@ export class TenantLimiter implements RateLimiter {
       queued += shared.queued
       maxQueued = shared.maxQueued
     }
-    return { queued, maxQueued }
+    return { queued, maxQueued, displaces: () => false }
   }
 
   /** Nobody gives one limiter to another. */
