@@ -8,10 +8,11 @@ import type * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import type * as Fiber from "effect/Fiber"
+import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
+import type { Restore } from "./internal/line.ts"
 import { numbered } from "./internal/names.ts"
 import { check, type Options } from "./LlmConfig.ts"
 import type {
@@ -33,7 +34,7 @@ import type {
 } from "./LlmError.ts"
 import { LlmConfigError, withoutStack } from "./LlmError.ts"
 import type { LlmEvent } from "./LlmEvent.ts"
-import type * as LlmGuard from "./LlmGuard.ts"
+import * as LlmGuard from "./LlmGuard.ts"
 import * as LlmObject from "./LlmObject.ts"
 import { watching } from "./LlmObserver.ts"
 import type { LlmProvider } from "./LlmProvider.ts"
@@ -45,6 +46,7 @@ import type { Check } from "./pipeline/checked.ts"
 import { closing } from "./pipeline/closing.ts"
 import { makeHub } from "./pipeline/hub.ts"
 import { fromScopedPull, Reader } from "./pipeline/reader.ts"
+import type { Served } from "./pipeline/stage.ts"
 import type { Status, TargetConfig, TargetOptions } from "./pipeline/target.ts"
 import type { Bulkhead } from "./resilience/Bulkhead.ts"
 import type { CircuitBreaker } from "./resilience/CircuitBreaker.ts"
@@ -309,10 +311,14 @@ const fromTargets = <GE>(
     }
     const watch = yield* watching(observed, hub.listen)
     /** Begins a call, when all have heard that there is one who are to hear of it. */
-    const watched = <A, E>(begin: (fiber: Fiber.Fiber<unknown, unknown>) => Effect.Effect<A, E>) =>
-      Effect.withFiber<A, E>((fiber) => {
-        const first = watch(fiber.context)
-        return first === undefined ? begin(fiber) : Effect.andThen(first, Effect.withFiber(begin))
+    const watched = <A, E>(
+      begin: (caller: Fiber.Fiber<unknown, unknown>, restore: Restore) => Effect.Effect<A, E>
+    ): Effect.Effect<A, E> =>
+      Effect.uninterruptibleMask((restore) => {
+        // One that runs this, so there is one.
+        const caller = Fiber.getCurrent()!
+        const first = watch(caller.context)
+        return first === undefined ? begin(caller, restore) : Effect.flatMap(first, () => begin(caller, restore))
       })
     yield* Effect.contextWith((context: Context.Context<never>) => watch(context) ?? Effect.void)
 
@@ -324,26 +330,28 @@ const fromTargets = <GE>(
     const closable = yield* closing
 
     const complete = (input: string | LlmRequest.Input, check?: Check): Effect.Effect<LlmResponse, Failure> =>
-      Effect.uninterruptibleMask((restore) =>
-        watched<LlmResponse, Failure>((fiber) => {
-          const request = LlmRequest.read(input)
-          if ("_tag" in request) return Effect.fail(request)
-          const call = pipeline.begin(fiber, "complete", request, undefined)
-          call.root.check = check
-          return Effect.matchCauseEffect(closable(restore, pipeline.run(call)), {
-            onSuccess: (served) => {
-              ended(call, served.source)
-              return Effect.succeed(fromAnswer(served.answer, served.source, served.age, [...call.root.events]))
-            },
-            onFailure: (cause): Effect.Effect<never, Failure> => {
-              const error = Cause.findErrorOption(cause)
-              if (error._tag === "Some") return Effect.fail(failed(call, error.value))
-              closed(call, cause)
-              return Effect.failCause(cause as Cause.Cause<never>)
-            }
-          })
-        })
-      )
+      watched((caller, restore) => {
+        const request = LlmRequest.read(input)
+        if ("_tag" in request) return Effect.fail(request)
+        const call = pipeline.begin(caller, "complete", request, undefined)
+        call.root.check = check
+        const asked = closable(caller, restore, pipeline.run(call))
+        return LlmGuard.isDone(asked)
+          ? concluded(call, asked)
+          : Effect.flatMap(Effect.exit(asked), (exit) => concluded(call, exit))
+      })
+
+    const concluded = (call: Call, exit: Exit.Exit<Served, Failure>): Effect.Effect<LlmResponse, Failure> => {
+      if (Exit.isSuccess(exit)) {
+        const { age, answer, source } = exit.value
+        ended(call, source)
+        return Effect.succeed(fromAnswer(answer, source, age, [...call.root.events]))
+      }
+      const error = Cause.findErrorOption(exit.cause)
+      if (error._tag === "Some") return Effect.fail(failed(call, error.value))
+      closed(call, exit.cause)
+      return Effect.failCause(exit.cause as Cause.Cause<never>)
+    }
 
     const generateObject = <A>(
       input: LlmObject.ObjectInput<A>
@@ -362,28 +370,27 @@ const fromTargets = <GE>(
       Effect.flatMap(
         LlmRequest.make(input),
         (request) =>
-          Effect.uninterruptibleMask((restore) =>
-            watched((fiber) => {
-              // Closed when the stream has ended, else with the scope it was opened in.
-              const outer = Context.get(fiber.context as Context.Context<Scope.Scope>, Scope.Scope)
-              const scope = Scope.forkUnsafe(outer)
-              const call = pipeline.begin(fiber, "stream", request, scope)
-              const opened = Effect.mapBoth(closable(restore, pipeline.run(call)), {
-                onSuccess: (served): Reading => new Reader(call, served, scope),
-                onFailure: (error) => failed(call, error)
-              }).pipe(Effect.tap(({ abandoned }) => Scope.addFinalizer(scope, abandoned)))
-              streams.add(scope)
-              const end = (exit: Exit.Exit<unknown, unknown>) =>
-                Effect.sync(() => {
-                  streams.delete(scope)
-                  closed(call, Exit.isFailure(exit) ? exit.cause : Cause.empty)
-                })
-              return Effect.andThen(
-                Scope.addFinalizerExit(scope, end),
-                Effect.onExit(opened, (exit) => Exit.isSuccess(exit) ? Effect.void : Scope.close(scope, exit))
-              )
-            })
-          )
+          watched((caller, restore) => {
+            // Closed when the stream has ended, else with the scope it was opened in.
+            const outer = Context.get(caller.context as Context.Context<Scope.Scope>, Scope.Scope)
+            const scope = Scope.forkUnsafe(outer)
+            const call = pipeline.begin(caller, "stream", request, scope)
+            const asked = Effect.suspend(() => closable(caller, restore, pipeline.run(call)))
+            const opened = Effect.mapBoth(asked, {
+              onSuccess: (served): Reading => new Reader(call, served, scope),
+              onFailure: (error) => failed(call, error)
+            }).pipe(Effect.tap(({ abandoned }) => Scope.addFinalizer(scope, abandoned)))
+            streams.add(scope)
+            const end = (exit: Exit.Exit<unknown, unknown>) =>
+              Effect.sync(() => {
+                streams.delete(scope)
+                closed(call, Exit.isFailure(exit) ? exit.cause : Cause.empty)
+              })
+            return Effect.andThen(
+              Scope.addFinalizerExit(scope, end),
+              Effect.onExit(opened, (exit) => Exit.isSuccess(exit) ? Effect.void : Scope.close(scope, exit))
+            )
+          })
       )
 
     return {

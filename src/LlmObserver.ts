@@ -104,7 +104,7 @@ export const watching = (
   Effect.map(Effect.scope, (scope) => {
     const known = new Set<unknown>()
     return (context) => {
-      if (!context.mapUnsafe.has(Some.key)) return undefined
+      if (Context.getOrUndefined(context, Some) === undefined) return undefined
       const others: Array<Observer> = []
       for (const [key, value] of context.mapUnsafe) {
         if (!key.startsWith(PREFIX)) continue

@@ -7,8 +7,15 @@ import type * as Scope from "effect/Scope"
 import type { Restore } from "../internal/line.ts"
 import { type Link, link, makeRing, unlink } from "../internal/ring.ts"
 
-/** Runs a call in a fibre of the client's own, which is waited for only when it has suspended. */
-export type Closing = <A, E>(restore: Restore, call: Effect.Effect<A, E>) => Effect.Effect<A, E>
+/**
+ * Runs a call in a fibre of the client's own, as far as it goes at once: what comes back is done, or has to be waited for in
+ * the region that `restore` belongs to.
+ */
+export type Closing = <A, E>(
+  caller: Fiber.Fiber<unknown, unknown>,
+  restore: Restore,
+  call: Effect.Effect<A, E>
+) => Effect.Effect<A, E>
 
 interface Running extends Link {
   readonly fiber: Fiber.Fiber<unknown, unknown>
@@ -28,23 +35,22 @@ export const closing: Effect.Effect<Closing, never, Scope.Scope> = Effect.gen(fu
       }
     })
   )
-  return <A, E>(restore: Restore, call: Effect.Effect<A, E>) =>
-    Effect.withFiber<A, E>((caller) => {
-      if (isClosed) return Effect.failCause(Cause.interrupt())
-      const fiber = Effect.runForkWith(caller.context)(call)
-      const done = fiber.pollUnsafe()
-      if (done !== undefined) return done
-      const one: Running = { fiber, older: running, newer: running }
-      link(running, one)
-      const ended = Effect.callback<A, E>((resume) => {
-        fiber.addObserver((exit) => {
-          unlink(one)
-          resume(exit)
-        })
+  return <A, E>(caller: Fiber.Fiber<unknown, unknown>, restore: Restore, call: Effect.Effect<A, E>) => {
+    if (isClosed) return Effect.failCause(Cause.interrupt())
+    const fiber = Effect.runForkWith(caller.context)(call)
+    const done = fiber.pollUnsafe()
+    if (done !== undefined) return done
+    const one: Running = { fiber, older: running, newer: running }
+    link(running, one)
+    const ended = Effect.callback<A, E>((resume) => {
+      fiber.addObserver((exit) => {
+        unlink(one)
+        resume(exit)
       })
-      return Effect.catchCause(restore(ended), (cause) =>
-        Cause.hasInterrupts(cause)
-          ? Effect.andThen(Fiber.interrupt(fiber), Effect.failCause(cause))
-          : Effect.failCause(cause))
     })
+    return Effect.catchCause(restore(ended), (cause) =>
+      Cause.hasInterrupts(cause)
+        ? Effect.andThen(Fiber.interrupt(fiber), Effect.failCause(cause))
+        : Effect.failCause(cause))
+  }
 })
