@@ -1,7 +1,7 @@
 // One case, so many calls: `counted.ts <case> <calls>`. What counts.ts counts the instructions of, and against.ts the time.
 import { Cause, Effect, Exit, Stream } from "effect"
 import { realpathSync } from "node:fs"
-import type { LlmProvider } from "../../src/index.ts"
+import type { LlmConfig, LlmProvider } from "../../src/index.ts"
 import { forms, inTurn } from "./prompts.ts"
 import { type Answer, chunksOf, client, now, off, on, overloaded, provider } from "./stubs.ts"
 
@@ -44,12 +44,31 @@ const replay = () => {
   return () => one.complete(next())
 }
 
+const tenants = { limits: [{ dimension: "requests", limit: 1e12, per: "1 second", by: "tenant" }] } as const
+
+/** Everything on, two targets, and one pattern more, with nothing for it to do. */
+const idle: Readonly<Record<string, LlmConfig.Options>> = {
+  "nothing more": on,
+  "without slow calls": { ...on, circuitBreaker: { slowCall: false } },
+  "a bulkhead": { ...on, bulkhead: {} },
+  "an adaptive bulkhead": { ...on, bulkhead: { adaptive: true } },
+  "the throttle": { ...on, loadShedding: { thresholds: false } },
+  "the doors of lines": { ...on, loadShedding: { throttle: false } },
+  "routing by weight": { ...on, routing: { strategy: "weights" } },
+  "routing to the fastest": { ...on, routing: { strategy: "fastest" } },
+  "sticky routing": { ...on, routing: { sticky: "tenant" } },
+  "a bucket of each tenant instead": { ...on, rateLimit: tenants }
+}
+
+const beside = (options: LlmConfig.Options) => calls(client([provider(() => now), provider(() => now)], options))
+
 export const counted: Readonly<Record<string, () => Effect.Effect<unknown, unknown>>> = {
   ...Object.fromEntries(Object.keys(forms).map((name) => [name, calls(asking, name as keyof typeof forms)])),
   "one retry": calls(flaky),
   failover: calls(two),
   "replay of a key": replay(),
   "everything off": calls(bare),
+  ...Object.fromEntries(Object.entries(idle).map(([name, options]) => [`idle: ${name}`, beside(options)])),
   "a stream of 20 parts": streamOf(20, 2),
   "a stream of 100 parts": streamOf(100, 1)
 }

@@ -25,16 +25,25 @@ const triggers: ReadonlyArray<
   ["time", () => Effect.forkChild(TestClock.adjust(1000))]
 ]
 
+const limits: ReadonlyArray<readonly [name: string, limits: ReadonlyArray<RateLimiter.Limit>]> = [
+  ["of all", [{ dimension: "requests", limit: 10, per: "10 seconds" }]],
+  ["of all behind those of a tenant", [
+    { dimension: "requests", limit: 10, per: "10 seconds" },
+    { dimension: "requests", limit: 20, per: "1000 days", by: "tenant" }
+  ]]
+]
+
 /** Three wait; one token comes; the first is interrupted `steps` yields later. Answers whether it was too late. */
 const scenario = (
   [how, acquire]: (typeof ways)[number],
   [what, trigger]: (typeof triggers)[number],
+  [of, rules]: (typeof limits)[number],
   budget: number,
   steps: number
 ) =>
   Effect.gen(function*() {
     const where = `budget ${budget}, step ${steps}`
-    const limiter = yield* RateLimiter.make({ capacity: 10, refillPerSecond: 1 })
+    const limiter = yield* RateLimiter.make({ limits: rules })
     yield* limiter.acquire(9)
     const token = yield* limiter.acquire(1)
     const acquired: Array<string> = []
@@ -73,21 +82,29 @@ const scenario = (
     const spent = acquired.length + (inDoubt ? 1 : 0)
     assert.approximately((yield* limiter.snapshot).levels["requests"]!, came - spent, 1e-9, where)
     assert.strictEqual((yield* limiter.snapshot).queued, 0, where)
+    if (of !== "of all") {
+      yield* TestClock.adjust("10 seconds")
+      let left = 0
+      while (Exit.isSuccess(yield* Effect.exit(limiter.acquire(1, { maxWait: 0 })))) left += 1
+      assert.strictEqual(left, 20 - (what === "time" ? 10 : 9) - spent, where)
+    }
     return late
   })
 
 describe("RateLimiter under interruption", () => {
   for (const way of ways) {
     for (const trigger of triggers) {
-      it.effect(
-        `L24 (cross-media-measurement#4444) ${way[0]}: a waiter that ${trigger[0]} grants is interrupted at every step`,
-        () =>
+      it.effect.each(limits)(
+        `L24 (cross-media-measurement#4444) ${way[0]}: a waiter that ${
+          trigger[0]
+        } grants is interrupted at every step (limits %s)`,
+        (rules) =>
           countingSleeps((sleeps) =>
             Effect.gen(function*() {
               let interrupted = 0
               for (const budget of BUDGETS) {
                 for (let steps = 0, late = false; !late; steps++) {
-                  late = yield* scenario(way, trigger, budget, steps)
+                  late = yield* scenario(way, trigger, rules, budget, steps)
                   if (!late) interrupted += 1
                 }
               }

@@ -1,7 +1,7 @@
-// Four tenants, one of which floods: 100,000 calls through the whole pipeline, in virtual time.
+// Floods and dead vendors: 100,000 calls through the whole pipeline, in virtual time.
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Exit, Layer, Scope } from "effect"
-import { type Client, LlmClient, type LlmConfig, type LlmError, LlmProvider } from "effect-resilient-llm"
+import { Context, Effect, Exit, Layer, Scope, Stream } from "effect"
+import { type Client, LlmClient, type LlmConfig, LlmError, LlmProvider } from "effect-resilient-llm"
 import { VirtualTime } from "../replay/time.ts"
 
 const SEED = 1_700_321
@@ -26,6 +26,18 @@ const numbers = (seed: number) => {
 }
 const exponential = (next: () => number, mean: number): number => -Math.log(1 - next()) * mean
 
+const clientOf = (time: VirtualTime, generate: LlmProvider.LlmProvider["generate"], options: LlmConfig.Options) => {
+  const scope = time.runToEnd(Scope.make())
+  const stream = () => Stream.die("not asked for")
+  const provider = LlmProvider.make({ id: "vendor", generate, stream })
+  const layer = LlmClient.layerDynamic([provider], options)
+  const client: Client<LlmError.LlmError> = Context.get(
+    time.runToEnd(Effect.provideService(Layer.build(layer), Scope.Scope, scope)),
+    LlmClient
+  )
+  return { client, close: () => time.runToEnd(Scope.close(scope, Exit.void)) }
+}
+
 interface Flow {
   readonly tenant: string
   readonly perSecond: number
@@ -41,22 +53,10 @@ interface Seen {
 /** Calls of all flows for a while; they come, and take, as chance will have it: a second at the mean. */
 const play = (flows: ReadonlyArray<Flow>, seconds: number, more: LlmConfig.Options = {}) => {
   const time = new VirtualTime(SEED)
-  const scope = time.runToEnd(Scope.make())
-  const provider = LlmProvider.make({
-    id: "vendor",
-    generate: ({ prompt }) =>
-      Effect.as(Effect.sleep(Number(prompt[0]?.content)), [{ type: "text" as const, text: "." }]),
-    stream: () => {
-      throw new Error("not asked for")
-    }
-  })
-  const client: Client<LlmError.LlmError> = Context.get(
-    time.runToEnd(Effect.provideService(
-      Layer.build(LlmClient.layerDynamic([provider], { ...options, ...more })),
-      Scope.Scope,
-      scope
-    )),
-    LlmClient
+  const { client, close } = clientOf(
+    time,
+    ({ prompt }) => Effect.as(Effect.sleep(Number(prompt[0]?.content)), [{ type: "text" as const, text: "." }]),
+    { ...options, ...more }
   )
   const seen = new Map<string, Seen>()
   for (const [i, { perSecond, priority = "default", tenant }] of flows.entries()) {
@@ -80,7 +80,7 @@ const play = (flows: ReadonlyArray<Flow>, seconds: number, more: LlmConfig.Optio
     }
   }
   time.run()
-  time.runToEnd(Scope.close(scope, Exit.void))
+  close()
   return seen
 }
 
@@ -130,3 +130,45 @@ describe(`four tenants, seed ${SEED}`, () => {
     assert.isAtMost(Math.max(...took), 75_000)
   }, 120_000)
 })
+
+it(`a dead vendor without a circuit breaker gets a tenth, and all again when it is well; seed ${SEED}`, () => {
+  const time = new VirtualTime(SEED)
+  let isDead = true
+  let asked = 0
+  const overloaded = Effect.fail(new LlmError.ProviderError({ provider: "vendor", reason: { _tag: "Overloaded" } }))
+  const { client, close } = clientOf(
+    time,
+    ({ priority }) => {
+      if (priority !== "critical") asked += 1
+      return isDead ? overloaded : Effect.succeed([{ type: "text", text: "." }])
+    },
+    { ...options, bulkhead: false, loadShedding: {} }
+  )
+  const seconds = (from: number, count: number): number => {
+    asked = 0
+    let critical = 0
+    for (let i = 0; i < count * 100; i++) {
+      time.at(from * 1000 + i * 10, () => time.start(client.complete("Hi")))
+      // They are let through whatever happens.
+      if (i % 10 === 0) {
+        time.at(
+          from * 1000 + i * 10,
+          () =>
+            time.start(client.complete({ prompt: "Hi", priority: "critical" }), (exit) => {
+              const failed = Exit.isFailure(exit) ? exit.cause.reasons[0] : undefined
+              if (failed?._tag !== "Fail" || failed.error._tag === "ProviderError") critical += 1
+            })
+        )
+      }
+    }
+    time.run()
+    assert.strictEqual(critical, count * 10)
+    return asked
+  }
+  seconds(0, 10)
+  assert.approximately(seconds(10, 100), 1000, 100)
+  isDead = false
+  seconds(110, 120)
+  assert.strictEqual(seconds(230, 10), 1000)
+  close()
+}, 120_000)
