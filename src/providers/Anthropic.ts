@@ -104,7 +104,7 @@ const make = (options: Options): Effect.Effect<LlmProvider, LlmConfigError, Http
         headers,
         url: (model, stream) =>
           below(base, `/models/${encodeURIComponent(model)}:${stream ? "streamRawPredict" : "rawPredict"}`),
-        authorization: bearerOf(inner, common.id),
+        credentials: bearerOf(inner, common.id),
         reasoning: "anthropic",
         protocol: protocol({ ...dialect, bodyVersion: version ?? "vertex-2023-10-16" })
       }

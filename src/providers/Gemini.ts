@@ -82,7 +82,7 @@ const make = (options: Options): Effect.Effect<LlmProvider, LlmConfigError, Http
       return {
         ...common,
         url: operation(endpointUrl(reader, host, path)),
-        authorization: bearerOf(inner, common.id),
+        credentials: bearerOf(inner, common.id),
         reasoning: "google",
         protocol: protocol({ callIds: false })
       }

@@ -1,6 +1,6 @@
 /**
- * A simulated provider: a real HTTP server on the loopback interface that speaks the wire formats of OpenAI, Anthropic
- * and Cohere, and fails on demand in every way providers fail.
+ * A simulated provider: a real HTTP server on the loopback interface that speaks the wire formats of OpenAI, Anthropic,
+ * Cohere and Amazon Bedrock, and fails on demand in every way providers fail.
  *
  * @since 0.1.0
  */
@@ -354,7 +354,7 @@ export interface Recorded {
   readonly method: string
   readonly path: string
   /** The wire format that the path chose; absent for an unknown path. */
-  readonly dialect?: "openai" | "anthropic" | "cohere"
+  readonly dialect?: "openai" | "anthropic" | "cohere" | "bedrock"
   readonly headers: Readonly<Record<string, string>>
   /** The parsed JSON body; `undefined` when it was none, or has not arrived yet. */
   readonly body: unknown
@@ -408,6 +408,8 @@ export interface FaultServer {
   readonly anthropic: string
   /** Base URL for Cohere clients, which add `/v2/chat`. */
   readonly cohere: string
+  /** Base URL for clients of Amazon Bedrock, which add `/model/…/converse` or `/model/…/converse-stream`. */
+  readonly bedrock: string
   /** Appends steps to the script. Each request takes one, in the order of arrival. */
   readonly play: (...steps: ReadonlyArray<Fault>) => Effect.Effect<void>
   /** Forgets the script: every request gets this step until `reset`. Steps played later come before it. */
@@ -424,8 +426,8 @@ export interface FaultServer {
  *
  * **Details**
  *
- * The path chooses the wire format: `…/chat/completions`, `…/v1/messages` or `…/v2/chat`; the body's `stream` chooses
- * server-sent events or JSON. Other paths get 404 and bodies that are not JSON get 400. Any API key is accepted. Ids
+ * The path chooses the wire format: `…/chat/completions`, `…/v1/messages`, `…/v2/chat` or `…/converse`; the body's `stream`
+ * chooses server-sent events or JSON, and `…/converse-stream` binary frames. Other paths get 404 and bodies that are not JSON get 400. Any API key is accepted. Ids
  * and token counts follow from the number and size of the request, so every run sees the same ones.
  *
  * **Gotchas**
@@ -470,6 +472,7 @@ export const make = (options?: Options): Effect.Effect<FaultServer, LlmConfigErr
       openai: `${url}/v1`,
       anthropic: url,
       cohere: url,
+      bedrock: url,
       play: (...steps) => Effect.sync(() => simulation.play(steps)),
       always: (step) => Effect.sync(() => simulation.always(step)),
       reset: Effect.sync(() => simulation.reset()),

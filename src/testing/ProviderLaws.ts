@@ -482,7 +482,7 @@ export const providerLaws = <E = never, R = never>(
  * @since 0.2.0
  */
 export const overServer = <E, R>(
-  dialect: "openai" | "anthropic" | "cohere",
+  dialect: "openai" | "anthropic" | "cohere" | "bedrock",
   make: (baseUrl: string) => Effect.Effect<LlmProvider, E, R>
 ): Subject<E | LlmConfigError, R | Scope.Scope> => {
   const scene = (fault: FaultServer.Fault): Effect.Effect<Scene, E | LlmConfigError, R | Scope.Scope> =>

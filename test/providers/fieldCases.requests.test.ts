@@ -4,6 +4,7 @@ import { assert, describe, it } from "@effect/vitest"
 import type { Change } from "effect-resilient-llm/LlmProvider"
 import * as LlmRequest from "effect-resilient-llm/LlmRequest"
 import { Anthropic, Cohere, Gemini, OpenAi, OpenAiCompatible } from "effect-resilient-llm/providers"
+import { Bedrock } from "effect-resilient-llm/providers/Bedrock"
 import { Ollama } from "effect-resilient-llm/providers/Ollama"
 import * as Effect from "effect/Effect"
 import { apiKey, connect, type Make, sent, serve } from "./support.ts"
@@ -30,7 +31,8 @@ const adapters: ReadonlyArray<readonly [name: string, make: Make]> = [
   ["Cohere", cohere],
   ["Gemini", gemini],
   ["Vertex AI", vertex],
-  ["Ollama", ollama]
+  ["Ollama", ollama],
+  ["Bedrock", Bedrock.make({ region: "eu-central-1", apiKey, defaultModel: "m" })]
 ]
 
 const bodyOf = (make: Make, input: LlmRequest.Input) => Effect.map(sent(make, input), ({ json }) => json)
@@ -91,6 +93,10 @@ const idsIn = (body: any) => {
     }
     if (message.role === "tool") results.push([message.tool_call_id, message.content])
     for (const block of Array.isArray(message.content) ? message.content : []) {
+      if (block.toolUse !== undefined) calls.push([block.toolUse.toolUseId, block.toolUse.input.i])
+      if (block.toolResult !== undefined) {
+        results.push([block.toolResult.toolUseId, block.toolResult.content[0].text])
+      }
       if (block.type === "tool_use") calls.push([block.id, block.input.i])
       if (block.type === "tool_result") results.push([block.tool_use_id, block.content])
     }
@@ -113,7 +119,8 @@ const rules: Readonly<Record<string, RegExp>> = {
   "compatible chat": /^[\w-]{1,40}$/,
   Mistral: /^[a-zA-Z\d]{9}$/,
   responses: /^[\w-]{1,64}$/,
-  messages: /^[a-zA-Z\d_-]{1,64}$/
+  messages: /^[a-zA-Z\d_-]{1,64}$/,
+  Bedrock: /^[a-zA-Z\d_-]{1,64}$/
 }
 
 describe("B1: ids of calls are those that the vendor takes", () => {
@@ -237,6 +244,35 @@ describe("B3: what Anthropic refuses in a turn", () => {
     }))
 })
 
+describe("B3: what Bedrock refuses in a turn", () => {
+  it.effect("the same", () =>
+    Effect.gen(function*() {
+      const body = yield* bodyOf(Bedrock.make({ region: "eu-central-1", apiKey, defaultModel: "m" }), {
+        system: " ",
+        prompt: [
+          { role: "user", content: "Hi" },
+          {
+            role: "assistant",
+            content: [{ type: "text", text: " \n" }, { type: "tool-call", id: "c", name: "f", params: {} }]
+          },
+          { role: "user", content: "By the way" },
+          { role: "tool", content: [{ type: "tool-result", id: "c", name: "f", isFailure: false, result: 1 }] },
+          { role: "assistant", content: "The answer is \n " }
+        ]
+      })
+      assert.notProperty(body, "system")
+      assert.deepStrictEqual(body.messages, [
+        { role: "user", content: [{ text: "Hi" }] },
+        { role: "assistant", content: [{ toolUse: { toolUseId: "c", name: "f", input: {} } }] },
+        {
+          role: "user",
+          content: [{ toolResult: { toolUseId: "c", content: [{ text: "1" }] } }, { text: "By the way" }]
+        },
+        { role: "assistant", content: [{ text: "The answer is" }] }
+      ])
+    }))
+})
+
 describe("results stand right behind their calls, in their order", () => {
   const result = (id: string) => ({ type: "tool-result", id, name: "f", isFailure: false, result: id }) as const
   const calls = ["a", "b"].map((id) => ({ type: "tool-call", id, name: "f", params: {} }) as const)
@@ -307,7 +343,7 @@ describe("B16: schemas of tools are objects with properties", () => {
         ]
       })
       const schemas = [...values(body)].flatMap(([key, value]) =>
-        ["parameters", "input_schema", "parametersJsonSchema"].includes(key) ? [value] : []
+        ["parameters", "input_schema", "parametersJsonSchema", "json"].includes(key) ? [value] : []
       )
       const empty = { type: "object", properties: {} }
       assert.deepStrictEqual(schemas, [empty, empty, { type: "object", properties: { x: {} } }, union])

@@ -3,6 +3,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { isReplayable } from "effect-resilient-llm/LlmResponse"
 import { Anthropic, Cohere, Gemini, OpenAi, OpenAiCompatible } from "effect-resilient-llm/providers"
+import { Bedrock } from "effect-resilient-llm/providers/Bedrock"
 import { Ollama } from "effect-resilient-llm/providers/Ollama"
 import * as Effect from "effect/Effect"
 import { apiKey, digest, type Make, type Outcome, play, wellFormed, withInvented } from "./support.ts"
@@ -13,12 +14,16 @@ const responses: Make = OpenAi.make({ apiKey, api: "responses" })
 const anthropic: Make = Anthropic.make({ apiKey })
 const cohere: Make = Cohere.make({ apiKey })
 const gemini: Make = Gemini.make({ apiKey })
+const bedrock: Make = Bedrock.make({ region: "eu-central-1", apiKey, defaultModel: "m" })
 const ollama: Make = Ollama.make({ defaultModel: "m" })
 
 type Json = Readonly<Record<string, unknown>>
 
 const events = (...events: ReadonlyArray<unknown>): string =>
   events.map((event) => `data: ${typeof event === "string" ? event : JSON.stringify(event)}\n\n`).join("")
+/** The same with names beside the data, as text: frames have a test of their own, `test/wire/bedrock.test.ts`. */
+const named = (...events: ReadonlyArray<readonly [name: string, data: unknown]>): string =>
+  events.map(([name, data]) => `event: ${name}\ndata: ${JSON.stringify(data)}\n\n`).join("")
 const lines = (...lines: ReadonlyArray<unknown>): string => lines.map((line) => `${JSON.stringify(line)}\n`).join("")
 
 const stream = (make: Make, body: string, type = "text/event-stream") =>
@@ -324,6 +329,26 @@ describe("A2: calls without ids, or with one for all, are calls of their own", (
           }]
         }
       ].map((body): readonly [string, Make, Json, string] => ["Gemini", gemini, body, events(body)]),
+      [
+        "Bedrock",
+        bedrock,
+        {
+          output: {
+            message: {
+              content: calls.map(([name, input]) => ({ toolUse: { toolUseId: id["id"], name, input } }))
+            }
+          },
+          stopReason: "tool_use"
+        },
+        named(
+          ...calls.flatMap(([name, params]): ReadonlyArray<readonly [string, Json]> => [
+            ["contentBlockStart", { contentBlockIndex: 0, start: { toolUse: { toolUseId: id["id"], name } } }],
+            ["contentBlockDelta", { contentBlockIndex: 0, delta: { toolUse: { input: text(params) } } }],
+            ["contentBlockStop", { contentBlockIndex: 0 }]
+          ]),
+          ["messageStop", { stopReason: "tool_use" }]
+        )
+      ],
       ...[
         { message: { tool_calls: calls.map(([name, params]) => ({ ...id, ...fn(name, params) })) }, done: true }
       ].map((body): readonly [string, Make, Json, string] => ["Ollama", ollama, body, lines(body)])
@@ -581,6 +606,19 @@ const answers: ReadonlyArray<
     ollama,
     (content, done_reason) => ({ message: { content }, done: true, done_reason }),
     (content, done_reason) => lines({ message: { content }, done: false }, { message: {}, done: true, done_reason })
+  ],
+  [
+    "Bedrock",
+    bedrock,
+    (text, stopReason) => ({ output: { message: { content: [{ text }] } }, stopReason }),
+    (text, stopReason) =>
+      named(
+        ["messageStart", { role: "assistant" }],
+        ["contentBlockDelta", { contentBlockIndex: 0, delta: { text } }],
+        ["contentBlockStop", { contentBlockIndex: 0 }],
+        ["messageStop", { stopReason }],
+        ["metadata", { usage: {} }]
+      )
   ]
 ]
 
@@ -934,7 +972,7 @@ describe("B9: tool calls end in tool-calls, whatever the server calls it", () =>
       assert.strictEqual(reasonOf(cut), "length")
     }))
 
-  it.effect("messages, Cohere, Gemini, Ollama, responses", () =>
+  it.effect("messages, Cohere, Gemini, Bedrock, Ollama, responses", () =>
     Effect.gen(function*() {
       const block = { type: "tool_use", id: "A", name: "read", input: {} }
       const bodies: ReadonlyArray<readonly [Make, Json]> = [
@@ -945,6 +983,10 @@ describe("B9: tool calls end in tool-calls, whatever the server calls it", () =>
           candidates: [{ content: { parts: [{ functionCall: { name: "read" } }] }, finishReason: "STOP" }]
         }],
         [responses, { status: "completed", output: [{ type: "function_call", name: "read", arguments: "{}" }] }],
+        [bedrock, {
+          output: { message: { content: [{ toolUse: { name: "read", input: {} } }] } },
+          stopReason: "end_turn"
+        }],
         [ollama, { message: { tool_calls: [fn("read", {})] }, done: true, done_reason: "stop" }]
       ]
       for (const [make, body] of bodies) assert.strictEqual(reasonOf(yield* whole(make, body)), "tool-calls")
@@ -1093,6 +1135,26 @@ describe("JSON nested deeper than 1,000 levels is malformed", () => {
         true,
         (d) => `{"message":{"tool_calls":[${call(args(d - 5))}]},"done":true,"done_reason":"stop"}\n`
       ],
+      [
+        "Bedrock, streamed",
+        bedrock,
+        true,
+        (d) =>
+          named(
+            ["contentBlockStart", { contentBlockIndex: 0, start: { toolUse: { toolUseId: "c", name: "f" } } }],
+            ["contentBlockDelta", { contentBlockIndex: 0, delta: { toolUse: { input: args(d) } } }],
+            ["messageStop", { stopReason: "tool_use" }]
+          )
+      ],
+      [
+        "Bedrock, parsed",
+        bedrock,
+        false,
+        (d) =>
+          `{"output":{"message":{"content":[{"toolUse":{"toolUseId":"c","name":"f","input":${
+            args(d - 6)
+          }}}]}},"stopReason":"tool_use"}`
+      ],
       ["Ollama, whole", ollama, false, (d) => `{"message":{"tool_calls":[${call(args(d - 5))}]},"done":true}`]
     ]
   it.effect.each(bodies)("%s", ([, make, streaming, of]) =>
@@ -1130,6 +1192,19 @@ describe("sources are bounded in every adapter", () => {
         citations: many.map((url) => ({ type: "web_search_result_location", url, title: "t" }))
       }],
       stop_reason: "end_turn"
+    }],
+    ["Bedrock", Bedrock.make({ region: "eu-central-1", apiKey, defaultModel: "m", maxBodyBytes }), {
+      output: {
+        message: {
+          content: [{
+            citationsContent: {
+              content: [{ text: "Hi" }],
+              citations: many.map((url) => ({ location: { web: { url } } }))
+            }
+          }]
+        }
+      },
+      stopReason: "end_turn"
     }],
     ["Cohere", Cohere.make({ apiKey, maxBodyBytes }), {
       finish_reason: "COMPLETE",
@@ -1174,6 +1249,7 @@ describe("ids that we invent", () => {
           status: "completed"
         }],
         [gemini, { responseId: "same", candidates: [{ content: { parts: [{ functionCall: { name: "read" } }] } }] }],
+        [bedrock, { output: { message: { content: [{ toolUse: { name: "read", input: {} } }] } } }],
         [ollama, { message: { tool_calls: [fn("read", {})] }, done: true, done_reason: "stop" }]
       ]
       for (const [make, body] of bodies) {

@@ -7,6 +7,7 @@ import type { ProviderError } from "effect-resilient-llm/LlmError"
 import type { LlmProvider } from "effect-resilient-llm/LlmProvider"
 import { DispatcherHttpClient } from "effect-resilient-llm/node"
 import { Anthropic, Cohere, Gemini, OpenAi, OpenAiCompatible } from "effect-resilient-llm/providers"
+import { Bedrock } from "effect-resilient-llm/providers/Bedrock"
 import { NOT_DECODED, TOO_LARGE } from "effect-resilient-llm/providers/internal/errors"
 import { Ollama } from "effect-resilient-llm/providers/Ollama"
 import * as Context from "effect/Context"
@@ -113,6 +114,16 @@ const adapters: ReadonlyArray<Adapter> = [
     name: "Vertex AI",
     make: Gemini.make({ vertex: { project: "project", location: "global", accessToken: apiKey } }),
     ...google
+  },
+  {
+    ...chat,
+    name: "Bedrock",
+    make: Bedrock.make({ region: "eu-central-1", apiKey, defaultModel: "m" }),
+    whole: JSON.stringify({ output: { message: { content: [{ text: "Hi" }] } }, stopReason: "end_turn" }),
+    stream: "event: contentBlockDelta\ndata: {\"contentBlockIndex\":0,\"delta\":{\"text\":\"Hi\"}}\n\n"
+      + "event: messageStop\ndata: {\"stopReason\":\"end_turn\"}\n\n",
+    refusal: { message: "A conversation must start with a user message." },
+    quota: { code: "ServiceQuotaExceededException", message: "…" }
   },
   {
     name: "Ollama",

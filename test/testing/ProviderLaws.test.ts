@@ -3,6 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { LlmProvider } from "effect-resilient-llm"
 import { ProviderError } from "effect-resilient-llm/LlmError"
 import { Anthropic, Cohere, Gemini, OpenAi, OpenAiCompatible } from "effect-resilient-llm/providers"
+import { Bedrock } from "effect-resilient-llm/providers/Bedrock"
 import { Ollama } from "effect-resilient-llm/providers/Ollama"
 import { type FaultServer, ProviderLaws, providerLaws } from "effect-resilient-llm/testing"
 import type * as Response from "effect/ai/Response"
@@ -21,7 +22,14 @@ describe.each([
     ProviderLaws.overServer("openai", (baseUrl) => OpenAiCompatible.make({ apiKey, baseUrl, defaultModel: "m" }))
   ],
   ["Anthropic", ProviderLaws.overServer("anthropic", (baseUrl) => Anthropic.make({ apiKey, baseUrl }))],
-  ["Cohere", ProviderLaws.overServer("cohere", (baseUrl) => Cohere.make({ apiKey, baseUrl }))]
+  ["Cohere", ProviderLaws.overServer("cohere", (baseUrl) => Cohere.make({ apiKey, baseUrl }))],
+  [
+    "Bedrock",
+    ProviderLaws.overServer("bedrock", (baseUrl) => {
+      const credentials = { accessKeyId: "AKIDEXAMPLE", secretAccessKey: apiKey }
+      return Bedrock.make({ region: "eu-central-1", credentials, baseUrl })
+    })
+  ]
 ])("%s over FaultServer", (_, subject) => {
   for (const { check, name } of providerLaws(subject)) {
     it.live(name, () => Effect.provide(check, NodeHttpClient.layerUndici))

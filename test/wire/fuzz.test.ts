@@ -3,6 +3,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { TRUNCATED } from "effect-resilient-llm/LlmError"
 import { Anthropic, Cohere, Gemini, OpenAi, OpenAiCompatible } from "effect-resilient-llm/providers"
+import { Bedrock } from "effect-resilient-llm/providers/Bedrock"
 import { Ollama } from "effect-resilient-llm/providers/Ollama"
 import * as ResponsePart from "effect/ai/Response"
 import * as Effect from "effect/Effect"
@@ -355,6 +356,10 @@ const makers: ReadonlyArray<readonly [name: string, make: (maxBodyBytes: number 
   ["Anthropic", (maxBodyBytes) => Anthropic.make({ apiKey, maxBodyBytes })],
   ["OpenAi with responses", (maxBodyBytes) => OpenAi.make({ apiKey, api: "responses", maxBodyBytes })],
   ["Gemini", (maxBodyBytes) => Gemini.make({ apiKey, maxBodyBytes })],
+  [
+    "Bedrock",
+    (maxBodyBytes) => Bedrock.make({ region: "eu-central-1", apiKey, defaultModel: "m", maxBodyBytes })
+  ],
   ["Ollama", (maxBodyBytes) => Ollama.make({ defaultModel: "m", maxBodyBytes })],
   ["Cohere", (maxBodyBytes) => Cohere.make({ apiKey, maxBodyBytes })]
 ]

@@ -1,5 +1,6 @@
 // Answers of every adapter, healthy and failing, to be cut and bent.
 import { Gemini, OpenAi } from "effect-resilient-llm/providers"
+import { Bedrock } from "effect-resilient-llm/providers/Bedrock"
 import { Ollama } from "effect-resilient-llm/providers/Ollama"
 import { anthropic, cohere, compatible, openAi, plain, samples } from "../providers/samples.ts"
 import { apiKey, type Make } from "../providers/support.ts"
@@ -14,6 +15,7 @@ export interface Specimen {
 
 const responses: Make = OpenAi.make({ apiKey, api: "responses" })
 const gemini: Make = Gemini.make({ apiKey })
+const bedrock: Make = Bedrock.make({ region: "eu-central-1", apiKey, defaultModel: "m" })
 const ollama: Make = Ollama.make({ defaultModel: "m" })
 
 const TEXT = "Grüezi 😀"
@@ -99,6 +101,49 @@ const younger: ReadonlyArray<Specimen> = [
       data({ type: "response.output_item.done", output_index: 1, item: responseItems[2] }),
       data({ type: "response.completed", response: { ...responseWhole, output: responseItems.slice(1) } })
     )
+  },
+  {
+    name: "Bedrock, whole",
+    make: bedrock,
+    streaming: false,
+    body: JSON.stringify({
+      output: {
+        message: {
+          role: "assistant",
+          content: [
+            { reasoningContent: { reasoningText: { text: "Hm", signature: "sig" } } },
+            { text: TEXT },
+            {
+              citationsContent: {
+                content: [{ text: "…" }],
+                citations: [{ location: { web: { url: "https://a.test" } } }]
+              }
+            },
+            { toolUse: { toolUseId: "t1", name: "weather", input: { city: SECRET } } }
+          ]
+        }
+      },
+      stopReason: "tool_use",
+      usage: { inputTokens: 10, outputTokens: 7, totalTokens: 17, cacheReadInputTokens: 4 }
+    })
+  },
+  {
+    name: "Bedrock, streamed",
+    make: bedrock,
+    streaming: true,
+    body: [
+      ["messageStart", { role: "assistant" }],
+      ["contentBlockDelta", { contentBlockIndex: 0, delta: { reasoningContent: { text: "Hm" } } }],
+      ["contentBlockDelta", { contentBlockIndex: 0, delta: { reasoningContent: { signature: "sig" } } }],
+      ["contentBlockStop", { contentBlockIndex: 0 }],
+      ["contentBlockDelta", { contentBlockIndex: 1, delta: { text: TEXT } }],
+      ["contentBlockStop", { contentBlockIndex: 1 }],
+      ["contentBlockStart", { contentBlockIndex: 2, start: { toolUse: { toolUseId: "t1", name: "weather" } } }],
+      ["contentBlockDelta", { contentBlockIndex: 2, delta: { toolUse: { input: args } } }],
+      ["contentBlockStop", { contentBlockIndex: 2 }],
+      ["messageStop", { stopReason: "tool_use" }],
+      ["metadata", { usage: { inputTokens: 10, outputTokens: 7, cacheReadInputTokens: 4 } }]
+    ].map(([event, value]) => `event: ${event as string}\n${data(value)}\n\n`).join("")
   },
   { name: "Gemini, whole", make: gemini, streaming: false, body: JSON.stringify(candidate(geminiParts, "STOP")) },
   {
@@ -204,5 +249,6 @@ export const protocols: ReadonlyMap<string, ReadonlyArray<Make>> = new Map([
   ["messages", [anthropic]],
   ["Cohere", [cohere]],
   ["Gemini", [gemini]],
+  ["Bedrock", [bedrock]],
   ["Ollama", [ollama]]
 ])

@@ -21,6 +21,7 @@ export const WRONG_SHAPE = "the body does not have the shape of the protocol"
 export const NO_CHOICE = "the body holds no answer"
 export const NESTED = "the JSON is nested deeper than 1,000 levels"
 export const ONLY_KEEP_ALIVES = "the stream holds nothing but signs of life"
+export const WRONG_FRAME = "a frame of the stream is broken"
 export const TOO_LARGE = "the body, or one event of it, is larger than allowed"
 
 // -----------------------------------------------------------------------------

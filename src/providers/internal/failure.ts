@@ -65,22 +65,26 @@ const decisive = byWord({
     + " organization_spend_limit_exceeded project_spend_limit_exceeded billing_hard_limit_reached"
     + " enforced_spend_limit_reached billing_error billing_not_active insufficient_credits insufficient_balance"
     + " insufficient_balance_error not_enough_balance exceeded_current_quota_error payment_required key_limit_exceeded"
-    + " usage_limit_reached usage_limit_exceeded freeusagelimiterror arrearage base_resp:1008 base_resp:2056",
+    + " usage_limit_reached usage_limit_exceeded freeusagelimiterror arrearage base_resp:1008 base_resp:2056"
+    + " servicequotaexceededexception",
   RateLimit: "rate_limit_exceeded rate_limit_error rate_limit_reached_error rate_limited ratelimitreached slow_down"
     + " ratelimiterror too_many_requests toomanyrequests toomanyrequestserror resource_exhausted 1300"
     + " throttlingexception throttling throttling.ratequota throttling.allocationquota limitrequests"
     + " token_quota_exceeded request_quota_exceeded too_many_tokens_error base_resp:1002 base_resp:1039 base_resp:1041"
     + " base_resp:2045",
   Overloaded: "overloaded_error server_is_overloaded engine_overloaded engine_overloaded_error model_overloaded"
-    + " service_unavailable_error service_unavailable serviceunavailableerror unavailable upstream_unavailable",
-  Timeout: "timeout_error request_timeout deadline_exceeded vector_store_timeout base_resp:1001",
+    + " service_unavailable_error service_unavailable serviceunavailableerror unavailable upstream_unavailable"
+    + " serviceunavailableexception modelnotreadyexception",
+  Timeout: "timeout_error request_timeout deadline_exceeded vector_store_timeout base_resp:1001 modeltimeoutexception",
   Conflict: "conflict_error",
   Authentication: "authentication_error authenticationerror invalid_api_key invalidapikey invalid_authentication_error"
-    + " incorrect_api_key_error api_key_invalid unauthenticated account_deactivated base_resp:1004 base_resp:2049",
+    + " incorrect_api_key_error api_key_invalid unauthenticated account_deactivated base_resp:1004 base_resp:2049"
+    + " unrecognizedclientexception invalidsignatureexception expiredtokenexception incompletesignatureexception"
+    + " missingauthenticationtokenexception",
   Permission: "permission_error permission_denied permission_denied_error unsupported_country_region_territory"
-    + " service_disabled failed_precondition data_residency_mismatch",
+    + " service_disabled failed_precondition data_residency_mismatch accessdeniedexception",
   NotFound: "not_found_error not_found model_not_found modelnotfound unknown_model invalid_model model_decommissioned"
-    + " model_not_available model_not_supported deploymentnotfound resource_not_found_error notfounderror",
+    + " model_not_available model_not_supported deploymentnotfound resource_not_found_error notfounderror resourcenotfoundexception",
   ContextLength: "context_length_exceeded too_many_tokens too_many_prompt_tokens context_window_exceeded"
     + " contextwindowexceedederror exceed_context_size_error prompt_too_long",
   PayloadTooLarge: "request_too_large",
@@ -97,9 +101,9 @@ const decisive = byWord({
 // Words that providers put on failures of many kinds; they count only where no status says more.
 const vague = byWord({
   InvalidRequest: "invalid_request_error invalid_request badrequesterror bad_request invalid_argument invalid-argument"
-    + " base_resp:1042 base_resp:2013",
+    + " base_resp:1042 base_resp:2013 validationexception",
   Server: "api_error apierror server_error internal_server_error internal_error internal internalservererror"
-    + " upstream_error bad_gateway base_resp:1000 base_resp:1013 base_resp:1024 base_resp:1033"
+    + " internalserverexception modelerrorexception modelstreamerrorexception upstream_error bad_gateway base_resp:1000 base_resp:1013 base_resp:1024 base_resp:1033"
 })
 
 const firstOf = (table: ReadonlyMap<string, Tag>, words: ReadonlyArray<string>): Tag | undefined => {
@@ -271,6 +275,7 @@ const texts: ReadonlyArray<TextRule> = [
     sentences(
       "\\bmodel\\b.{0,80}\\b(?:does not exist|not found|was removed)",
       "is not a valid model\\b",
+      "\\bmodel identifier is invalid",
       "\\bmodel\\b.{0,80}\\bhas been (?:removed|deprecated|decommissioned)"
     ),
     "NotFound"
@@ -342,7 +347,7 @@ const baseStatusOf = (body: Fields): number | undefined => {
 const messageOf = (body: Fields, error: Fields): string => {
   const found = textOf(error["message"]) ?? textOf(error["msg"]) ?? textOf(body["error"]) ?? textOf(body["message"]) ??
     textOf(body["detail"]) ?? textOf(fieldsOf(body["detail"])["message"]) ?? textOf(body["msg"]) ??
-    textOf(fieldsOf(body["base_resp"])["status_msg"]) ?? textOf(body["title"])
+    textOf(fieldsOf(body["base_resp"])["status_msg"]) ?? textOf(body["title"]) ?? textOf(body["Message"])
   if (found !== undefined) return found
   return listOf(body["detail"]).map((issue) => textOf(fieldsOf(issue)["msg"]) ?? "").join("; ")
 }
@@ -516,11 +521,17 @@ export const published = (text: string | undefined, { secrets }: Pick<Failed, "s
 const codeOf = (told: Told, failed: Pick<Failed, "secrets">): string | undefined =>
   published(told.words.find(isIdentifier), failed)
 
+/** AWS tells the type of an error in a header, such as `ThrottlingException:http://…`. */
+const withType = (told: Told, headers: Headers): Told => {
+  const type = /^[\w.#]*?(\w+)(?::|$)/.exec(headers["x-amzn-errortype"] ?? "")?.[1]
+  return type === undefined ? told : { ...told, words: [...told.words, type] }
+}
+
 /** A response whose status is no success. */
 export const ofResponse = (failed: Failed): Facts => {
   const { headers, now, status } = failed
   const body = read(failed.body)
-  const told = tell(body)
+  const told = withType(tell(body), headers)
   const tag = reasonOfResponse(told, body, failed)
   const rateLimits = rateLimitsOf(headers, now)
   return {

@@ -20,7 +20,7 @@ const reasons = table<FinishReason>({
   "content-filter": "content_filter content_filtered refusal guardrail_intervened sensitive safety recitation blocklist"
     + " prohibited_content spii image_safety image_prohibited_content image_recitation model_armor",
   // The model's own mistakes: the answer is there, and says so.
-  error: "malformed_function_call unexpected_tool_call too_many_tool_calls"
+  error: "malformed_function_call unexpected_tool_call too_many_tool_calls malformed_model_output malformed_tool_use"
 })
 
 /** Reasons of an answer that the server gave up: what came of it is no answer, and the attempt failed. */

@@ -236,7 +236,8 @@ const requestIdHeaders = [
   "x-debug-trace-id",
   "mistral-correlation-id",
   "x-ds-trace-id",
-  "x-generation-id"
+  "x-generation-id",
+  "x-amzn-requestid"
 ]
 const requestId = /^[\w.:/+=-]{1,128}$/
 

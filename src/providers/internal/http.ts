@@ -60,6 +60,14 @@ export interface Protocol {
   readonly stream: (assembler: Assembler, exchange: Exchange) => StreamDecoder
   /** Cuts the body of a stream into events; as server-sent events by default. */
   readonly frames?: typeof Sse.make
+  /** Where a stream comes in binary frames: its media type, and what turns bytes into the text of events. */
+  readonly binary?: Binary | undefined
+}
+
+export interface Binary {
+  readonly mediaType: string
+  /** May throw `ProviderError`, after it has given to `feed` what came before. */
+  readonly decoder: (exchange: Exchange, maxLength: number, feed: (text: string) => void) => (chunk: Uint8Array) => void
 }
 
 export interface Endpoint {
@@ -69,8 +77,12 @@ export interface Endpoint {
   /** The address, or how it follows from the model. */
   readonly url: string | ((model: string, stream: boolean) => string)
   readonly headers: Readonly<Record<string, string>>
-  /** The `authorization` header of one request, where it expires. */
-  readonly authorization?: Effect.Effect<string, ProviderError> | undefined
+  /** Headers of one request, where what they hold expires or signs it. */
+  readonly credentials?:
+    | ((
+      request: HttpClientRequest.HttpClientRequest
+    ) => Effect.Effect<Readonly<Record<string, string>>, ProviderError>)
+    | undefined
   /** Names of headers that hold secrets or identify the account. */
   readonly secretHeaders: ReadonlyArray<string>
   readonly maxBodyBytes: number
@@ -127,19 +139,21 @@ const secretsIn = (value: string | undefined): ReadonlyArray<string> =>
 
 export const make = (endpoint: Endpoint): Effect.Effect<LlmProvider, never, HttpClient.HttpClient> =>
   Effect.map(HttpClient.HttpClient, (httpClient) => {
-    const { authorization, id, maxBodyBytes, protocol, url } = endpoint
+    const { credentials, id, maxBodyBytes, protocol, url } = endpoint
     const client = notFollowing(httpClient)
     // The connection of a stream belongs to a scope from the first byte on, so that an interruption between headers and
     // body closes it. It is closed only when the body was not read to its end: to abort what is over costs a stack trace.
     const scopedClient = HttpClient.withScope(client)
-    const secrets = [...keyHeaders, ...endpoint.secretHeaders].flatMap((name) => secretsIn(endpoint.headers[name]))
+    const secretsOf = (headers: Readonly<Record<string, string>>): ReadonlyArray<string> =>
+      [...keyHeaders, ...endpoint.secretHeaders].flatMap((name) => secretsIn(headers[name]))
+    const secrets = secretsOf(endpoint.headers)
     // Not every client decodes what comes compressed.
     const templateOf = (accept: string): HttpClientRequest.HttpClientRequest =>
       HttpClientRequest.post(typeof url === "string" ? url : "", {
         headers: { "accept-encoding": "identity", ...endpoint.headers, accept, "content-type": JSON_TYPE }
       })
     const forAnswers = templateOf(JSON_TYPE)
-    const forStreams = templateOf("text/event-stream")
+    const forStreams = templateOf(protocol.binary?.mediaType ?? "text/event-stream")
 
     const prepare = (request: LlmRequest, stream: boolean): HttpClientRequest.HttpClientRequest => {
       const model = request.model ?? endpoint.defaultModel
@@ -189,10 +203,10 @@ export const make = (endpoint: Endpoint): Effect.Effect<LlmProvider, never, Http
     /** The head of the answer. */
     const open = (request: LlmRequest, scope: Scope.Scope | undefined): Effect.Effect<Opened, ProviderError> =>
       Effect.flatMap(decoding(() => prepare(request, scope !== undefined)), (prepared) => {
-        if (authorization === undefined) return opened(send(prepared, scope), secrets)
-        return Effect.flatMap(authorization, (value) => {
-          const sent = send(HttpClientRequest.setHeader(prepared, "authorization", value), scope)
-          return opened(sent, [...secrets, ...secretsIn(value)])
+        if (credentials === undefined) return opened(send(prepared, scope), secrets)
+        return Effect.flatMap(credentials(prepared), (headers) => {
+          const sent = send(HttpClientRequest.setHeaders(prepared, headers), scope)
+          return opened(sent, [...secrets, ...secretsOf(headers)])
         })
       })
 
@@ -338,6 +352,21 @@ const readPrefix = (response: HttpClientResponse): Effect.Effect<string> =>
 
 type Parts = NonEmptyReadonlyArray<Response.StreamPartEncoded>
 
+/** Gives the text of a stream to `feed`. Not every answer to a request for binary frames comes in them. */
+const textOf = (
+  binary: Binary | undefined,
+  exchange: Exchange,
+  maxLength: number,
+  feed: (text: string) => void
+): { readonly take: (chunk: Uint8Array) => void; readonly end: () => void } => {
+  const type = exchange.headers["content-type"] ?? ""
+  if (binary !== undefined && type.toLowerCase().startsWith(binary.mediaType)) {
+    return { take: binary.decoder(exchange, maxLength, feed), end: () => {} }
+  }
+  const text = new TextDecoder()
+  return { take: (chunk) => feed(text.decode(chunk, { stream: true })), end: () => feed(text.decode()) }
+}
+
 /** One array of parts per network chunk that holds any. What arrived before a failure is emitted before it. */
 const events = (
   response: HttpClientResponse,
@@ -356,7 +385,7 @@ const events = (
         maxLength,
         isJson.test(exchange.headers["content-type"] ?? "")
       )
-      const text = new TextDecoder()
+      const text = textOf(protocol.binary, exchange, maxLength, reader.feed)
       let failure: ProviderError | undefined
 
       const guarded = (step: () => void): void => {
@@ -378,12 +407,12 @@ const events = (
       }
 
       const feed = (chunks: NonEmptyReadonlyArray<Uint8Array>): void => {
-        for (const chunk of chunks) reader.feed(text.decode(chunk, { stream: true }))
+        for (const chunk of chunks) text.take(chunk)
       }
 
       const finish = (): void => {
         body.over = true
-        reader.feed(text.decode())
+        text.end()
         reader.end()
       }
 

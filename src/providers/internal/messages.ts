@@ -34,6 +34,8 @@ import {
   threeSteps,
   withOptions
 } from "./support.ts"
+import * as Turns from "./turns.ts"
+import { isBlank, type Turn } from "./turns.ts"
 
 const vendor = "anthropic"
 
@@ -77,14 +79,6 @@ const resultBlock = (provider: string, part: Prompt.ToolResultPartEncoded): Fiel
   ...(part.isFailure ? { is_error: true } : undefined)
 })
 
-/** The API refuses text that is white space. */
-const isBlank = (text: string): boolean => text.trim() === ""
-
-interface Turn {
-  readonly role: "user" | "assistant"
-  readonly content: Array<Fields>
-}
-
 const blockOf = (
   provider: string,
   part: Prompt.UserMessagePartEncoded | Prompt.AssistantMessagePartEncoded | Prompt.ToolMessagePartEncoded
@@ -123,33 +117,10 @@ const blocksOf = (provider: string, message: Prompt.MessageEncoded): ReadonlyArr
   return last === undefined ? [] : [...blocks, cached(last, message)]
 }
 
-/**
- * Tool results belong into a user turn, before what the user says, and turns alternate: neighbours of one role are one
- * turn. The start of an answer, which the model goes on with, must not end in white space.
- */
-const turnsOf = (provider: string, prompt: LlmRequest["prompt"]): ReadonlyArray<Turn> => {
-  const turns: Array<Turn> = []
-  for (const message of prompt) {
-    const blocks = blocksOf(provider, message)
-    if (blocks.length === 0) continue
-    const role = message.role === "assistant" ? "assistant" : "user"
-    const turn = turns[turns.length - 1]
-    if (turn?.role !== role) turns.push({ role, content: [...blocks] })
-    else for (const block of blocks) turn.content.push(block)
-  }
-  const last = turns[turns.length - 1]
-  const start = last?.content[last.content.length - 1]
-  if (last?.role === "assistant" && start?.["type"] === "text") {
-    last.content[last.content.length - 1] = { ...start, text: (start["text"] as string).trimEnd() }
-  }
-  const isResult = (block: Fields): boolean => block["type"] === "tool_result"
-  return turns.map(({ content, role }) => ({
-    role,
-    content: role === "user"
-      ? [...content.filter(isResult), ...content.filter((block) => !isResult(block))]
-      : content
-  }))
-}
+const isResult = (block: Fields): boolean => block["type"] === "tool_result"
+
+const turnsOf = (provider: string, prompt: LlmRequest["prompt"]): ReadonlyArray<Turn> =>
+  Turns.turnsOf(prompt, (message) => blocksOf(provider, message), isResult)
 
 const systemOf = (request: LlmRequest): ReadonlyArray<Fields> | undefined => {
   const blocks = request.prompt.flatMap((message) =>

@@ -30,19 +30,27 @@ export interface Vertex {
 export const vertexNames = ["project", "location", "accessToken", "apiVersion"] as const
 
 /** The `authorization` header of each request. */
-export const bearerOf = (reader: OptionsReader<Vertex>, id: string): Effect.Effect<string, ProviderError> => {
+export const bearerOf = (
+  reader: OptionsReader<Vertex>,
+  id: string
+): () => Effect.Effect<{ readonly authorization: string }, ProviderError> => {
   const token: unknown = reader.value("accessToken")
-  if (!Effect.isEffect(token)) return Effect.succeed(`Bearer ${secretOf(reader, "accessToken")}`)
+  const headerOf = (text: string) => Effect.succeed({ authorization: `Bearer ${text}` })
+  if (!Effect.isEffect(token)) {
+    const header = headerOf(secretOf(reader, "accessToken"))
+    return () => header
+  }
   const failure = (facts: Facts): ProviderError => providerError(id, facts)
-  return (token as Effect.Effect<unknown, unknown>).pipe(
+  const header = (token as Effect.Effect<unknown, unknown>).pipe(
     Effect.mapError(() => failure({ reason: { _tag: "Network", sent: false }, code: "access_token_unavailable" })),
     Effect.flatMap((value) => {
       const text = Redacted.isRedacted(value) ? secretText(value) : undefined
       return text === undefined
         ? Effect.fail(failure({ reason: { _tag: "Authentication" }, code: "invalid_access_token" }))
-        : Effect.succeed(`Bearer ${text}`)
+        : headerOf(text)
     })
   )
+  return () => header
 }
 
 const pattern = (reader: OptionsReader<Vertex>, key: keyof Vertex, rule: string, shape: RegExp): string => {

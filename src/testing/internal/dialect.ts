@@ -45,10 +45,14 @@ export interface VendorError {
 export type Limits = "plenty" | "silent" | { readonly seconds: number }
 
 export interface Dialect {
-  readonly name: "openai" | "anthropic" | "cohere"
+  readonly name: "openai" | "anthropic" | "cohere" | "bedrock"
   /** Whether the opening events come before the first token exists. */
   readonly early: boolean
   readonly keepAlive: string
+  /** The media type of streams in binary frames, whose texts are a character per byte. */
+  readonly binary?: string
+  /** An event that holds this instead of JSON, where it is not a line of text. */
+  readonly broken?: (text: string) => string
   readonly json: (answer: Answer, context: Context) => string
   readonly frames: (answer: Answer, context: Context) => ReadonlyArray<Frame>
   /** The vendor's error for a reason; `status` when the caller fixed it, `wait` the seconds it will ask to wait. */

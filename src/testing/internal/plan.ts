@@ -95,7 +95,9 @@ type Body = Pick<Plan, "opening" | "body">
 const head = (around: Surroundings, headers?: Readonly<Record<string, string>>) => ({
   status: 200,
   headers: {
-    "content-type": around.streaming ? "text/event-stream; charset=utf-8" : "application/json",
+    "content-type": around.streaming
+      ? around.dialect.binary ?? "text/event-stream; charset=utf-8"
+      : "application/json",
     ...(around.streaming ? { "cache-control": "no-cache" } : undefined),
     ...around.dialect.headers(around.context, "plenty", undefined),
     ...headers
@@ -139,7 +141,8 @@ const streamed = (fault: Answering, answer: Answer, around: Surroundings): Body 
     else if (fault._tag === "Truncate" && fault.midEvent === true) tail = next.slice(0, Math.ceil(next.length / 2))
     else if (fault._tag === "MalformedJson") {
       const name = /^event: .*\n/.exec(next)?.[0] ?? ""
-      tail = `${name}data: ${GARBAGE}\n\n${all.slice(end).map((frame) => frame.text).join("")}`
+      const broken = dialect.broken?.(GARBAGE) ?? `${name}data: ${GARBAGE}\n\n`
+      tail = broken + all.slice(end).map((frame) => frame.text).join("")
     }
   }
   const first = dialect.early ? frames.findIndex((frame) => frame.content) : 0
@@ -155,7 +158,7 @@ const streamed = (fault: Answering, answer: Answer, around: Surroundings): Body 
     }
   }
   if (piece + tail !== "") pieces.push(piece + tail)
-  return { opening, body: pieces }
+  return { opening, body: dialect.binary === undefined ? pieces : pieces.map((text) => Buffer.from(text, "latin1")) }
 }
 
 const whole = (fault: Answering, answer: Answer, around: Surroundings): Body => {

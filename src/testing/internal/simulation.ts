@@ -5,6 +5,7 @@ import type { AddressInfo } from "node:net"
 import { OptionsReader } from "../../internal/options.ts"
 import type { Fault, Options, Recorded, Stats } from "../FaultServer.ts"
 import { anthropic } from "./anthropic.ts"
+import { bedrock } from "./bedrock.ts"
 import { checkFault } from "./check.ts"
 import { cohere } from "./cohere.ts"
 import type { Context, Dialect } from "./dialect.ts"
@@ -17,7 +18,9 @@ const LARGEST_BODY = 32 * 1024 * 1024
 const dialects: ReadonlyArray<readonly [pathEnd: string, dialect: Dialect]> = [
   ["/chat/completions", openai],
   ["/v1/messages", anthropic],
-  ["/v2/chat", cohere]
+  ["/v2/chat", cohere],
+  ["/converse", bedrock],
+  ["/converse-stream", bedrock]
 ]
 
 type Entry = { -readonly [K in keyof Recorded]: Recorded[K] }
@@ -137,7 +140,7 @@ export class Simulation {
     const { body } = entry
     const fields = typeof body === "object" && body !== null ? body as Record<string, unknown> : undefined
     const usage = fields?.["stream_options"] as { readonly include_usage?: unknown } | null | undefined
-    const model = fields?.["model"]
+    const model = fields?.["model"] ?? modelIn(entry.path)
     const context: Context = {
       number,
       epochMillis: Date.now(),
@@ -148,7 +151,7 @@ export class Simulation {
     const around = {
       dialect,
       context,
-      streaming: fields?.["stream"] === true,
+      streaming: fields?.["stream"] === true || entry.path.endsWith("/converse-stream"),
       latency: this.latency,
       reply: () => this.reply?.(entry),
       random: this.random
@@ -181,6 +184,12 @@ const dialectOf = (url: string): Dialect | undefined => {
   return dialects.find(([end]) => path.endsWith(end))?.[1]
 }
 
+/** Bedrock is told it there. */
+const modelIn = (path: string): string | undefined => {
+  const found = /\/model\/([^/]+)\/converse/.exec(path)?.[1]
+  return found === undefined ? undefined : decodeURIComponent(found)
+}
+
 const parsed = (chunks: ReadonlyArray<Buffer>): unknown => {
   try {
     return JSON.parse(Buffer.concat(chunks).toString("utf8"))
@@ -196,6 +205,7 @@ const secretHeaders = new Set([
   "x-api-key",
   "api-key",
   "x-goog-api-key",
+  "x-amz-security-token",
   "cookie"
 ])
 const secretParameter = /([?&](?:key|api[-_]?key|access_token|token)=)[^&]*/giu

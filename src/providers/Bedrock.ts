@@ -1,0 +1,215 @@
+/**
+ * Amazon Bedrock, through the Converse API. Needs `@smithy/core`, `@smithy/signature-v4` and `@aws-crypto/sha256-js`.
+ *
+ * @since 0.2.0
+ */
+import { Sha256 } from "@aws-crypto/sha256-js"
+import { SignatureV4 } from "@smithy/signature-v4"
+import * as Clock from "effect/Clock"
+import * as Config from "effect/Config"
+import * as Effect from "effect/Effect"
+import type { HttpClient } from "effect/http/HttpClient"
+import type { HttpClientRequest } from "effect/http/HttpClientRequest"
+import * as Redacted from "effect/Redacted"
+import { attempt, OptionsReader } from "../internal/options.ts"
+import type { LlmConfigError, ProviderError } from "../LlmError.ts"
+import type { LlmProvider } from "../LlmProvider.ts"
+import { protocol } from "./internal/converse.ts"
+import { providerError } from "./internal/errors.ts"
+import * as Http from "./internal/http.ts"
+import {
+  commonNames,
+  commonOf,
+  type CommonOptions,
+  endpointUrl,
+  optionalVariable,
+  provider,
+  secretOf,
+  secretText
+} from "./internal/vendor.ts"
+import { below } from "./internal/vertex.ts"
+
+/**
+ * A key pair of AWS, as its own credential providers give one.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface Credentials {
+  readonly accessKeyId: string
+  readonly secretAccessKey: Redacted.Redacted
+  /** Goes with keys that expire. */
+  readonly sessionToken?: Redacted.Redacted | undefined
+}
+
+/**
+ * Options of {@link Bedrock}: either `apiKey` or `credentials`.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface Options extends CommonOptions {
+  /** Such as `eu-central-1`. */
+  readonly region: string
+  /** A key of Bedrock's own, sent as it is. */
+  readonly apiKey?: Redacted.Redacted | undefined
+  /**
+   * Keys that sign each request, or an effect that gives them. The effect runs once per request, because keys expire: let
+   * it cache (`Effect.cachedWithTTL`). If it fails, the request fails with reason `Network` as never sent.
+   */
+  readonly credentials?: Credentials | Effect.Effect<Credentials, unknown> | undefined
+}
+
+/** Names of headers that hold what a request is signed with. */
+const signed = ["x-amz-security-token"]
+
+const textsOf = (given: unknown) => {
+  const { accessKeyId, secretAccessKey, sessionToken } = (given ?? {}) as Partial<Credentials>
+  const secret = Redacted.isRedacted(secretAccessKey) ? secretText(secretAccessKey) : undefined
+  const token = Redacted.isRedacted(sessionToken) ? secretText(sessionToken) : undefined
+  return typeof accessKeyId !== "string" || !/^\w+$/.test(accessKeyId) || secret === undefined ||
+      (sessionToken !== undefined && token === undefined)
+    ? undefined
+    : { accessKeyId, secretAccessKey: secret, ...(token === undefined ? undefined : { sessionToken: token }) }
+}
+
+const failure = (id: string, reason: "Network" | "Authentication", code: string): ProviderError =>
+  providerError(id, {
+    reason: reason === "Network" ? { _tag: "Network", sent: false } : { _tag: "Authentication" },
+    code
+  })
+
+/** Signs requests; by itself it asks nobody anything. */
+const signing = (reader: OptionsReader<Options>, id: string, region: string): Http.Endpoint["credentials"] => {
+  const given: unknown = reader.value("credentials")
+  if (!Effect.isEffect(given) && textsOf(given) === undefined) {
+    reader.fail("credentials", "keys with accessKeyId and a Redacted secretAccessKey", undefined)
+  }
+  const keys = Effect.isEffect(given)
+    ? Effect.mapError(
+      given as Effect.Effect<unknown, unknown>,
+      () => failure(id, "Network", "credentials_unavailable")
+    )
+    : Effect.succeed(given)
+  return (request: HttpClientRequest) =>
+    Effect.flatMap(keys, (found) => {
+      const credentials = textsOf(found)
+      if (credentials === undefined) return Effect.fail(failure(id, "Authentication", "invalid_credentials"))
+      const { hostname, host, pathname, protocol, searchParams } = new URL(request.url)
+      const { body } = request
+      const signer = new SignatureV4({ service: "bedrock", region, credentials, sha256: Sha256, applyChecksum: false })
+      return Effect.flatMap(Clock.currentTimeMillis, (now) =>
+        Effect.map(
+          Effect.tryPromise({
+            try: () =>
+              signer.sign({
+                method: request.method,
+                protocol,
+                hostname,
+                path: pathname,
+                query: Object.fromEntries(searchParams),
+                headers: { host, "content-type": request.headers["content-type"] ?? "" },
+                body: body._tag === "Uint8Array" ? body.body : undefined
+              }, { signingDate: new Date(now) }),
+            catch: () => failure(id, "Authentication", "invalid_credentials")
+          }),
+          ({ headers }) =>
+            Object.fromEntries(Object.entries(headers).filter(([name]) => /^(?:authorization|x-amz-)/.test(name)))
+        ))
+    })
+}
+
+const make = (options: Options): Effect.Effect<LlmProvider, LlmConfigError, HttpClient> =>
+  Effect.flatMap(
+    attempt((): Http.Endpoint => {
+      const reader = new OptionsReader<Options>("bedrock", options, [...commonNames, "region", "apiKey", "credentials"])
+      const common = commonOf(reader, "bedrock", undefined)
+      const region: unknown = reader.value("region")
+      if (typeof region !== "string" || !/^[a-z\d-]+$/.test(region)) {
+        return reader.fail("region", "the name of a region", region)
+      }
+      const base = endpointUrl(reader, `https://bedrock-runtime.${region}.amazonaws.com`, "")
+      const key = reader.value("apiKey") === undefined ? undefined : secretOf(reader, "apiKey")
+      if (key !== undefined && reader.value("credentials") !== undefined) {
+        reader.fail("credentials", "absent when apiKey is given", undefined)
+      }
+      return {
+        ...common,
+        url: (model, stream) =>
+          below(
+            base.replace(/\/$/, ""),
+            `/model/${encodeURIComponent(model)}/${stream ? "converse-stream" : "converse"}`
+          ),
+        headers: key === undefined ? common.headers : { ...common.headers, authorization: `Bearer ${key}` },
+        credentials: key === undefined ? signing(reader, common.id, region) : undefined,
+        secretHeaders: [...common.secretHeaders, ...signed],
+        reasoning: "bedrock",
+        protocol: protocol(common.id)
+      }
+    }),
+    Http.make
+  )
+
+const secret = (name: string) => Config.withDefault(Config.Redacted(name), undefined)
+
+const config: Config.Config<Options> = Config.map(
+  Config.all({
+    region: Config.String("AWS_REGION"),
+    apiKey: secret("AWS_BEARER_TOKEN_BEDROCK"),
+    accessKeyId: optionalVariable("AWS_ACCESS_KEY_ID"),
+    secretAccessKey: secret("AWS_SECRET_ACCESS_KEY"),
+    sessionToken: secret("AWS_SESSION_TOKEN"),
+    defaultModel: optionalVariable("BEDROCK_MODEL")
+  }),
+  ({ accessKeyId, apiKey, defaultModel, region, secretAccessKey, sessionToken }) => ({
+    region,
+    defaultModel,
+    apiKey,
+    credentials: apiKey !== undefined || accessKeyId === undefined || secretAccessKey === undefined
+      ? undefined
+      : { accessKeyId, secretAccessKey, sessionToken }
+  })
+)
+
+/**
+ * Amazon Bedrock as a provider, through Converse and ConverseStream.
+ *
+ * **Details**
+ *
+ * - `Bedrock.layer(options)` needs an `HttpClient`; `Bedrock.layerConfig()` reads `AWS_REGION` and either
+ *   `AWS_BEARER_TOKEN_BEDROCK` or `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and, when set, `AWS_SESSION_TOKEN`; and
+ *   `BEDROCK_MODEL`. Requests are signed by `@smithy/signature-v4`, and streams unpacked by `@smithy/core`.
+ * - There is no default model: what may be asked depends on region and account. Names are those of models and inference
+ *   profiles, such as `eu.anthropic.claude-haiku-4-5-20251001-v1:0`, or their ARNs.
+ * - Files go by their bytes: PNG, JPEG, GIF, WebP; PDF, CSV, Word, Excel, HTML, text and Markdown.
+ * - `seed`, `topK`, penalties, `reasoningEffort` and `toolChoice: "none"` have no place and are left out; what a model has
+ *   of its own goes into `providerOptions: { bedrock: { additionalModelRequestFields: {…} } }`.
+ * - A conversation that tells of tools, in a request without any, names those tools again: the API insists on it.
+ * - `options: { bedrock: { cachePoint: { type: "default" } } }` of a part or message marks a cached prefix. Reasoning keeps
+ *   its `signature` or `redactedContent` as metadata under `bedrock`.
+ *
+ * **Gotchas**
+ *
+ * - Checked against the service model and the official client only: no recording of the service was at hand.
+ *
+ * **Example** (A provider as a value)
+ *
+ * ```ts import.meta.vitest
+ * import { Effect, Redacted } from "effect"
+ * import { FetchHttpClient } from "effect/http"
+ * import { Bedrock } from "effect-resilient-llm/providers/Bedrock"
+ *
+ * const program = Effect.gen(function*() {
+ *   const credentials = { accessKeyId: "AKIDEXAMPLE", secretAccessKey: Redacted.make("your-secret") }
+ *   const provider = yield* Bedrock.make({ region: "eu-central-1", credentials })
+ *   return provider.vendor
+ * })
+ * await Effect.runPromise(Effect.provide(program, FetchHttpClient.layer)) // => "bedrock"
+ * ```
+ *
+ * @category services
+ * @since 0.2.0
+ */
+export class Bedrock
+  extends provider<Options>({ id: "bedrock", make, config })<Bedrock>()("effect-resilient-llm/Bedrock")
+{}
