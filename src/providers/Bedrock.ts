@@ -182,8 +182,8 @@ const config: Config.Config<Options> = Config.map(
  * - There is no default model: what may be asked depends on region and account. Names are those of models and inference
  *   profiles, such as `eu.anthropic.claude-haiku-4-5-20251001-v1:0`, or their ARNs.
  * - Files go by their bytes: PNG, JPEG, GIF, WebP; PDF, CSV, Word, Excel, HTML, text and Markdown.
- * - `seed`, `topK`, penalties, `reasoningEffort` and `toolChoice: "none"` have no place and are left out; what a model has
- *   of its own goes into `providerOptions: { bedrock: { additionalModelRequestFields: {…} } }`.
+ * - `seed`, `topK`, penalties and `reasoningEffort` have no place and are left out, and so is `toolChoice: "none"` in a
+ *   conversation that tells of tools; otherwise the tools are not sent. What a model has of its own goes into `providerOptions: { bedrock: { additionalModelRequestFields: {…} } }`.
  * - A conversation that tells of tools, in a request without any, names those tools again: the API insists on it.
  * - `options: { bedrock: { cachePoint: { type: "default" } } }` of a part or message marks a cached prefix. Reasoning keeps
  *   its `signature` or `redactedContent` as metadata under `bedrock`.

@@ -3,7 +3,8 @@ import { assert, describe, it } from "@effect/vitest"
 import { Cause, Context, Effect, Exit, Fiber, Layer, Stream } from "effect"
 import { LlmClient, type LlmConfig, LlmProvider, type LlmRequest, type LlmResponse } from "effect-resilient-llm"
 import { Bulkhead, RateLimiter } from "effect-resilient-llm/resilience"
-import { ask, kinds, vector } from "../support.ts"
+import { ScriptedProvider } from "effect-resilient-llm/testing"
+import { ask, failure, kinds, rig, success, timed, vector } from "../support.ts"
 
 /** A client of one provider, with one permit and every token in sight. */
 const clientOf = (
@@ -101,4 +102,54 @@ describe("onAcquired that throws", () => {
       assert.isTrue(isDefect(yield* Effect.exit(limiter.acquire(1, { onAcquired }))))
       assert.deepStrictEqual((yield* limiter.snapshot).levels, { requests: 2 })
     }))
+})
+
+describe("A5: an answer that says nothing", () => {
+  const usage = { inputTokens: { total: 1 }, outputTokens: { total: 1 } } as never
+  const says = (text: string, reasoning: string, reason: "stop" | "length" = "stop") =>
+    ScriptedProvider.answer([
+      ...(reasoning === "" ? [] : [{ type: "reasoning" as const, text: reasoning }]),
+      ...(text === "" ? [] : [{ type: "text" as const, text }]),
+      { type: "finish", reason, usage }
+    ])
+  const input = { prompt: "Hi", idempotencyKey: "k", cache: "always" } as const
+  const keeping = { retry: false, idempotency: {}, cache: { readThrough: true } } as const
+
+  it.effect.each([["", "Hm"], [" \n", ""], ["\t", "Hm"]] as const)(
+    "text %j and reasoning %j: whole, the next target answers",
+    ([text, reasoning]) =>
+      vector(Effect.gen(function*() {
+        const alone = yield* rig([[says(text, reasoning), ScriptedProvider.answer("Hello.")]], keeping)
+        const { exit } = yield* timed(ask("complete", alone.client, input))
+        const error = failure(exit)
+        assert.strictEqual(error._tag === "ProviderError" ? error.reason._tag : error._tag, "MalformedResponse")
+        // It is not kept, neither under its key nor for its question.
+        const again = yield* timed(ask("complete", alone.client, input))
+        assert.strictEqual(success(again.exit).text, "Hello.")
+        const two = yield* rig([[says(text, reasoning)], [ScriptedProvider.answer("Hello.")]], keeping)
+        assert.strictEqual(success((yield* timed(ask("complete", two.client, input))).exit).target, "s")
+      }))
+  )
+
+  it.effect("a stream that reasoning has begun ends as it came, and is not kept", () =>
+    vector(Effect.gen(function*() {
+      const thinking = ScriptedProvider.stream(
+        { type: "reasoning-start", id: "0" },
+        { type: "reasoning-delta", id: "0", delta: "Hm" },
+        { wait: 100 },
+        { type: "reasoning-end", id: "0" },
+        { type: "finish", reason: "stop", usage }
+      )
+      const r = yield* rig([[thinking, ScriptedProvider.answer("Hello.")], [ScriptedProvider.answer("s")]], keeping)
+      const first = success((yield* timed(ask("stream", r.client, input))).exit)
+      assert.deepStrictEqual([first.target, first.text, first.source], ["p", "", "provider"])
+      const second = success((yield* timed(ask("stream", r.client, input))).exit)
+      assert.deepStrictEqual([second.text, second.source], ["Hello.", "provider"])
+    })))
+
+  it.effect.each(kinds)("%s: one that had no room is an answer", (kind) =>
+    vector(Effect.gen(function*() {
+      const r = yield* rig([[says("", "Hm", "length")], [ScriptedProvider.answer("s")]], keeping)
+      assert.strictEqual(success((yield* timed(ask(kind, r.client, input))).exit).target, "p")
+    })))
 })

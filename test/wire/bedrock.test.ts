@@ -394,6 +394,27 @@ describe("requests", () => {
       assert.strictEqual(refused.error.code, "unsupported_media_type")
     }))
 
+  it.effect("an empty result says so, and with no choice there are no tools unless the conversation tells of them", () =>
+    Effect.gen(function*() {
+      const tools = [{ name: "ls", parameters: {} }]
+      const result = (text: string) =>
+        ({ type: "tool-result", id: "c", name: "ls", isFailure: false, result: text }) as const
+      const call = { type: "tool-call", id: "c", name: "ls", params: {} } as const
+      const told = yield* sent(ours("https://bedrock.test"), {
+        tools,
+        toolChoice: "none",
+        prompt: [
+          { role: "user", content: "Hi" },
+          { role: "assistant", content: [call] },
+          { role: "tool", content: [result("")] }
+        ]
+      })
+      assert.deepStrictEqual(told.json.messages[2].content[0].toolResult.content, [{ text: "(empty)" }])
+      assert.strictEqual(told.json.toolConfig.tools.length, 1)
+      const untold = yield* sent(ours("https://bedrock.test"), { tools, toolChoice: "none", prompt: "Hi" })
+      assert.notProperty(untold.json, "toolConfig")
+    }))
+
   it.effect("keys may be an effect, which runs once per request; a key of Bedrock's own signs nothing", () =>
     Effect.gen(function*() {
       let count = 0

@@ -4,6 +4,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { LlmClient, type LlmProvider, LlmRequest } from "effect-resilient-llm"
 import { Anthropic, Cohere, Gemini, OpenAi, OpenAiCompatible } from "effect-resilient-llm/providers"
+import { Bedrock } from "effect-resilient-llm/providers/Bedrock"
 import { Ollama } from "effect-resilient-llm/providers/Ollama"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
@@ -173,6 +174,45 @@ const rules: Readonly<Record<string, ReadonlyArray<Rule>>> = {
         })
     }
   ],
+  bedrock: [
+    {
+      rule: "tool ids: letters, digits, dashes and underscores; and unique",
+      source: "gethnet/litellm-connector-copilot PR 101",
+      isBroken: ({ messages }) => {
+        const ids = list(messages).flatMap(({ content }) =>
+          list(content).flatMap(({ toolUse }) => toolUse === undefined ? [] : [toolUse.toolUseId])
+        )
+        return new Set(ids).size !== ids.length || !ids.every((id) => /^[\w-]{1,64}$/.test(id))
+      }
+    },
+    {
+      rule: "expected toolResult blocks at messages.N.content for the following ids",
+      source: "agno-agi/agno#6698, zeroclaw PR 1476",
+      isBroken: ({ messages }) =>
+        list(messages).some(({ content }, i) => {
+          const calls = list(content).flatMap(({ toolUse }) => toolUse === undefined ? [] : [toolUse.toolUseId])
+          const results = list(messages[i + 1]?.content).map(({ toolResult }) => toolResult?.toolUseId)
+          return calls.some((id) => !results.includes(id))
+        })
+    },
+    {
+      rule: "the toolConfig field must be defined when using toolUse and toolResult content blocks",
+      source: "vxcontrol/pentagi PR 196, patriceckhart/zot PR 18",
+      isBroken: ({ messages, toolConfig }) =>
+        toolConfig === undefined &&
+        list(messages).some(({ content }) => list(content).some(({ toolUse }) => toolUse !== undefined))
+    },
+    {
+      rule: "text content blocks must be non-empty",
+      source: "NousResearch/hermes-agent#55092",
+      isBroken: ({ messages }) =>
+        list(messages).some(({ content }) =>
+          list(content).some(({ text, toolResult }) =>
+            [text, ...list(toolResult?.content).map((block) => block.text)].some((said) => said?.trim() === "")
+          )
+        )
+    }
+  ],
   ollama: [
     {
       rule:
@@ -255,6 +295,19 @@ const answers: Readonly<Record<string, (calls: boolean) => unknown>> = {
       }
     }]
   }),
+  bedrock: (calls) => ({
+    stopReason: calls ? "tool_use" : "end_turn",
+    output: {
+      message: {
+        content: calls
+          ? [
+            { reasoningContent: { reasoningText: { text: "Hm, Bedrock", signature: "aws_sig" } } },
+            ...names.map((name) => ({ toolUse: { toolUseId: `tooluse_${letters(22)}`, name, input: args } }))
+          ]
+          : [{ text: "Done." }]
+      }
+    }
+  }),
   ollama: (calls) => ({
     model: "m",
     done: true,
@@ -334,6 +387,7 @@ const makes: Readonly<Record<string, (url: string) => Make>> = {
   mistral: (baseUrl) => OpenAiCompatible.make(presets.mistral({ apiKey, baseUrl })),
   cohere: (baseUrl) => Cohere.make({ apiKey, baseUrl }),
   gemini: (baseUrl) => Gemini.make({ apiKey, baseUrl, defaultModel: "gemini-3-pro" }),
+  bedrock: (baseUrl) => Bedrock.make({ region: "eu-central-1", apiKey, baseUrl, defaultModel: "m" }),
   ollama: (baseUrl) => Ollama.make({ baseUrl, defaultModel: "m" })
 }
 const vendors = Object.keys(makes)
@@ -348,7 +402,7 @@ const schedule = [
   ["anthropic", "mistral"],
   ["gemini", "cohere"],
   ["deepseek", "gemini"], // with an image
-  ["responses", "anthropic"]
+  ["bedrock", "anthropic"]
 ] as const
 const imageTurn = 4
 
@@ -385,6 +439,21 @@ const asItIs = (vendor: string, prompt: LlmRequest.LlmRequest["prompt"]): readon
               ? [{ type: "tool_result", tool_use_id: p.id, content: "" }]
               : p.type === "text"
               ? [{ type: "text", text: p.text }]
+              : []
+          )
+        }))
+      }]
+    case "bedrock":
+      return ["/model/m/converse", {
+        messages: prompt.map((message) => ({
+          role: message.role === "assistant" ? "assistant" : "user",
+          content: parts(message).flatMap((p): ReadonlyArray<object> =>
+            p.type === "tool-call"
+              ? [{ toolUse: { toolUseId: p.id, name: p.name, input: p.params } }]
+              : p.type === "tool-result"
+              ? [{ toolResult: { toolUseId: p.id, content: [{ text: "…" }] } }]
+              : p.type === "text"
+              ? [{ text: p.text }]
               : []
           )
         }))

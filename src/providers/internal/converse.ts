@@ -68,12 +68,15 @@ const fileBlock = (provider: string, part: Prompt.FilePartEncoded): Fields => {
   return { document: { format: documents.get(mediaType), name: called === "" ? "document" : called, source } }
 }
 
+/** Blank text is refused in results, too. */
+const said = (text: string): Fields => ({ text: isBlank(text) ? "(empty)" : text })
+
 const resultBlock = (provider: string, part: Prompt.ToolResultPartEncoded): Fields => ({
   toolResult: {
     toolUseId: part.id,
     content: part.modelOutput?.some((output) => output.type === "file") === true
-      ? part.modelOutput.map((output) => output.type === "file" ? fileBlock(provider, output) : { text: output.text })
-      : [{ text: resultText(part) }],
+      ? part.modelOutput.map((output) => output.type === "file" ? fileBlock(provider, output) : said(output.text))
+      : [said(resultText(part))],
     // Not every model has a place for it.
     ...(part.isFailure ? { status: "error" } : undefined)
   }
@@ -150,9 +153,13 @@ const toldTools = (prompt: LlmRequest["prompt"]): ReadonlyArray<string> => [
 
 const hasTools = ({ tools }: LlmRequest): boolean => tools !== undefined && tools.length > 0
 
+/** There is no choice of none: then there are no tools, where the conversation may do without. */
+const withholds = ({ prompt, toolChoice }: LlmRequest): boolean =>
+  toolChoice === "none" && toldTools(prompt).length === 0
+
 /** The API refuses a conversation that tells of tools beside a request that has none: then those are named. */
 const toolsOf = (request: LlmRequest): ReadonlyArray<Fields> =>
-  hasTools(request)
+  hasTools(request) && !withholds(request)
     ? request.tools!.map(({ description, name, parameters, strict }) => ({
       toolSpec: compact({ name, description, inputSchema: { json: parametersOf(parameters) }, strict })
     }))
@@ -181,7 +188,7 @@ const support: Support = {
     presencePenalty: "dropped",
     frequencyPenalty: "dropped",
     reasoningEffort: "dropped",
-    toolChoice: ({ toolChoice }) => toolChoice === "none" ? "dropped" : undefined,
+    toolChoice: (request) => request.toolChoice === "none" && !withholds(request) ? "dropped" : undefined,
     responseFormat: (request) => wantsInstruction(request) ? "as an instruction" : undefined
   },
   file: takes,
