@@ -191,8 +191,8 @@ const rules: Readonly<Record<string, ReadonlyArray<Rule>>> = {
       isBroken: ({ messages }) =>
         list(messages).some(({ content }, i) => {
           const calls = list(content).flatMap(({ toolUse }) => toolUse === undefined ? [] : [toolUse.toolUseId])
-          const results = list(messages[i + 1]?.content).map(({ toolResult }) => toolResult?.toolUseId)
-          return calls.some((id) => !results.includes(id))
+          const results = new Set(list(messages[i + 1]?.content).map(({ toolResult }) => toolResult?.toolUseId))
+          return calls.some((id) => !results.has(id))
         })
     },
     {
