@@ -34,7 +34,7 @@ import type {
 } from "./LlmError.ts"
 import { LlmConfigError, withoutStack } from "./LlmError.ts"
 import type { LlmEvent } from "./LlmEvent.ts"
-import * as LlmGuard from "./LlmGuard.ts"
+import type * as LlmGuard from "./LlmGuard.ts"
 import * as LlmObject from "./LlmObject.ts"
 import { watching } from "./LlmObserver.ts"
 import type { LlmProvider } from "./LlmProvider.ts"
@@ -335,10 +335,7 @@ const fromTargets = <GE>(
         if ("_tag" in request) return Effect.fail(request)
         const call = pipeline.begin(caller, "complete", request, undefined)
         call.root.check = check
-        const asked = closable(caller, restore, pipeline.run(call))
-        return LlmGuard.isDone(asked)
-          ? concluded(call, asked)
-          : Effect.flatMap(Effect.exit(asked), (exit) => concluded(call, exit))
+        return closable(caller, restore, pipeline.run(call), (exit) => concluded(call, exit))
       })
 
     const concluded = (call: Call, exit: Exit.Exit<Served, Failure>): Effect.Effect<LlmResponse, Failure> => {
@@ -375,7 +372,7 @@ const fromTargets = <GE>(
             const outer = Context.get(caller.context as Context.Context<Scope.Scope>, Scope.Scope)
             const scope = Scope.forkUnsafe(outer)
             const call = pipeline.begin(caller, "stream", request, scope)
-            const asked = Effect.suspend(() => closable(caller, restore, pipeline.run(call)))
+            const asked = Effect.suspend(() => closable(caller, restore, pipeline.run(call), (exit) => exit))
             const opened = Effect.mapBoth(asked, {
               onSuccess: (served): Reading => new Reader(call, served, scope),
               onFailure: (error) => failed(call, error)

@@ -2,20 +2,22 @@
 // interrupted, so what its caller does next goes on.
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
 import type { Restore } from "../internal/line.ts"
 import { type Link, link, makeRing, unlink } from "../internal/ring.ts"
 
 /**
- * Runs a call in a fibre of the client's own, as far as it goes at once: what comes back is done, or has to be waited for in
- * the region that `restore` belongs to.
+ * Runs a call in a fibre of the client's own, as far as it goes at once, and goes on with how it ended: at once too, or after
+ * a wait in the region that `restore` belongs to.
  */
-export type Closing = <A, E>(
+export type Closing = <A, E, B, E2>(
   caller: Fiber.Fiber<unknown, unknown>,
   restore: Restore,
-  call: Effect.Effect<A, E>
-) => Effect.Effect<A, E>
+  call: Effect.Effect<A, E>,
+  next: (exit: Exit.Exit<A, E>) => Effect.Effect<B, E2>
+) => Effect.Effect<B, E2>
 
 interface Running extends Link {
   readonly fiber: Fiber.Fiber<unknown, unknown>
@@ -35,11 +37,16 @@ export const closing: Effect.Effect<Closing, never, Scope.Scope> = Effect.gen(fu
       }
     })
   )
-  return <A, E>(caller: Fiber.Fiber<unknown, unknown>, restore: Restore, call: Effect.Effect<A, E>) => {
-    if (isClosed) return Effect.failCause(Cause.interrupt())
+  return <A, E, B, E2>(
+    caller: Fiber.Fiber<unknown, unknown>,
+    restore: Restore,
+    call: Effect.Effect<A, E>,
+    next: (exit: Exit.Exit<A, E>) => Effect.Effect<B, E2>
+  ) => {
+    if (isClosed) return next(Exit.interrupt())
     const fiber = Effect.runForkWith(caller.context)(call)
     const done = fiber.pollUnsafe()
-    if (done !== undefined) return done
+    if (done !== undefined) return next(done)
     const one: Running = { fiber, older: running, newer: running }
     link(running, one)
     const ended = Effect.callback<A, E>((resume) => {
@@ -48,9 +55,14 @@ export const closing: Effect.Effect<Closing, never, Scope.Scope> = Effect.gen(fu
         resume(exit)
       })
     })
-    return Effect.catchCause(restore(ended), (cause) =>
-      Cause.hasInterrupts(cause)
-        ? Effect.andThen(Fiber.interrupt(fiber), Effect.failCause(cause))
-        : Effect.failCause(cause))
+    return Effect.matchCauseEffect(restore(ended), {
+      onSuccess: (value) => next(Exit.succeed(value)),
+      onFailure: (cause) => {
+        const exit = Exit.failCause(cause)
+        return Cause.hasInterrupts(cause)
+          ? Effect.flatMap(Fiber.interrupt(fiber), () => next(exit))
+          : next(exit)
+      }
+    })
   }
 })

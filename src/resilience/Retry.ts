@@ -12,6 +12,7 @@ import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
+import * as Fiber from "effect/Fiber"
 import * as Pull from "effect/Pull"
 import * as Random from "effect/Random"
 import * as Schedule from "effect/Schedule"
@@ -218,7 +219,6 @@ class Run<A, E, R> {
   private readonly policy: Policy
   private readonly steps: Steps
   private readonly hooks: Again<A, E, R>
-  private readonly again: Effect.Effect<A, E, R>
   /** Attempts that have failed. */
   private k = 0
   private last: E
@@ -233,7 +233,6 @@ class Run<A, E, R> {
     this.policy = policy
     this.steps = steps
     this.hooks = hooks
-    this.again = Effect.suspend(() => hooks.again())
     this.last = first
   }
 
@@ -251,7 +250,8 @@ class Run<A, E, R> {
       return policy.maxRetries === 0 ? Effect.fail(error) : this.deny(error, "attempts-exhausted")
     }
     if (hooks.isSpent?.() === true) return this.deny(error, "attempts-exhausted")
-    return Effect.withFiber((fiber) => this.pause(error, fiber.getRef(Clock.Clock)))
+    // One is running this, so there is one.
+    return this.pause(error, Fiber.getCurrent()!.getRef(Clock.Clock))
   }
 
   /** Interrupted in a pause: nothing was got for the payment. */
@@ -321,7 +321,7 @@ class Run<A, E, R> {
     this.before = wall
     return Effect.flatMap(clock.sleep(duration), () => {
       if (hooks.launches === undefined) this.payment = undefined
-      return Effect.catch(Effect.provideService(this.again, Schedule.CurrentMetadata, metadata), this.failed)
+      return Effect.catch(Effect.provideService(hooks.again(), Schedule.CurrentMetadata, metadata), this.failed)
     })
   }
 }
