@@ -371,7 +371,7 @@ class Wall implements Bulkhead {
 
   leave(weight: number): void {
     this.inUse -= weight
-    this.line.changed()
+    if (this.line.size > 0) this.line.changed()
   }
 }
 

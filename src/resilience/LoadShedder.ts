@@ -420,6 +420,8 @@ type Chance = (typeof Random.Random)["Service"]
 export class Throttle {
   readonly policy: ThrottlePolicy
   private state = unthrottled
+  /** Until then nothing is rejected, unless something is not accepted. */
+  private quietUntil = 0
 
   constructor(policy: ThrottlePolicy) {
     this.policy = policy
@@ -430,13 +432,16 @@ export class Throttle {
   }
 
   count(isAccepted: boolean, now: number): void {
+    if (!isAccepted) this.quietUntil = 0
     this.state = count(this.policy, this.state, isAccepted, now)
   }
 
   /** Is this call to be rejected? Then it is counted. Chance is asked only where it decides. */
   rejects(priority: Priority, random: () => Chance, now: number): boolean {
-    if (priority === "critical") return false
+    if (priority === "critical" || now < this.quietUntil) return false
     const share = this.rejection(now)
+    // Within a bucket what is accepted makes the share no larger.
+    if (share === 0) this.quietUntil = now + retryAfter(this.policy, now) - 1
     if (share === 0 || random().nextDoubleUnsafe() >= share) return false
     this.count(false, now)
     return true

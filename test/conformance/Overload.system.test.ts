@@ -172,3 +172,110 @@ it(`a dead vendor without a circuit breaker gets a tenth, and all again when it 
   assert.strictEqual(seconds(230, 10), 1000)
   close()
 }, 120_000)
+
+describe(`all patterns of this kind at once, seed ${SEED}`, () => {
+  const everything: LlmConfig.Options = {
+    retry: { baseDelay: 100 },
+    timeout: { attempt: 3000, deadline: "1 minute" },
+    cache: false,
+    rateLimit: {
+      limits: [{ dimension: "requests", limit: 60, per: "1 second" }, {
+        dimension: "requests",
+        limit: 25,
+        per: "1 second",
+        by: "tenant"
+      }],
+      queue: 60
+    },
+    bulkhead: { adaptive: true, queue: 60 },
+    hedge: { delay: 800 },
+    loadShedding: {},
+    routing: { strategy: "fastest", sticky: "conversation" }
+  }
+
+  /** Five thousand calls in a minute and a half; a third of what is asked fails or hangs, and every tenth caller leaves. */
+  const run = () => {
+    const time = new VirtualTime(SEED)
+    const chance = numbers(SEED)
+    const scope = time.runToEnd(Scope.make())
+    let active = 0
+    const attempt = Effect.suspend(() => {
+      active += 1
+      const luck = chance()
+      const slow = exponential(chance, 300)
+      const end = luck < 0.05
+        ? Effect.never
+        : luck < 0.3
+        ? Effect.andThen(
+          Effect.sleep(slow / 3),
+          Effect.fail(new LlmError.ProviderError({ provider: "vendor", reason: { _tag: "Overloaded" } }))
+        )
+        : Effect.as(Effect.sleep(slow), [
+          { type: "text-start" as const, id: "0" },
+          { type: "text-delta" as const, id: "0", delta: "." },
+          { type: "text-end" as const, id: "0" },
+          {
+            type: "finish" as const,
+            reason: "stop" as const,
+            usage: { inputTokens: { total: 1 }, outputTokens: { total: 1 } }
+          }
+        ])
+      return Effect.onExit(end, () => Effect.sync(() => active -= 1))
+    })
+    const vendors = ["p", "s", "t"].map((id) =>
+      LlmProvider.make({
+        id,
+        generate: () => Effect.as(attempt, [{ type: "text" as const, text: "." }]),
+        stream: () => Stream.unwrap(Effect.map(attempt, Stream.fromIterable))
+      })
+    )
+    const [first, ...others] = vendors
+    const client: Client<LlmError.LlmError> = Context.get(
+      time.runToEnd(
+        Effect.provideService(Layer.build(LlmClient.layerDynamic([first!, ...others], everything)), Scope.Scope, scope)
+      ),
+      LlmClient
+    )
+    const log: Array<string> = []
+    for (let i = 0; i < 5000; i++) {
+      const [u, v, w, x] = [chance(), chance(), chance(), chance()]
+      const input = {
+        prompt: `${i}`,
+        tenant: u < 0.6 ? "flood" : `tenant ${Math.floor(u * 20)}`,
+        priority: (["critical", "default", "batch", "sheddable"] as const)[Math.floor(v * 4)]!,
+        ...(w < 0.3 && { conversation: `c${Math.floor(w * 100)}` }),
+        ...(w > 0.9 && { targets: ["t", "p"] }),
+        ...(x < 0.1 && { deadline: 500 + x * 10_000 }),
+        ...(x > 0.95 && { retry: false as const })
+      }
+      const call: Effect.Effect<unknown, LlmError.LlmError> = v < 0.5
+        ? client.complete(input)
+        : Stream.runDrain(client.stream(input))
+      time.at(u * 90_000, () =>
+        time.start(x > 0.5 && x < 0.6 ? Effect.timeoutOption(call, x * 1000) : call, (exit) => {
+          const reason = Exit.isFailure(exit) ? exit.cause.reasons[0] : undefined
+          log.push(
+            `${i} ${time.now} ${reason === undefined ? "ok" : reason._tag === "Fail" ? reason.error._tag : "defect"}`
+          )
+        }))
+    }
+    time.run()
+    const status = time.runToEnd(client.status)
+    time.runToEnd(Scope.close(scope, Exit.void))
+    return { log, status, active }
+  }
+
+  it("every call ends once, nothing is held, and the same seed gives the same minute", () => {
+    const { active, log, status } = run()
+    assert.strictEqual(log.length, 5000)
+    assert.strictEqual(active, 0)
+    assert.deepStrictEqual(log.filter((line) => line.endsWith("defect")), [])
+    for (const { bulkhead, id } of status.targets) assert.deepInclude(bulkhead, { inUse: 0, queued: 0 }, id)
+    assert.strictEqual(status.rateLimit?.queued, 0)
+    const tags = new Set(log.map((line) => line.split(" ")[2]))
+    for (const tag of ["ok", "Shed", "DeadlineExceeded", "AllProvidersFailed", "AllProvidersUnavailable"]) {
+      assert.isTrue(tags.has(tag), tag)
+    }
+    assert.deepStrictEqual(run().log, log)
+  }, 120_000)
+})

@@ -8,6 +8,15 @@ const off = { cache: false, idempotency: false, rateLimit: false } as const sati
 const blind = { circuitBreaker: { slowCall: false } } as const satisfies LlmConfig.Options
 const purse = { retryBudget: { capacity: 100 } } as const satisfies LlmConfig.Options
 
+const wide = { adaptive: { initial: 50, min: 20, max: 200 } } as const satisfies LlmConfig.Options["bulkhead"]
+const all = {
+  ...off,
+  ...purse,
+  hedge: { delay: "10 seconds" },
+  loadShedding: {},
+  routing: { strategy: "fastest" }
+} as const satisfies LlmConfig.Options
+
 export const scenarios: ReadonlyArray<Scenario> = [
   { name: "defaults of 0.1", options: { ...off, ...blind } },
   { name: "defaults", options: off },
@@ -20,16 +29,13 @@ export const scenarios: ReadonlyArray<Scenario> = [
   { name: "hedge 8 s, purse of 100", options: { ...off, ...purse, hedge: { delay: "8 seconds" } } },
   { name: "hedge 10 s, purse of 100", options: { ...off, ...purse, hedge: { delay: "10 seconds" } } },
   { name: "hedge p95, purse of 100", options: { ...off, ...purse, hedge: {} } },
+  { name: "fastest", options: { ...off, routing: { strategy: "fastest" } } },
+  { name: "adaptive bulkhead from 50, at least 20", options: { ...off, bulkhead: { ...wide, queue: 1000 } } },
   {
-    name: "all together",
-    options: {
-      ...off,
-      ...purse,
-      hedge: { delay: "10 seconds" },
-      loadShedding: {},
-      bulkhead: { adaptive: true, queue: 1000 }
-    }
-  }
+    name: "all together, bulkhead from 10",
+    options: { ...all, bulkhead: { adaptive: true, queue: 1000 } }
+  },
+  { name: "all together", options: { ...all, bulkhead: { ...wide, queue: 1000 } } }
 ]
 
 const file = traceFile("conv")
