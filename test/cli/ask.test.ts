@@ -109,6 +109,15 @@ describe("ask", () => {
       }))
   }
 
+  test("--json on a terminal: what steers it or hides is escaped, and the document says it all the same", (server) =>
+    Effect.gen(function*() {
+      const text = "a\u009b31mb\u202ec\u200bd\u2066e\ufefff"
+      yield* server.always(FaultServer.ok({ text }))
+      const { out } = yield* run(["ask", "Hi", "--json"], { env: keys(server), terminal: true })
+      assert.notMatch(out, /[\u0080-\u009f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]/)
+      assert.strictEqual(JSON.parse(out).text, text)
+    }))
+
   test("--json tells a failure as one document, too", (server) =>
     Effect.gen(function*() {
       yield* server.always(FaultServer.error("Authentication"))

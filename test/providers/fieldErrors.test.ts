@@ -19,6 +19,7 @@ import type { HttpClient } from "effect/http/HttpClient"
 import * as HttpClientError from "effect/http/HttpClientError"
 import * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
+import * as Stream from "effect/Stream"
 import { TestClock } from "effect/testing"
 import { createServer, type ServerResponse } from "node:http"
 import { createServer as createTlsServer } from "node:https"
@@ -562,6 +563,25 @@ describe("B14 how far a request came", () => {
       assert.strictEqual(targets[0]!.circuit?.state, "closed")
       // What was reserved for a request that never left is given back.
       assert.strictEqual(rateLimit?.levels["tokens"], 1000)
+    }))
+
+  it.effect("a call of 5,000 levels: twelve calls of twelve are answered by the second target", () =>
+    Effect.gen(function*() {
+      const args = JSON.stringify("[".repeat(5000) + "]".repeat(5000))
+      const tool =
+        `{"choices":[{"delta":{"tool_calls":[{"function":{"name":"f","arguments":${args}}}]},"finish_reason":"stop"}]}`
+      const deep = serve({ headers: eventStream, body: `data: ${tool}\n\ndata: [DONE]\n\n` })
+      const second = serve({ headers: eventStream, body: adapters[3]!.stream })
+      const client = yield* clientOf([
+        yield* connect(OpenAi.make({ apiKey }), deep),
+        yield* connect(Anthropic.make({ apiKey }), second)
+      ], { retry: false })
+      for (let i = 0; i < 12; i++) {
+        const stream = yield* client.open("Hi")
+        yield* Stream.runDrain(stream.parts)
+        assert.strictEqual((yield* stream.response).provider, "anthropic")
+      }
+      assert.strictEqual(second.sent.length, 12)
     }))
 
   it.effect("A9 under an idempotency key: another provider answers, and a refusal of the way is not replayed", () =>

@@ -415,8 +415,9 @@ export class Assembler {
       this.spend(JSON.stringify(metadata).length)
       tool.metadata = { ...tool.metadata, ...metadata }
     }
-    if (name !== undefined) this.nameTool(tool, name)
+    // Arguments first: those that cannot be taken must not have begun a call, after which no other target may answer.
     if (!(tool.nesting.isWhole && args === tool.args)) this.extend(tool, args)
+    if (name !== undefined) this.nameTool(tool, name)
   }
 
   private toolFor(key: unknown, id: string | undefined, name: string | undefined): Tool | undefined {
