@@ -19,12 +19,14 @@ import { type Trace, traceOf } from "./trace.ts"
 
 export type Operation = "complete" | "stream"
 
+const none: ReadonlyArray<never> = []
+
 /** One per call of a user: who calls, its clock, and the one ledger. Lines of attempts only append to it. */
 export class Root {
   /** Attempts of all lines. */
   attempts = 0
   /** Lines on the side. */
-  readonly hedges: Array<Call> = []
+  hedges: ReadonlyArray<Call> = none
   ended = false
   /** What the answer has to be, when more is asked for than a text. */
   check: Check | undefined

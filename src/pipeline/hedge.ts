@@ -75,7 +75,7 @@ export class Turn<E> implements Hedging<Served, E, never> {
     if (budget !== undefined && paid === undefined) return undefined
     const line = this.call.line(id, this.requestAt(index, now), now)
     this.lines.push(line)
-    root.hedges.push(line)
+    root.hedges = [...root.hedges, line]
     return Effect.catch(once(line, now), (error) => {
       // What one of our own guards refused has cost nothing.
       if (line.books.refused?.error === error) paid?.refundUnsafe()

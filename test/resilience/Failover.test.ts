@@ -403,3 +403,50 @@ describe("too large a request", () => {
       assert.deepStrictEqual(log, ["ask 0", "0 to 1", "ask 1"])
     }))
 })
+
+describe("options that overrule", () => {
+  it.effect("on: by reason, for a provider's failures alone", () =>
+    Effect.gen(function*() {
+      const failover = yield* Failover.make(["a", "b"], { on: { ContentPolicy: true, Server: false } })
+      const ask = (first: Step) => Effect.map(over(failover, [first, up]), ({ log }) => log)
+      assert.deepStrictEqual(yield* ask(provider({ _tag: "ContentPolicy" })), ["ask 0", "0 to 1", "ask 1"])
+      assert.deepStrictEqual(yield* ask(provider({ _tag: "Server" })), ["ask 0"])
+      assert.deepStrictEqual(yield* ask(provider({ _tag: "Overloaded" })), ["ask 0", "0 to 1", "ask 1"])
+      assert.deepStrictEqual(yield* ask(provider({ _tag: "InvalidRequest" })), ["ask 0"])
+      // What is not ours has no reason.
+      assert.deepStrictEqual(yield* ask(Effect.fail({ _tag: "Server" })), ["ask 0", "0 to 1", "ask 1"])
+      // A key that failed rests its target all the same.
+      const quota = yield* Failover.make(["a", "b"], { on: { Quota: false } })
+      assert.deepStrictEqual((yield* over(quota, [provider({ _tag: "Quota" }), up])).log, ["ask 0"])
+      assert.deepStrictEqual(
+        (yield* over(quota, [up, up])).log,
+        ["skip 0 cooling-down 600000", "0 to 1", "ask 1"].filter((line) => line !== "0 to 1")
+      )
+    }))
+
+  it.effect("maxAttempts: by itself it counts targets; who has retries tells how many there were", () =>
+    Effect.gen(function*() {
+      const failover = yield* Failover.make(["a", "b", "c"], { maxAttempts: 2 })
+      const steps = ["a", "b", "c"].map(down)
+      const two = yield* over(failover, steps)
+      assert.deepStrictEqual(two.log, ["ask 0", "0 to 1", "ask 1", "skip 2 attempts-exhausted"])
+      assert.strictEqual(two.result, "all failed: 0 a, 1 b")
+      const one = yield* over(failover, steps, { attempts: () => 5 })
+      assert.deepStrictEqual(one.log, ["ask 0", "skip 1 attempts-exhausted", "skip 2 attempts-exhausted"])
+      assert.instanceOf(one.result, Down)
+    }))
+
+  it.effect.each(
+    [
+      [{ maxAttempts: 0 }, "failover.maxAttempts"],
+      [{ on: { Network: "yes" } }, "failover.on.Network"],
+      [{ on: { constructor: true } }, "failover.on.constructor"],
+      [{ requireFeatures: [] }, "failover.requireFeatures"],
+      [{ requireFeatures: ["colour"] }, "failover.requireFeatures[0]"]
+    ] as const
+  )("%j is refused with its path", ([options, path]) =>
+    Effect.gen(function*() {
+      const error = yield* Effect.flip(Failover.make(["a"], options as Failover.Options))
+      assert.strictEqual(error.path, path)
+    }))
+})
