@@ -472,7 +472,8 @@ export class BulkheadFull extends Schema.TaggedError<BulkheadFull>("effect-resil
 
 /**
  * Turned away early, so that others are served. `throttled`: the provider accepted too little lately. `queue-full`: the
- * waiting line has no room left for calls of this priority. `deadline`: the wait could not end in time.
+ * waiting line has no room left for calls of this priority, or what there was went to a tenant with fewer calls in it.
+ * `deadline`: the wait could not end in time.
  *
  * @category errors
  * @since 0.2.0

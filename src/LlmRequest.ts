@@ -127,7 +127,10 @@ const fields = {
   responseFormat: Schema.optional(ResponseFormat),
   /** Calls with the same key are one call: the second joins the first or gets its stored answer. */
   idempotencyKey: Schema.optional(Schema.NonEmptyString),
-  /** Separates idempotency and cache entries of different customers. */
+  /**
+   * A customer of yours: separates idempotency and cache entries, takes turns with others where calls wait, and has limits of
+   * its own (`by: "tenant"`).
+   */
   tenant: Schema.optional(Schema.NonEmptyString),
   /** The conversation this is part of, which sticky routing keeps at one target; not part of the question. */
   conversation: Schema.optional(Schema.NonEmptyString),
