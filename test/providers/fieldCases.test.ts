@@ -169,6 +169,21 @@ describe("A1: an id without a name starts no call", () => {
       assert.deepStrictEqual(callsOf(outcome), read)
     }))
 
+  it.effect("Bedrock: pieces without an index", () =>
+    Effect.gen(function*() {
+      const outcome = yield* stream(
+        bedrock,
+        named(
+          ["contentBlockStart", { start: { toolUse: { toolUseId: "A", name: "read" } } }],
+          ["contentBlockDelta", { delta: { toolUse: { input: argumentsA.slice(0, 5) } } }],
+          ["contentBlockDelta", { delta: { toolUse: { input: argumentsA.slice(5) } } }],
+          ["contentBlockStop", {}],
+          ["messageStop", { stopReason: "tool_use" }]
+        )
+      )
+      assert.deepStrictEqual(callsOf(outcome), read)
+    }))
+
   it.effect("Cohere: pieces with another id, and without an index", () =>
     Effect.gen(function*() {
       for (const index of [{ index: 0 }, {}]) {
@@ -1005,6 +1020,48 @@ describe("B13: marks that must go back are kept", () => {
       assert.deepStrictEqual(all.parts[1], { type: "reasoning", text: "Hm", metadata })
       const streamed = yield* stream(deepseek, events(delta({ reasoning_content: "Hm" }), chatEnd("stop"), "[DONE]"))
       assert.deepStrictEqual(streamed.parts[1], { type: "reasoning-start", id: "0", metadata })
+    }))
+
+  it.effect("Bedrock: signatures, and what is sealed", () =>
+    Effect.gen(function*() {
+      const signed = { text: "Hm", signature: "sig" }
+      const all = yield* whole(bedrock, {
+        output: {
+          message: {
+            content: [
+              { reasoningContent: { reasoningText: signed } },
+              { reasoningContent: { redactedContent: "c2VhbGVk" } },
+              { text: "Hi" }
+            ]
+          }
+        },
+        stopReason: "end_turn"
+      })
+      const marks = [{ bedrock: { signature: "sig" } }, { bedrock: { redactedContent: "c2VhbGVk" } }]
+      assert.deepStrictEqual(
+        all.parts.flatMap((part) => part.type === "reasoning" ? [part.metadata] : []),
+        marks
+      )
+      const block = (contentBlockIndex: number, ...contents: ReadonlyArray<Json>) => [
+        ...contents.map((reasoningContent) =>
+          ["contentBlockDelta", { contentBlockIndex, delta: { reasoningContent } }] as const
+        ),
+        ["contentBlockStop", { contentBlockIndex }] as const
+      ]
+      const streamed = yield* stream(
+        bedrock,
+        named(
+          ...block(0, { text: "H" }, { text: "m" }, { signature: "s" }, { signature: "ig" }),
+          ...block(1, { redactedContent: "c2VhbGVk" }),
+          ["contentBlockDelta", { contentBlockIndex: 2, delta: { text: "Hi" } }],
+          ["messageStop", { stopReason: "end_turn" }]
+        )
+      )
+      assert.deepStrictEqual([digest(streamed).reasoning, digest(streamed).text], ["Hm", "Hi"])
+      assert.deepStrictEqual(
+        streamed.parts.flatMap((part) => part.type === "reasoning-end" ? [part.metadata] : []),
+        marks
+      )
     }))
 
   it.effect("Gemini at its OpenAI endpoint: signatures of calls", () =>
