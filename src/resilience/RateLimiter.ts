@@ -684,7 +684,8 @@ class Limiter implements RateLimiter {
   private changed(now: number, delay: number): void {
     if (this.line.size === 0) return
     this.end = undefined
-    this.slack -= delay
+    // Of who waits for ever and who is delayed for ever, the difference is no number.
+    this.slack = delay === Infinity ? -Infinity : this.slack - delay
     if (this.slack < 0) this.refuseLate(now)
     this.line.changed()
   }

@@ -136,6 +136,14 @@ describe("limits by tenant", () => {
       assert.deepStrictEqual([yield* taken(limiter, "x", 1), yield* taken(limiter, "y", 1)], [0, 0])
       yield* TestClock.adjust(3000)
       assert.deepStrictEqual([yield* taken(limiter, "x", 1), yield* taken(limiter, "y", 1)], [1, 1])
+      // Five minutes at most, also for whoever comes during them.
+      yield* limiter.block("1 hour")
+      yield* limiter.block(0)
+      yield* TestClock.adjust("4 minutes")
+      assert.strictEqual(yield* taken(limiter, "z", 1), 0)
+      assert.strictEqual((yield* limiter.snapshot).blockedFor, 60_000)
+      yield* TestClock.adjust("1 minute")
+      assert.strictEqual(yield* taken(limiter, "z", 1), 1)
     }))
 
   it.effect("waits in both lines are one wait: bounded once, and told", () =>

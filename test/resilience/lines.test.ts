@@ -168,6 +168,21 @@ describe("a line of the limiter with priorities", () => {
       assert.deepStrictEqual(told.slice(2), [["urgent", 1000], ["a", 2000], ["b", 3000]])
     }))
 
+  it.effect("a block makes too late whoever cannot wait, beside one who would wait for ever", () =>
+    Effect.gen(function*() {
+      const limiter = yield* RateLimiter.make({ capacity: 1, refillPerSecond: 1, maxWait: Infinity })
+      yield* limiter.acquire(1)
+      yield* start(limiter.acquire(1))
+      yield* limiter.block(500)
+      const short = yield* start(Effect.exit(limiter.acquire(1, { maxWait: 3000 })))
+      yield* calm
+      assert.isUndefined(short.pollUnsafe())
+      yield* limiter.block(5000)
+      yield* calm
+      assert.isDefined(short.pollUnsafe())
+      assert.strictEqual((yield* limiter.snapshot).queued, 1)
+    }))
+
   it.effect("an urgent call that needs little goes at once, although the first one waits for much", () =>
     Effect.gen(function*() {
       const limiter = yield* RateLimiter.make({ capacity: 10, refillPerSecond: 1 })

@@ -8,6 +8,7 @@ import * as Exit from "effect/Exit"
 import { monotonicMillis } from "../../internal/clock.ts"
 import { LlmConfigError, type RateLimitFact } from "../../LlmError.ts"
 import type { Cost, RateLimiter, Reservation } from "../RateLimiter.ts"
+import { MAX_BLOCK } from "./buckets.ts"
 import { REQUESTS, takeWith, TypeId } from "./costs.ts"
 
 /** Tenants with limits of their own; any more share one, until somebody leaves. */
@@ -112,9 +113,10 @@ export class TenantLimiter implements RateLimiter {
   readonly blockUnsafe: RateLimiter["blockUnsafe"] = (millis, now, dimension) => {
     const { shared } = this.options
     if (shared !== undefined) return shared.blockUnsafe(millis, now, dimension)
+    if (!(millis > 0)) return
     for (const { limiter } of this.tenants.values()) limiter.blockUnsafe(millis, now, dimension)
     this.overflow.limiter.blockUnsafe(millis, now, dimension)
-    const until = now + millis
+    const until = now + Math.min(millis, MAX_BLOCK)
     const others = this.blocks.filter((block) => block.until > now && block.dimension !== dimension)
     const same = this.blocks.find((block) => block.dimension === dimension && block.until > until)
     this.blocks = [...others, same ?? { until, dimension }]
