@@ -882,22 +882,18 @@ export const details = (error: unknown): ReadonlyArray<{ readonly provider: stri
  */
 export const summary = (error: unknown): ErrorSummary => {
   const tag = typeof error === "object" && error !== null && "_tag" in error ? String(error._tag) : "UnknownError"
+  const found: { -readonly [K in keyof ErrorSummary]: ErrorSummary[K] } = { tag }
+  if (isProviderError(error)) {
+    const { code, reason, requestId, status } = error
+    found.reason = reason._tag
+    if (status !== undefined) found.status = status
+    // A provider of the user's own may have copied them from anywhere.
+    if (code !== undefined && isIdentifier(code)) found.code = code
+    if (requestIdFrom(requestId) !== undefined) found.requestId = requestId!
+  } else if (hasKind(error)) found.reason = error.kind
   const retryAfter = retryAfterMillis(error)
-  return {
-    tag,
-    ...(isProviderError(error)
-      ? {
-        reason: error.reason._tag,
-        ...(error.status === undefined ? undefined : { status: error.status }),
-        // A provider of the user's own may have copied them from anywhere.
-        ...(error.code === undefined || !isIdentifier(error.code) ? undefined : { code: error.code }),
-        ...(requestIdFrom(error.requestId) === undefined ? undefined : { requestId: error.requestId })
-      }
-      : hasKind(error)
-      ? { reason: error.kind }
-      : undefined),
-    ...(retryAfter === undefined ? undefined : { retryAfter })
-  }
+  if (retryAfter !== undefined) found.retryAfter = retryAfter
+  return found
 }
 
 // V8's; elsewhere it has no effect.

@@ -9,6 +9,7 @@
  */
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
@@ -321,7 +322,11 @@ class Run<A, E, R> {
     this.before = wall
     return Effect.flatMap(clock.sleep(duration), () => {
       if (hooks.launches === undefined) this.payment = undefined
-      return Effect.catch(Effect.provideService(hooks.again(), Schedule.CurrentMetadata, metadata), this.failed)
+      const next = Effect.updateContext(
+        hooks.again(),
+        (context: Context.Context<R>) => Context.add(context, Schedule.CurrentMetadata, metadata)
+      )
+      return Effect.catch(next, this.failed)
     })
   }
 }
