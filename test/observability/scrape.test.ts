@@ -74,7 +74,9 @@ const live = LlmClient.layerDynamic([
   cache: { readThrough: true },
   retry: { maxRetries: 1, baseDelay: 20 },
   circuitBreaker: { failureThreshold: 4, recoveryTimeout: 300 },
-  hedge: { delay: 15 }
+  hedge: { delay: 15 },
+  routing: { sticky: "tenant" },
+  loadShedding: { throttle: {} }
 })
 
 it.skipIf(!has("prometheus"))(
@@ -121,7 +123,9 @@ it.skipIf(!has("prometheus"))(
           })
         const one = (n: number): Effect.Effect<unknown> =>
           n % 2 === 0
-            ? Effect.exit(client.complete({ prompt: `${n % 7}`, cache: "always", idempotencyKey: `${n % 50}` }))
+            ? Effect.exit(
+              client.complete({ prompt: `${n % 7}`, cache: "always", idempotencyKey: `${n % 50}`, tenant: "a" })
+            )
             : Effect.exit(Stream.runDrain(client.stream(`${n % 5}`)))
         let n = 0
         yield* Effect.forkScoped(

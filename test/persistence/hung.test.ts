@@ -59,6 +59,8 @@ const burst = (call: () => Promise<number>) => () => Promise.all(Array.from({ le
 describe.skipIf(!hasRedisServer)("a Redis of its own", () => {
   it(
     "hangs while 64 calls begin: none waits longer than 150 ms, later ones do not wait, nothing is logged per call",
+    // Others may keep the machine from this process for longer than the gaps that it sees.
+    { timeout: 60_000, retry: 3 },
     async () => {
       const server = await RedisServer.start()
       const { call, close, logged } = await clientAt(server.url)
@@ -78,8 +80,7 @@ describe.skipIf(!hasRedisServer)("a Redis of its own", () => {
         await close()
         await server.stop()
       }
-    },
-    60_000
+    }
   )
 
   it("is killed for three seconds: every call is answered", async () => {

@@ -92,12 +92,15 @@ describe.each(homes)("%s", (home, state) => {
   it("a batch of 500 is killed twice: paid are the documents, and those in flight at the kills", async () => {
     const job = jobOf(state(), { takes: 20, documents: 500, concurrency: 16, takeOver: true })
     let inFlight = 0
+    // A machine that is busy with other tests may find the store too slow, and says so: such an answer is not recorded.
+    let unrecorded = 0
     for (const part of [150, 350]) {
       const program = await started(job)
       await until(() => paid(job).length >= part, 60_000)
       await program.kill()
       const dones = program.lines.filter((line) => line.startsWith("done")).length
       inFlight += 16
+      unrecorded += program.lines.filter((line) => line.includes("unavailable")).length
       assert.isAbove(dones, 0)
     }
     const last = new Program("caller", job)
@@ -113,7 +116,7 @@ describe.each(homes)("%s", (home, state) => {
         `longest wait ${Math.max(...waits(last)).toFixed(0)} ms`
     )
     assert.strictEqual(new Set(keys).size, 500)
-    assert.isAtMost(keys.length, 500 + inFlight)
+    assert.isAtMost(keys.length, 500 + inFlight + unrecorded)
     assert.isBelow(first, 3000)
   }, 180_000)
 })

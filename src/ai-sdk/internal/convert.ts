@@ -394,11 +394,23 @@ export const toFinish = (response: LlmResponse): LanguageModelV4StreamPart => {
 // from models of the SDK
 // -----------------------------------------------------------------------------
 
-/** What stands behind a part that we made: bodies of requests and responses are left out, for they can be large. */
-const contents = new WeakMap<Part, ReadonlyArray<LanguageModelV4Content>>()
-const streamed = new WeakMap<StreamPart, ReadonlyArray<LanguageModelV4StreamPart>>()
-const results = new WeakMap<
-  Response.FinishPartEncoded,
+/**
+ * What stands behind a part that we made, on the part itself, so that copies of it have it too; JSON does not. Bodies of
+ * requests and responses are left out, for they can be large.
+ */
+class Behind<A> {
+  private readonly key = Symbol("effect-resilient-llm/ai-sdk")
+  set(part: Part | StreamPart, original: A): void {
+    Object.assign(part, { [this.key]: original })
+  }
+  get(part: Part | StreamPart): A | undefined {
+    return Reflect.get(part, this.key) as A | undefined
+  }
+}
+
+const contents = new Behind<ReadonlyArray<LanguageModelV4Content>>()
+const streamed = new Behind<ReadonlyArray<LanguageModelV4StreamPart>>()
+const results = new Behind<
   Pick<LanguageModelV4GenerateResult, "finishReason" | "usage"> & Partial<LanguageModelV4GenerateResult>
 >()
 
