@@ -31,7 +31,7 @@ import type { Hub } from "./pipeline/hub.ts"
 import { idempotent } from "./pipeline/idempotency.ts"
 import { retried } from "./pipeline/retry.ts"
 import { Router } from "./pipeline/routing.ts"
-import { makesLimiters, watching } from "./pipeline/shared.ts"
+import { makeOrder, makesLimiters, watching } from "./pipeline/shared.ts"
 import type { ErrorOf, Served, Stage } from "./pipeline/stage.ts"
 import * as Target from "./pipeline/target.ts"
 import * as Failover from "./resilience/Failover.ts"
@@ -67,7 +67,8 @@ export const make = <GE>(
     const limiter = yield* makesLimiters(watch)
     const bucket = rateLimit === false ? undefined : yield* limiter("client", rateLimit)
     const router = yield* attempt(() => new Router(options.routing, configs))
-    const order = yield* Failover.make(configs.map(({ id }) => id), failover === false ? undefined : failover)
+    const ids = configs.map(({ id }) => id)
+    const order = yield* failover === false ? Failover.make(ids) : makeOrder(ids, failover, watch)
     const { maxAttempts } = order.policy
     const hedging = hedge === undefined || hedge === false ? undefined : yield* attempt(() => Hedge.policy(hedge))
     const shedding = loadShedding === undefined || loadShedding === false

@@ -15,6 +15,7 @@ import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import { attempt, OptionsReader } from "../internal/options.ts"
 import type { LlmConfigError } from "../LlmError.ts"
+import { CoolDownStore } from "../resilience/Failover.ts"
 import { IdempotencyStore } from "../resilience/Idempotency.ts"
 import { type LimitStore, RateLimiterStore, type Reserved } from "../resilience/RateLimiter.ts"
 import { ResponseCacheStore } from "../resilience/ResponseCache.ts"
@@ -39,7 +40,7 @@ export interface Options extends SharedOptions {}
 // -----------------------------------------------------------------------------
 
 /**
- * Keeps records, leases, cached answers and limits in Redis 7 or later, or what speaks like it.
+ * Keeps records, leases, cached answers, limits and cool-downs in Redis 7 or later, or what speaks like it.
  *
  * **Details**
  *
@@ -178,14 +179,16 @@ export interface Stores {
   readonly idempotency: LeaseStore<string>
   readonly cache: LeaseStore<string>
   readonly limits: LimitStore
+  readonly coolDowns: LeaseStore<string>
   readonly health: Health.Health
 }
 
-const provided = ({ cache, idempotency, limits }: Stores): Context.Context<SharedStore> =>
+const provided = ({ cache, coolDowns, idempotency, limits }: Stores): Context.Context<SharedStore> =>
   Context.make(SharedStore, idempotency).pipe(
     Context.add(IdempotencyStore, idempotency),
     Context.add(ResponseCacheStore, cache),
-    Context.add(RateLimiterStore, limits)
+    Context.add(RateLimiterStore, limits),
+    Context.add(CoolDownStore, coolDowns)
   )
 
 /** @internal */
@@ -204,7 +207,7 @@ export const make = (
       health
     })
     const limits = { ...makeLimits(redis, policy.prefix, time), health }
-    return { idempotency: records("i"), cache: records("c"), limits, health }
+    return { idempotency: records("i"), cache: records("c"), limits, coolDowns: records("d"), health }
   })
 
 const asked = <A, B>(

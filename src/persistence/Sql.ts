@@ -11,6 +11,7 @@ import type * as Scope from "effect/Scope"
 import { SqlClient } from "effect/sql/SqlClient"
 import { attempt, OptionsReader } from "../internal/options.ts"
 import { LlmConfigError } from "../LlmError.ts"
+import { CoolDownStore } from "../resilience/Failover.ts"
 import { IdempotencyStore } from "../resilience/Idempotency.ts"
 import { ResponseCacheStore } from "../resilience/ResponseCache.ts"
 import * as Health from "./Health.ts"
@@ -25,7 +26,7 @@ import { type LeaseStore, SharedStore } from "./Store.ts"
 export interface Options extends SharedOptions {}
 
 /**
- * Keeps records, leases and cached answers in two tables, `llm_records` and `llm_schema`, which it makes when it is first
+ * Keeps records, leases, cached answers and cool-downs in two tables, `llm_records` and `llm_schema`, which it makes when it is first
  * asked.
  *
  * **Details**
@@ -41,10 +42,11 @@ export interface Options extends SharedOptions {}
  */
 export const layer = (options?: Options): Layer.Layer<SharedStore, LlmConfigError, SqlClient> =>
   Layer.effectContext(
-    Effect.map(make(options), ({ cache, idempotency }) =>
+    Effect.map(make(options), ({ cache, coolDowns, idempotency }) =>
       Context.make(SharedStore, idempotency).pipe(
         Context.add(IdempotencyStore, idempotency),
-        Context.add(ResponseCacheStore, cache)
+        Context.add(ResponseCacheStore, cache),
+        Context.add(CoolDownStore, coolDowns)
       ))
   )
 
@@ -56,6 +58,7 @@ export const layer = (options?: Options): Layer.Layer<SharedStore, LlmConfigErro
 export interface Stores {
   readonly idempotency: LeaseStore<string>
   readonly cache: LeaseStore<string>
+  readonly coolDowns: LeaseStore<string>
   readonly health: Health.Health
 }
 
@@ -116,6 +119,7 @@ export const make = (
     return {
       idempotency: { ...Records.make(connection, "i"), health },
       cache: { ...Records.make(connection, "c"), health },
+      coolDowns: { ...Records.make(connection, "d"), health },
       health
     }
   })

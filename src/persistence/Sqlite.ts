@@ -13,6 +13,7 @@ import type * as Scope from "effect/Scope"
 import type { DatabaseSync, StatementSync } from "node:sqlite"
 import { attempt, OptionsReader } from "../internal/options.ts"
 import { LlmConfigError } from "../LlmError.ts"
+import { CoolDownStore } from "../resilience/Failover.ts"
 import { IdempotencyStore } from "../resilience/Idempotency.ts"
 import * as Buckets from "../resilience/internal/buckets.ts"
 import { type LimitStore, RateLimiterStore, type StoreLimit } from "../resilience/RateLimiter.ts"
@@ -45,7 +46,7 @@ export interface Options extends SharedOptions {
 // -----------------------------------------------------------------------------
 
 /**
- * Keeps records, leases, cached answers and limits in a file that several processes of one machine may share.
+ * Keeps records, leases, cached answers, limits and cool-downs in a file that several processes of one machine may share.
  *
  * **Details**
  *
@@ -90,14 +91,16 @@ export interface Stores {
   readonly idempotency: LeaseStore<string>
   readonly cache: LeaseStore<string>
   readonly limits: LimitStore
+  readonly coolDowns: LeaseStore<string>
   readonly health: Health.Health
 }
 
-const provided = ({ cache, idempotency, limits }: Stores): Context.Context<SharedStore> =>
+const provided = ({ cache, coolDowns, idempotency, limits }: Stores): Context.Context<SharedStore> =>
   Context.make(SharedStore, idempotency).pipe(
     Context.add(IdempotencyStore, idempotency),
     Context.add(ResponseCacheStore, cache),
-    Context.add(RateLimiterStore, limits)
+    Context.add(RateLimiterStore, limits),
+    Context.add(CoolDownStore, coolDowns)
   )
 
 /** @internal */
@@ -158,6 +161,7 @@ export const make = (
     return {
       idempotency: { ...Records.make(connection, "i"), health },
       cache: { ...Records.make(connection, "c"), health },
+      coolDowns: { ...Records.make(connection, "d"), health },
       limits: { ...makeLimits(database, statement, policy.prefix, now), health },
       health
     }

@@ -3,6 +3,7 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { LlmConfigError } from "../LlmError.ts"
 import type { Health } from "../persistence/Health.ts"
+import * as Failover from "../resilience/Failover.ts"
 import * as RateLimiter from "../resilience/RateLimiter.ts"
 import type { Hub } from "./hub.ts"
 
@@ -28,6 +29,18 @@ export const watching = (
       watched.set(health, forget)
     }
   )
+
+/** The order of targets, whose cool-downs other processes may know. */
+export const makeOrder = (
+  ids: ReadonlyArray<string>,
+  options: Failover.Options | undefined,
+  watch: (health: Health) => void
+): Effect.Effect<Failover.Failover, LlmConfigError, Scope.Scope> =>
+  Effect.flatMap(Failover.CoolDownStore, (store) => {
+    if (store === undefined) return Failover.make(ids, options)
+    if (store.health !== undefined) watch(store.health)
+    return Failover.makeShared(ids, store, options)
+  })
 
 export type MakeLimiter = (
   key: string,

@@ -6,10 +6,12 @@
  *
  * @since 0.1.0
  */
-import type * as Clock from "effect/Clock"
+import * as Clock from "effect/Clock"
+import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
 import { monotonicMillis } from "../internal/clock.ts"
 import { integerIfGiven, list, millis, optionsOf, readOptions } from "../internal/option.ts"
 import { attempt } from "../internal/options.ts"
@@ -22,6 +24,8 @@ import {
   retryAfterMillis,
   type Verdict
 } from "../LlmError.ts"
+import * as Health from "../persistence/Health.ts"
+import type { Store } from "../persistence/Store.ts"
 import { race } from "./Hedge.ts"
 
 /**
@@ -287,8 +291,75 @@ export interface Failover {
 export const make = (ids: ReadonlyArray<string>, options?: Options): Effect.Effect<Failover, LlmConfigError> =>
   attempt(() => fromPolicy(ids, policy(options)))
 
+/**
+ * Where the cool-downs of targets are kept that several processes share, by the identifiers of the targets. `undefined` (the
+ * default): each failover knows its own.
+ *
+ * **Details**
+ *
+ * Nobody waits for it: what is met is told, and each process looks at most once a second at a target that it is about to
+ * ask. Without the store each process learns by itself.
+ *
+ * @category references
+ * @since 0.2.0
+ */
+export const CoolDownStore: Context.Reference<Store<string> | undefined> = Context.Reference<Store<string> | undefined>(
+  "effect-resilient-llm/CoolDownStore",
+  { defaultValue: () => undefined }
+)
+
+/**
+ * Like {@link make}, with cool-downs that other processes know as well.
+ *
+ * @category constructors
+ * @since 0.2.0
+ */
+export const makeShared = (
+  ids: ReadonlyArray<string>,
+  store: Store<string>,
+  options?: Options
+): Effect.Effect<Failover, LlmConfigError, Scope.Scope> =>
+  Effect.gen(function*() {
+    const checked = yield* attempt(() => policy(options))
+    const scope = yield* Effect.scope
+    const context = yield* Effect.context()
+    const fork = Effect.runForkWith(context)
+    const health = store.health ??
+      Health.make({ name: "store", ping: Effect.suspend(() => store.get("ping")), scope })
+    const aside = (effect: Effect.Effect<unknown, unknown>): void => {
+      fork(Effect.forkIn(Effect.ignoreCause(effect), scope, { startImmediately: true }))
+    }
+    const clock = yield* Clock.Clock
+    const lookedAt = new Map<string, number>()
+    return yield* attempt(() =>
+      fromPolicy(ids, checked, {
+        tell: (id) =>
+          aside(
+            health.ask("set", Effect.suspend(() => store.set(id, String(checked.coolDown), { ttl: checked.coolDown })))
+          ),
+        look: (id, now, learn) => {
+          if (!health.isUp() || now - (lookedAt.get(id) ?? -Infinity) < LOOK) return
+          lookedAt.set(id, now)
+          aside(Effect.map(health.ask("get", Effect.suspend(() => store.get(id))), (entry) => {
+            const left = entry === undefined ? 0 : Number(entry.value) - entry.age
+            if (left > 0) learn(monotonicMillis(clock) + left)
+          }))
+        }
+      })
+    )
+  })
+
+/** Milliseconds between two looks at one target. */
+const LOOK = 1000
+
+/** How cool-downs are told to others, and learned from them. */
+interface Sharing {
+  readonly tell: (id: string) => void
+  readonly look: (id: string, now: number, learn: (until: number) => void) => void
+}
+
 /** @internal */
-export const fromPolicy = (ids: ReadonlyArray<string>, policy: Policy): Failover => {
+export const fromPolicy = (ids: ReadonlyArray<string>, policy: Policy, sharing?: Sharing): Failover => {
   checkIds(ids)
   const cooling = new Map<number, Cooling>()
 
@@ -298,8 +369,15 @@ export const fromPolicy = (ids: ReadonlyArray<string>, policy: Policy): Failover
   }
   const coolDown = (index: number, now: number, error: unknown): void => {
     cooling.set(index, { until: now + policy.coolDown, error })
+    sharing?.tell(ids[index]!)
   }
-  const targets: Targets = { order: ids.map((_, index) => index), policy, coolingDown, coolDown }
+  const look: Targets["look"] = sharing === undefined || ids.length === 1 ?
+    undefined :
+    (index, now) =>
+      sharing.look(ids[index]!, now, (until) => {
+        if (until > (cooling.get(index)?.until ?? -Infinity)) cooling.set(index, { until, error: undefined })
+      })
+  const targets: Targets = { order: ids.map((_, index) => index), policy, coolingDown, coolDown, look }
 
   return {
     policy,
@@ -315,6 +393,7 @@ export const fromPolicy = (ids: ReadonlyArray<string>, policy: Policy): Failover
 
 interface Cooling {
   readonly until: number
+  /** Absent where another process met it. */
   readonly error: unknown
 }
 
@@ -324,6 +403,8 @@ interface Targets {
   readonly policy: Policy
   readonly coolingDown: Failover["coolingDown"]
   readonly coolDown: (index: number, now: number, error: unknown) => void
+  /** What do others know of a target that may be asked? */
+  readonly look: ((index: number, now: number) => void) | undefined
 }
 
 /** One run along the targets, and what has gone wrong in it so far. */
@@ -352,10 +433,11 @@ class Walk<A, E, E2, R> {
 
   /** Asks the first target that can be asked, from place `at` of the order on. */
   from(at: number, now: number): Effect.Effect<A, E | E2, R> {
-    const { options, order } = this
+    const { options, order, targets } = this
     for (this.at = at; this.at < order.length; this.at++) {
       const target = order[this.at]!
       if (this.tried.includes(target)) continue
+      targets.look?.(target, now)
       const skip = this.skip(target, now)
       if (skip === undefined) break
       options.onSkip?.(target, skip)
@@ -480,7 +562,8 @@ class Walk<A, E, E2, R> {
     return entry === undefined ? options.skip?.(target, now) : {
       because: "cooling-down",
       retryAfter: Math.ceil(entry.until - now),
-      error: () => entry.error as E // cooled down by this very kind of failure
+      // It was cooled down by this very kind of failure.
+      error: entry.error === undefined ? undefined : () => entry.error as E
     }
   }
 

@@ -1,0 +1,95 @@
+// Cool-downs that several processes know: what one has met, the others do not have to meet.
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { Store } from "effect-resilient-llm/persistence"
+import { Failover } from "effect-resilient-llm/resilience"
+import { ScriptedProvider } from "effect-resilient-llm/testing"
+import { TestClock } from "effect/testing"
+import { ask, kinds, nothingHeld, rig, vector } from "../support.ts"
+
+const { answer, fail } = ScriptedProvider
+const noQuota = { always: fail({ _tag: "Quota" }) } as const
+const fine = { always: answer("x") } as const
+const knownIn = (store: Store.Store<string>) => Effect.provideService(Failover.CoolDownStore, store)
+const memory = Store.memory<string>({ maxEntries: 100 })
+
+describe.each(kinds)("%s, cool-downs over processes", (kind) => {
+  it.effect("a quota that one process has met is met by no other, until it is over", () =>
+    vector(Effect.gen(function*() {
+      const store = yield* memory
+      const here = yield* rig([noQuota, fine], { failover: { coolDown: "1 minute" } }).pipe(knownIn(store))
+      const there = yield* rig([noQuota, fine], { failover: { coolDown: "1 minute" } }).pipe(knownIn(store))
+      yield* ask(kind, here.client, "a")
+      yield* TestClock.adjust("10 seconds")
+      const { ledger, target } = yield* ask(kind, there.client, "b")
+      assert.strictEqual(target, "s")
+      assert.deepInclude(ledger.find(({ _tag }) => _tag === "TargetSkipped"), {
+        target: "p",
+        because: "cooling-down",
+        retryAfter: 50_000
+      })
+      assert.deepStrictEqual(yield* there.calls(0), [])
+      yield* TestClock.adjust(49_999)
+      yield* ask(kind, there.client, "c")
+      assert.deepStrictEqual(yield* there.calls(0), [])
+      yield* TestClock.adjust(1)
+      yield* ask(kind, there.client, "d")
+      assert.deepStrictEqual(yield* there.calls(0), [60_000])
+      yield* nothingHeld(there)
+    })))
+
+  it.effect("the store is looked at once a second and target, and never for a single target", () =>
+    vector(Effect.gen(function*() {
+      const store = yield* memory
+      const looks: Array<string> = []
+      const watched: Store.Store<string> = {
+        ...store,
+        get: (key) => {
+          looks.push(key)
+          return store.get(key)
+        }
+      }
+      const r = yield* rig([fine, fine], {}).pipe(knownIn(watched))
+      for (let i = 0; i < 20; i++) {
+        yield* ask(kind, r.client, String(i))
+        yield* TestClock.adjust(100)
+      }
+      assert.deepStrictEqual(looks, ["p", "p"])
+      const alone = yield* rig([fine], {}).pipe(knownIn(watched))
+      yield* ask(kind, alone.client, "x")
+      assert.strictEqual(looks.length, 2)
+    })))
+
+  it.effect.each(["hangs", "fails", "throws", "returns nothing"] as const)(
+    "a store that %s: nobody waits, each process learns by itself",
+    (how) =>
+      vector(Effect.gen(function*() {
+        const broken = (operation: "get" | "set") => (): Effect.Effect<never, Store.StoreError> => {
+          if (how === "throws") throw new Error("broken")
+          if (how === "returns nothing") return undefined as unknown as Effect.Effect<never>
+          return how === "hangs" ? Effect.never : Effect.fail(new Store.StoreError({ operation }))
+        }
+        const store: Store.Store<string> = { get: broken("get"), set: broken("set"), remove: () => Effect.void }
+        const r = yield* rig([noQuota, fine], {}).pipe(knownIn(store))
+        const { ledger, target } = yield* ask(kind, r.client, "a")
+        assert.deepStrictEqual([target, ledger.at(-1)?.at], ["s", 0])
+        assert.strictEqual((yield* ask(kind, r.client, "b")).ledger.some(({ _tag }) => _tag === "TargetSkipped"), true)
+        assert.deepStrictEqual(yield* r.calls(0), [0])
+      }))
+  )
+})
+
+describe("a cool-down that another process has met", () => {
+  it.effect("is no failure that could stand for the target", () =>
+    vector(Effect.gen(function*() {
+      const store = yield* memory
+      yield* store.set("a", "60000", { ttl: 60_000 })
+      const failover = yield* Failover.makeShared(["a", "b"], store)
+      const error = yield* Effect.flip(failover.run({
+        attempt: (i) => Effect.fail(`${i} failed`),
+        allFailed: (failures) => failures.map((failure) => failure.error).join(),
+        allUnavailable: () => "none"
+      }))
+      assert.strictEqual(error, "1 failed")
+    })))
+})
