@@ -29,8 +29,8 @@ const clientOf = <E extends LlmError.LlmError>(
   options: LlmConfig.Options = {}
 ) =>
   Effect.gen(function*() {
-    const providers = yield* Effect.forEach(steps, (otherwise, i) =>
-      ScriptedProvider.make([], { id: ["p", "s"][i]!, otherwise }))
+    const providers = yield* Effect.forEach(steps, (step, i) =>
+      ScriptedProvider.make([ScriptedProvider.always(step)], { id: ["p", "s"][i]! }))
     const [first, ...others] = providers
     const context = yield* Layer.build(
       LlmClient.layerDynamic([first!, ...others], { ...vectorOptions, retry: false, ...options, guards })
@@ -153,7 +153,9 @@ describe.each(kinds)("%s", (kind) => {
   it.effect("a provider's guard chooses who is asked, and says what a failure means", () =>
     vector(Effect.gen(function*() {
       const told: Array<string> = []
-      const chosen = yield* ScriptedProvider.make([overloaded], { id: "chosen", otherwise: answer("from the chosen") })
+      const chosen = yield* ScriptedProvider.make([overloaded, ScriptedProvider.always(answer("from the chosen"))], {
+        id: "chosen"
+      })
       const other = yield* ScriptedProvider.make([], { id: "p" })
       const provider: LlmProvider.LlmProvider = {
         ...other,

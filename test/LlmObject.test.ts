@@ -87,8 +87,12 @@ describe("an answer that does not fit", () => {
 
   it.effect("is repaired at another target, and inside the deadline", () =>
     Effect.gen(function*() {
-      const first = yield* ScriptedProvider.make([answer(bad)], { id: "a", otherwise: ScriptedProvider.overloaded })
-      const second = yield* ScriptedProvider.make([answer(good)], { id: "b", otherwise: ScriptedProvider.hang })
+      const first = yield* ScriptedProvider.make([answer(bad), ScriptedProvider.always(ScriptedProvider.overloaded)], {
+        id: "a"
+      })
+      const second = yield* ScriptedProvider.make([answer(good), ScriptedProvider.always(ScriptedProvider.hang)], {
+        id: "b"
+      })
       const layer = LlmClient.layerDynamic([first, second], { retry: false, cache: false })
       const client = yield* Effect.provideContext(LlmClient, yield* Layer.build(layer))
       const { response } = yield* client.generateObject({ prompt, schema: Report })

@@ -86,11 +86,15 @@ describe.each(kinds)("in a pipeline, %s", (kind) => {
     Effect.gen(function*() {
       const hosts = yield* Effect.all(
         Object.fromEntries(
-          Object.entries(steps).map(([name, otherwise]) => [name, ScriptedProvider.make([], { id: "v", otherwise })])
+          Object.entries(steps).map((
+            [name, step]
+          ) => [name, ScriptedProvider.make([ScriptedProvider.always(step)], { id: "v" })])
         )
       )
       const pool = yield* LlmPool.make(hosts, ejection)
-      const other = second === undefined ? [] : [yield* ScriptedProvider.make([], { id: "s", otherwise: second })]
+      const other = second === undefined
+        ? []
+        : [yield* ScriptedProvider.make([ScriptedProvider.always(second)], { id: "s" })]
       const context = yield* Layer.build(
         LlmClient.layerDynamic([pool, ...other], { ...vectorOptions, retry: { baseDelay: 1 }, ...options })
       )

@@ -81,7 +81,10 @@ export const rig = (
       const { always, steps } = "always" in script
         ? { steps: script.script ?? [], always: script.always }
         : { steps: script, always: undefined }
-      return ScriptedProvider.make(steps, { id: names[i]!, otherwise: always, ...traits[i] })
+      return ScriptedProvider.make(always === undefined ? steps : [...steps, ScriptedProvider.always(always)], {
+        id: names[i]!,
+        ...traits[i]
+      })
     })
     const [first, ...others] = providers.map((provider, i) => ({ ...targets[i], id: names[i]!, provider }))
     const context = yield* Layer.build(LlmClient.layerDynamic([first!, ...others], { ...vectorOptions, ...options }))

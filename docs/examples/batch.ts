@@ -7,7 +7,7 @@ import { ScriptedProvider } from "effect-resilient-llm/testing"
 
 // In your program: OpenAi, Anthropic, …
 class Vendor extends ScriptedProvider.Service<Vendor>()("app/Vendor") {}
-const vendor = Vendor.layer([], { otherwise: { ...ScriptedProvider.answer("A summary."), delay: 5 } })
+const vendor = Vendor.layer([ScriptedProvider.always(ScriptedProvider.answer("A summary.", { delay: 5 }))])
 
 const client = LlmClient.layer(
   [LlmClient.target(Vendor, { limits: [{ dimension: "requests", limit: 6000, per: "1 minute" }] })],

@@ -9,7 +9,7 @@ class Secondary extends ScriptedProvider.Service<Secondary>()("app/Secondary") {
 
 // The primary hangs for ever; the secondary answers. With the defaults that takes a minute per attempt.
 const live = LlmClient.layer([Primary, Secondary], { retry: { maxRetries: 1 } }).pipe(
-  Layer.provide(Primary.layer([], { otherwise: ScriptedProvider.hang })),
+  Layer.provide(Primary.layer([ScriptedProvider.always(ScriptedProvider.hang)])),
   Layer.provide(Secondary.layer([ScriptedProvider.answer("Here I am.")]))
 )
 

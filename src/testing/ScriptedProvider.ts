@@ -63,6 +63,25 @@ export type Step =
   | Timing & { readonly _tag: "Stream"; readonly elements: ReadonlyArray<Element> }
 
 /**
+ * A step, or what gives one for a request.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export type Play = Step | ((request: LlmRequest) => Step)
+
+/**
+ * One entry of a script. A {@link Play} is for one request, those of {@link until} and {@link always} are for many.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export type Entry =
+  | Play
+  | { readonly _tag: "Until"; readonly millis: number; readonly play: Play }
+  | { readonly _tag: "Always"; readonly play: Play }
+
+/**
  * @category models
  * @since 0.1.0
  */
@@ -150,6 +169,49 @@ export const stall: Element = { end: "stall" }
  */
 export const stream = (...elements: ReadonlyArray<Element>): Step => ({ _tag: "Stream", elements })
 
+/**
+ * What every request meets until so much time has passed since the provider was made. When its turn comes later, it is
+ * passed over.
+ *
+ * **Example** (An outage of ten minutes, in no time)
+ *
+ * ```ts import.meta.vitest
+ * import { Effect } from "effect"
+ * import { ScriptedProvider } from "effect-resilient-llm/testing"
+ * import { TestClock } from "effect/testing"
+ *
+ * const { always, answer, fail, until } = ScriptedProvider
+ * const program = Effect.gen(function*() {
+ *   const provider = yield* ScriptedProvider.make([
+ *     until("10 minutes", fail({ _tag: "Overloaded" })),
+ *     always(({ prompt }) => answer(`${prompt.length} message(s) received`))
+ *   ])
+ *   const ask = Effect.exit(provider.generate({ prompt: [{ role: "user", content: "Hi" }] }))
+ *   const during = yield* ask
+ *   yield* TestClock.adjust("10 minutes")
+ *   return [during._tag, (yield* ask)._tag]
+ * })
+ * await Effect.runPromise(Effect.provide(program, TestClock.layer())) // => ["Failure", "Success"]
+ * ```
+ *
+ * @category constructors
+ * @since 0.2.0
+ */
+export const until = (time: Duration.Input, play: Play): Entry => ({
+  _tag: "Until",
+  millis: Duration.toMillis(Duration.fromInputUnsafe(time)),
+  play
+})
+
+/**
+ * What every request meets when the rest of the script is over, also what is played later. The last one of a script
+ * counts. Without one, it is an answer.
+ *
+ * @category constructors
+ * @since 0.2.0
+ */
+export const always = (play: Play): Entry => ({ _tag: "Always", play })
+
 // -----------------------------------------------------------------------------
 // provider
 // -----------------------------------------------------------------------------
@@ -177,7 +239,7 @@ export interface ScriptedProvider extends LlmProvider {
   /** Requests that are being served. */
   readonly active: Effect.Effect<number>
   /** Appends to the script. */
-  readonly play: (...steps: ReadonlyArray<Step>) => Effect.Effect<void>
+  readonly play: (...entries: ReadonlyArray<Entry>) => Effect.Effect<void>
 }
 
 /**
@@ -191,8 +253,6 @@ export interface Options {
   readonly models?: Readonly<Record<string, string>> | undefined
   /** See `LlmProvider.changes`. */
   readonly changes?: LlmProvider["changes"]
-  /** What requests meet when the script is over. Default: an answer. */
-  readonly otherwise?: Step | undefined
 }
 
 const finish: StreamPart & Part = {
@@ -243,7 +303,8 @@ const elementsStream = (id: string, elements: ReadonlyArray<Element>): Stream.St
 }
 
 /**
- * Makes a provider that plays `script`, one step per request, in order.
+ * Makes a provider that plays `script`, one entry per request, in order; see {@link until} and {@link always} for those that
+ * last.
  *
  * **Example** (A failure, then an answer)
  *
@@ -262,19 +323,38 @@ const elementsStream = (id: string, elements: ReadonlyArray<Element>): Stream.St
  * @category constructors
  * @since 0.1.0
  */
-export const make = (script: ReadonlyArray<Step> = [], options: Options = {}): Effect.Effect<ScriptedProvider> =>
+export const make = (script: ReadonlyArray<Entry> = [], options: Options = {}): Effect.Effect<ScriptedProvider> =>
   Effect.clockWith((clock) =>
     Effect.sync(() => {
       const id = options.id ?? "scripted"
       const started = monotonicMillis(clock)
-      const steps = [...script]
+      const entries: Array<Exclude<Entry, { readonly _tag: "Always" }>> = []
+      let rest: Play = answer("A scripted answer.")
+      const play = (more: ReadonlyArray<Entry>): void => {
+        for (const entry of more) {
+          if (typeof entry !== "function" && entry._tag === "Always") rest = entry.play
+          else entries.push(entry)
+        }
+      }
+      play(script)
+      const due = (age: number): Play => {
+        while (entries.length > 0) {
+          const [first] = entries
+          if (typeof first === "function" || first!._tag !== "Until") return entries.shift() as Play
+          if (age < first!.millis) return first!.play
+          entries.shift()
+        }
+        return rest
+      }
       const requests: Array<Recorded> = []
       let active = 0
 
       const next = (operation: Recorded["operation"], request: LlmRequest) =>
         Effect.map(Clock.monotonicTimeNanos, (nanos): Step => {
-          requests.push({ at: Number(nanos) / 1e6 - started, operation, request })
-          return steps.shift() ?? options.otherwise ?? answer("A scripted answer.")
+          const at = Number(nanos) / 1e6 - started
+          requests.push({ at, operation, request })
+          const play = due(at)
+          return typeof play === "function" ? play(request) : play
         })
       const entered = Effect.sync(() => {
         active += 1
@@ -341,26 +421,24 @@ export const make = (script: ReadonlyArray<Step> = [], options: Options = {}): E
           })),
         requests: Effect.sync(() => [...requests]),
         active: Effect.sync(() => active),
-        play: (...more) =>
-          Effect.sync(() => {
-            steps.push(...more)
-          })
+        play: (...more) => Effect.sync(() => play(more))
       }
     })
   )
 
 /**
  * Defines a tag for a scripted provider:
- * `class Primary extends ScriptedProvider.Service<Primary>()("app/Primary") {}`, then `Primary.layer([…])`. The provider's id
+ * `class Primary extends ScriptedProvider.Service<Primary>()("app/Primary") {}`, then `Primary.layer([…])`. A test reaches
+ * the provider by the same tag: `yield* Primary` has its `requests`, and `play` for what comes next. The provider's id
  * is the last part of the key, `Primary`, unless the layer is given another one.
  *
  * @category services
  * @since 0.1.0
  */
 export const Service = <Self>() => <const Id extends string>(id: Id) => {
-  const tag = Context.Service<Self, LlmProvider>()(id)
+  const tag = Context.Service<Self, ScriptedProvider>()(id)
   return Object.assign(tag, {
-    layer: (script: ReadonlyArray<Step> = [], options: Options = {}): Layer.Layer<Self> =>
+    layer: (script: ReadonlyArray<Entry> = [], options: Options = {}): Layer.Layer<Self> =>
       Layer.effect(tag, make(script, { id: id.slice(id.lastIndexOf("/") + 1), ...options }))
   })
 }

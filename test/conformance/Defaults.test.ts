@@ -92,8 +92,8 @@ const productRig = (
   Effect.gen(function*() {
     const providers = yield* Effect.forEach(scripts, (script, i) =>
       "_tag" in script
-        ? ScriptedProvider.make([], { id: "ps"[i]!, otherwise: script })
-        : ScriptedProvider.make(script.slice(0, -1), { id: "ps"[i]!, otherwise: script.at(-1)! }))
+        ? ScriptedProvider.make([ScriptedProvider.always(script)], { id: "ps"[i]! })
+        : ScriptedProvider.make([...script.slice(0, -1), ScriptedProvider.always(script.at(-1)!)], { id: "ps"[i]! }))
     const [first, ...others] = providers.map((provider, i) => ({ ...targets[i], id: provider.id, provider }))
     const context = yield* Layer.build(LlmClient.layerDynamic([first!, ...others], options))
     return {

@@ -43,8 +43,8 @@ const failures = (
   const build = (more: LlmConfig.Options = {}) =>
     world.run(Effect.orDie(Scope.provide(
       Effect.gen(function*() {
-        const a = yield* ScriptedProvider.make([], { id: "a", otherwise: fault })
-        const b = yield* ScriptedProvider.make([], { id: "b", otherwise: fault })
+        const a = yield* ScriptedProvider.make([ScriptedProvider.always(fault)], { id: "a" })
+        const b = yield* ScriptedProvider.make([ScriptedProvider.always(fault)], { id: "b" })
         const layer = LlmClient.layerDynamic(many ? [a, b] : [a], { retry: false, cache: false, ...plain, ...more })
         return Context.get(yield* Layer.build(layer), LlmClient)
       }),

@@ -110,10 +110,12 @@ const LIMIT = 7
 /** A target that answers `question` and everything else by scripts of their own, so that no caller changes another's. */
 const byQuestion = (id: string, forQuestion: ReadonlyArray<ScriptedProvider.Step>, others: ScriptedProvider.Step) =>
   Effect.gen(function*() {
-    const one = yield* ScriptedProvider.make(forQuestion, { id, otherwise: answerOf(question.prompt) })
-    const two = yield* ScriptedProvider.make([], { id, otherwise: others })
-    const flaky = yield* ScriptedProvider.make([F], { id, otherwise: S })
-    const drain = yield* ScriptedProvider.make([], { id, otherwise: S })
+    const one = yield* ScriptedProvider.make([...forQuestion, ScriptedProvider.always(answerOf(question.prompt))], {
+      id
+    })
+    const two = yield* ScriptedProvider.make([ScriptedProvider.always(others)], { id })
+    const flaky = yield* ScriptedProvider.make([F, ScriptedProvider.always(S)], { id })
+    const drain = yield* ScriptedProvider.make([ScriptedProvider.always(S)], { id })
     const all = [one, two, flaky, drain]
     const pick = (request: { readonly prompt: unknown }) => {
       const text = JSON.stringify(request.prompt)

@@ -282,7 +282,7 @@ describe.each(kinds)("%s", (kind) => {
     const turn = () => new Promise<void>((done) => setImmediate(done))
     try {
       const layer = Layer.unwrap(Effect.map(
-        ScriptedProvider.make([], { id: "p", otherwise: F }),
+        ScriptedProvider.make([ScriptedProvider.always(F)], { id: "p" }),
         (provider) => LlmClient.layerDynamic([provider], { retry: { baseDelay: "1 minute" } })
       ))
       const controller = new AbortController()

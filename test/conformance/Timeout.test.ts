@@ -78,7 +78,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("T3 also when the cleanup is inside the provider's effect, not in its scope", () =>
     vector(Effect.gen(function*() {
-      const scripted = yield* ScriptedProvider.make([], { otherwise: S })
+      const scripted = yield* ScriptedProvider.make([ScriptedProvider.always(S)])
       let first = true
       const slowly = <A>(then: Effect.Effect<A>) => {
         if (!first) return then

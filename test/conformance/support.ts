@@ -101,7 +101,7 @@ export const rigOf = (
 export const gated = (always: ScriptedProvider.Step, id = "p") =>
   Effect.gen(function*() {
     const latch = yield* Latch.make()
-    const scripted = yield* ScriptedProvider.make([], { id, otherwise: always })
+    const scripted = yield* ScriptedProvider.make([ScriptedProvider.always(always)], { id })
     const provider: ScriptedProvider.ScriptedProvider = {
       ...scripted,
       generate: (request) => Effect.andThen(latch.await, scripted.generate(request)),

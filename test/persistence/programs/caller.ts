@@ -27,9 +27,8 @@ class Vendor extends ScriptedProvider.Service<Vendor>()("app/Vendor") {}
 const vendor = Layer.effect(
   Vendor,
   Effect.map(
-    ScriptedProvider.make([], {
-      id: "Vendor",
-      otherwise: { ...ScriptedProvider.answer("An answer."), delay: job.takes }
+    ScriptedProvider.make([ScriptedProvider.always(ScriptedProvider.answer("An answer.", { delay: job.takes }))], {
+      id: "Vendor"
     }),
     (scripted) => ({
       ...scripted,
