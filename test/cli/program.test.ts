@@ -1,5 +1,6 @@
 // The real program, as users start it.
 import { spawn } from "node:child_process"
+import { readFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 import { assert, describe, it } from "vitest"
 import { has, promtool } from "../observability/promtool.ts"
@@ -71,6 +72,22 @@ describe("the program", () => {
     assert.include(err, "✗ openai could not be reached (ECONNREFUSED 127.0.0.1:9).")
     assert.notMatch(err, /^\s+at /m)
   }, PATIENCE)
+
+  it.each([["v20.20.2", true], ["v22.18.0", true], ["v22.19.0", false], ["v26.0.0", false]] as const)(
+    "a Node that is too old is told so in one sentence: %s",
+    async (version, isOld) => {
+      const older = `Object.defineProperty(process, "version", { value: "${version}" })`
+      const args = ["--import", `data:text/javascript,${encodeURIComponent(older)}`, "src/cli/bin.ts", "--help"]
+      const { code, err } = await start(args).ended
+      const { engines } = JSON.parse(readFileSync(`${root}package.json`, "utf8")) as { engines: { node: string } }
+      const least = engines.node.slice(">=".length)
+      assert.deepStrictEqual(
+        [code, err],
+        isOld ? [1, `resilient-llm needs Node ${least} or newer; this is ${version}.\n`] : [0, ""]
+      )
+    },
+    PATIENCE
+  )
 
   it("a wrong flag: help and what is wrong on standard error, 1", async () => {
     const { code, err, out } = await program("ask", "Hi", "--json", "--colour")
