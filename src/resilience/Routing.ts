@@ -97,9 +97,16 @@ export const weights = (of: ReadonlyArray<number | undefined>): ReadonlyArray<nu
  */
 export type Order = ReadonlyArray<number>
 
-/** Highest score first, ties as listed. */
-const byScore = (scores: ReadonlyArray<number>): Order =>
-  scores.map((_, i) => i).toSorted((a, b) => scores[b]! - scores[a]! || a - b)
+/** Highest score first, ties as listed. There are few targets, so each is put in its place. */
+const byScore = (scores: ReadonlyArray<number>): Order => {
+  const order: Array<number> = []
+  for (let i = 0; i < scores.length; i++) {
+    let at = i
+    for (; at > 0 && scores[order[at - 1]!]! < scores[i]!; at--) order[at] = order[at - 1]!
+    order[at] = i
+  }
+  return order
+}
 
 /**
  * By chance: each place goes to one of those left, in proportion to its weight (Efraimidis and Spirakis). Targets of
