@@ -13,7 +13,10 @@ import {
 } from "effect-resilient-llm"
 import { Content } from "effect-resilient-llm/observability/Tracing"
 import { Store } from "effect-resilient-llm/persistence"
+import { RateLimiter } from "effect-resilient-llm/resilience"
+import { CoolDownStore } from "effect-resilient-llm/resilience/Failover"
 import { IdempotencyStore } from "effect-resilient-llm/resilience/Idempotency"
+import { RateLimiterStore } from "effect-resilient-llm/resilience/RateLimiter"
 import { ResponseCacheStore } from "effect-resilient-llm/resilience/ResponseCache"
 import { kinds } from "../support.ts"
 import { World } from "./Sweep.world.ts"
@@ -43,7 +46,9 @@ const sites = [
   "later parts",
   "parts that throw when they are read",
   "the provider's finalizer",
+  "changes of the provider",
   "schedule",
+  "when",
   "observer",
   "redactor",
   "tracer",
@@ -51,6 +56,11 @@ const sites = [
   "store: complete",
   "store: get",
   "store: set",
+  "store: release",
+  "limits: reserve",
+  "limits: settle",
+  "cool-downs: get",
+  "cool-downs: set",
   "toJSON"
 ] as const
 type Site = (typeof sites)[number]
@@ -104,10 +114,15 @@ const build = (site: Site, way: Way, timers = true) => {
   const finalized = Effect.suspend(() => at("the provider's finalizer") ?? Effect.void)
   const trapped = Object.defineProperty({ ...finish }, "usage", { enumerable: true, get: boom })
   const last = () => site === "parts that throw when they are read" ? trapped : finish
-  const overloaded = new LlmError.ProviderError({ provider: "p", reason: { _tag: "Overloaded" } })
+  const ofCoolDowns = site.startsWith("cool-downs")
+  const overloaded = new LlmError.ProviderError({
+    provider: "p",
+    reason: ofCoolDowns ? { _tag: "Quota" } : { _tag: "Overloaded" }
+  })
   const provider: LlmProvider.LlmProvider = {
     id: "p",
     guard: { name: "own", acquire: () => at("own guard of the provider") ?? Exit.succeed({}) },
+    changes: () => at("changes of the provider") as never ?? [],
     generate: () => {
       if (asked++ === 0) return Effect.fail(overloaded)
       return at("provider") ?? Effect.ensuring(
@@ -138,24 +153,43 @@ const build = (site: Site, way: Way, timers = true) => {
     acquire: (key, lease) => at("store: acquire") ?? memory.acquire(key, lease),
     complete: (key, fence, value, options) => at("store: complete") ?? memory.complete(key, fence, value, options),
     get: (key) => at("store: get") ?? memory.get(key),
-    set: (key, value, options) => at("store: set") ?? memory.set(key, value, options)
+    set: (key, value, options) => at("store: set") ?? memory.set(key, value, options),
+    release: (key, fence) => at("store: release") ?? memory.release(key, fence)
+  }
+  const coolDowns: typeof memory = {
+    ...memory,
+    get: (key) => at("cool-downs: get") ?? memory.get(key),
+    set: (key, value, options) => at("cool-downs: set") ?? memory.set(key, value, options)
+  }
+  const buckets = world.run(RateLimiter.storeMemory())
+  const limits: typeof buckets = {
+    ...buckets,
+    reserve: (request) => at("limits: reserve") ?? buckets.reserve(request),
+    settle: (change) => at("limits: settle") ?? buckets.settle(change)
   }
   const tracer = Tracer.make({ span: (options) => at("tracer") as never ?? new Tracer.NativeSpan(options) })
   const schedule = Schedule.fromStep(
     Effect.sync(() => () => at("schedule") ?? Effect.succeed<[number, Duration]>([0, { _tag: "Duration" } as never]))
   ) as unknown as Schedule.Schedule<unknown>
   const options = {
-    retry: { maxRetries: 2, ...(site === "schedule" ? { schedule } : { baseDelay: 1 }) },
+    retry: {
+      maxRetries: 2,
+      ...(site === "schedule" ? { schedule } : { baseDelay: 1 }),
+      ...(site === "when" ? { when: () => at("when") === undefined } : undefined)
+    },
     bulkhead: { maxConcurrent: 1, queue: 0 },
     circuitBreaker: { failureThreshold: 1, recoveryTimeout: 0, maxRecoveryTimeout: 0 },
     cache: { readThrough: true },
     timeout: timers ? {} : false
   } as const satisfies LlmConfig.Options
   const observer = LlmObserver.layer(() => Effect.succeed(() => void at("observer")))
+  const target = { provider, limits: [{ dimension: "tokens", limit: 1e6, per: "1 minute" }] } as const
   const layer = LlmClient.layerDynamic(
-    [{ provider, limits: [{ dimension: "tokens", limit: 1e6, per: "1 minute" }] }],
+    ofCoolDowns ? [target, { ...target, id: "q" }] : [target],
     { ...options, guards: [first.guard, second.guard] }
   ).pipe(
+    Layer.provide(Layer.succeed(CoolDownStore, ofCoolDowns ? coolDowns : undefined)),
+    Layer.provide(Layer.succeed(RateLimiterStore, site.startsWith("limits") ? limits : undefined)),
     Layer.provide(observer),
     Layer.provide(Layer.succeed(IdempotencyStore, store)),
     Layer.provide(Layer.succeed(ResponseCacheStore, store))
@@ -188,9 +222,10 @@ const build = (site: Site, way: Way, timers = true) => {
       services
     )
   const assertNothingHeld = (where: string): void => {
-    const { targets: [target] } = world.run(client.status)
-    assert.strictEqual(target?.bulkhead?.inUse, 0, `${where}: permits`)
-    assert.strictEqual(target?.circuit?.probes, 0, `${where}: probes`)
+    for (const { bulkhead, circuit } of world.run(client.status).targets) {
+      assert.strictEqual(bulkhead?.inUse, 0, `${where}: permits`)
+      assert.strictEqual(circuit?.probes, 0, `${where}: probes`)
+    }
     for (const { count } of [first, second]) {
       assert.deepStrictEqual([count.settled, count.released], [count.held, count.held], `${where}: guards`)
     }
@@ -256,6 +291,8 @@ describe("what goes wrong is a defect of the call, or hinders nobody", () => {
     return world.finish(ask(kind, false))
   }
   const defects: ReadonlyArray<Site> = ["guard.acquire", "own guard of the provider", "provider", "first parts"]
+  // What returns a plain value can only throw.
+  const thrown: ReadonlyArray<Site> = ["when", "changes of the provider"]
   const harmless: ReadonlyArray<Site> = [
     "guard.settle",
     "guard.release",
@@ -265,13 +302,25 @@ describe("what goes wrong is a defect of the call, or hinders nobody", () => {
     "redactor",
     "store: acquire",
     "store: get",
-    "store: set"
+    "store: set",
+    "limits: reserve",
+    "limits: settle",
+    "cool-downs: get",
+    "cool-downs: set"
   ]
 
   it.each(kinds.flatMap((kind) => defects.flatMap((site) => ways.map((way) => [kind, site, way] as const))))(
     "%s: %s %s: a defect",
     (kind, site, way) => {
       const exit = exitOf(kind, site, way)
+      assert.isTrue(Exit.isFailure(exit) && Cause.hasDies(exit.cause), String(exit))
+    }
+  )
+
+  it.each(kinds.flatMap((kind) => thrown.map((site) => [kind, site] as const)))(
+    "%s: %s throws: a defect",
+    (kind, site) => {
+      const exit = exitOf(kind, site, "throws")
       assert.isTrue(Exit.isFailure(exit) && Cause.hasDies(exit.cause), String(exit))
     }
   )
