@@ -297,8 +297,8 @@ export const make = (ids: ReadonlyArray<string>, options?: Options): Effect.Effe
  *
  * **Details**
  *
- * Nobody waits for it: what is met is told, and each process looks at most once a second at a target that it is about to
- * ask. Without the store each process learns by itself.
+ * Nobody waits for it: what is met is told, and each process looks once a second at the targets that it has asked in the last
+ * minute. Without the store each process learns by itself.
  *
  * @category references
  * @since 0.2.0
@@ -330,27 +330,42 @@ export const makeShared = (
       fork(Effect.forkIn(Effect.ignoreCause(effect), scope, { startImmediately: true }))
     }
     const clock = yield* Clock.Clock
-    const lookedAt = new Map<string, number>()
+    const usedAt = new Map<string, number>()
+    const looking = new Set<string>()
+    const now = (): number => monotonicMillis(clock)
+    const ask = (id: string, learn: (until: number) => void) =>
+      Effect.map(health.ask("get", Effect.suspend(() => store.get(id))), (entry) => {
+        const left = entry === undefined ? 0 : Number(entry.value) - entry.age
+        if (left > 0) learn(now() + left)
+      })
+    const follow = (id: string, learn: (until: number) => void): Effect.Effect<void> =>
+      Effect.andThen(
+        Effect.andThen(Effect.ignoreCause(ask(id, learn)), Effect.sleep(LOOK)),
+        Effect.suspend(() => {
+          if (now() - usedAt.get(id)! < IN_USE) return follow(id, learn)
+          looking.delete(id)
+          return Effect.void
+        })
+      )
     return yield* attempt(() =>
       fromPolicy(ids, checked, {
-        tell: (id) =>
-          aside(
-            health.ask("set", Effect.suspend(() => store.set(id, String(checked.coolDown), { ttl: checked.coolDown })))
-          ),
+        tell: (id) => {
+          const { coolDown } = checked
+          aside(health.ask("set", Effect.suspend(() => store.set(id, String(coolDown), { ttl: coolDown }))))
+        },
         look: (id, now, learn) => {
-          if (!health.isUp() || now - (lookedAt.get(id) ?? -Infinity) < LOOK) return
-          lookedAt.set(id, now)
-          aside(Effect.map(health.ask("get", Effect.suspend(() => store.get(id))), (entry) => {
-            const left = entry === undefined ? 0 : Number(entry.value) - entry.age
-            if (left > 0) learn(monotonicMillis(clock) + left)
-          }))
+          usedAt.set(id, now)
+          if (looking.has(id)) return
+          looking.add(id)
+          aside(follow(id, learn))
         }
       })
     )
   })
 
-/** Milliseconds between two looks at one target. */
+/** Milliseconds between two looks at one target, and for how long it is looked at after its last use. */
 const LOOK = 1000
+const IN_USE = 60_000
 
 /** How cool-downs are told to others, and learned from them. */
 interface Sharing {

@@ -35,6 +35,7 @@ describe.each(kinds)("%s, cool-downs over processes", (kind) => {
       yield* TestClock.adjust(1)
       yield* ask(kind, there.client, "d")
       assert.deepStrictEqual(yield* there.calls(0), [60_000])
+      yield* TestClock.adjust("2 minutes")
       yield* nothingHeld(there)
     })))
 
@@ -54,10 +55,13 @@ describe.each(kinds)("%s, cool-downs over processes", (kind) => {
         yield* ask(kind, r.client, String(i))
         yield* TestClock.adjust(100)
       }
-      assert.deepStrictEqual(looks, ["p", "p"])
+      assert.deepStrictEqual(looks, ["p", "p", "p"])
       const alone = yield* rig([fine], {}).pipe(knownIn(watched))
       yield* ask(kind, alone.client, "x")
-      assert.strictEqual(looks.length, 2)
+      assert.strictEqual(looks.length, 3)
+      // A minute after the last use nobody looks any more.
+      yield* TestClock.adjust("1 hour")
+      assert.isBelow(looks.length, 65)
     })))
 
   it.effect.each(["hangs", "fails", "throws", "returns nothing"] as const)(
