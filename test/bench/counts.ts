@@ -12,10 +12,10 @@ import { forms } from "./prompts.ts"
 
 const STORED = new URL("counts.json", import.meta.url)
 const LIMIT = 0.05
-// A heap that is large from the beginning: whether a full collection falls between few and many calls is chance, and one is as
-// much as a third of what is counted.
+// Room for all that is made: whether a collection falls between few and many calls is chance, and a full one is as much as a
+// third of what is counted.
 const flags = [
-  "--initial-heap-size=256",
+  "--min-semi-space-size=64",
   "--jitless",
   "--single-threaded",
   "--hash-seed=1",
