@@ -8,7 +8,7 @@ import { monotonicMillis } from "../internal/clock.ts"
 import { readOptions } from "../internal/option.ts"
 import { attempt as checked } from "../internal/options.ts"
 import { type CircuitBreakerOptions, CircuitBreakerOptionsSchema, type Options } from "../LlmConfig.ts"
-import type { LlmConfigError } from "../LlmError.ts"
+import { LlmConfigError, withoutStack } from "../LlmError.ts"
 import type { Guard } from "../LlmGuard.ts"
 import type { LlmProvider } from "../LlmProvider.ts"
 import * as Bulkhead from "../resilience/Bulkhead.ts"
@@ -139,7 +139,7 @@ export const make = <GE>(config: TargetConfig, index: number, common: Common<GE>
     const bulkhead = size === false ? undefined : Bulkhead.isBulkhead(size) ? size : yield* Bulkhead.make(size)
     const limits = config.limits === undefined
       ? undefined
-      : yield* common.limiter(`target:${config.id}`, limitsOf(config.limits))
+      : yield* Effect.mapError(common.limiter(`target:${config.id}`, limitsOf(config.limits)), inOwnLimits)
     const rules = config.circuitBreaker ?? options.circuitBreaker
     const circuits = rules === false ? undefined : yield* circuitsOf(id, rules, common)
     const circuit = circuits === undefined ? undefined : inCircuit(circuits.of)
@@ -182,7 +182,16 @@ export const make = <GE>(config: TargetConfig, index: number, common: Common<GE>
   })
 
 const limitsOf = (limits: NonNullable<TargetConfig["limits"]>): RateLimiter.Options | RateLimiter.RateLimiter =>
-  "length" in limits ? { limits } : limits
+  isList(limits) ? { limits } : limits
+
+const isList = (limits: NonNullable<TargetConfig["limits"]>): limits is ReadonlyArray<RateLimiter.Limit> =>
+  Array.isArray(limits)
+
+/** The limiter calls its options `rateLimit`, which is the client's bucket. */
+const inOwnLimits = ({ kind, path, rule }: LlmConfigError): LlmConfigError =>
+  withoutStack(() =>
+    new LlmConfigError({ path: path.replace(/^rateLimit(?:\.limits(?=\[|$))?/, "limits"), rule, kind })
+  )
 
 /** More models than that are asked by mistake, or by somebody who makes names up. */
 const MAX_CIRCUITS = 100

@@ -1,7 +1,7 @@
 // What stands in front of an attempt: what is off is not there.
 import { assert, it } from "@effect/vitest"
-import { Effect } from "effect"
-import { LlmProvider } from "effect-resilient-llm"
+import { Effect, Layer } from "effect"
+import { LlmClient, LlmProvider } from "effect-resilient-llm"
 import type { LlmConfig } from "effect-resilient-llm"
 import * as Background from "../../src/pipeline/background.ts"
 import { makeHub } from "../../src/pipeline/hub.ts"
@@ -52,4 +52,19 @@ it.effect("a pattern that is off is not in the composition, and one that is on s
       ),
       ["load-shedding", "first-content", "bulkhead", "rate-limit", "rate-limit", "circuit-breaker"]
     )
+  }))
+
+it.effect.each<[unknown, string]>([
+  [{ capacity: 5, maxWait: "x" }, "\"limits.maxWait\" must be"],
+  [{ nonsense: 1 }, "limits.nonsense"],
+  [[{ dimension: "requests", limit: -1, per: "1 minute" }], "\"limits[0].limit\" must be a number above zero"],
+  [5, "\"limits\""],
+  ["5", "\"limits\""]
+])("a target's own limits that are wrong are told as its limits: %j", ([limits, message]) =>
+  Effect.gen(function*() {
+    const error = yield* Effect.flip(
+      Effect.scoped(Layer.build(LlmClient.layerDynamic([{ provider, limits: limits as never }])))
+    )
+    assert.strictEqual(error._tag, "LlmConfigError")
+    assert.include(error.message, message)
   }))

@@ -93,9 +93,10 @@ const patterns = [
   "rateLimit",
   "retry",
   "retryBudget",
+  "routing",
   "timeout"
 ]
-const retry = ["baseDelay", "factor", "jitter", "maxDelay", "maxRetries", "maxRetryAfter", "schedule"]
+const retry = ["baseDelay", "factor", "jitter", "maxDelay", "maxRetries", "maxRetryAfter", "schedule", "when"]
 
 describe("an editor", () => {
   it("completes the names of patterns and of their options, with their documentation", async () => {
