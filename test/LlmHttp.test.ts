@@ -134,7 +134,7 @@ class Vendor extends ScriptedProvider.Service<Vendor>()("app/Vendor") {}
 describe("toResponse", () => {
   const live = (...steps: ReadonlyArray<ScriptedProvider.Step>) =>
     Layer.provideMerge(LlmClient.layer([Vendor], { retry: false, cache: false }), Vendor.layer(steps))
-  const active = Effect.flatMap(Vendor, (vendor) => (vendor as ScriptedProvider.ScriptedProvider).active)
+  const active = Effect.flatMap(Vendor, (vendor) => vendor.active)
   const settle = (fact: Effect.Effect<boolean, never, Vendor>) =>
     Effect.gen(function*() {
       for (let i = 0; i < 200 && !(yield* fact); i++) yield* Effect.sleep("5 millis")

@@ -91,7 +91,6 @@ export class Root {
     this.hub.publish(event, this.context)
   }
 
-  /** What the request asks, apart from who asks. Throws `InvalidRequest` when it holds what JSON cannot. */
   /**
    * Sent upstream with every attempt: the caller's own key, or a generated one. Vendors know neither tenants nor streams of
    * ours, so where there is one it stands for all three.
@@ -108,6 +107,7 @@ export class Root {
     this.key = key
   }
 
+  /** What the request asks, apart from who asks. Throws `InvalidRequest` when it holds what JSON cannot. */
   get identity(): string {
     try {
       return this.question ??= identity(this.readsMetadata ? this.request : withoutMetadata(this.request))
