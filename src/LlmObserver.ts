@@ -103,8 +103,11 @@ export const watching = (
 ): Effect.Effect<(context: Context.Context<never>) => Effect.Effect<void> | undefined, never, Scope.Scope> =>
   Effect.map(Effect.scope, (scope) => {
     const known = new Set<unknown>()
+    /** Calls of one program mostly have one context. */
+    let seen: Context.Context<never> | undefined
     return (context) => {
-      if (Context.getOrUndefined(context, Some) === undefined) return undefined
+      if (context === seen || Context.getOrUndefined(context, Some) === undefined) return undefined
+      seen = context
       const others: Array<Observer> = []
       for (const [key, value] of context.mapUnsafe) {
         if (!key.startsWith(PREFIX)) continue

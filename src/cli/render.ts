@@ -50,7 +50,7 @@ const long = (millis: number, [h, min, s]: readonly [string, string, string]): s
   return `${Math.floor(seconds / large)}${first}${rest === 0 ? "" : ` ${rest}${second}`}`
 }
 
-const reasons: Readonly<Record<string, string>> = {
+const reasons: ReadonlyMap<string, string> = new Map(Object.entries({
   RateLimit: "rate limited",
   Quota: "quota used up",
   Overloaded: "overloaded",
@@ -76,9 +76,9 @@ const reasons: Readonly<Record<string, string>> = {
   truncated: "ended early",
   reset: "connection broke",
   error: "error in the stream"
-}
+}))
 
-const tags: Readonly<Record<string, string>> = {
+const tags: ReadonlyMap<string, string> = new Map(Object.entries({
   DeadlineExceeded: "deadline exceeded",
   CircuitOpen: "breaker open",
   RateLimited: "local rate limit",
@@ -89,11 +89,11 @@ const tags: Readonly<Record<string, string>> = {
   IdempotencyConflict: "key used for something else",
   IdempotencyInProgress: "key in use elsewhere",
   InvalidRequest: "invalid request"
-}
+}))
 
 /** A failure in few words: `HTTP 429, rate limited`. */
 export const failure = ({ reason, status, tag }: ErrorSummary): string => {
-  const words = (reason === undefined ? undefined : reasons[reason]) ?? tags[tag] ?? tag
+  const words = (reason === undefined ? undefined : reasons.get(reason)) ?? tags.get(tag) ?? tag
   return status === undefined ? words : `HTTP ${status}, ${words}`
 }
 

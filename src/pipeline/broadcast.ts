@@ -231,6 +231,7 @@ export class Broadcast<E> implements Moving {
   private leave(listener: Listener): Effect.Effect<void> {
     if (!this.listeners.delete(listener)) return Effect.void
     this.waiting.get(listener)?.(Effect.interrupt)
+    this.waiting.delete(listener)
     this.deadlineAt = Math.max(-Infinity, ...[...this.listeners].map(({ call }) => call.deadline.end))
     if (this.listeners.size > 0) return Effect.void
     // At once: nobody can join what is being given up.

@@ -40,6 +40,7 @@ import { InvalidRequest, LlmConfigError, RateLimited, type RateLimitFact, withou
 import { ownName } from "../persistence/internal/bounds.ts"
 import * as Buckets from "./internal/buckets.ts"
 import { Costs, isCost, REQUESTS, takeWith, TypeId, type Vector } from "./internal/costs.ts"
+import { handOver, Taken } from "./internal/reservation.ts"
 import { SharedLimiter } from "./internal/sharedLimiter.ts"
 import { TenantLimiter } from "./internal/tenantLimiter.ts"
 import type { Priority } from "./LoadShedder.ts"
@@ -712,18 +713,7 @@ class Limiter implements RateLimiter {
   }
 }
 
-const handOver = (reservation: Reservation, options: AcquireOptions | undefined): Reservation => {
-  try {
-    options?.onAcquired?.(reservation)
-  } catch (defect) {
-    // Nobody got it.
-    reservation.refundUnsafe("all")
-    throw defect
-  }
-  return reservation
-}
-
-class Held implements Reservation {
+class Held extends Taken {
   readonly waited: number
   private readonly limiter: Limiter
   private readonly costs: Vector
@@ -732,23 +722,12 @@ class Held implements Reservation {
   private isDone = false
 
   constructor(limiter: Limiter, costs: Vector, clock: Clock.Clock, grant: number, waited: number) {
+    super()
     this.limiter = limiter
     this.costs = costs
     this.clock = clock
     this.grant = grant
     this.waited = waited
-  }
-
-  settle(actual: Cost): Effect.Effect<void> {
-    return Effect.sync(() => this.settleUnsafe(actual))
-  }
-
-  refund(which: "all" | "tokens"): Effect.Effect<void> {
-    return Effect.sync(() => this.refundUnsafe(which))
-  }
-
-  observe(facts: ReadonlyArray<RateLimitFact>): Effect.Effect<void> {
-    return Effect.sync(() => this.observeUnsafe(facts))
   }
 
   settleUnsafe(actual: Cost): void {

@@ -251,6 +251,8 @@ describe("words", () => {
     assert.strictEqual(failure({ tag: "AttemptTimeout", reason: "firstToken" }), "no first token in time")
     assert.strictEqual(failure({ tag: "DeadlineExceeded" }), "deadline exceeded")
     assert.strictEqual(failure({ tag: "Novelty" }), "Novelty")
+    // Names come from outside, and an object has some of its own.
+    assert.strictEqual(failure({ tag: "constructor", reason: "toString" }), "constructor")
   })
 
   it("flow breaks only between pieces", () => {

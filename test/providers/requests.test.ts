@@ -411,6 +411,13 @@ describe("requests", () => {
       })
     }))
 
+  it.effect("a media type that is the name of a property is no format of audio", () =>
+    Effect.gen(function*() {
+      const file = { type: "file", mediaType: "constructor", data: "AQID" } as const
+      const { json } = yield* sent(openAi, { prompt: [{ role: "user", content: [file] }] })
+      assert.notInclude(JSON.stringify(json), "input_audio")
+    }))
+
   it.effect("P16 an idempotency key that no header can carry is escaped, and no two become one", () =>
     Effect.gen(function*() {
       const keys = [

@@ -49,6 +49,17 @@ describe.each(homes)("limits by tenant, %s", (_, make) => {
       assert.deepStrictEqual([yield* taken(limiter, "x", 5), yield* taken(limiter, "y", 5)], [1, 0])
     }))
 
+  it.effect("an `onAcquired` that throws takes nothing, neither of the tenant's nor of what all share", () =>
+    Effect.gen(function*() {
+      const limiter = yield* make({ limits: both })
+      const onAcquired = (): never => {
+        throw new Error("thrown")
+      }
+      const exit = yield* Effect.exit(limiter.acquire(1, { tenant: "x", onAcquired }))
+      assert.isTrue(Exit.hasDies(exit))
+      assert.deepStrictEqual([yield* taken(limiter, "x", 5), yield* taken(limiter, "y", 5)], [2, 1])
+    }))
+
   it.effect("who has used up its own waits in nobody's way", () =>
     Effect.gen(function*() {
       const limiter = yield* make({ limits: [requests(100, "1 second"), ...perTenant] })

@@ -48,12 +48,12 @@ export interface Dialect {
 // request
 // -----------------------------------------------------------------------------
 
-const audioFormat: Readonly<Record<string, string>> = {
-  "audio/wav": "wav",
-  "audio/x-wav": "wav",
-  "audio/mpeg": "mp3",
-  "audio/mp3": "mp3"
-}
+const audioFormats: ReadonlyMap<string, string> = new Map([
+  ["audio/wav", "wav"],
+  ["audio/x-wav", "wav"],
+  ["audio/mpeg", "mp3"],
+  ["audio/mp3", "mp3"]
+])
 
 const userPart = ({ images, provider }: Dialect, part: Prompt.UserMessagePartEncoded): Fields => {
   if (part.type === "text") return { type: "text", text: part.text }
@@ -63,7 +63,7 @@ const userPart = ({ images, provider }: Dialect, part: Prompt.UserMessagePartEnc
   if (isImage) return { type: "image_url", image_url: { url: urlOf(file) } }
   const { base64 } = file.data
   if (base64 === undefined) throw unsupported(provider, "unsupported_file_url")
-  const format = audioFormat[file.mediaType]
+  const format = audioFormats.get(file.mediaType)
   return format === undefined
     ? { type: "file", file: { filename: file.name ?? "file", file_data: urlOf(file) } }
     : { type: "input_audio", input_audio: { data: base64, format } }

@@ -19,6 +19,7 @@ import * as Health from "../../persistence/Health.ts"
 import type { AcquireOptions, Cost, Policy, RateLimiter, Reservation, Snapshot } from "../RateLimiter.ts"
 import { DRIFT, type LimitStore, MAX_BLOCK, type Reserved, type Settle, type StoreLimit } from "./buckets.ts"
 import { Costs, isCost, takeWith, TypeId, type Vector } from "./costs.ts"
+import { handOver, Taken } from "./reservation.ts"
 
 /** Milliseconds of its own traffic that a process takes along. */
 const CHUNK = 50
@@ -158,7 +159,7 @@ export class SharedLimiter implements RateLimiter {
   readonly acquire: RateLimiter["acquire"] = (cost, options) =>
     Effect.suspend((): Effect.Effect<Reservation, RateLimited | InvalidRequest> => {
       const free = this.tryAcquireUnsafe(cost, this.clock, this.now())
-      if (free !== undefined) return handOver(free, options)
+      if (free !== undefined) return Effect.succeed(handOver(free, options))
       const costs = this.costs.of(cost)
       if (costs instanceof InvalidRequest) return Effect.fail(costs)
       return Effect.uninterruptibleMask((restore) => this.lineUp(cost, costs, options?.restore ?? restore, options))
@@ -339,7 +340,7 @@ export class SharedLimiter implements RateLimiter {
   ): Effect.Effect<Reservation, RateLimited | InvalidRequest> {
     const arrived = this.now()
     const longest = Math.min(this.policy.maxWait, options?.maxWait ?? Infinity)
-    const handedOver = Effect.suspend(() => handOver(this.grant(costs, this.now() - arrived), options))
+    const handedOver = Effect.sync(() => handOver(this.grant(costs, this.now() - arrived), options))
     const withoutStore = Effect.suspend(() => {
       const maxWait = Math.max(0, arrived + longest - this.now())
       return this.byItself().acquire(cost, { ...options, maxWait, restore })
@@ -609,18 +610,7 @@ const alone: Outcome = { _tag: "Alone" }
 const refused = (dimension: string, retryAfter: number): RateLimited =>
   withoutStack(() => new RateLimited({ dimension, retryAfter: Duration.millis(Math.max(1, Math.ceil(retryAfter))) }))
 
-const handOver = (reservation: Reservation, options: AcquireOptions | undefined): Effect.Effect<Reservation> => {
-  try {
-    options?.onAcquired?.(reservation)
-    return Effect.succeed(reservation)
-  } catch (defect) {
-    // Nobody got it.
-    reservation.refundUnsafe("all")
-    return Effect.die(defect)
-  }
-}
-
-class Held implements Reservation {
+class Held extends Taken {
   readonly waited: number
   private readonly limiter: SharedLimiter
   private readonly costs: Vector
@@ -628,22 +618,11 @@ class Held implements Reservation {
   private isDone = false
 
   constructor(limiter: SharedLimiter, costs: Vector, grant: number, waited: number) {
+    super()
     this.limiter = limiter
     this.costs = costs
     this.grant = grant
     this.waited = waited
-  }
-
-  settle(actual: Cost): Effect.Effect<void> {
-    return Effect.sync(() => this.settleUnsafe(actual))
-  }
-
-  refund(which: "all" | "tokens"): Effect.Effect<void> {
-    return Effect.sync(() => this.refundUnsafe(which))
-  }
-
-  observe(facts: ReadonlyArray<RateLimitFact>): Effect.Effect<void> {
-    return Effect.sync(() => this.observeUnsafe(facts))
   }
 
   settleUnsafe(actual: Cost): void {

@@ -10,6 +10,7 @@ import { LlmConfigError, type RateLimitFact } from "../../LlmError.ts"
 import type { Cost, RateLimiter, Reservation } from "../RateLimiter.ts"
 import { MAX_BLOCK } from "./buckets.ts"
 import { REQUESTS, takeWith, TypeId } from "./costs.ts"
+import { handOver, Taken } from "./reservation.ts"
 
 /** Tenants with limits of their own; any more share one, until somebody leaves. */
 const MAX_TENANTS = 10_000
@@ -73,15 +74,11 @@ export class TenantLimiter implements RateLimiter {
       return Effect.uninterruptibleMask((restore) => {
         const inner = { ...options, restore: options?.restore ?? restore, onAcquired: undefined }
         return Effect.flatMap(own.acquire(costs, inner), (mine) => {
-          const handOver = (theirs: Reservation | undefined): Reservation => {
-            const both = new Both(mine, theirs)
-            options?.onAcquired?.(both)
-            return both
-          }
+          const both = (theirs: Reservation | undefined): Reservation => handOver(new Both(mine, theirs), options)
           const left = Math.min(maxWait, options?.maxWait ?? Infinity) - (monotonicMillis(clock) - begun)
           const all = shared === undefined
-            ? Effect.sync(() => handOver(undefined))
-            : Effect.map(shared.acquire(costs, { ...inner, maxWait: Math.max(left, 0) }), handOver)
+            ? Effect.sync(() => both(undefined))
+            : Effect.map(shared.acquire(costs, { ...inner, maxWait: Math.max(left, 0) }), both)
           return Effect.onExit(all, (exit) => {
             if (Exit.isFailure(exit)) mine.refundUnsafe("all")
             return Effect.void
@@ -218,27 +215,16 @@ export class TenantLimiter implements RateLimiter {
 }
 
 /** What was taken of a tenant's limits, and of those of all. */
-class Both implements Reservation {
+class Both extends Taken {
   readonly waited: number
   private readonly mine: Reservation
   private readonly theirs: Reservation | undefined
 
   constructor(mine: Reservation, theirs: Reservation | undefined) {
+    super()
     this.mine = mine
     this.theirs = theirs
     this.waited = mine.waited + (theirs?.waited ?? 0)
-  }
-
-  settle(actual: Cost): Effect.Effect<void> {
-    return Effect.sync(() => this.settleUnsafe(actual))
-  }
-
-  refund(which: "all" | "tokens"): Effect.Effect<void> {
-    return Effect.sync(() => this.refundUnsafe(which))
-  }
-
-  observe(facts: ReadonlyArray<RateLimitFact>): Effect.Effect<void> {
-    return Effect.sync(() => this.observeUnsafe(facts))
   }
 
   settleUnsafe(actual: Cost): void {
