@@ -382,6 +382,36 @@ export interface Stats {
  * @category models
  * @since 0.1.0
  */
+export interface VerdictOptions {
+  /** How many answers of this server the client took for whole. Without it, unread truncation cannot be seen. */
+  readonly answered?: number | undefined
+  /** The shortest pause before a retry when no `retry-after` names one. Default 100. */
+  readonly pauseMillis?: number | undefined
+}
+
+/**
+ * How a client behaved, by its requests since the start or the last `reset`; of those, the last `keep`.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export interface Verdict {
+  /** Retries before the time that a refusal's `retry-after` or `retry-after-ms` named. */
+  readonly ignoredRetryAfter: number
+  /** Retries less than `pauseMillis` after a failure that named no time. */
+  readonly earlyRetries: number
+  /** Requests sent again while the first was being answered, or after it had been answered. */
+  readonly duplicateSends: number
+  /** Answers that the client took for whole and that were cut, broken or refused; `undefined` without `answered`. */
+  readonly unreadTruncations: number | undefined
+  /** Each fault as a sentence, its requests counted from 1 as in `requests`. Empty: nothing to complain of. */
+  readonly findings: ReadonlyArray<string>
+}
+
+/**
+ * @category models
+ * @since 0.1.0
+ */
 export interface Options {
   /** What a request gets when the script is empty. Default: a healthy answer. */
   readonly otherwise?: Fault | undefined
@@ -419,6 +449,12 @@ export interface FaultServer {
   /** The last requests, oldest first. */
   readonly requests: Effect.Effect<ReadonlyArray<Recorded>>
   readonly stats: Effect.Effect<Stats>
+  /**
+   * Grades the client. A request is the same as an earlier one when path, body and `idempotency-key` are: let a test ask
+   * different questions. A break in the middle of an answer that is repeated is a retry; a hedge on one server is a
+   * duplicate send.
+   */
+  readonly verdict: (options?: VerdictOptions) => Effect.Effect<Verdict>
 }
 
 /**
@@ -458,6 +494,27 @@ export interface FaultServer {
  * await Effect.runPromise(Effect.scoped(program)) // => [529, 200]
  * ```
  *
+ * **Example** (Is a client well behaved?)
+ *
+ * ```ts import.meta.vitest
+ * import { Effect, Redacted } from "effect"
+ * import { LlmClient } from "effect-resilient-llm"
+ * import { OpenAi } from "effect-resilient-llm/providers"
+ * import { FaultServer } from "effect-resilient-llm/testing"
+ * import { FetchHttpClient } from "effect/http"
+ *
+ * const program = Effect.gen(function*() {
+ *   const server = yield* FaultServer.make()
+ *   yield* server.play(FaultServer.error("RateLimit", { retryAfterMs: 300 }), FaultServer.truncate())
+ *   const live = OpenAi.layer({ apiKey: Redacted.make("any"), baseUrl: server.openai })
+ *   const client = yield* Effect.provide(LlmClient.make([OpenAi], { retry: { baseDelay: "200 millis" } }), live)
+ *   yield* client.complete("Hi")
+ *   return yield* server.verdict({ answered: 1 })
+ * })
+ * const { findings } = await Effect.runPromise(Effect.scoped(Effect.provide(program, FetchHttpClient.layer)))
+ * findings // => []
+ * ```
+ *
  * @category constructors
  * @since 0.1.0
  */
@@ -477,6 +534,7 @@ export const make = (options?: Options): Effect.Effect<FaultServer, LlmConfigErr
       always: (step) => Effect.sync(() => simulation.always(step)),
       reset: Effect.sync(() => simulation.reset()),
       requests: Effect.sync(() => simulation.requests()),
-      stats: Effect.sync(() => simulation.stats())
+      stats: Effect.sync(() => simulation.stats()),
+      verdict: (options) => Effect.sync(() => simulation.verdict(options))
     }
   })

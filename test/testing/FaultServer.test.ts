@@ -1,11 +1,15 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Effect, Exit, Random } from "effect"
+import { Cause, Effect, Exit, Random, Redacted } from "effect"
+import { LlmClient } from "effect-resilient-llm"
 import { LlmConfigError } from "effect-resilient-llm/LlmError"
+import { OpenAi } from "effect-resilient-llm/providers"
 import * as FaultServer from "effect-resilient-llm/testing/FaultServer"
+import { FetchHttpClient } from "effect/http"
 import { execFile } from "node:child_process"
 import { existsSync, globSync, readFileSync } from "node:fs"
 import { connect } from "node:net"
 import { fileURLToPath } from "node:url"
+import OpenAI from "openai"
 
 type Name = "openai" | "anthropic" | "cohere"
 const names: ReadonlyArray<Name> = ["openai", "anthropic", "cohere"]
@@ -949,6 +953,183 @@ describe("FaultServer", () => {
           "anthropic",
           "anthropic"
         ])
+      }))
+  })
+
+  describe("verdict", () => {
+    const none = { ignoredRetryAfter: 0, earlyRetries: 0, duplicateSends: 0, unreadTruncations: undefined }
+    const pause = Effect.sleep("120 millis")
+
+    each("a client that waits has nothing to answer for", (name, stream, server) =>
+      Effect.gen(function*() {
+        yield* server.play(
+          FaultServer.status(503),
+          FaultServer.error("RateLimit", { retryAfterMs: 200 }),
+          FaultServer.truncate()
+        )
+        yield* ask(server, name, stream)
+        yield* pause
+        yield* ask(server, name, stream)
+        yield* Effect.sleep("210 millis")
+        yield* ask(server, name, stream)
+        yield* pause
+        yield* ask(server, name, stream)
+        assert.deepStrictEqual(yield* server.verdict({ answered: 1 }), { ...none, unreadTruncations: 0, findings: [] })
+      }))
+
+    it.live("ignored Retry-After, in seconds, milliseconds and dates", () =>
+      Effect.gen(function*() {
+        const server = yield* FaultServer.make()
+        const date = new Date(Date.now() + 60_000).toUTCString()
+        yield* server.play(
+          FaultServer.error("RateLimit", { retryAfter: 1 }),
+          FaultServer.error("Overloaded", { retryAfterMs: 400 }),
+          FaultServer.status(503, { headers: { "Retry-After": date } })
+        )
+        for (let i = 0; i < 4; i++) {
+          yield* ask(server, "openai", false)
+          yield* pause
+        }
+        const { findings, ...counts } = yield* server.verdict()
+        assert.deepStrictEqual(counts, { ...none, ignoredRetryAfter: 3 })
+        assert.match(
+          findings[0]!,
+          /^Request 2 came 1\d\d ms after the failure of request 1, which asked to wait 1000 ms\.$/
+        )
+        assert.match(findings[1]!, /^Request 3 came .* which asked to wait 400 ms\.$/)
+        assert.match(findings[2]!, /^Request 4 came .* which asked to wait (5\d|60)\d{3} ms\.$/)
+      }))
+
+    it.live("early retries, by the pause that is asked for", () =>
+      Effect.gen(function*() {
+        const server = yield* FaultServer.make()
+        yield* server.play(FaultServer.status(500), FaultServer.resetBeforeHeaders(), FaultServer.emptyBody())
+        const asked = Effect.promise(() => post(server, "openai", false).then((response) => response.text(), () => ""))
+        yield* Effect.repeat(asked, { times: 3 })
+        const { findings, ...counts } = yield* server.verdict()
+        assert.deepStrictEqual(counts, { ...none, earlyRetries: 3 })
+        assert.match(findings[0]!, /^Request 2 came \d+ ms after the failure of request 1\.$/)
+        assert.deepStrictEqual(yield* server.verdict({ pauseMillis: 0 }), { ...none, findings: [] })
+      }))
+
+    it.live("duplicate sends: beside an answer that is coming, and after one that has come", () =>
+      Effect.gen(function*() {
+        const server = yield* FaultServer.make({ otherwise: FaultServer.slowHeaders(150) })
+        yield* Effect.all([ask(server, "openai", false), Effect.delay(ask(server, "openai", false), "50 millis")], {
+          concurrency: 2
+        })
+        yield* pause
+        yield* ask(server, "openai", false)
+        yield* ask(server, "anthropic", false) // another question
+        const { findings, ...counts } = yield* server.verdict()
+        assert.deepStrictEqual(counts, { ...none, duplicateSends: 2 })
+        assert.deepStrictEqual(findings, [
+          "Request 2 is request 1 again, which was still being answered.",
+          "Request 3 is request 1 again, which had been answered."
+        ])
+      }))
+
+    it.live("who gives up and comes again sends no duplicate; a key makes the same text another call", () =>
+      Effect.gen(function*() {
+        const server = yield* FaultServer.make()
+        yield* server.play(FaultServer.hang())
+        yield* unanswered(server, "openai", false)
+        yield* pause
+        yield* ask(server, "openai", false)
+        const keyed = (key: string) =>
+          Effect.promise(async () => {
+            const response = await fetch(server.openai + paths.openai, {
+              method: "POST",
+              headers: { "idempotency-key": key },
+              body: JSON.stringify(bodyOf(false))
+            })
+            await response.text()
+          })
+        yield* keyed("a")
+        yield* keyed("b")
+        assert.deepStrictEqual((yield* server.verdict()).findings, [])
+        yield* keyed("b")
+        assert.strictEqual((yield* server.verdict()).duplicateSends, 1)
+      }))
+
+    each("unread truncation: more answers taken for whole than were", (name, stream, server) =>
+      Effect.gen(function*() {
+        const broken = [
+          FaultServer.truncate({ afterChunks: Infinity }),
+          FaultServer.resetInBody(),
+          FaultServer.errorEvent(),
+          FaultServer.malformedJson(),
+          FaultServer.emptyBody(),
+          FaultServer.keepAlives({ everyMillis: 1, forMillis: 2 })
+        ]
+        for (const step of broken) {
+          yield* server.reset
+          yield* server.play(step)
+          yield* ask(server, name, stream)
+          assert.strictEqual((yield* server.verdict({ answered: 0 })).unreadTruncations, 0, step._tag)
+          assert.strictEqual((yield* server.verdict({ answered: 1 })).unreadTruncations, 1, step._tag)
+        }
+        assert.deepStrictEqual((yield* server.verdict({ answered: 1 })).findings, [
+          "The client took 1 answers for whole; 0 were."
+        ])
+        yield* pause
+        yield* ask(server, name, stream)
+        assert.deepStrictEqual(yield* server.verdict({ answered: 1 }), { ...none, unreadTruncations: 0, findings: [] })
+        yield* server.reset
+        assert.deepStrictEqual(yield* server.verdict({ answered: 0 }), { ...none, unreadTruncations: 0, findings: [] })
+      }))
+
+    it.live("recordings are whole answers, paths of nobody are none", () =>
+      Effect.gen(function*() {
+        const server = yield* FaultServer.make({ otherwise: FaultServer.raw({ body: "data: [DONE]\n\n" }) })
+        yield* ask(server, "openai", true)
+        const lost = Effect.promise(async () => {
+          await (await fetch(`${server.url}/v1/embeddings`, { method: "POST", body: "{}" })).text()
+        })
+        yield* Effect.repeat(lost, { times: 1 })
+        assert.deepStrictEqual(yield* server.verdict({ answered: 1 }), { ...none, unreadTruncations: 0, findings: [] })
+      }))
+
+    it.live("two clients: a vendor's SDK takes a cut stream for whole, this library asks again", () =>
+      Effect.gen(function*() {
+        const server = yield* FaultServer.make()
+        yield* server.play(FaultServer.truncate())
+        const sdk = new OpenAI({ apiKey: "any", baseURL: server.openai })
+        const answered = yield* Effect.promise(async () => {
+          const stream = await sdk.chat.completions.create({
+            model: "m",
+            stream: true,
+            messages: [{ role: "user", content: "Hi" }]
+          })
+          for await (const _ of stream) { /* all of it */ }
+          return 1
+        })
+        assert.strictEqual((yield* server.verdict({ answered })).unreadTruncations, 1)
+
+        yield* server.reset
+        yield* server.play(FaultServer.truncate(), FaultServer.error("RateLimit", { retryAfterMs: 200 }))
+        const client = yield* Effect.provide(
+          LlmClient.make([OpenAi], { retry: { baseDelay: "250 millis" } }),
+          OpenAi.layer({ apiKey: Redacted.make("any"), baseUrl: server.openai })
+        )
+        yield* client.complete("Hi")
+        assert.deepStrictEqual((yield* server.verdict({ answered: 1 })).findings, [])
+        assert.strictEqual((yield* server.stats).received, 3)
+      }).pipe(Effect.provide(FetchHttpClient.layer)))
+
+    it.live("refuses what makes no sense", () =>
+      Effect.gen(function*() {
+        const server = yield* FaultServer.make()
+        const pathOf = (options: FaultServer.VerdictOptions) =>
+          Effect.map(Effect.exit(server.verdict(options)), (exit) => {
+            const error = Exit.isFailure(exit) ? Cause.squash(exit.cause) : undefined
+            assert.instanceOf(error, LlmConfigError)
+            return error.path
+          })
+        assert.strictEqual(yield* pathOf({ answered: -1 }), "verdict.answered")
+        assert.strictEqual(yield* pathOf({ answered: 1.5 }), "verdict.answered")
+        assert.strictEqual(yield* pathOf({ pauseMillis: NaN }), "verdict.pauseMillis")
+        assert.strictEqual(yield* pathOf({ pause: 1 } as never), "verdict.pause")
       }))
   })
 

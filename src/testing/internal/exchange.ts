@@ -11,14 +11,15 @@ const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(reso
 
 export class Exchange {
   private readonly response: ServerResponse
-  private readonly onClose: (aborted: boolean) => void
+  private readonly onClose: (aborted: boolean, sent: boolean) => void
   private open = true
   private ours = false
+  private sent = false
   private timer: NodeJS.Timeout | undefined
   private wake: (() => void) | undefined
 
-  /** `onClose` is called once, with true when the client left before it had its answer. */
-  constructor(response: ServerResponse, onClose: (aborted: boolean) => void) {
+  /** `onClose` is called once: whether the client left before it had its answer, and whether all of the plan was sent. */
+  constructor(response: ServerResponse, onClose: (aborted: boolean, sent: boolean) => void) {
     this.response = response
     this.onClose = onClose
     response.once("close", () => this.closed(!this.ours && !response.writableFinished))
@@ -36,6 +37,7 @@ export class Exchange {
     response.writeHead(plan.head.status, plan.head.headers)
     if (plan.ending === "end" && plan.silence === 0 && plan.body.length < 2) {
       const only = plan.body[0]
+      this.sent = true
       response.end(plan.opening === "" ? only : plan.opening + String(only ?? ""))
       return
     }
@@ -47,6 +49,7 @@ export class Exchange {
       if (!this.open) return
       await this.send(piece)
     }
+    this.sent = this.open
     if (plan.ending === "stall") await this.quiet(Infinity, plan)
     else if (plan.ending === "reset") {
       await this.pause(BEFORE_RESET_MILLIS)
@@ -65,7 +68,7 @@ export class Exchange {
     this.open = false
     clearTimeout(this.timer)
     this.wake?.()
-    this.onClose(aborted)
+    this.onClose(aborted, this.sent)
   }
 
   private reset(): void {

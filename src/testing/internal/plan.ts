@@ -17,6 +17,8 @@ export interface Plan {
   /** Milliseconds between two pieces of the body. */
   readonly gap: number
   readonly ending: "end" | "stall" | "reset"
+  /** A client that got all of it has an answer. */
+  readonly whole: boolean
 }
 
 export interface Surroundings {
@@ -38,7 +40,8 @@ const never: Plan = {
   keepAlive: undefined,
   body: [],
   gap: 0,
-  ending: "stall"
+  ending: "stall",
+  whole: false
 }
 
 const GARBAGE = "{\"broken\": tru"
@@ -70,7 +73,8 @@ export const plan = (fault: Fault, around: Surroundings): Plan => {
         head: { status: fault.status ?? 200, headers: withoutFraming(fault.headers ?? {}) },
         body: cut(bytes, fault.chunkBytes, around.random),
         gap: fault.chunkDelayMillis ?? 0,
-        ending: "end"
+        ending: "end",
+        whole: (fault.status ?? 200) < 300
       }
     }
     default: {
@@ -83,6 +87,7 @@ export const plan = (fault: Fault, around: Surroundings): Plan => {
         keepAlive: fault.keepAliveMillis === undefined ? undefined : keepAlive(fault.keepAliveMillis, around),
         gap: fault.chunkDelayMillis ?? 0,
         ending: fault._tag === "Stall" ? "stall" : fault._tag === "ResetInBody" ? "reset" : "end",
+        whole: fault._tag === "Ok",
         ...body
       }
     }

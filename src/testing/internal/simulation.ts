@@ -3,7 +3,8 @@ import * as Effect from "effect/Effect"
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http"
 import type { AddressInfo } from "node:net"
 import { OptionsReader } from "../../internal/options.ts"
-import type { Fault, Options, Recorded, Stats } from "../FaultServer.ts"
+import { retryAfterOf } from "../../providers/internal/headers.ts"
+import type { Fault, Options, Recorded, Stats, Verdict, VerdictOptions } from "../FaultServer.ts"
 import { anthropic } from "./anthropic.ts"
 import { bedrock } from "./bedrock.ts"
 import { checkFault } from "./check.ts"
@@ -12,6 +13,7 @@ import type { Context, Dialect } from "./dialect.ts"
 import { Exchange } from "./exchange.ts"
 import { openai } from "./openai.ts"
 import { type Plan, plan } from "./plan.ts"
+import { type Entry, grade } from "./verdict.ts"
 
 const LARGEST_BODY = 32 * 1024 * 1024
 
@@ -22,8 +24,6 @@ const dialects: ReadonlyArray<readonly [pathEnd: string, dialect: Dialect]> = [
   ["/converse", bedrock],
   ["/converse-stream", bedrock]
 ]
-
-type Entry = { -readonly [K in keyof Recorded]: Recorded[K] }
 
 export class Simulation {
   private readonly latency: number
@@ -86,7 +86,15 @@ export class Simulation {
   }
 
   requests(): ReadonlyArray<Recorded> {
-    return this.entries.map((entry) => ({ ...entry }))
+    return this.entries.map(({ seen }) => ({ ...seen }))
+  }
+
+  verdict(options: VerdictOptions | undefined): Verdict {
+    const reader = new OptionsReader("verdict", options, ["answered", "pauseMillis"])
+    return grade(this.entries, {
+      answered: options?.answered === undefined ? undefined : reader.integer("answered", 0),
+      pauseMillis: reader.number("pauseMillis", 100, 0)
+    })
   }
 
   stats(): Stats {
@@ -99,7 +107,7 @@ export class Simulation {
     const dialect = request.method === "POST" ? dialectOf(path) : undefined
     const number = ++this.number
     const step = dialect === undefined ? undefined : this.script.shift() ?? this.rest
-    const entry: Entry = {
+    const seen: Entry["seen"] = {
       method: request.method ?? "",
       path: path.replace(secretParameter, `$1${REDACTED}`),
       ...(dialect === undefined ? undefined : { dialect: dialect.name }),
@@ -108,12 +116,17 @@ export class Simulation {
       at: performance.now() - this.started,
       aborted: false
     }
+    const entry: Entry = { seen, endedAt: undefined, whole: false, wait: undefined }
     this.entries.push(entry)
     if (this.entries.length > this.keep) this.entries.shift()
 
-    const exchange = new Exchange(response, (aborted) => {
+    let planned = unknownPath
+    const exchange = new Exchange(response, (aborted, sent) => {
       this.exchanges.delete(exchange)
-      entry.aborted = aborted
+      seen.aborted = aborted
+      entry.endedAt = performance.now() - this.started
+      entry.whole = sent && planned.whole
+      entry.wait = waitOf(planned)
       if (aborted) counts.aborted++
     })
     this.exchanges.add(exchange)
@@ -129,18 +142,17 @@ export class Simulation {
       else chunks.push(chunk)
     })
     request.on("end", () => {
-      entry.body = parsed(chunks)
-      void exchange.run(
-        dialect === undefined || step === undefined ? unknownPath : this.planFor(step, dialect, entry, number, size)
-      )
+      seen.body = parsed(chunks)
+      if (dialect !== undefined && step !== undefined) planned = this.planFor(step, dialect, seen, number, size)
+      void exchange.run(planned)
     })
   }
 
-  private planFor(step: Fault, dialect: Dialect, entry: Recorded, number: number, size: number): Plan {
-    const { body } = entry
+  private planFor(step: Fault, dialect: Dialect, seen: Recorded, number: number, size: number): Plan {
+    const { body } = seen
     const fields = typeof body === "object" && body !== null ? body as Record<string, unknown> : undefined
     const usage = fields?.["stream_options"] as { readonly include_usage?: unknown } | null | undefined
-    const model = fields?.["model"] ?? modelIn(entry.path)
+    const model = fields?.["model"] ?? modelIn(seen.path)
     const context: Context = {
       number,
       epochMillis: Date.now(),
@@ -151,9 +163,9 @@ export class Simulation {
     const around = {
       dialect,
       context,
-      streaming: fields?.["stream"] === true || entry.path.endsWith("/converse-stream"),
+      streaming: fields?.["stream"] === true || seen.path.endsWith("/converse-stream"),
       latency: this.latency,
-      reply: () => this.reply?.(entry),
+      reply: () => this.reply?.(seen),
       random: this.random
     }
     try {
@@ -176,7 +188,15 @@ const unknownPath: Plan = {
     JSON.stringify({ error: { message: "Unknown path.", type: "invalid_request_error", param: null, code: null } })
   ],
   gap: 0,
-  ending: "end"
+  ending: "end",
+  whole: false
+}
+
+/** What a refusal asks to wait, in milliseconds. */
+const waitOf = ({ head }: Plan): number | undefined => {
+  if (head === undefined || head.status < 400) return undefined
+  const headers = Object.entries(head.headers).map(([name, value]) => [name.toLowerCase(), value] as const)
+  return retryAfterOf(Object.fromEntries(headers), Date.now())
 }
 
 const dialectOf = (url: string): Dialect | undefined => {
