@@ -3,31 +3,39 @@ import * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import type * as FileSystem from "effect/FileSystem"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
+import type * as Path from "effect/Path"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
-import * as Stdio from "effect/Stdio"
+import type * as Stdio from "effect/Stdio"
 import * as Stream from "effect/Stream"
 import type * as Terminal from "effect/Terminal"
 import { type Client, LlmClient } from "../LlmClient.ts"
-import { type LlmConfigError, type LlmError, summary, withoutWords } from "../LlmError.ts"
+import { type InvalidOutput, type LlmConfigError, type LlmError, summary, withoutWords } from "../LlmError.ts"
 import type * as LlmRequest from "../LlmRequest.ts"
 import type { LlmResponse } from "../LlmResponse.ts"
 import * as DispatcherHttpClient from "../node/DispatcherHttpClient.ts"
 import * as StateConfig from "../persistence/Config.ts"
 import { details, explain, Failed, render } from "./explain.ts"
+import * as Input from "./input.ts"
 import * as Progress from "./progress.ts"
 import { duration, json, ledger } from "./render.ts"
 import { type Device, type Devices, devices, printable } from "./terminal.ts"
 import { baseUrlVariable, choose, keyVariable, keyVariables, type MissingKey, type VendorId } from "./vendors.ts"
 
 export interface Options {
-  readonly prompt: string
+  /** `-` is standard input; what is piped in comes behind any other prompt. */
+  readonly prompt: string | undefined
   readonly model: string | undefined
   readonly provider: ReadonlyArray<VendorId>
   readonly stream: boolean
   readonly system: string | undefined
+  /** Paths of images and documents. */
+  readonly file: ReadonlyArray<string>
+  /** Path of the JSON Schema that the answer has to fit. */
+  readonly object: string | undefined
   readonly deadline: Duration.Duration | undefined
   /** Where answers and limits are shared: as `LLM_STATE`, which it goes before. */
   readonly state: string | undefined
@@ -35,9 +43,12 @@ export interface Options {
   readonly verbose: boolean
 }
 
-type AskError = LlmError | LlmConfigError | MissingKey | Config.ConfigError
+type CallError = LlmError | InvalidOutput
+type AskError = CallError | LlmConfigError | MissingKey | Input.InputError | Config.ConfigError
 
-export const ask = (options: Options): Effect.Effect<void, Failed, Stdio.Stdio | Terminal.Terminal> =>
+export const ask = (
+  options: Options
+): Effect.Effect<void, Failed, Stdio.Stdio | Terminal.Terminal | FileSystem.FileSystem | Path.Path> =>
   Effect.flatMap(devices, (devices) =>
     Effect.catch(
       Effect.scoped(Effect.provide(answer(options, devices), DispatcherHttpClient.layerAgent())),
@@ -46,7 +57,8 @@ export const ask = (options: Options): Effect.Effect<void, Failed, Stdio.Stdio |
 
 const answer = (options: Options, { err, out }: Devices) =>
   Effect.gen(function*() {
-    const request = yield* requestOf(options)
+    const request = yield* requestOf(options, err)
+    const format = options.object === undefined ? undefined : yield* Input.format(options.object)
     const { providers, simulated } = yield* choose(options.provider, options.model)
     if (simulated) yield* err.write(`No ${keyVariables}: ${err.paint("warn", "the answer is simulated")}\n`)
     const [first, ...others] = providers
@@ -60,9 +72,17 @@ const answer = (options: Options, { err, out }: Devices) =>
     )
     const client = Context.get(yield* Layer.build(layer), LlmClient)
 
-    const live = options.stream && !options.json
-    const response = yield* live ? streamed(client, request, out, err) : whole(client, request, options.stream, err)
-    if (options.json) yield* out.write(document({ ...fields(response), simulated, ledger: response.ledger }))
+    const live = options.stream && !options.json && format === undefined
+    const { response, value } = yield* format !== undefined
+      ? asking(client, err, client.generateObject({ ...request, schema: format }))
+      : Effect.map(
+        live ? streamed(client, request, out, err) : asking(client, err, whole(client, request, options.stream)),
+        (response) => ({ response, value: undefined })
+      )
+    const ofObject = format === undefined ? undefined : { value }
+    if (options.json) {
+      yield* out.write(document({ ...fields(response), ...ofObject, simulated, ledger: response.ledger }))
+    } else if (format !== undefined) yield* out.write(document(value))
     else if (!live) yield* out.write(`${shown(out, response.text)}\n`)
 
     if (response.finishReason === "length") {
@@ -84,33 +104,36 @@ const fields = ({ finishReason, model, provider, source, target, text, usage }: 
 
 const document = (value: unknown): string => `${json(value)}\n`
 
-const requestOf = ({ deadline, model, prompt, system }: Options): Effect.Effect<LlmRequest.Input, never, Stdio.Stdio> =>
-  Effect.map(prompt === "-" ? standardInput : Effect.succeed(prompt), (text) => ({
-    prompt: system === undefined || text === ""
-      ? text
-      : [{ role: "system", content: system }, { role: "user", content: [{ type: "text", text }] }],
-    model,
-    deadline
-  }))
-
-const standardInput = Effect.flatMap(
-  Stdio.Stdio,
-  ({ stdin }) => Effect.map(Effect.orDie(Stream.mkString(Stream.decodeText(stdin))), (text) => text.trim())
-)
+const requestOf = (
+  { deadline, file, model, prompt, system }: Options,
+  err: Device
+): Effect.Effect<LlmRequest.Input, Input.InputError, Stdio.Stdio | FileSystem.FileSystem | Path.Path> =>
+  Effect.gen(function*() {
+    const files = yield* Input.attachments(file)
+    const text = yield* Input.question(prompt, err)
+    return {
+      prompt: files.length === 0
+        ? text
+        : [{ role: "user", content: [...(text === "" ? [] : [{ type: "text" as const, text }]), ...files] }],
+      system,
+      model,
+      deadline
+    }
+  })
 
 /** The whole answer at once; `stream` decides only how it is fetched. */
 const whole = (
   client: Client<LlmError>,
   request: LlmRequest.Input,
-  stream: boolean,
-  err: Device
+  stream: boolean
 ): Effect.Effect<LlmResponse, LlmError> =>
-  Effect.scoped(
-    Effect.andThen(
-      Progress.start(err, "asking", client.events),
-      stream ? Effect.flatMap(client.open(request), ({ response }) => response) : client.complete(request)
-    )
-  )
+  stream ? Effect.scoped(Effect.flatMap(client.open(request), ({ response }) => response)) : client.complete(request)
+
+const asking = <A>(
+  client: Client<LlmError>,
+  err: Device,
+  answer: Effect.Effect<A, CallError>
+): Effect.Effect<A, CallError> => Effect.scoped(Effect.andThen(Progress.start(err, "asking", client.events), answer))
 
 /** Prints the text while it arrives. */
 const streamed = (
@@ -147,7 +170,7 @@ const footer = ({ ledger, model, target, usage }: LlmResponse): string => {
 // failures
 // -----------------------------------------------------------------------------
 
-const isOfCall = (error: AskError): error is LlmError => "ledger" in error
+const isOfCall = (error: AskError): error is CallError => "ledger" in error
 
 const report = (error: AskError, { json, verbose }: Options, { err, out }: Devices): Effect.Effect<void> => {
   const explanation = isOfCall(error) ? explain(error) : { what: error.message, targets: [], advice: adviceFor(error) }
@@ -164,7 +187,7 @@ const report = (error: AskError, { json, verbose }: Options, { err, out }: Devic
   return err.write(`${[render(explanation, err.paint), ...more].join("\n\n")}\n`)
 }
 
-const adviceFor = (error: Exclude<AskError, LlmError>): ReadonlyArray<string> => {
+const adviceFor = (error: Exclude<AskError, CallError>): ReadonlyArray<string> => {
   if (error._tag === "MissingKey") return [`Set ${error.variable}, or leave out --provider.`]
   if (error._tag !== "LlmConfigError") return []
   const variable = keyVariable(error.path.split(".")[0]!.toLowerCase())

@@ -31,7 +31,10 @@ const lines = (...text: ReadonlyArray<string>): string => text.join("\n  ")
 const ask = Command.make(
   "ask",
   {
-    prompt: Argument.String("prompt").pipe(Argument.withDescription("The question; - reads it from standard input")),
+    prompt: Argument.String("prompt").pipe(
+      Argument.withDescription("The question; what is piped in comes behind it"),
+      Argument.optional
+    ),
     model: Flag.String("model").pipe(
       Flag.withAlias("m"),
       Flag.withDescription("Model to ask; its maker is asked first"),
@@ -48,6 +51,17 @@ const ask = Command.make(
       Flag.withDefault(false)
     ),
     system: Flag.String("system").pipe(Flag.withDescription("System message"), Flag.optional),
+    file: Flag.String("file").pipe(
+      Flag.withAlias("f"),
+      Flag.withMetavar("<path>"),
+      Flag.withDescription("Image, PDF or sound to ask about"),
+      Flag.atLeast(0)
+    ),
+    object: Flag.String("object").pipe(
+      Flag.withMetavar("<path>"),
+      Flag.withDescription("JSON Schema: print a value that fits it"),
+      Flag.optional
+    ),
     deadline: Flag.String("deadline").pipe(
       Flag.withMetavar("<duration>"),
       Flag.mapTryCatch(parseDuration, (error) => error instanceof Error ? error.message : String(error)),
@@ -68,9 +82,11 @@ const ask = Command.make(
       Flag.withDefault(false)
     )
   },
-  ({ deadline, model, state, system, ...flags }) =>
+  ({ deadline, model, object, prompt, state, system, ...flags }) =>
     Ask.ask({
       ...flags,
+      prompt: Option.getOrUndefined(prompt),
+      object: Option.getOrUndefined(object),
       model: Option.getOrUndefined(model),
       state: Option.getOrUndefined(state),
       system: Option.getOrUndefined(system),
@@ -89,7 +105,8 @@ const ask = Command.make(
   Command.withExamples(({ commandPath }) => [
     { command: `${commandPath.join(" ")} "What is AI?"` },
     { command: `${commandPath.join(" ")} "What is AI?" -s -p anthropic -p openai` },
-    { command: `git diff | ${commandPath.join(" ")} - --system "Describe this change"` }
+    { command: `git diff | ${commandPath.join(" ")} "Describe this change"` },
+    { command: `${commandPath.join(" ")} "What is on it?" -f receipt.png --object receipt.schema.json` }
   ])
 )
 

@@ -1,7 +1,7 @@
 // What a failure means to the person who asked: what happened, at whom, and what to do about it.
 import * as Data from "effect/Data"
 import * as Runtime from "effect/Runtime"
-import { details as said, type LlmError, withoutWords } from "../LlmError.ts"
+import { details as said, type InvalidOutput, type LlmError, withoutWords } from "../LlmError.ts"
 import type { ErrorSummary, Ledger } from "../LlmEvent.ts"
 import { duration, failure, type Paint } from "./render.ts"
 import { baseUrlVariable, keyVariable } from "./vendors.ts"
@@ -47,7 +47,7 @@ const textOf = ({ attempts, error, skipped }: Tried): string => {
   return skipped === undefined ? times(attempts) : "skipped"
 }
 
-export const explain = (error: LlmError): Explanation => {
+export const explain = (error: LlmError | InvalidOutput): Explanation => {
   const targets = tried(error.ledger)
   const all = error._tag === "AllProvidersFailed"
   const several = all || targets.length > 1 || (targets[0]?.attempts ?? 0) > 1
@@ -67,11 +67,13 @@ export const explain = (error: LlmError): Explanation => {
   }
 }
 
-const adviceForCall = ({ _tag }: LlmError): string | undefined =>
+const adviceForCall = ({ _tag }: LlmError | InvalidOutput): string | undefined =>
   _tag === "DeadlineExceeded"
     ? "Give it more time with --deadline, or ask another --provider."
     : _tag === "StreamInterrupted"
     ? "The answer is not complete. Ask again."
+    : _tag === "InvalidOutput"
+    ? "Ask another --model, or for something simpler."
     : undefined
 
 const adviceFor = (target: string, { reason, retryAfter, tag }: ErrorSummary): string | undefined => {
@@ -128,5 +130,5 @@ export const render = ({ advice, targets, what }: Explanation, paint: Paint): st
 }
 
 /** What the providers themselves said. It may echo the prompt, so it is shown only to who asks for it. */
-export const details = (error: LlmError): ReadonlyArray<string> =>
+export const details = (error: LlmError | InvalidOutput): ReadonlyArray<string> =>
   said(error).map(({ provider, text }) => `${provider} says: ${text}`)

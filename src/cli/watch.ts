@@ -77,7 +77,7 @@ export const watch = (
 
     let drawn = 0
     const draw = Effect.gen(function*() {
-      const picture = frame(window.view(), yield* client.status, sky.what, out.paint)
+      const picture = frame(window.view(), yield* client.status, sky.what, out)
       const back = out.canAnimate && drawn > 0 ? `\u001b[${drawn}A\u001b[J` : ""
       drawn = picture.split("\n").length
       yield* out.write(`${back}${picture}\n${out.canAnimate ? "" : "\n"}`)
@@ -172,8 +172,31 @@ const share = (part: number, whole: number): string => whole === 0 ? "–" : `${
 
 const perSecond = (count: number, span: number): string => span === 0 ? "–" : (count * 1000 / span).toFixed(1)
 
-/** One picture, at most 80 columns wide. */
-export const frame = ({ at, events, inFlight, span }: View, status: Status, weather: string, paint: Paint): string => {
+const WIDE = 80
+// What a narrow terminal can do without comes last.
+const WIDTHS = [10, 14, 7, 6, 7, 7, 5, 5]
+const GAP = "  "
+
+/** As many on a line as fit: a line that the terminal wraps itself could not be drawn over. */
+const wrapped = (facts: ReadonlyArray<string>, gap: string, columns: number): ReadonlyArray<string> => {
+  const lines: Array<string> = []
+  for (const fact of facts) {
+    const last = lines.at(-1)
+    if (last !== undefined && last.length + gap.length + fact.length <= columns) {
+      lines[lines.length - 1] = last + gap + fact
+    } else lines.push(fact.slice(0, columns))
+  }
+  return lines
+}
+
+/** One picture, as wide as the terminal, and at most 80 columns. */
+export const frame = (
+  { at, events, inFlight, span }: View,
+  status: Status,
+  weather: string,
+  { columns: terminal, paint }: { readonly columns: number; readonly paint: Paint }
+): string => {
+  const columns = Math.min(terminal, WIDE)
   const of = <T extends LlmEvent["_tag"]>(tag: T) =>
     events.filter((event): event is Extract<LlmEvent, { readonly _tag: T }> => event._tag === tag)
   const calls = of("CallEnded").filter(({ outcome }) => outcome !== "interrupted")
@@ -201,22 +224,46 @@ export const frame = ({ at, events, inFlight, span }: View, status: Status, weat
       bulkhead === undefined ? "–" : `${bulkhead.queued}/${bulkhead.maxQueued}`
     ]
   })
-  const widths = [10, 14, 7, 6, 7, 7, 5, 5]
   const cells = (row: ReadonlyArray<string>): string =>
-    row.map((cell, i) => i < 2 ? cell.padEnd(widths[i]!) : cell.padStart(widths[i]!)).join("  ")
+    wrapped(
+      row.map((cell, i) => i < 2 ? cell.padEnd(WIDTHS[i]!) : cell.padStart(WIDTHS[i]!)),
+      GAP,
+      columns
+    )[0]!
   const tone = (state: string | undefined) => state === "closed" ? "good" : state === "half-open" ? "warn" : "bad"
+  const [title, ...below] = wrapped(["effect-resilient-llm", duration(at), weather], GAP, columns)
   return [
-    `${paint("strong", "effect-resilient-llm")}  ${duration(at)}  ${paint("quiet", weather)}`,
+    title!.replace("effect-resilient-llm", paint("strong", "effect-resilient-llm"))
+      .replace(weather, paint("quiet", weather)),
+    ...below.map((line) => paint("quiet", line)),
     "",
-    `${perSecond(calls.length, span)} calls/s   ${share(answered, calls.length)} answered   ` +
-    `p50 ${quantile(times, 0.5)}   p95 ${quantile(times, 0.95)}   ${inFlight} in flight`,
-    `cache hits ${share(hits, hits + misses)}   stale ${stale}   retries ${of("RetryScheduled").length}   ` +
-    `failovers ${of("FailedOver").length}   refused ${of("AttemptRefused").length}`,
+    ...wrapped(
+      [
+        `${perSecond(calls.length, span)} calls/s`,
+        `${share(answered, calls.length)} answered`,
+        `p50 ${quantile(times, 0.5)}`,
+        `p95 ${quantile(times, 0.95)}`,
+        `${inFlight} in flight`
+      ],
+      "   ",
+      columns
+    ),
+    ...wrapped(
+      [
+        `cache hits ${share(hits, hits + misses)}`,
+        `stale ${stale}`,
+        `retries ${of("RetryScheduled").length}`,
+        `failovers ${of("FailedOver").length}`,
+        `refused ${of("AttemptRefused").length}`
+      ],
+      "   ",
+      columns
+    ),
     "",
     paint("quiet", cells(header)),
     ...rows.map((row, i) => {
       const line = cells(row)
-      const circuit = row[1]!.padEnd(widths[1]!)
+      const circuit = row[1]!.padEnd(WIDTHS[1]!)
       return line.replace(circuit, paint(tone(status.targets[i]?.circuit?.state), circuit))
     })
   ].join("\n")

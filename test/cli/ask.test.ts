@@ -1,6 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Effect, Exit } from "effect"
+import { Cause, Effect, Exit, PlatformError, type Scope, Stream } from "effect"
 import { FaultServer } from "effect-resilient-llm/testing"
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 import { run, withoutColours } from "./support.ts"
 
 const keys = (server: FaultServer.FaultServer) => ({
@@ -14,8 +17,15 @@ const keys = (server: FaultServer.FaultServer) => ({
 
 const only = (server: FaultServer.FaultServer) => ({ OPENAI_API_KEY: "key-1", OPENAI_BASE_URL: server.openai })
 
-const test = (name: string, body: (server: FaultServer.FaultServer) => Effect.Effect<void, unknown>) =>
-  it.live(name, () => Effect.scoped(Effect.flatMap(FaultServer.make({ reply: () => "Forty-two." }), body)))
+const temporary = Effect.acquireRelease(
+  Effect.sync(() => mkdtempSync(join(tmpdir(), "ask-"))),
+  (folder) => Effect.sync(() => rmSync(folder, { recursive: true }))
+)
+
+const test = (
+  name: string,
+  body: (server: FaultServer.FaultServer) => Effect.Effect<void, unknown, Scope.Scope>
+) => it.live(name, () => Effect.scoped(Effect.flatMap(FaultServer.make({ reply: () => "Forty-two." }), body)))
 
 const failedQuietly = (exit: Exit.Exit<unknown, unknown>): void => {
   assert.isTrue(Exit.isFailure(exit))
@@ -176,6 +186,190 @@ describe("ask", () => {
       assert.deepInclude((yield* server.requests)[0]?.body, {
         messages: [{ role: "user", content: "Is it\nraining?" }]
       })
+    }))
+
+  test("what is piped in comes behind the question", (server) =>
+    Effect.gen(function*() {
+      const asked = (args: ReadonlyArray<string>, given: Parameters<typeof run>[1]) =>
+        Effect.gen(function*() {
+          yield* server.reset
+          const { err, exit } = yield* run(["ask", ...args], { env: keys(server), ...given })
+          assert.isTrue(Exit.isSuccess(exit), err)
+          const [request] = yield* server.requests
+          return (request?.body as { messages: ReadonlyArray<{ content: unknown }> }).messages.at(-1)?.content
+        })
+      assert.strictEqual(yield* asked(["Summarise"], { stdin: "a\ndoc\n" }), "Summarise\n\na\ndoc")
+      assert.strictEqual(yield* asked([], { stdin: "Is it\nraining?" }), "Is it\nraining?")
+      assert.strictEqual(yield* asked(["Hi"], { stdin: " \n" }), "Hi")
+      // A terminal is not read, unless by name.
+      const typed = Stream.fromIterable([new TextEncoder().encode("typed")])
+      assert.strictEqual(yield* asked(["Hi"], { typing: true, stdin: typed }), "Hi")
+      assert.strictEqual(yield* asked(["-"], { typing: true, stdin: typed }), "typed")
+      // Chunks may end inside of a character.
+      const bytes = new TextEncoder().encode("né")
+      const cut = Stream.fromIterable([bytes.slice(0, 2), bytes.slice(2)])
+      assert.strictEqual(yield* asked([], { stdin: cut }), "né")
+    }))
+
+  test("a pipe that is too large, or breaks, is refused before anybody is asked", (server) =>
+    Effect.gen(function*() {
+      const endless = Stream.forever(Stream.succeed(new Uint8Array(1024 * 1024)))
+      const large = yield* run(["ask", "Hi"], { env: keys(server), stdin: endless })
+      failedQuietly(large.exit)
+      assert.strictEqual(large.err, "✗ Standard input is larger than 20 MiB.\n")
+      const broken = Stream.fail(PlatformError.systemError({ _tag: "BadResource", module: "Stdio", method: "stdin" }))
+      const { err } = yield* run(["ask", "Hi"], { env: keys(server), stdin: broken })
+      assert.strictEqual(err, "✗ Standard input cannot be read (BadResource).\n")
+      const nothing = yield* run(["ask"], { env: keys(server), typing: true })
+      failedQuietly(nothing.exit)
+      assert.strictEqual(nothing.err, "✗ Nothing is asked: give a prompt, or pipe one in.\n")
+      assert.strictEqual((yield* server.stats).received, 0)
+    }))
+
+  test("who forgets that standard input is open is told so", (server) =>
+    Effect.gen(function*() {
+      const slow = Stream.fromEffect(Effect.as(Effect.sleep("2200 millis"), new TextEncoder().encode("late")))
+      const { err, out } = yield* run(["ask", "Hi"], { env: keys(server), stdin: slow })
+      assert.strictEqual(err, "Reading standard input until it ends …\n")
+      assert.strictEqual(out, "Forty-two.\n")
+    }))
+
+  test("--file goes beside the question, as what its name says", (server) =>
+    Effect.gen(function*() {
+      const folder = yield* temporary
+      writeFileSync(join(folder, "Cat.PNG"), Buffer.from("89504e47", "hex"))
+      writeFileSync(join(folder, "doc.pdf"), "%PDF-1.4")
+      const { err, exit } = yield* run(
+        [
+          "ask",
+          "What is it?",
+          "-f",
+          join(folder, "Cat.PNG"),
+          "--file",
+          join(folder, "doc.pdf"),
+          "--system",
+          "Briefly."
+        ],
+        { env: keys(server) }
+      )
+      assert.isTrue(Exit.isSuccess(exit), err)
+      const [request] = yield* server.requests
+      assert.deepInclude(request?.body, {
+        messages: [
+          { role: "system", content: "Briefly." },
+          {
+            role: "user",
+            content: [
+              { type: "text", text: "What is it?" },
+              { type: "image_url", image_url: { url: "data:image/png;base64,iVBORw==" } },
+              {
+                type: "file",
+                file: { filename: "doc.pdf", file_data: "data:application/pdf;base64,JVBERi0xLjQ=" }
+              }
+            ]
+          }
+        ]
+      })
+    }))
+
+  test("--file that cannot be sent is refused before anybody is asked", (server) =>
+    Effect.gen(function*() {
+      const folder = yield* temporary
+      writeFileSync(join(folder, "large.png"), new Uint8Array(20 * 1024 * 1024 + 1))
+      const said = (file: string) =>
+        Effect.map(run(["ask", "Hi", "--file", file], { env: keys(server) }), ({ err, exit, out }) => {
+          failedQuietly(exit)
+          assert.strictEqual(out, "")
+          return err
+        })
+      assert.strictEqual(
+        yield* said("cat.bmp"),
+        "✗ --file cat.bmp must end in .png, .jpg, .jpeg, .gif, .webp, .pdf, .mp3, .wav; texts are piped in.\n"
+      )
+      assert.strictEqual(yield* said("no/such.png"), "✗ --file no/such.png cannot be read (NotFound).\n")
+      assert.match(yield* said(join(folder, "large.png")), /large\.png is larger than 20 MiB\.\n$/)
+      mkdirSync(join(folder, "folder.png"))
+      assert.match(yield* said(join(folder, "folder.png")), /folder\.png cannot be read \(\w+\)\.\n$/)
+      assert.strictEqual((yield* server.stats).received, 0)
+      const { out } = yield* run(["ask", "Hi", "--json", "--file", "cat.bmp"], { env: keys(server) })
+      assert.deepInclude(JSON.parse(out).error, { tag: "InputError" })
+    }))
+
+  const report = {
+    type: "object",
+    properties: { city: { type: "string" }, celsius: { type: "number", maximum: 60 } },
+    required: ["city", "celsius"],
+    additionalProperties: false
+  }
+
+  for (
+    const [flags, look] of [[[], (value: unknown) => value], [
+      ["--json"],
+      ({ value }: { value: unknown }) => value
+    ]] as const
+  ) {
+    test(`--object ${flags.join("")} prints a value that fits the schema; what does not is asked for again`, (server) =>
+      Effect.gen(function*() {
+        const file = join(yield* temporary, "report.json")
+        writeFileSync(file, JSON.stringify(report))
+        yield* server.play(
+          FaultServer.ok({ text: `{ "city": "Berlin", "celsius": 600 }` }),
+          FaultServer.ok({ text: `{ "city": "Berlin", "celsius": 21 }` })
+        )
+        const { err, exit, out } = yield* run(["ask", "How warm?", "--object", file, ...flags], {
+          env: keys(server),
+          stdin: "Berlin has 21 degrees."
+        })
+        assert.isTrue(Exit.isSuccess(exit), err)
+        assert.deepStrictEqual(look(JSON.parse(out)), { city: "Berlin", celsius: 21 })
+        const [first, second] = yield* server.requests
+        assert.deepInclude(first?.body, {
+          messages: [{ role: "user", content: "How warm?\n\nBerlin has 21 degrees." }],
+          response_format: { type: "json_schema", json_schema: { name: "object", schema: report } }
+        })
+        assert.include(JSON.stringify(second?.body), "does not fit the JSON schema: celsius")
+      }))
+  }
+
+  test("--object: an answer that never fits, and schemas that are none", (server) =>
+    Effect.gen(function*() {
+      const folder = yield* temporary
+      const file = join(folder, "schema.json")
+      const said = (schema: string) =>
+        Effect.gen(function*() {
+          writeFileSync(file, schema)
+          const { err, exit, out } = yield* run(["ask", "Hi", "--object", file], { env: only(server) })
+          failedQuietly(exit)
+          assert.strictEqual(out, "")
+          return err.replaceAll(folder, "…")
+        })
+      assert.include(yield* said(JSON.stringify(report)), "→ Ask another --model, or for something simpler.\n")
+      assert.strictEqual((yield* server.stats).received, 2)
+      assert.strictEqual(yield* said("{"), "✗ --object …/schema.json is not JSON.\n")
+      assert.strictEqual(
+        yield* said("[]"),
+        "✗ --object …/schema.json is no JSON Schema that can be followed: it must be an object.\n"
+      )
+      assert.match(
+        yield* said(`{ "type": "object", "if": { "required": ["a"] }, "then": { "required": ["b"] } }`),
+        /^✗ --object …\/schema\.json is no JSON Schema that can be followed: .*if/
+      )
+      assert.strictEqual((yield* server.stats).received, 2)
+    }))
+
+  test("--object takes the older drafts", (server) =>
+    Effect.gen(function*() {
+      const file = join(yield* temporary, "schema.json")
+      const schema = {
+        $schema: "http://json-schema.org/draft-07/schema#",
+        definitions: { Name: { type: "string" } },
+        type: "array",
+        items: [{ $ref: "#/definitions/Name" }, { type: "integer" }]
+      }
+      writeFileSync(file, JSON.stringify(schema))
+      yield* server.play(FaultServer.ok({ text: `["a", 1]` }))
+      const { out } = yield* run(["ask", "Hi", "--object", file], { env: keys(server) })
+      assert.deepStrictEqual(JSON.parse(out), ["a", 1])
     }))
 
   test("an empty question is refused before anybody is asked", (server) =>

@@ -14,8 +14,10 @@ interface Ran {
   readonly seconds: number
 }
 
-const start = (args: ReadonlyArray<string>, env: Readonly<Record<string, string>> = {}) => {
+const start = (args: ReadonlyArray<string>, env: Readonly<Record<string, string>> = {}, stdin = "") => {
   const child = spawn(process.execPath, args, { cwd: root, env })
+  child.stdin.on("error", () => {}) // most commands do not read it
+  child.stdin.end(stdin)
   const started = performance.now()
   let out = ""
   let err = ""
@@ -56,6 +58,12 @@ describe("the program", () => {
     const { code, err, out } = await start([".config/start.mjs", "ask", "What is AI?"]).ended
     assert.include(out, "simulated answer")
     assert.include(err, "OPENAI_API_KEY")
+    assert.strictEqual(code, 0)
+  }, PATIENCE)
+
+  it("a pipe: what is piped in is behind the question", async () => {
+    const { code, out } = await start(["src/cli/bin.ts", "ask", "Summarise"], {}, "a long document\n").ended
+    assert.include(out, "“Summarise\n\na long document”")
     assert.strictEqual(code, 0)
   }, PATIENCE)
 

@@ -1,9 +1,19 @@
 // Runs a command in this process, with streams and an environment of our own.
 import { NodeServices } from "@effect/platform-node"
-import { ConfigProvider, Effect, type Exit, Layer, Sink, Stdio, Stream, Terminal } from "effect"
+import { ConfigProvider, Effect, type Exit, Layer, type PlatformError, Sink, Stdio, Stream, Terminal } from "effect"
 import * as Command from "effect-resilient-llm/cli/command"
 
-export const stdio = (options: { readonly terminal?: boolean; readonly stdin?: string } = {}) => {
+export interface Surroundings {
+  /** Output goes to a terminal, which is `columns` (80) wide. */
+  readonly terminal?: boolean
+  readonly columns?: number
+  /** What is piped in: a text, or bytes as they come. Default: an empty file. */
+  readonly stdin?: string | Stream.Stream<Uint8Array, PlatformError.PlatformError> | undefined
+  /** Standard input is a terminal. */
+  readonly typing?: boolean
+}
+
+export const stdio = (options: Surroundings = {}) => {
   const written = { out: "", err: "" }
   const sink = (name: keyof typeof written) =>
     Sink.forEach((chunk: string | Uint8Array) =>
@@ -15,7 +25,10 @@ export const stdio = (options: { readonly terminal?: boolean; readonly stdin?: s
   const layer = Layer.mergeAll(
     NodeServices.layer,
     Stdio.layerTest({
-      stdin: Stream.encodeText(Stream.fromArray(options.stdin === undefined ? [] : [options.stdin])),
+      stdin: typeof options.stdin === "object"
+        ? options.stdin
+        : Stream.encodeText(Stream.fromArray(options.stdin === undefined ? [] : [options.stdin])),
+      stdinIsTerminal: Effect.succeed(options.typing === true),
       stdoutIsTerminal: terminal,
       stderrIsTerminal: terminal,
       stdout: () => sink("out"),
@@ -24,7 +37,7 @@ export const stdio = (options: { readonly terminal?: boolean; readonly stdin?: s
     Layer.succeed(
       Terminal.Terminal,
       Terminal.make({
-        columns: Effect.succeed(80),
+        columns: Effect.succeed(options.columns ?? 80),
         rows: Effect.succeed(24),
         size: Effect.die("unused"),
         readInput: Effect.die("unused"),
@@ -44,7 +57,7 @@ export interface Ran {
 
 export const run = (
   args: ReadonlyArray<string>,
-  options: Parameters<typeof stdio>[0] & { readonly env?: Record<string, string> } = {}
+  options: Surroundings & { readonly env?: Record<string, string> } = {}
 ): Effect.Effect<Ran> =>
   Effect.suspend(() => {
     const { layer, written } = stdio(options)

@@ -1,8 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Exit } from "effect"
 import type { LlmEvent, Status, TargetStatus } from "effect-resilient-llm"
+import { colours, plain } from "effect-resilient-llm/cli/render"
 import { frame, Window } from "effect-resilient-llm/cli/watch"
-import { run } from "./support.ts"
+import { run, withoutColours } from "./support.ts"
 
 const target = (id: string, state: "closed" | "open" | "half-open"): TargetStatus => ({
   id,
@@ -60,9 +61,11 @@ const events: ReadonlyArray<LlmEvent.LlmEvent> = [
   { _tag: "CallEnded", call: 4, at: 1, operation: "stream", outcome: "interrupted", duration: 9999, attempts: 1 }
 ]
 
+const wide = { columns: 200, paint: plain }
+
 describe("frame", () => {
   it("shows rates, latencies, circuits, lines and hits; interruptions are not calls", () => {
-    const picture = frame({ at: 5000, span: 5000, events, inFlight: 2 }, status, "openai hangs", (_, text) => text)
+    const picture = frame({ at: 5000, span: 5000, events, inFlight: 2 }, status, "openai hangs", wide)
     assert.deepStrictEqual(picture.split("\n"), [
       "effect-resilient-llm  5 s  openai hangs",
       "",
@@ -76,8 +79,33 @@ describe("frame", () => {
     assert.isAtMost(Math.max(...picture.split("\n").map((line) => line.length)), 80)
   })
 
+  it("40 columns: lines break between facts, and what is least missed is left out", () => {
+    const view = { at: 5000, span: 5000, events, inFlight: 2 }
+    const picture = frame(view, status, "openai is well again", { columns: 40, paint: plain })
+    assert.deepStrictEqual(picture.split("\n"), [
+      "effect-resilient-llm  5 s",
+      "openai is well again",
+      "",
+      "0.6 calls/s   67 % answered   p50 160 ms",
+      "p95 2 s   2 in flight",
+      "cache hits 50 %   stale 0   retries 1",
+      "failovers 0   refused 0",
+      "",
+      "            circuit         asked/s",
+      "openai      open 1.5 s          0.4",
+      "anthropic   closed              0.0"
+    ])
+    const coloured = frame(view, status, "openai is well again", { columns: 40, paint: colours })
+    assert.strictEqual(withoutColours(coloured), picture)
+    assert.include(coloured, "\u001b[31mopen 1.5 s")
+    for (const columns of [1, 20, 39, 60, 79]) {
+      const lines = frame(view, status, "openai is well again", { columns, paint: plain }).split("\n")
+      assert.isAtMost(Math.max(...lines.map((line) => line.length)), columns)
+    }
+  })
+
   it("nothing has happened yet", () => {
-    const picture = frame({ at: 0, span: 0, events: [], inFlight: 0 }, status, "", (_, text) => text)
+    const picture = frame({ at: 0, span: 0, events: [], inFlight: 0 }, status, "", wide)
     assert.include(picture, "– calls/s   – answered   p50 –   p95 –")
   })
 })
@@ -109,5 +137,18 @@ describe("watch", () => {
       const { exit, out } = yield* run(["watch", "--for", "1300ms"], { terminal: true, env: { TERM: "xterm" } })
       assert.isTrue(Exit.isSuccess(exit))
       assert.strictEqual(out.split("\u001b[8A\u001b[J").length - 1, 1)
+    }))
+
+  it.live("on a terminal of 40 columns: no line is wider, and as many are drawn over", () =>
+    Effect.gen(function*() {
+      const { exit, out } = yield* run(["watch", "--for", "1300ms"], {
+        terminal: true,
+        columns: 40,
+        env: { TERM: "xterm" }
+      })
+      assert.isTrue(Exit.isSuccess(exit))
+      const [first = "", second = ""] = out.split(/\u001b\[\d+A\u001b\[J/)
+      for (const line of withoutColours(first + second).split("\n")) assert.isAtMost(line.length, 40)
+      assert.include(out, `\u001b[${first.split("\n").length - 1}A\u001b[J`)
     }))
 })
