@@ -196,7 +196,7 @@ describe("ask", () => {
           const { err, exit } = yield* run(["ask", ...args], { env: keys(server), ...given })
           assert.isTrue(Exit.isSuccess(exit), err)
           const [request] = yield* server.requests
-          return (request?.body as { messages: ReadonlyArray<{ content: unknown }> }).messages.at(-1)?.content
+          return (request!.body as { messages: ReadonlyArray<{ content: unknown }> }).messages.at(-1)?.content
         })
       assert.strictEqual(yield* asked(["Summarise"], { stdin: "a\ndoc\n" }), "Summarise\n\na\ndoc")
       assert.strictEqual(yield* asked([], { stdin: "Is it\nraining?" }), "Is it\nraining?")

@@ -147,6 +147,7 @@ describe("watch", () => {
         env: { TERM: "xterm" }
       })
       assert.isTrue(Exit.isSuccess(exit))
+      // oxlint-disable-next-line no-control-regex
       const [first = "", second = ""] = out.split(/\u001b\[\d+A\u001b\[J/)
       for (const line of withoutColours(first + second).split("\n")) assert.isAtMost(line.length, 40)
       assert.include(out, `\u001b[${first.split("\n").length - 1}A\u001b[J`)
