@@ -37,6 +37,9 @@ export const ErrorSummary = Schema.Struct({
 /** @category models @since 0.1.0 */
 export type ErrorSummary = typeof ErrorSummary.Type
 
+/** An attempt that was disturbed on purpose, such as by `Chaos` of `/testing`: what it met says nothing of its vendor. */
+const injected = Schema.optionalKey(Schema.Literal(true))
+
 /**
  * The call began.
  *
@@ -74,7 +77,8 @@ export const AttemptStarted = Schema.TaggedStruct("AttemptStarted", {
   target: Schema.String,
   /** Number of the attempt within the call, starting at 1. */
   attempt: Schema.Number,
-  model: Schema.optionalKey(Schema.String)
+  model: Schema.optionalKey(Schema.String),
+  injected
 })
 
 /**
@@ -88,7 +92,8 @@ export const AttemptCommitted = Schema.TaggedStruct("AttemptCommitted", {
   target: Schema.String,
   attempt: Schema.Number,
   /** Milliseconds from the start of the attempt to the first content part. */
-  duration: Schema.Number
+  duration: Schema.Number,
+  injected
 })
 
 /**
@@ -108,7 +113,8 @@ export const AttemptSucceeded = Schema.TaggedStruct("AttemptSucceeded", {
   cacheReadTokens: Schema.optionalKey(Schema.Number),
   cacheWriteTokens: Schema.optionalKey(Schema.Number),
   /** Part of `outputTokens`. */
-  reasoningTokens: Schema.optionalKey(Schema.Number)
+  reasoningTokens: Schema.optionalKey(Schema.Number),
+  injected
 })
 
 /**
@@ -124,7 +130,8 @@ export const AttemptFailed = Schema.TaggedStruct("AttemptFailed", {
   duration: Schema.Number,
   error: ErrorSummary,
   outcome: Schema.Literals(["failure", "ignored"]),
-  afterCommit: Schema.Boolean
+  afterCommit: Schema.Boolean,
+  injected
 })
 
 /**
@@ -139,7 +146,8 @@ export const AttemptInterrupted = Schema.TaggedStruct("AttemptInterrupted", {
   target: Schema.String,
   attempt: Schema.Number,
   duration: Schema.Number,
-  by: Schema.Literals(["caller", "defect", "lost"])
+  by: Schema.Literals(["caller", "defect", "lost"]),
+  injected
 })
 
 /**
@@ -187,7 +195,8 @@ export const RetryScheduled = Schema.TaggedStruct("RetryScheduled", {
   attempt: Schema.Number,
   delay: Schema.Number,
   delayedBy: Schema.Literals(["backoff", "retry-after"]),
-  error: ErrorSummary
+  error: ErrorSummary,
+  injected
 })
 
 /**
@@ -201,7 +210,8 @@ export const RetryDenied = Schema.TaggedStruct("RetryDenied", {
   target: Schema.String,
   attempt: Schema.Number,
   because: Schema.Literals(["attempts-exhausted", "budget", "deadline", "retry-after", "circuit-open", "refused"]),
-  error: ErrorSummary
+  error: ErrorSummary,
+  injected
 })
 
 /**

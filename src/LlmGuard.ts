@@ -112,6 +112,8 @@ export interface Held {
   readonly provider?: LlmProvider | undefined
   /** What a failure means, where that is another thing here than for other targets: a pool has more than one key. */
   readonly judge?: ((verdict: Verdict, now: number) => Verdict) | undefined
+  /** What this attempt will meet is made up: all its events say `injected: true`, so that nobody is woken by them. */
+  readonly injected?: boolean | undefined
 }
 
 /**

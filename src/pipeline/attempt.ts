@@ -41,6 +41,8 @@ export interface Asked {
 
 type Failure = ProviderError | AttemptTimeout | DeadlineExceeded | StreamInterrupted
 type AttemptSucceeded = Extract<LlmEvent, { readonly _tag: "AttemptSucceeded" }>
+/** What tells of an attempt. */
+type OfAttempt = Extract<LlmEvent, { readonly attempt: number }>
 type Mutable<A> = { -readonly [K in keyof A]: A[K] }
 
 class Succeeded {
@@ -73,6 +75,7 @@ export class Attempt implements Ask {
   number = 0
   startedAt = 0
   committedAt: number | undefined
+  private isInjected = false
   private isSettled = false
   private isClosing = false
   /** A timer released the caller, and the provider is still at work. */
@@ -117,6 +120,7 @@ export class Attempt implements Ask {
     const { books, request, root } = this.call
     const { id } = this.to
     if (books.target !== id) this.to.budget?.depositUnsafe(now)
+    for (const { injected } of this.held) if (injected === true) this.isInjected = true
     this.startedAt = now
     this.number = books.attempt = ++root.attempts
     books.launches += 1
@@ -129,7 +133,11 @@ export class Attempt implements Ask {
       target: id,
       attempt: this.number
     }
-    root.emit(model === undefined ? event : { ...event, model })
+    this.emit(model === undefined ? event : { ...event, model })
+  }
+
+  emit(event: OfAttempt): void {
+    this.call.root.emit(this.isInjected ? { ...event, injected: true } : event)
   }
 
   /** Who is asked: the target's provider, or whom a guard has chosen. */
@@ -286,11 +294,10 @@ export class Attempt implements Ask {
     const now = root.now()
     if (number === 0) return this.settle(undefined, { _tag: "NeverStarted", now })
     const duration = now - startedAt
-    const at = now - root.startedAt
     const event = {
       _tag: "AttemptInterrupted" as const,
       call: root.id,
-      at,
+      at: now - root.startedAt,
       target: to.id,
       attempt: number,
       duration,
@@ -316,9 +323,9 @@ export class Attempt implements Ask {
   }
 
   /** The event first, then whoever holds something, the last one first. */
-  private settle(event: LlmEvent | undefined, outcome: Outcome): void {
+  private settle(event: OfAttempt | undefined, outcome: Outcome): void {
     this.isSettled = true
-    if (event !== undefined) this.call.root.emit(event)
+    if (event !== undefined) this.emit(event)
     for (let i = this.held.length - 1; i >= 0; i--) {
       try {
         const rest = this.held[i]!.settle?.(outcome)

@@ -1,5 +1,6 @@
 // Retry: the one owner of all retries, per target, paid from the target's budget.
 import { type AttemptTimeout, classify, isLlmError, type ProviderError, summary, type Verdict } from "../LlmError.ts"
+import type { LlmEvent } from "../LlmEvent.ts"
 import * as Retry from "../resilience/Retry.ts"
 import type { RetryBudget } from "../resilience/RetryBudget.ts"
 import type { Call } from "./call.ts"
@@ -95,11 +96,18 @@ class Again<E> implements Retry.Again<Served, E, never> {
   }
 
   onScheduled(error: E, delay: number, delayedBy: "backoff" | "retry-after"): void {
-    this.call.root.emit({ _tag: "RetryScheduled", ...this.facts(), delay, delayedBy, error: summary(error) })
+    this.emit({ _tag: "RetryScheduled", ...this.facts(), delay, delayedBy, error: summary(error) })
   }
 
   onDenied(error: E, because: Retry.Denial): void {
-    this.call.root.emit({ _tag: "RetryDenied", ...this.facts(), because, error: summary(error) })
+    this.emit({ _tag: "RetryDenied", ...this.facts(), because, error: summary(error) })
+  }
+
+  /** Told by the attempt, if there was one. */
+  private emit(event: Extract<LlmEvent, { readonly _tag: "RetryScheduled" | "RetryDenied" }>): void {
+    const { books, root } = this.call
+    const teller = books.current ?? root
+    teller.emit(event)
   }
 
   private facts() {

@@ -123,7 +123,7 @@ class Live implements Timeout.Waiting {
     attempt.renew(now)
     const duration = this.worked = now - attempt.startedAt
     const facts = { call: root.id, at: now - root.startedAt, target: attempt.target, attempt: attempt.number }
-    root.emit({ _tag: "AttemptCommitted", ...facts, duration })
+    attempt.emit({ _tag: "AttemptCommitted", ...facts, duration })
     attempt.held.push({
       // Given up while somebody waits for more: what is waited for ends, and with it the wait.
       settle: ({ _tag }) => _tag === "Ignored" ? this.pulling.child?.interruptUnsafe() : undefined,

@@ -140,6 +140,11 @@ export interface MalformedJson extends BreakOptions {
   readonly _tag: "MalformedJson"
 }
 
+/** @category models @since 0.2.0 */
+export interface Duplicate extends BreakOptions {
+  readonly _tag: "Duplicate"
+}
+
 /** @category models @since 0.1.0 */
 export interface EmptyBody {
   readonly _tag: "EmptyBody"
@@ -190,6 +195,7 @@ export type Fault =
   | Truncate
   | ErrorEvent
   | MalformedJson
+  | Duplicate
   | EmptyBody
   | KeepAlives
   | Raw
@@ -200,7 +206,7 @@ export type Fault =
  * @category constructors
  * @since 0.1.0
  */
-export const ok = (options?: AnswerOptions): Fault => ({ ...options, _tag: "Ok" })
+export const ok = (options?: AnswerOptions): Ok => ({ ...options, _tag: "Ok" })
 
 /**
  * An HTTP error in the vendor's own words for that status, or for `reason` when the status alone does not tell:
@@ -214,7 +220,7 @@ export const ok = (options?: AnswerOptions): Fault => ({ ...options, _tag: "Ok" 
  * @category constructors
  * @since 0.1.0
  */
-export const status = (status: number, options?: Omit<Status, "_tag" | "status">): Fault => ({
+export const status = (status: number, options?: Omit<Status, "_tag" | "status">): Status => ({
   ...options,
   _tag: "Status",
   status
@@ -227,7 +233,7 @@ export const status = (status: number, options?: Omit<Status, "_tag" | "status">
  * @category constructors
  * @since 0.1.0
  */
-export const error = (reason: ErrorReason, options?: Omit<Status, "_tag" | "status" | "reason">): Fault => ({
+export const error = (reason: ErrorReason, options?: Omit<Status, "_tag" | "status" | "reason">): Status => ({
   ...options,
   _tag: "Status",
   reason
@@ -239,7 +245,7 @@ export const error = (reason: ErrorReason, options?: Omit<Status, "_tag" | "stat
  * @category constructors
  * @since 0.1.0
  */
-export const slowHeaders = (millis: number, options?: AnswerOptions): Fault => ok({ ...options, delayMillis: millis })
+export const slowHeaders = (millis: number, options?: AnswerOptions): Ok => ok({ ...options, delayMillis: millis })
 
 /**
  * Headers at once, then silence (Anthropic: its opening events and a ping first), then the answer. `keepAliveMillis`
@@ -248,7 +254,7 @@ export const slowHeaders = (millis: number, options?: AnswerOptions): Fault => o
  * @category constructors
  * @since 0.1.0
  */
-export const slowFirstToken = (millis: number, options?: AnswerOptions): Fault =>
+export const slowFirstToken = (millis: number, options?: AnswerOptions): Ok =>
   ok({ ...options, firstTokenMillis: millis })
 
 /**
@@ -257,7 +263,7 @@ export const slowFirstToken = (millis: number, options?: AnswerOptions): Fault =
  * @category constructors
  * @since 0.1.0
  */
-export const stall = (options?: BreakOptions): Fault => ({ ...options, _tag: "Stall" })
+export const stall = (options?: BreakOptions): Stall => ({ ...options, _tag: "Stall" })
 
 /**
  * No headers, ever.
@@ -265,7 +271,7 @@ export const stall = (options?: BreakOptions): Fault => ({ ...options, _tag: "St
  * @category constructors
  * @since 0.1.0
  */
-export const hang = (): Fault => ({ _tag: "Hang" })
+export const hang = (): Hang => ({ _tag: "Hang" })
 
 /**
  * The connection is reset (TCP RST) instead of answered.
@@ -273,7 +279,7 @@ export const hang = (): Fault => ({ _tag: "Hang" })
  * @category constructors
  * @since 0.1.0
  */
-export const resetBeforeHeaders = (): Fault => ({ _tag: "ResetBeforeHeaders" })
+export const resetBeforeHeaders = (): ResetBeforeHeaders => ({ _tag: "ResetBeforeHeaders" })
 
 /**
  * The connection is reset (TCP RST) inside the answer.
@@ -281,7 +287,7 @@ export const resetBeforeHeaders = (): Fault => ({ _tag: "ResetBeforeHeaders" })
  * @category constructors
  * @since 0.1.0
  */
-export const resetInBody = (options?: BreakOptions): Fault => ({ ...options, _tag: "ResetInBody" })
+export const resetInBody = (options?: BreakOptions): ResetInBody => ({ ...options, _tag: "ResetInBody" })
 
 /**
  * The answer ends early and cleanly: HTTP is satisfied, but a stream lacks its terminal event, and JSON its second
@@ -290,7 +296,7 @@ export const resetInBody = (options?: BreakOptions): Fault => ({ ...options, _ta
  * @category constructors
  * @since 0.1.0
  */
-export const truncate = (options?: Omit<Truncate, "_tag">): Fault => ({ ...options, _tag: "Truncate" })
+export const truncate = (options?: Omit<Truncate, "_tag">): Truncate => ({ ...options, _tag: "Truncate" })
 
 /**
  * An error after HTTP 200, in the vendor's grammar: OpenAI's `data: {"error":…}`, Anthropic's `event: error`, Cohere's
@@ -299,7 +305,7 @@ export const truncate = (options?: Omit<Truncate, "_tag">): Fault => ({ ...optio
  * @category constructors
  * @since 0.1.0
  */
-export const errorEvent = (options?: Omit<ErrorEvent, "_tag">): Fault => ({ ...options, _tag: "ErrorEvent" })
+export const errorEvent = (options?: Omit<ErrorEvent, "_tag">): ErrorEvent => ({ ...options, _tag: "ErrorEvent" })
 
 /**
  * One event of the stream is not JSON; the others follow. Not streaming, the body is not JSON.
@@ -307,7 +313,15 @@ export const errorEvent = (options?: Omit<ErrorEvent, "_tag">): Fault => ({ ...o
  * @category constructors
  * @since 0.1.0
  */
-export const malformedJson = (options?: BreakOptions): Fault => ({ ...options, _tag: "MalformedJson" })
+export const malformedJson = (options?: BreakOptions): MalformedJson => ({ ...options, _tag: "MalformedJson" })
+
+/**
+ * The chunk after the first `afterChunks` comes twice, and the answer goes on. Not streaming, it is a healthy answer.
+ *
+ * @category constructors
+ * @since 0.2.0
+ */
+export const duplicate = (options?: BreakOptions): Duplicate => ({ ...options, _tag: "Duplicate" })
 
 /**
  * HTTP 200 and not a single byte.
@@ -315,7 +329,7 @@ export const malformedJson = (options?: BreakOptions): Fault => ({ ...options, _
  * @category constructors
  * @since 0.1.0
  */
-export const emptyBody = (): Fault => ({ _tag: "EmptyBody" })
+export const emptyBody = (): EmptyBody => ({ _tag: "EmptyBody" })
 
 /**
  * Headers, then nothing but the vendor's keep-alives (pings, comments; blank lines when not streaming), then a clean
@@ -324,7 +338,7 @@ export const emptyBody = (): Fault => ({ _tag: "EmptyBody" })
  * @category constructors
  * @since 0.1.0
  */
-export const keepAlives = (options: Omit<KeepAlives, "_tag">): Fault => ({ ...options, _tag: "KeepAlives" })
+export const keepAlives = (options: Omit<KeepAlives, "_tag">): KeepAlives => ({ ...options, _tag: "KeepAlives" })
 
 /**
  * Serves a recorded answer in chunks of random sizes (drawn from Effect's `Random` when the server is made), which also
@@ -333,7 +347,7 @@ export const keepAlives = (options: Omit<KeepAlives, "_tag">): Fault => ({ ...op
  * @category constructors
  * @since 0.1.0
  */
-export const raw = (options: Omit<Raw, "_tag">): Fault => ({ ...options, _tag: "Raw" })
+export const raw = (options: Omit<Raw, "_tag">): Raw => ({ ...options, _tag: "Raw" })
 
 /**
  * The same step, later: waits before anything is sent.
@@ -341,7 +355,7 @@ export const raw = (options: Omit<Raw, "_tag">): Fault => ({ ...options, _tag: "
  * @category combinators
  * @since 0.1.0
  */
-export const delay = (millis: number, fault: Fault): Fault =>
+export const delay = <F extends Fault>(millis: number, fault: F): F =>
   fault._tag === "Hang" ? fault : { ...fault, delayMillis: (fault.delayMillis ?? 0) + millis }
 
 /**

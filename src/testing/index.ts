@@ -4,6 +4,9 @@
  * @since 0.1.0
  */
 
+/** A provider of yours, and what goes wrong between it and you. */
+export * as Chaos from "./Chaos.ts"
+
 /** A clock that counts its sleeps. */
 export * as CountingClock from "./CountingClock.ts"
 

@@ -17,6 +17,7 @@ export const tables = {
   A: ["cache", 15],
   K: ["bulkhead", 15],
   S: ["load shedding", 10],
+  X: ["chaos", 10],
   M: ["telemetry and alerts", 10],
   E: ["all patterns together", 15]
 } as const satisfies Record<string, readonly [string, number]>
@@ -51,9 +52,12 @@ const idsOf = (list: string): ReadonlyArray<string> =>
 export const testsByRow = (): ReadonlyMap<string, ReadonlyArray<Named>> => {
   const found = new Map<string, Array<Named>>(rows.map((row) => [row, []]))
   for (
-    const path of globSync("test/{conformance,internal,pipeline,resilience,providers,observability}/**/*.test.ts", {
-      cwd: root
-    })
+    const path of globSync(
+      "test/{conformance,internal,pipeline,resilience,providers,observability,testing}/**/*.test.ts",
+      {
+        cwd: root
+      }
+    )
       .toSorted()
   ) {
     if (path.endsWith("rows.test.ts")) continue

@@ -14,6 +14,7 @@ const tags: { readonly [K in Fault["_tag"]]: true } = {
   Truncate: true,
   ErrorEvent: true,
   MalformedJson: true,
+  Duplicate: true,
   EmptyBody: true,
   KeepAlives: true,
   Raw: true

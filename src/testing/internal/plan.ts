@@ -1,5 +1,15 @@
 // Turns a step into what will happen on the wire, as data. No sockets, no timers.
-import type { ErrorEvent, Fault, MalformedJson, Ok, ResetInBody, Stall, Status, Truncate } from "../FaultServer.ts"
+import type {
+  Duplicate,
+  ErrorEvent,
+  Fault,
+  MalformedJson,
+  Ok,
+  ResetInBody,
+  Stall,
+  Status,
+  Truncate
+} from "../FaultServer.ts"
 import { type Answer, completeAnswer, type Context, type Dialect, type Frame, reasonOfStatus } from "./dialect.ts"
 
 export interface Plan {
@@ -94,7 +104,7 @@ export const plan = (fault: Fault, around: Surroundings): Plan => {
   }
 }
 
-type Answering = Ok | ErrorEvent | MalformedJson | ResetInBody | Stall | Truncate
+type Answering = Ok | Duplicate | ErrorEvent | MalformedJson | ResetInBody | Stall | Truncate
 type Body = Pick<Plan, "opening" | "body">
 
 const head = (around: Surroundings, headers?: Readonly<Record<string, string>>) => ({
@@ -115,7 +125,10 @@ const keepAlive = (every: number, around: Surroundings) => ({
   every
 })
 
-const errorOf = (fault: ErrorEvent, around: Surroundings) => {
+export const errorOf = (
+  fault: Pick<ErrorEvent, "reason" | "type" | "message">,
+  around: Pick<Surroundings, "dialect" | "context">
+) => {
   const error = around.dialect.error(fault.reason ?? "Overloaded", around.context)
   return { ...error, type: fault.type ?? error.type, message: fault.message ?? error.message }
 }
@@ -138,7 +151,10 @@ const streamed = (fault: Answering, answer: Answer, around: Surroundings): Body 
   const all = dialect.frames(answer, context)
   let frames = all
   let tail = ""
-  if (fault._tag !== "Ok") {
+  if (fault._tag === "Duplicate") {
+    const twice = all.filter((frame) => frame.content)[fault.afterChunks ?? 0]
+    frames = all.flatMap((frame) => frame === twice ? [frame, frame] : [frame])
+  } else if (fault._tag !== "Ok") {
     const end = breakAt(all, fault.afterChunks ?? 0)
     frames = all.slice(0, end)
     const next = all[end]?.text ?? ""
@@ -172,6 +188,7 @@ const whole = (fault: Answering, answer: Answer, around: Surroundings): Body => 
   const json = dialect.json(answer, context)
   switch (fault._tag) {
     case "Ok":
+    case "Duplicate":
       return body(json)
     case "ErrorEvent":
       return body(dialect.errorJson(errorOf(fault, around), context))
