@@ -8,7 +8,19 @@ import { type Exchange, malformed, NO_CHOICE, ofEvent, unsupported, WRONG_SHAPE 
 import { finishReason } from "./finish.ts"
 import type { Protocol, StreamDecoder } from "./http.ts"
 import { type IdRule, withIds } from "./ids.ts"
-import { compact, countOf, type Fields, fieldsOf, isFields, listOf, textOf } from "./json.ts"
+import {
+  compact,
+  countOf,
+  type Fields,
+  fieldsOf,
+  isContent,
+  isFields,
+  listed,
+  listOf,
+  placeOf,
+  textOf,
+  textOfPiece
+} from "./json.ts"
 import {
   type Assembler,
   callParts,
@@ -228,20 +240,20 @@ const takeContent = (message: Fields, take: Take): void => {
     if (content !== "") take("text", content)
     return
   }
-  for (const item of listOf(content)) {
-    const { text, thinking, type } = fieldsOf(item)
+  for (const item of listed(content)) {
+    const { thinking, type } = fieldsOf(item)
     if (type === "thinking") {
       const pieces = typeof thinking === "string"
         ? [thinking]
         : listOf(thinking).map((piece) => fieldsOf(piece)["text"])
       for (const piece of pieces) if (textOf(piece) !== undefined) take("reasoning", textOf(piece)!)
-    } else if (textOf(text) !== undefined) take("text", textOf(text)!)
+    } else if (textOfPiece(item) !== undefined) take("text", textOfPiece(item)!)
   }
 }
 
 /** Images that come in or beside the content; some servers give their address instead. */
 const imagesOf = ({ content, images }: Fields): ReadonlyArray<Response.FilePartEncoded | Cited & { type?: never }> => {
-  const inside = listOf(content).filter((item) => textOf(fieldsOf(item)["type"])?.includes("image") === true)
+  const inside = listed(content).filter((item) => textOf(fieldsOf(item)["type"])?.includes("image") === true)
   return [...inside, ...listOf(images)].flatMap((item): ReturnType<typeof imagesOf> => {
     const { b64_json, data, image_url, url } = fieldsOf(item)
     const given = typeof item === "string" ? item : fieldsOf(image_url)["url"] ?? image_url ?? url ?? b64_json ?? data
@@ -256,6 +268,18 @@ const marked = (vendor: string | undefined, mark: Fields): Response.ProviderMeta
 
 const markOfCall = (vendor: string | undefined, call: Fields): Response.ProviderMetadata | undefined =>
   isFields(call["extra_content"]) ? marked(vendor, { extraContent: call["extra_content"] }) : undefined
+
+/** A call in its frame, or without one. */
+const callOf = (vendor: string | undefined, call: Fields) => {
+  const { arguments: args, input, name } = [call["function"], call["custom"]].find(isFields) ?? call
+  return { id: call["id"], name, args: args ?? input, metadata: markOfCall(vendor, call) }
+}
+
+/** What the model refuses to say; some tell it among the pieces of the content. */
+const refusalOf = ({ content, refusal }: Fields): string | undefined =>
+  textOf(refusal) ?? (typeof content === "object"
+    ? textOf(listed(content).map((piece) => textOf(fieldsOf(piece)["refusal"]) ?? "").join(""))
+    : undefined)
 
 const citedBy = (annotation: unknown): Cited => {
   const { type, url_citation } = fieldsOf(annotation)
@@ -275,7 +299,7 @@ const failOnChoiceError = (exchange: Exchange, choice: Fields): void => {
 }
 
 /** Several answers come interleaved; the first is the one that was asked for. */
-const isFirst = (choice: { readonly index?: unknown }): boolean => (choice.index ?? 0) === 0
+const isFirst = (choice: { readonly index?: unknown }): boolean => placeOf(choice.index ?? 0) === 0
 
 /** Speech, with what is needed to name it in the next request and what was said. */
 const audioPart = (
@@ -316,11 +340,12 @@ const joined = (pieces: ReadonlyArray<string>): string => {
 
 // By hand, because every answer comes through here: a `Schema` would copy what it checks.
 const isAbsentOr = (u: unknown, is: (u: unknown) => boolean): boolean => u === undefined || u === null || is(u)
-const isContent = (u: unknown): boolean => typeof u === "string" || Array.isArray(u)
+const isCalls = (u: unknown): boolean => typeof u === "object"
 const isMessage = (u: unknown): boolean =>
-  isFields(u) && isAbsentOr(u["content"], isContent) && isAbsentOr(u["tool_calls"], Array.isArray)
+  isFields(u) && isContent(u["content"]) && isAbsentOr(u["tool_calls"], isCalls)
 // Azure leaves the message out when its filter took the answer.
-const isChoice = (u: unknown): u is Fields => isFields(u) && isAbsentOr(u["message"], isMessage)
+const isChoice = (u: unknown): u is Fields =>
+  isFields(u) && isAbsentOr(u["message"], isMessage) && isAbsentOr(u["delta"], isMessage)
 
 const decode = (dialect: Dialect, body: unknown, exchange: Exchange): ReadonlyArray<Response.PartEncoded> => {
   const vendor = markOf(dialect)
@@ -333,12 +358,9 @@ const decode = (dialect: Dialect, body: unknown, exchange: Exchange): ReadonlyAr
   if (choice === undefined || given === undefined) throw malformed(exchange, NO_CHOICE)
   const message = fieldsOf(given)
   const calls = [
-    ...listOf(message["tool_calls"]).map(fieldsOf),
+    ...listed(message["tool_calls"]).map(fieldsOf),
     ...isFields(message["function_call"]) ? [{ function: message["function_call"] }] : []
-  ].map((call: Fields) => {
-    const { arguments: args, name } = fieldsOf(call["function"])
-    return { id: call["id"], name, args, metadata: markOfCall(vendor, call) }
-  })
+  ].map((call) => callOf(vendor, call))
   const reason = finishReason(exchange, choice["finish_reason"], calls.some(({ name }) => textOf(name) !== undefined))
   const parts: Array<Response.PartEncoded> = [metadataPart(exchange, id, model)]
   const details = listOf(message["reasoning_details"])
@@ -361,7 +383,7 @@ const decode = (dialect: Dialect, body: unknown, exchange: Exchange): ReadonlyAr
   const audio = fieldsOf(message["audio"])
   if (textOf(audio["data"]) !== undefined) parts.push(audioPart(dialect.vendor, audio, audio["data"] as string))
   for (const call of callParts(exchange, calls, reason)) parts.push(call)
-  const refusal = textOf(message["refusal"])
+  const refusal = refusalOf(message)
   for (const annotation of listOf(message["annotations"])) sources.add(citedBy(annotation))
   for (const page of pagesOf(search_results, citations)) sources.add(page)
   parts.push(
@@ -394,11 +416,9 @@ const decodeStream = (dialect: Dialect, parts: Assembler, exchange: Exchange): S
   let audio: Fields = {}
 
   const takeCalls = (calls: unknown): void => {
-    listOf(calls).map(fieldsOf).forEach((call, i) => {
-      const { arguments: args, name } = fieldsOf(call["function"])
-      const key = countOf(call["index"])
-      const metadata = markOfCall(vendor, call)
-      parts.call({ key, id: call["id"], name, args, metadata, apart: key === undefined && i > 0 })
+    listed(calls).map(fieldsOf).forEach((call, i) => {
+      const key = placeOf(call["index"])
+      parts.call({ ...callOf(vendor, call), key, apart: key === undefined && i > 0 })
     })
   }
 
@@ -450,7 +470,7 @@ const decodeStream = (dialect: Dialect, parts: Assembler, exchange: Exchange): S
       sound.push(data as string)
     }
     audio = { ...audio, ...compact(more) }
-    const refused = textOf(delta["refusal"])
+    const refused = refusalOf(delta)
     if (refused !== undefined) takeRefusal(refused)
     for (const annotation of listOf(delta["annotations"])) parts.cite(citedBy(annotation))
     takeCalls(delta["tool_calls"])
@@ -477,7 +497,7 @@ const decodeStream = (dialect: Dialect, parts: Assembler, exchange: Exchange): S
     })
     if (!streamed.has("files")) takeFiles(message)
     if (!parts.hasTools) takeCalls(message["tool_calls"])
-    if (refusal === "") takeRefusal(textOf(message["refusal"]) ?? "")
+    if (refusal === "") takeRefusal(refusalOf(message) ?? "")
     if (details.length === 0) takeDetails(message["reasoning_details"])
     if (details.length > 0) {
       parts.close()
@@ -505,6 +525,7 @@ const decodeStream = (dialect: Dialect, parts: Assembler, exchange: Exchange): S
       const choice = listOf(data["choices"]).map(fieldsOf).find(isFirst)
       if (choice === undefined) return
       failOnChoiceError(exchange, choice)
+      if (!isChoice(choice)) throw malformed(exchange, WRONG_SHAPE)
       usage = grown(usage, choice["usage"])
       takeDelta(fieldsOf(choice["delta"]))
       const told = choice["message"]

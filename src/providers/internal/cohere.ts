@@ -9,7 +9,18 @@ import { type Exchange, malformed, ofEvent, unsupported, WRONG_SHAPE } from "./e
 import { finishReason } from "./finish.ts"
 import type { Protocol, StreamDecoder } from "./http.ts"
 import { anyIds, withIds } from "./ids.ts"
-import { compact, countOf, type Fields, fieldsOf, isFields, listOf, textOf } from "./json.ts"
+import {
+  compact,
+  countOf,
+  type Fields,
+  fieldsOf,
+  isContent,
+  isFields,
+  listed,
+  listOf,
+  textOf,
+  textOfPiece
+} from "./json.ts"
 import {
   type Assembler,
   callParts,
@@ -165,7 +176,7 @@ const Chat = Schema.Struct({
   id: loose,
   finish_reason: loose,
   message: Schema.Struct({
-    content: Schema.optionalKey(Schema.NullOr(Schema.Union([Schema.String, Schema.Array(Schema.Unknown)]))),
+    content: loose,
     tool_plan: loose,
     tool_calls: loose,
     citations: loose
@@ -176,17 +187,16 @@ const decodeChat = Schema.decodeUnknownResult(Chat)
 
 const decode = (body: unknown, exchange: Exchange): ReadonlyArray<Response.PartEncoded> => {
   const decoded = decodeChat(body)
-  if (Result.isFailure(decoded)) throw malformed(exchange, WRONG_SHAPE)
+  if (Result.isFailure(decoded) || !isContent(decoded.success.message.content)) throw malformed(exchange, WRONG_SHAPE)
   const { id, message, usage } = decoded.success
-  const calls = listOf(message.tool_calls).map(callOf)
+  const calls = listed(message.tool_calls).map(callOf)
   const reason = reasonOf(exchange, fieldsOf(body), calls.some(({ name }) => textOf(name) !== undefined))
   const parts: Array<Response.PartEncoded> = [metadataPart(exchange, id, undefined)]
   const toolPlan = textOf(message.tool_plan)
   if (toolPlan !== undefined) parts.push({ type: "reasoning", text: toolPlan, metadata: plan })
-  if (typeof message.content === "string" && message.content !== "") parts.push({ type: "text", text: message.content })
-  for (const item of listOf(message.content).map(fieldsOf)) {
-    const text = textOf(item["text"])
-    const thinking = textOf(item["thinking"])
+  for (const item of listed(message.content)) {
+    const text = textOfPiece(item)
+    const thinking = textOf(fieldsOf(item)["thinking"])
     if (thinking !== undefined) parts.push({ type: "reasoning", text: thinking })
     else if (text !== undefined) parts.push({ type: "text", text })
   }
@@ -202,9 +212,16 @@ const decode = (body: unknown, exchange: Exchange): ReadonlyArray<Response.PartE
 // -----------------------------------------------------------------------------
 
 const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
-  const takeContent = (content: Fields): void => {
-    parts.delta("reasoning", textOf(content["thinking"]) ?? "")
-    parts.delta("text", textOf(content["text"]) ?? "")
+  const takeContent = (content: unknown): void => {
+    if (!isContent(content)) throw malformed(exchange, WRONG_SHAPE)
+    for (const item of listed(content)) {
+      parts.delta("reasoning", textOf(fieldsOf(item)["thinking"]) ?? "")
+      parts.delta("text", textOfPiece(item) ?? "")
+    }
+  }
+
+  const takeCalls = (calls: unknown, key: unknown, apart: boolean): void => {
+    for (const call of listed(calls)) parts.call({ ...callOf(call), key, apart })
   }
 
   return {
@@ -219,10 +236,10 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
           break
         case "content-start":
           parts.close()
-          takeContent(fieldsOf(message["content"]))
+          takeContent(message["content"])
           break
         case "content-delta":
-          takeContent(fieldsOf(message["content"]))
+          takeContent(message["content"])
           break
         case "content-end":
           parts.close()
@@ -231,10 +248,10 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
           parts.delta("reasoning", textOf(message["tool_plan"]) ?? "", plan)
           break
         case "tool-call-start":
-          parts.call({ ...callOf(message["tool_calls"]), key: index, apart: true })
+          takeCalls(message["tool_calls"], index, true)
           break
         case "tool-call-delta":
-          parts.call({ ...callOf(message["tool_calls"]), key: index })
+          takeCalls(message["tool_calls"], index, false)
           break
         case "tool-call-end":
           parts.endTool(index)

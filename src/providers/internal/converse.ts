@@ -14,14 +14,14 @@ import { compact, countOf, type Fields, fieldsOf, isFields, listOf, textOf } fro
 import {
   type Assembler,
   CallIds,
+  callParts,
   type Cited,
   finishPart,
   grown,
   hasContent,
   metadataPart,
   Sources,
-  type Tokens,
-  toolCallPart
+  type Tokens
 } from "./parts.ts"
 import { argumentsObject, type File, fileOf, isOurs, partsOf, resultText, vendorOptions } from "./prompt.ts"
 import { changesOf, jsonInstruction, optionsFor, parametersOf, type Support, withOptions } from "./support.ts"
@@ -300,13 +300,8 @@ const decode = (body: unknown, exchange: Exchange): ReadonlyArray<Response.PartE
       })
     }
     if (isFields(toolUse)) {
-      const { input, name, toolUseId } = toolUse
-      const called = textOf(name)
-      if (called === undefined && Object.keys(fieldsOf(input)).length > 0) throw malformed(exchange, WRONG_SHAPE)
-      const call = called === undefined
-        ? undefined
-        : toolCallPart(exchange, ids.of(toolUseId), called, input, reason)
-      if (call !== undefined) parts.push(call)
+      const { input: args, name, toolUseId: id } = toolUse
+      parts.push(...callParts(exchange, [{ id, name, args }], reason, ids))
     }
   }
   parts.push(...sources.parts(hasContent(parts)), finishPart(reason, tokensOf(usage)))
@@ -353,14 +348,15 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
         case "contentBlockStart": {
           const { toolUse } = fieldsOf(data["start"])
           if (!isFields(toolUse)) break
-          parts.call({ key: index, id: toolUse["toolUseId"], name: toolUse["name"], apart: true })
+          const { input, name, toolUseId: id } = toolUse
+          parts.call({ key: index, id, name, start: input, apart: true })
           break
         }
         case "contentBlockDelta": {
           const { citation, reasoningContent, text, toolUse } = fieldsOf(data["delta"])
           parts.delta("text", textOf(text) ?? "")
           if (isFields(reasoningContent)) reason(reasoningContent)
-          if (isFields(toolUse)) parts.call({ key: index, args: textOf(toolUse["input"]) })
+          if (isFields(toolUse)) parts.call({ key: index, args: toolUse["input"] })
           if (isFields(citation)) parts.cite(citedBy(citation))
           break
         }

@@ -7,17 +7,18 @@ import { type Exchange, malformed, NO_CHOICE, ofEvent, WRONG_SHAPE } from "./err
 import { finishReason } from "./finish.ts"
 import type { Protocol, StreamDecoder } from "./http.ts"
 import { anyIds, withIds } from "./ids.ts"
-import { compact, countOf, type Fields, fieldsOf, isFields, listOf, textOf } from "./json.ts"
+import { compact, countOf, type Fields, fieldsOf, isFields, listed, listOf, placeOf, textOf } from "./json.ts"
 import {
   type Assembler,
   CallIds,
+  callParts,
   type Cited,
   finishPart,
   hasContent,
   metadataPart,
+  saysNothing,
   Sources,
-  type Tokens,
-  toolCallPart
+  type Tokens
 } from "./parts.ts"
 import { argumentsObject, fileOf, isOurs, partsOf, resultText, vendorOptions } from "./prompt.ts"
 import {
@@ -219,21 +220,24 @@ type Piece =
   | {
     readonly type: "call"
     readonly id: string | undefined
-    readonly name: string
+    /** Without one it is no call, which is found at the end. */
+    readonly name: string | undefined
     readonly args: unknown
     readonly metadata: Metadata | undefined
   }
 type Metadata = Response.ProviderMetadata
 
 const readPiece = (input: unknown): ReadonlyArray<Piece> => {
-  const piece = fieldsOf(input)
+  const piece = typeof input === "string" ? { text: input } : fieldsOf(input)
   const signature = textOf(piece["thoughtSignature"])
   const metadata: Metadata | undefined = signature === undefined
     ? undefined
     : { [vendor]: { thoughtSignature: signature } }
-  const call = fieldsOf(piece["functionCall"])
-  const name = textOf(call["name"])
-  if (name !== undefined) return [{ type: "call", id: textOf(call["id"]), name, args: call["args"], metadata }]
+  const { args, id, name } = fieldsOf(piece["functionCall"])
+  const called = textOf(name)
+  if (called !== undefined || !saysNothing(args)) {
+    return [{ type: "call", id: textOf(id), name: called, args, metadata }]
+  }
   const thought = piece["thought"] === true
   const file = fieldsOf(piece["inlineData"])
   const mediaType = textOf(file["mimeType"])
@@ -282,15 +286,15 @@ class Answer {
       if (count !== 0 || this.usage[name] === undefined) this.usage[name] = count ?? this.usage[name]
     }
     if (textOf(fieldsOf(chunk["promptFeedback"])["blockReason"]) !== undefined) this.given = this.blocked = true
-    const candidate = listOf(chunk["candidates"]).find((one) => isFields(one) && (one["index"] ?? 0) === 0)
+    const candidate = listed(chunk["candidates"]).find((one) => isFields(one) && placeOf(one["index"] ?? 0) === 0)
     if (!isFields(candidate)) return []
     this.given = true
-    const pieces = listOf(fieldsOf(candidate["content"])["parts"]).flatMap(readPiece)
+    const pieces = listed(fieldsOf(candidate["content"])["parts"]).flatMap(readPiece)
     // Some models tell a reason in every chunk: only the last one counts.
     const reason = textOf(candidate["finishReason"])
     if (reason !== undefined || pieces.length > 0) this.reason = reason
     for (const piece of pieces) {
-      if (piece.type === "call") this.called = true
+      if (piece.type === "call" && piece.name !== undefined) this.called = true
     }
     this.takeSources(candidate)
     return pieces
@@ -353,8 +357,7 @@ const decode = (body: unknown, exchange: Exchange): ReadonlyArray<Response.PartE
   const ids = new CallIds(exchange)
   for (const piece of pieces) {
     if (piece.type === "call") {
-      const part = toolCallPart(exchange, ids.of(piece.id), piece.name, piece.args, reason, piece.metadata)
-      if (part !== undefined) parts.push(part)
+      parts.push(...callParts(exchange, [piece], reason, ids))
     } else if (piece.type === "file") {
       const { data, mediaType, type } = piece
       parts.push(described({ type, mediaType, data }, piece.metadata))

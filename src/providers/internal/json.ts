@@ -11,12 +11,35 @@ export const fieldsOf = (u: unknown): Fields => isFields(u) ? u : none
 
 export const listOf = (u: unknown): ReadonlyArray<unknown> => Array.isArray(u) ? u : []
 
+/** The things of a list; one alone, where a list is usual, is a list of it. */
+export const listed = (u: unknown): ReadonlyArray<unknown> =>
+  Array.isArray(u) ? u : u === undefined || u === null ? [] : [u]
+
 /** A text that is not empty. */
 export const textOf = (u: unknown): string | undefined => typeof u === "string" && u.length > 0 ? u : undefined
 
 /** A number of tokens; anything else is unknown. */
 export const countOf = (u: unknown): number | undefined =>
   typeof u === "number" && Number.isSafeInteger(u) && u >= 0 ? u : undefined
+
+/** A place among others; some servers tell the number as a text. */
+export const placeOf = (u: unknown): number | undefined =>
+  countOf(typeof u === "string" && /^\d{1,9}$/.test(u) ? Number(u) : u)
+
+const isPiece = (u: unknown): boolean => typeof u === "string" || u === null || isFields(u)
+
+/** Content as servers tell it: a text, a piece, a list of these, or nothing. */
+export const isContent = (u: unknown): boolean => u === undefined || (Array.isArray(u) ? u.every(isPiece) : isPiece(u))
+
+/** The text of a piece of content, which may be that text itself. */
+export const textOfPiece = (piece: unknown): string | undefined => {
+  const text = isFields(piece) ? piece["text"] : piece
+  return textOf(text) ?? textOf(fieldsOf(text)["value"])
+}
+
+/** The texts in a content, as one. */
+export const textOfContent = (content: unknown, separator = ""): string =>
+  typeof content === "string" ? content : listed(content).flatMap((piece) => textOfPiece(piece) ?? []).join(separator)
 
 /** Levels that JSON may nest: beyond, what walks through it would meet the end of the stack. */
 export const MAX_DEPTH = 1000

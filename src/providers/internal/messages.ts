@@ -14,14 +14,14 @@ import {
   asMetadata,
   type Assembler,
   CallIds,
+  callParts,
   type Cited,
   finishPart,
   grown,
   hasContent,
   metadataPart,
   Sources,
-  type Tokens,
-  toolCallPart
+  type Tokens
 } from "./parts.ts"
 import { argumentsObject, fileOf, isOurs, partsOf, resultText, vendorOptions } from "./prompt.ts"
 import {
@@ -399,11 +399,8 @@ const decode = (body: unknown, exchange: Exchange): ReadonlyArray<Response.PartE
         parts.push({ type: "reasoning", text: "", metadata: redacted(block.data) })
         break
       case "tool_use": {
-        const name = textOf(block.name)
-        if (name === undefined && Object.keys(fieldsOf(block.input)).length > 0) throw malformed(exchange, WRONG_SHAPE)
-        if (name === undefined) break
-        const call = toolCallPart(exchange, ids.of(block.id), name, block.input, reason)
-        if (call !== undefined) parts.push(call)
+        const { id, input: args, name } = block
+        parts.push(...callParts(exchange, [{ id, name, args }], reason, ids))
       }
     }
   }
@@ -446,8 +443,7 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
         break
       case "tool_use": {
         const { id, input, name } = block
-        const args = isFields(input) && Object.keys(input).length > 0 ? input : undefined
-        parts.call({ key: index, id, name, args, apart: true })
+        parts.call({ key: index, id, name, start: input, apart: true })
         break
       }
       default:
@@ -474,7 +470,7 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
         break
       }
       case "input_json_delta":
-        if (!others.has(index)) parts.call({ key: index, args: textOf(change["partial_json"]) })
+        if (!others.has(index)) parts.call({ key: index, args: change["partial_json"] })
     }
   }
 

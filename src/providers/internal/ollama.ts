@@ -7,7 +7,18 @@ import { type Exchange, malformed, unsupported, WRONG_SHAPE } from "./errors.ts"
 import { finishReason } from "./finish.ts"
 import type { Protocol, StreamDecoder } from "./http.ts"
 import { anyIds, withIds } from "./ids.ts"
-import { compact, countOf, type Fields, fieldsOf, isFields, listOf, textOf } from "./json.ts"
+import {
+  compact,
+  countOf,
+  type Fields,
+  fieldsOf,
+  isContent,
+  isFields,
+  listed,
+  listOf,
+  textOf,
+  textOfContent
+} from "./json.ts"
 import { type Assembler, callParts, finishPart, imagePart, metadataPart, type Tokens, type WholeCall } from "./parts.ts"
 import { argumentsObject, fileOf, isOurs, partsOf, resultText } from "./prompt.ts"
 import type { Decoder, OnEvent } from "./Sse.ts"
@@ -109,7 +120,7 @@ const tokensOf = (answer: Fields): Tokens => ({
 })
 
 const callsOf = (message: Fields): ReadonlyArray<WholeCall> =>
-  listOf(message["tool_calls"]).map((input) => {
+  listed(message["tool_calls"]).map((input) => {
     const call = fieldsOf(input)
     const { arguments: args, name } = fieldsOf(call["function"])
     return { id: call["id"], name, args }
@@ -119,7 +130,7 @@ const imagesOf = (message: Fields): ReadonlyArray<Response.FilePartEncoded> =>
   listOf(message["images"]).flatMap((image) => imagePart(image) ?? [])
 
 const checked = (exchange: Exchange, answer: unknown): Fields => {
-  if (!isFields(answer)) throw malformed(exchange, WRONG_SHAPE)
+  if (!isFields(answer) || !isContent(fieldsOf(answer["message"])["content"])) throw malformed(exchange, WRONG_SHAPE)
   return answer
 }
 
@@ -134,9 +145,9 @@ const decode = (body: unknown, exchange: Exchange): ReadonlyArray<Response.PartE
   const calls = callsOf(message)
   const reason = finishReason(exchange, answer["done_reason"], calls.length > 0)
   const parts: Array<Response.PartEncoded> = [metadataPart(exchange, undefined, model)]
-  const [thinking, text] = [textOf(message["thinking"]), textOf(message["content"])]
+  const [thinking, text] = [textOf(message["thinking"]), textOfContent(message["content"])]
   if (thinking !== undefined) parts.push({ type: "reasoning", text: thinking })
-  if (text !== undefined) parts.push({ type: "text", text })
+  if (text !== "") parts.push({ type: "text", text })
   for (const part of [...imagesOf(message), ...callParts(exchange, calls, reason)]) parts.push(part)
   parts.push(finishPart(reason, tokensOf(answer)))
   return parts
@@ -179,13 +190,12 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
       const answer = checked(exchange, data)
       const message = fieldsOf(answer["message"])
       // Some servers end without `done`, and some tell the whole message again.
+      const said = { reasoning: textOf(message["thinking"]) ?? "", text: textOfContent(message["content"]) }
       const isEnd = answer["done"] === true || textOf(answer["done_reason"]) !== undefined
       const again = (type: "text" | "reasoning", text: string): boolean =>
         isEnd && text !== "" && parts.isHeard(type) && parts.rest(type, text) === ""
       parts.describe(undefined, answer["model"])
-      for (const [type, text] of [["reasoning", message["thinking"]], ["text", message["content"]]] as const) {
-        if (!again(type, textOf(text) ?? "")) parts.delta(type, textOf(text) ?? "")
-      }
+      for (const type of ["reasoning", "text"] as const) if (!again(type, said[type])) parts.delta(type, said[type])
       for (const image of imagesOf(message)) parts.add(image)
       for (const call of callsOf(message)) {
         const name = JSON.stringify(call)

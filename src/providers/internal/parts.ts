@@ -126,6 +126,16 @@ export class CallIds {
 const argumentsText = (args: unknown): string =>
   args === undefined || args === null ? "" : typeof args === "string" ? args : JSON.stringify(args)
 
+/** Arguments that say nothing: none, a blank, an object without fields. */
+export const saysNothing = (args: unknown): boolean =>
+  isFields(args) ? Object.keys(args).length === 0 : argumentsText(args).trim() === ""
+
+/** Some servers put the text of the arguments into a text once more. */
+const unwrapped = (params: unknown): unknown => {
+  const inner = typeof params === "string" ? parse(params) : undefined
+  return typeof inner === "object" && inner !== null || inner === TOO_DEEP ? inner : params
+}
+
 /**
  * A tool call. Arguments come as JSON text, or parsed from lenient servers; none at all mean `{}`, and a text that does
  * not parse stays a text. A text that the token limit or a filter cut, be it before its first character, is not a call.
@@ -140,18 +150,18 @@ export const toolCallPart = (
 ): Response.ToolCallPartEncoded | undefined => {
   let params = args
   if (typeof args === "string") {
-    params = parse(args)
+    params = unwrapped(parse(args))
     if (params === TOO_DEEP) throw malformed(exchange, NESTED)
     if (params === undefined) {
       if (reason === "length" || reason === "content-filter") return undefined
-      params = args
+      params = args.trim() === "" ? {} : args
     }
   }
   return {
     type: "tool-call",
     id,
     name,
-    params: params === undefined || params === null || params === "" ? {} : params,
+    params: params === undefined || params === null ? {} : params,
     ...(metadata === undefined ? undefined : { metadata })
   }
 }
@@ -173,7 +183,7 @@ export const callParts = (
 ): ReadonlyArray<Response.ToolCallPartEncoded> =>
   calls.flatMap(({ args, id, metadata, name }) => {
     if (textOf(name) === undefined) {
-      if (argumentsText(args).trim() === "") return []
+      if (saysNothing(args)) return []
       throw malformed(exchange, WRONG_SHAPE)
     }
     return toolCallPart(exchange, ids.of(id), name as string, args, reason, metadata) ?? []
@@ -258,6 +268,8 @@ export interface CallPiece {
   readonly name?: unknown
   /** More of the arguments' text, or all of them, parsed. */
   readonly args?: unknown
+  /** Arguments that were told with the call's start. They count where no others follow. */
+  readonly start?: unknown
   readonly metadata?: Metadata | undefined
   /** Does the protocol say that a call starts here? One that is told again under its own id does not. */
   readonly apart?: boolean
@@ -272,6 +284,8 @@ interface Tool {
   metadata: Metadata | undefined
   name: string | undefined
   args: string
+  /** See {@link CallPiece}. */
+  start: string | undefined
   readonly nesting: Nesting
   closed: boolean
 }
@@ -416,7 +430,10 @@ export class Assembler {
       tool.metadata = { ...tool.metadata, ...metadata }
     }
     // Arguments first: those that cannot be taken must not have begun a call, after which no other target may answer.
-    if (!(tool.nesting.isWhole && args === tool.args)) this.extend(tool, args)
+    if (!saysNothing(piece.start)) this.begin(tool, argumentsText(piece.start))
+    // Some servers begin with an empty object, whatever follows.
+    if (tool.args === "" && args.trim() === "{}") this.begin(tool, args)
+    else if (!(tool.nesting.isWhole && args === tool.args)) this.extend(tool, args)
     if (name !== undefined) this.nameTool(tool, name)
   }
 
@@ -438,6 +455,7 @@ export class Assembler {
       metadata: undefined,
       name: undefined,
       args: "",
+      start: undefined,
       nesting: new Nesting(),
       closed: false
     }
@@ -466,6 +484,19 @@ export class Assembler {
     if (tool.name !== undefined && !tool.closed) this.out.push({ type: "tool-params-delta", id: tool.id, delta })
   }
 
+  private begin(tool: Tool, start: string): void {
+    this.spend(start.length)
+    tool.start = start
+  }
+
+  /** All arguments are told. */
+  private settle(tool: Tool): void {
+    const { args, start } = tool
+    if (start === undefined || args.trim() !== "") return
+    tool.start = undefined
+    this.extend(tool, start)
+  }
+
   /** No more arguments will come for the call under `key`. */
   endTool(key: unknown): void {
     const tool = this.toolOf.get(key)
@@ -474,6 +505,7 @@ export class Assembler {
 
   private closeTool(tool: Tool): void {
     if (tool.closed) return
+    this.settle(tool)
     tool.closed = true
     if (tool.name !== undefined) this.out.push({ type: "tool-params-end", id: tool.id })
   }
@@ -495,6 +527,7 @@ export class Assembler {
 
   /** The protocol's terminal signal: only now are the tool calls known to be whole. */
   finish(reason: FinishReason, tokens: Tokens, metadata?: Metadata): void {
+    for (const tool of this.tools) this.settle(tool)
     // First of all, because it may throw, and a broken answer has no calls.
     const calls = this.tools.map(({ args, before, id, metadata, name }) => {
       if (before !== undefined && before.args === args) return undefined
@@ -523,6 +556,7 @@ const continues = (tool: Tool, id: string | undefined, name: string | undefined,
   if (name === undefined || tool.name === undefined) return true
   if (name !== tool.name) return false
   const another = id !== undefined && tool.given !== undefined && id !== tool.given
+  if (tool.args === "" && tool.start !== undefined) return !another && (args.trim() === "" || id !== undefined)
   if (tool.nesting.isWhole) return args.trim() === "" ? !another : !another && id !== undefined && args === tool.args
   return !another || args.trim() !== "" || tool.args.trim() !== ""
 }

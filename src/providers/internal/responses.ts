@@ -6,7 +6,18 @@ import { type Exchange, malformed, NO_CHOICE, ofEvent, unsupported, WRONG_SHAPE 
 import { finishReason } from "./finish.ts"
 import type { Protocol, StreamDecoder } from "./http.ts"
 import { responsesIds, withIds } from "./ids.ts"
-import { compact, countOf, type Fields, fieldsOf, isFields, listOf, textOf } from "./json.ts"
+import {
+  compact,
+  countOf,
+  type Fields,
+  fieldsOf,
+  isFields,
+  listed,
+  listOf,
+  placeOf,
+  textOf,
+  textOfContent
+} from "./json.ts"
 import {
   type Assembler,
   CallIds,
@@ -197,16 +208,13 @@ const failOnStatus = (exchange: Exchange, { status }: Fields): void => {
   if (status === "failed" || status === "cancelled") throw ofEvent(exchange, {})
 }
 
-const joined = (list: unknown, field: "text" | "refusal", separator: string): string =>
-  listOf(list).flatMap((piece) => textOf(fieldsOf(piece)[field]) ?? []).join(separator)
-
 const messageOf = (item: Fields) => {
   const phase = textOf(item["phase"])
   return {
-    text: joined(item["content"], "text", ""),
-    refusal: joined(item["content"], "refusal", ""),
+    text: textOfContent(item["content"]),
+    refusal: listed(item["content"]).map((piece) => textOf(fieldsOf(piece)["refusal"]) ?? "").join(""),
     metadata: phase === undefined ? undefined : { [vendor]: { phase } },
-    citations: listOf(item["content"]).flatMap((piece) => listOf(fieldsOf(piece)["annotations"]))
+    citations: listed(item["content"]).flatMap((piece) => listOf(fieldsOf(piece)["annotations"]))
   }
 }
 
@@ -214,7 +222,7 @@ const reasoningOf = (item: Fields) => {
   const encryptedContent = textOf(item["encrypted_content"])
   const itemId = textOf(item["id"])
   return {
-    text: joined(item["summary"], "text", "\n\n") || joined(item["content"], "text", "\n\n"),
+    text: textOfContent(item["summary"], "\n\n") || textOfContent(item["content"], "\n\n"),
     metadata: encryptedContent === undefined
       ? undefined
       : { [vendor]: { ...(itemId === undefined ? undefined : { itemId }), encryptedContent } }
@@ -340,7 +348,7 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
 
   const keyOf = (place: unknown, id: unknown): unknown => {
     const name = textOf(id)
-    const key = countOf(place) ?? (name === undefined ? undefined : places.get(name) ?? name)
+    const key = placeOf(place) ?? (name === undefined ? undefined : places.get(name) ?? name)
     if (name !== undefined && !places.has(name)) {
       parts.spend(itemCost)
       places.set(name, key)
@@ -437,7 +445,7 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
   const endAll = (output: unknown): void => {
     if (items.get(undefined)?.over === true) return
     const known = Array.from(items.keys())
-    listOf(output).map(fieldsOf).forEach((item, i) => {
+    listed(output).map(fieldsOf).forEach((item, i) => {
       const name = textOf(item["id"]) ?? textOf(item["call_id"])
       const nth = known[i]
       const place = items.has(undefined) ? undefined : nth === undefined || typeof nth === "number" ? i : nth
@@ -490,7 +498,7 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
           if (refusal === "") takeRefusal(textOf(data["refusal"]) ?? "")
           break
         case "response.function_call_arguments.delta":
-          if (hasCall(key)) parts.call({ key, args: delta })
+          if (hasCall(key)) parts.call({ key, args: data["delta"] })
           break
         case "response.function_call_arguments.done":
           takeArguments(key, data["arguments"])
