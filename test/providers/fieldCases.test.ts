@@ -701,6 +701,65 @@ describe.each(answers)("A8: reasons to finish, %s", (name, make, wholeOf, stream
     }))
 })
 
+describe("A8: a reason that is told twice", () => {
+  const said = delta({ content: "Hel" })
+  const stop = { type: "message_stop" }
+  const started = [
+    { type: "message_start", message: {} },
+    { type: "content_block_start", index: 0, content_block: { type: "text", text: "Hel" } },
+    { type: "content_block_stop", index: 0 }
+  ]
+  const messageDelta = (stop_reason: string) => ({ type: "message_delta", delta: { stop_reason } })
+  const candidate = (finishReason: string, ...parts: ReadonlyArray<Json>) => ({
+    candidates: [{ content: { parts }, finishReason }]
+  })
+  const rows: ReadonlyArray<readonly [name: string, make: Make, body: string, reason: string]> = [
+    ["chat: what was cut stays cut", chat, events(said, chatEnd("length"), chatEnd("stop"), "[DONE]"), "length"],
+    ["chat: by a filter", chat, events(said, chatEnd("content_filter"), chatEnd("stop"), "[DONE]"), "content-filter"],
+    ["chat: the last one that says more", chat, events(said, chatEnd("stop"), chatEnd("length"), "[DONE]"), "length"],
+    ["chat: not if the answer went on", chat, events(chatEnd("length"), said, chatEnd("stop"), "[DONE]"), "stop"],
+    [
+      "messages",
+      anthropic,
+      events(...started, messageDelta("max_tokens"), messageDelta("end_turn"), stop),
+      "length"
+    ],
+    ["Gemini", gemini, events(candidate("MAX_TOKENS", { text: "Hel" }), candidate("STOP")), "length"],
+    [
+      "Gemini: not if the answer went on",
+      gemini,
+      events(candidate("MAX_TOKENS"), candidate("STOP", { text: "Hi" })),
+      "stop"
+    ],
+    [
+      "Bedrock",
+      bedrock,
+      named(
+        ["contentBlockDelta", { contentBlockIndex: 0, delta: { text: "Hel" } }],
+        ["messageStop", { stopReason: "max_tokens" }],
+        ["messageStop", { stopReason: "end_turn" }],
+        ["metadata", {}]
+      ),
+      "length"
+    ]
+  ]
+  it.effect.each(rows)("%s", ([, make, body, reason]) =>
+    Effect.map(stream(make, body), (outcome) => {
+      assert.strictEqual(reasonOf(outcome), reason)
+    }))
+
+  it.effect("chat: a reason in each chunk is no end where the answer goes on without one", () =>
+    Effect.gen(function*() {
+      const piece = (content: string) => delta({ content }, { finish_reason: "stop" })
+      assert.strictEqual(reasonOf(yield* stream(chat, events(piece("Hel"), piece("lo")))), "stop")
+      const cut = yield* stream(chat, events(piece("Hel"), piece("lo"), delta({ content: ", wor" })))
+      assert.deepStrictEqual(cut.error?.reason, {
+        _tag: "MalformedResponse",
+        problem: "the stream ended before its terminal event"
+      })
+    }))
+})
+
 describe("A10: answers that are files", () => {
   const png = "iVBORw0KGgo="
   const url = `data:image/webp;base64,${png}`

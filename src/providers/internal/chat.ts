@@ -5,7 +5,7 @@ import * as Base64 from "effect/encoding/Base64"
 import * as Result from "effect/Result"
 import type { LlmRequest } from "../../LlmRequest.ts"
 import { type Exchange, malformed, NO_CHOICE, ofEvent, unsupported, WRONG_SHAPE } from "./errors.ts"
-import { finishReason } from "./finish.ts"
+import { finishReason, laterReason } from "./finish.ts"
 import type { Protocol, StreamDecoder } from "./http.ts"
 import { type IdRule, withIds } from "./ids.ts"
 import {
@@ -404,6 +404,8 @@ const decode = (dialect: Dialect, body: unknown, exchange: Exchange): ReadonlyAr
 const decodeStream = (dialect: Dialect, parts: Assembler, exchange: Exchange): StreamDecoder => {
   const vendor = markOf(dialect)
   let reason: unknown
+  /** Was nothing said since? */
+  let isLast = false
   let usage: Fields = {}
   let refusal = ""
   let results: unknown
@@ -527,7 +529,9 @@ const decodeStream = (dialect: Dialect, parts: Assembler, exchange: Exchange): S
       failOnChoiceError(exchange, choice)
       if (!isChoice(choice)) throw malformed(exchange, WRONG_SHAPE)
       usage = grown(usage, choice["usage"])
+      const said = parts.out.length
       takeDelta(fieldsOf(choice["delta"]))
+      if (parts.out.length > said) isLast = false
       const told = choice["message"]
       if (isFields(told)) {
         message = { ...message, ...compact(told) }
@@ -540,12 +544,13 @@ const decodeStream = (dialect: Dialect, parts: Assembler, exchange: Exchange): S
         }
       }
       if (textOf(choice["finish_reason"]) === undefined) return
-      reason = choice["finish_reason"]
+      reason = isLast ? laterReason(reason, choice["finish_reason"]) : choice["finish_reason"]
+      isLast = true
       finishReason(exchange, reason, false)
     },
     marker: finish,
     end: () => {
-      if (!dialect.requireDone && reason !== undefined) finish()
+      if (!dialect.requireDone && isLast) finish()
     }
   }
 }

@@ -7,7 +7,7 @@ import type { Change } from "../../LlmProvider.ts"
 import type { LlmRequest } from "../../LlmRequest.ts"
 import { type Exchange, malformed, unsupported, WRONG_SHAPE } from "./errors.ts"
 import { eventStream } from "./eventStream.ts"
-import { finishReason } from "./finish.ts"
+import { finishReason, laterReason } from "./finish.ts"
 import type { Protocol, StreamDecoder } from "./http.ts"
 import { responsesIds, withIds } from "./ids.ts"
 import { compact, countOf, type Fields, fieldsOf, isFields, listOf, textOf } from "./json.ts"
@@ -367,7 +367,7 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
           signature = ""
           break
         case "messageStop":
-          stopReason = data["stopReason"]
+          stopReason = laterReason(stopReason, data["stopReason"])
           isOver = true
           if (isTold) finish()
           break

@@ -31,6 +31,14 @@ const failures = table<Tag>({
   RateLimit: "rate_limit rate_limited rate_limit_exceeded"
 })
 
+/** Reasons of an answer that is not all there is to say. */
+const cuts: ReadonlySet<FinishReason | undefined> = new Set<FinishReason>(["length", "content-filter", "error"])
+const inOurWords = (word: unknown): FinishReason | undefined => reasons.get(textOf(word)?.toLowerCase() ?? "")
+
+/** Of two words told in a row, nothing being said between them: what was cut stays cut, else the later one counts. */
+export const laterReason = (before: unknown, word: unknown): unknown =>
+  textOf(word) === undefined || (cuts.has(inOurWords(before)) && !cuts.has(inOurWords(word))) ? before : word
+
 /**
  * The reason in our words: one that is missing is `unknown`, one that nobody knows is `other`. Calls have a reason of
  * their own, whichever word the server has for an answer that ended well. Throws what a failure means; `told` is the
@@ -41,6 +49,6 @@ export const finishReason = (exchange: Exchange, word: unknown, calls: boolean, 
   if (raw === undefined) return "unknown"
   const failure = failures.get(raw.toLowerCase())
   if (failure !== undefined) throw ofEvent(exchange, { code: raw, ...told }, failure)
-  const reason = reasons.get(raw.toLowerCase()) ?? "other"
+  const reason = inOurWords(raw) ?? "other"
   return reason === "stop" && calls ? "tool-calls" : reason
 }

@@ -4,7 +4,7 @@ import type * as Response from "effect/ai/Response"
 import { TRUNCATED } from "../../LlmError.ts"
 import type { LlmRequest } from "../../LlmRequest.ts"
 import { type Exchange, malformed, NO_CHOICE, ofEvent, WRONG_SHAPE } from "./errors.ts"
-import { finishReason } from "./finish.ts"
+import { finishReason, laterReason } from "./finish.ts"
 import type { Protocol, StreamDecoder } from "./http.ts"
 import { anyIds, withIds } from "./ids.ts"
 import { compact, countOf, type Fields, fieldsOf, isFields, listed, listOf, placeOf, textOf } from "./json.ts"
@@ -261,7 +261,7 @@ class Answer {
   given = false
   private called = false
   private blocked = false
-  private reason: string | undefined
+  private reason: unknown
   private readonly usage: Record<string, unknown> = {}
   private readonly exchange: Exchange
   private readonly cite: (cited: Cited) => void
@@ -292,7 +292,7 @@ class Answer {
     const pieces = listed(fieldsOf(candidate["content"])["parts"]).flatMap(readPiece)
     // Some models tell a reason in every chunk: only the last one counts.
     const reason = textOf(candidate["finishReason"])
-    if (reason !== undefined || pieces.length > 0) this.reason = reason
+    this.reason = pieces.length > 0 ? reason : laterReason(this.reason, reason)
     for (const piece of pieces) {
       if (piece.type === "call" && piece.name !== undefined) this.called = true
     }

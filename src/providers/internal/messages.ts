@@ -6,7 +6,7 @@ import * as Schema from "effect/Schema"
 import type { Change } from "../../LlmProvider.ts"
 import type { LlmRequest } from "../../LlmRequest.ts"
 import { type Exchange, malformed, unsupported, WRONG_SHAPE } from "./errors.ts"
-import { finishReason } from "./finish.ts"
+import { finishReason, laterReason } from "./finish.ts"
 import type { Protocol, StreamDecoder } from "./http.ts"
 import { anthropicIds, withIds } from "./ids.ts"
 import { compact, countOf, type Fields, fieldsOf, isFields, listOf, textOf } from "./json.ts"
@@ -500,7 +500,7 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
           break
         case "message_delta": {
           const change = fieldsOf(data["delta"])
-          stopReason = change["stop_reason"] ?? stopReason
+          stopReason = laterReason(stopReason, change["stop_reason"])
           stopDetails = change["stop_details"] ?? stopDetails
           usage = grown(usage, data["usage"])
           break
