@@ -8,7 +8,8 @@ import type * as Effect from "effect/Effect"
 import { fromDocument, fromProvider } from "./internal/configuration.ts"
 import { boolean, oneOf, optionsOf, orFalse, orValue, readOptions } from "./internal/option.ts"
 import { attempt } from "./internal/options.ts"
-import type { LlmConfigError } from "./LlmError.ts"
+import { LlmConfigError, withoutStack } from "./LlmError.ts"
+import type { TargetOptions } from "./pipeline/target.ts"
 import * as Bulkhead from "./resilience/Bulkhead.ts"
 import * as CircuitBreaker from "./resilience/CircuitBreaker.ts"
 import * as Failover from "./resilience/Failover.ts"
@@ -244,3 +245,121 @@ export const fromJson = (json: unknown): Effect.Effect<Options, LlmConfigError> 
  * @since 0.1.0
  */
 export const config: Config.Config<Options> = fromProvider(OptionsSchema, "LLM", ["TIMEOUT", "CACHE_DIR", "STATE"])
+
+// -----------------------------------------------------------------------------
+// settings
+// -----------------------------------------------------------------------------
+
+/**
+ * What a client is built from: every option read once, defaults in place, times in milliseconds, `undefined` for what is
+ * off. The pipeline is composed of it, and what is said about a configuration is read from it.
+ *
+ * @internal
+ */
+export interface Settings {
+  readonly timers: Timeout.Policy | undefined
+  readonly retry: Retry.Policy | undefined
+  /** Of the purse that each target has. */
+  readonly budget: RetryBudget.Policy | undefined
+  /** The one bucket of all targets. */
+  readonly bucket: RateLimiter.Policy | RateLimiter.RateLimiter | undefined
+  readonly failover: Failover.Policy | undefined
+  readonly hedge: Hedge.Policy | undefined
+  readonly shedding: LoadShedder.Policy | undefined
+  readonly routing: Routing.Policy | undefined
+  readonly cache: typeof CacheOptionsSchema.Type | undefined
+  readonly idempotency: typeof IdempotencyOptionsSchema.Type | undefined
+  /** In the order of the targets. */
+  readonly targets: ReadonlyArray<TargetSettings>
+}
+
+/** @internal */
+export interface TargetSettings {
+  readonly id: string
+  readonly bulkhead: Bulkhead.Policy | Bulkhead.Bulkhead | undefined
+  readonly limits: RateLimiter.Policy | RateLimiter.RateLimiter | undefined
+  readonly circuit: CircuitRules | CircuitBreaker.CircuitBreaker | undefined
+}
+
+/** @internal */
+export interface CircuitRules {
+  readonly policy: CircuitBreaker.Policy
+  readonly perModel: boolean
+}
+
+type Named = TargetOptions & { readonly id: string }
+
+/**
+ * Throws `LlmConfigError`.
+ *
+ * @internal
+ */
+export const settings = (targets: ReadonlyArray<Named>, options: Options): Settings => {
+  const { bulkhead, cache, circuitBreaker, failover, hedge, idempotency, loadShedding, rateLimit, retry, retryBudget } =
+    options
+  const timers = options.timeout === false ? undefined : Timeout.policy(options.timeout)
+  return {
+    timers,
+    retry: retry === false ? undefined : Retry.policy(retry),
+    budget: retry === false || retryBudget === false ? undefined : RetryBudget.policy(retryBudget),
+    bucket: rateLimit === false ? undefined : limiterOf(rateLimit),
+    failover: failover === false ? undefined : Failover.policy(failover),
+    hedge: hedge === undefined || hedge === false ? undefined : Hedge.policy(hedge),
+    shedding: loadShedding === undefined || loadShedding === false ? undefined : LoadShedder.policy(loadShedding),
+    routing: options.routing === undefined || options.routing === false ? undefined : Routing.policy(options.routing),
+    cache: cache === false ? undefined : readOptions(CacheOptionsSchema, cache, "cache"),
+    idempotency: idempotency === false ? undefined : readOptions(IdempotencyOptionsSchema, idempotency, "idempotency"),
+    targets: targets.map((own) => ({
+      id: own.id,
+      bulkhead: bulkheadOf(own.bulkhead ?? bulkhead),
+      limits: own.limits === undefined ? undefined : limitsOf(own.limits),
+      circuit: circuitOf(own.circuitBreaker ?? circuitBreaker, timers)
+    }))
+  }
+}
+
+const limiterOf = (
+  limiter: RateLimiter.Options | RateLimiter.RateLimiter | undefined
+): RateLimiter.Policy | RateLimiter.RateLimiter =>
+  RateLimiter.isRateLimiter(limiter) ? limiter : RateLimiter.policy(limiter)
+
+const bulkheadOf = (bulkhead: Options["bulkhead"]): Bulkhead.Policy | Bulkhead.Bulkhead | undefined =>
+  bulkhead === undefined || bulkhead === false
+    ? undefined
+    : Bulkhead.isBulkhead(bulkhead)
+    ? bulkhead
+    : Bulkhead.policy(bulkhead)
+
+const isList = (limits: NonNullable<TargetOptions["limits"]>): limits is ReadonlyArray<RateLimiter.Limit> =>
+  Array.isArray(limits)
+
+/** The limiter calls its options `rateLimit`, which is the client's bucket. */
+const limitsOf = (limits: NonNullable<TargetOptions["limits"]>): RateLimiter.Policy | RateLimiter.RateLimiter => {
+  try {
+    return limiterOf(isList(limits) ? { limits } : limits)
+  } catch (error) {
+    if (!(error instanceof LlmConfigError)) throw error
+    const { kind, path, rule } = error
+    throw withoutStack(() =>
+      new LlmConfigError({ path: path.replace(/^rateLimit(?:\.limits(?=\[|$))?/, "limits"), rule, kind })
+    )
+  }
+}
+
+const circuitOf = (
+  rules: Options["circuitBreaker"],
+  timers: Timeout.Policy | undefined
+): CircuitRules | CircuitBreaker.CircuitBreaker | undefined => {
+  if (rules === false) return undefined
+  if (CircuitBreaker.isCircuitBreaker(rules)) return rules
+  const { scope, ...own } = rules ?? {}
+  const policy = CircuitBreaker.policy({ ...own, probeLease: probeLeaseOf(timers) })
+  const perModel = readOptions(CircuitBreakerOptionsSchema, scope === undefined ? {} : { scope }, "circuitBreaker")
+  return { policy, perModel: perModel.scope === "model" }
+}
+
+/** A probe keeps its slot for as long as its attempt may take, and then as long as nothing may come of its stream. */
+const probeLeaseOf = (timers: Timeout.Policy | undefined): number | undefined => {
+  const limits = timers === undefined ? [] : [timers.attempt, timers.idle].filter(Number.isFinite)
+  return limits.length === 0 ? undefined : Math.max(...limits) + 5000
+}

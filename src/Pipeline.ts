@@ -17,7 +17,7 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import { monotonicMillis } from "./internal/clock.ts"
 import { attempt } from "./internal/options.ts"
-import type { Options } from "./LlmConfig.ts"
+import { type Options, type Settings, settings as settingsOf } from "./LlmConfig.ts"
 import { InvalidRequest, type LlmConfigError } from "./LlmError.ts"
 import type { Guard } from "./LlmGuard.ts"
 import { ask, timed } from "./pipeline/ask.ts"
@@ -35,10 +35,6 @@ import { makeOrder, makesLimiters, watching } from "./pipeline/shared.ts"
 import type { ErrorOf, Served, Stage } from "./pipeline/stage.ts"
 import * as Target from "./pipeline/target.ts"
 import * as Failover from "./resilience/Failover.ts"
-import * as Hedge from "./resilience/Hedge.ts"
-import * as LoadShedder from "./resilience/LoadShedder.ts"
-import * as Retry from "./resilience/Retry.ts"
-import * as Timeout from "./resilience/Timeout.ts"
 
 /** Targets in failover order. */
 export type Order = readonly [Target.TargetConfig, ...ReadonlyArray<Target.TargetConfig>]
@@ -59,59 +55,42 @@ export const make = <GE>(
   hub: Hub
 ) =>
   Effect.gen(function*() {
-    const { cache, failover, hedge, idempotency, loadShedding, rateLimit, retry, timeout } = options
-    const timers = timeout === false ? undefined : yield* attempt(() => Timeout.policy(timeout))
-    const backoff = retry === false ? undefined : yield* attempt(() => Retry.policy(retry))
+    const settings = yield* attempt(() => settingsOf(configs, options))
+    const { bucket: limits, cache, failover, hedge, idempotency, retry, routing, timers } = settings
     const builtAt = monotonicMillis(yield* Clock.Clock)
     const watch = yield* watching(hub, builtAt)
     const limiter = yield* makesLimiters(watch)
-    const bucket = rateLimit === false ? undefined : yield* limiter("client", rateLimit)
-    const router = yield* attempt(() => new Router(options.routing, configs))
+    const bucket = limits === undefined ? undefined : yield* limiter("client", limits)
+    const router = yield* attempt(() => new Router(routing, configs))
     const ids = configs.map(({ id }) => id)
-    const order = yield* failover === false ? Failover.make(ids) : makeOrder(ids, failover, watch)
+    const order = yield* failover === undefined ? Failover.make(ids) : makeOrder(ids, failover, watch)
     const { maxAttempts } = order.policy
-    const hedging = hedge === undefined || hedge === false ? undefined : yield* attempt(() => Hedge.policy(hedge))
-    const shedding = loadShedding === undefined || loadShedding === false
-      ? undefined
-      : yield* attempt(() => LoadShedder.policy(loadShedding))
     const background = yield* Background.make
     const begin = opening(hub, timers?.deadline ?? Infinity, configs)
 
-    const common = {
-      options,
-      guards,
-      timers,
-      bucket,
-      limiter,
-      hedge: hedging,
-      shedding,
-      router,
-      hub,
-      background,
-      builtAt
-    }
+    const common = { settings, guards, bucket, limiter, router, hub, background, builtAt }
     const candidate = (config: Target.TargetConfig, index: number) =>
       Effect.map(Target.make<GE>(config, index, common), (target) => {
         const bracket = guarded(target, target.doors)(timed(timers)(ask(timers)))
-        return { ...target, target, once: bracket, stage: retried(backoff, target, maxAttempts)(bracket) }
+        return { ...target, target, once: bracket, stage: retried(retry, target, maxAttempts)(bracket) }
       })
     const [primary, ...others] = configs
     const first = yield* candidate(primary, 0)
     const later = yield* Effect.forEach(others, (config, i) => candidate(config, i + 1))
 
-    const answered = failedOver(order, failover !== false, hedging, router.route)([first, ...later])
-    const kept = cache === false ? undefined : yield* makeCache(cache ?? {}, begin, background, watch)
+    const answered = failedOver(order, failover !== undefined, hedge, router.route)([first, ...later])
+    const kept = cache === undefined ? undefined : yield* makeCache(cache, begin, background, watch)
     const stored = checked(cached(kept)(answered))
-    const run = idempotency === false
+    const run = idempotency === undefined
       ? stored
-      : yield* idempotent(idempotency ?? {}, watch, kept?.orStale ?? noFallback, stored)
+      : yield* idempotent(idempotency, watch, kept?.orStale ?? noFallback, stored)
 
     const status: Effect.Effect<Target.Status> = Effect.gen(function*() {
       const rateLimit = bucket === undefined ? undefined : yield* bucket.snapshot
       const targets = yield* Effect.forEach([first, ...later], ({ target }) => Target.statusOf(target, order))
       return { targets, rateLimit }
     })
-    return { begin, run: checkedRun(run, options, configs), status } satisfies Pipeline<ErrorOf<typeof run>>
+    return { begin, run: checkedRun(run, settings, configs), status } satisfies Pipeline<ErrorOf<typeof run>>
   })
 
 /** What the compiler finds a pipeline to fail with, when guards of users fail with `GE`. */
@@ -120,14 +99,14 @@ export type PipelineError<GE> = ReturnType<typeof make<GE>> extends
 
 /** Refuses what a request asks of this client in vain, and a question that cannot be compared. */
 const checkedRun =
-  <E>(run: Stage<E>, { retry, timeout }: Options, configs: Order) =>
+  <E>(run: Stage<E>, { retry, timers }: Settings, configs: Order) =>
   (call: Call): Effect.Effect<Served, E | InvalidRequest> =>
     Effect.suspend((): Effect.Effect<Served, E | InvalidRequest> => {
       const { request } = call
-      if (timeout === false && request.deadline !== undefined) {
+      if (timers === undefined && request.deadline !== undefined) {
         return refused("deadline", "absent while `timeout` is off")
       }
-      if (retry === false && request.retry) return refused("retry", "absent or `false` while `retry` is off")
+      if (retry === undefined && request.retry) return refused("retry", "absent or `false` while `retry` is off")
       const stranger = request.targets?.findIndex((id) => configs.every((config) => config.id !== id)) ?? -1
       if (stranger >= 0) return refused(`targets[${stranger}]`, `one of ${configs.map(({ id }) => id).join(", ")}`)
       try {

@@ -4,9 +4,7 @@ import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
-import { readOptions } from "../internal/option.ts"
-import { attempt as checked } from "../internal/options.ts"
-import { type CacheOptions, CacheOptionsSchema } from "../LlmConfig.ts"
+import type { Settings } from "../LlmConfig.ts"
 import { classify, isLlmError, type LlmConfigError, summary } from "../LlmError.ts"
 import { isDone } from "../LlmGuard.ts"
 import { type Answer, isReplayable } from "../LlmResponse.ts"
@@ -40,14 +38,12 @@ export const cached = (cache: Cache | undefined) => <E>(self: Stage<E>): Stage<E
   cache === undefined ? self : cache.stage(self)
 
 export const makeCache = (
-  options: CacheOptions,
+  { readThrough, toolCalls, ...rules }: NonNullable<Settings["cache"]>,
   begin: Begin,
   background: Background,
   watch: (health: Health) => void
 ): Effect.Effect<Cache, LlmConfigError, Scope.Scope> =>
   Effect.gen(function*() {
-    const { readThrough: _, toolCalls: __, ...rules } = options
-    const { readThrough, toolCalls } = yield* checked(() => readOptions(CacheOptionsSchema, options, "cache"))
     const given = yield* ResponseCache.ResponseCacheStore
     if (given?.health !== undefined) watch(given.health)
     const cache = yield* ResponseCache.make<Answer>(given === undefined ? rules : { ...rules, store: answersIn(given) })

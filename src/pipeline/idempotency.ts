@@ -5,9 +5,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Random from "effect/Random"
 import * as Scope from "effect/Scope"
-import { readOptions } from "../internal/option.ts"
-import { attempt as checked } from "../internal/options.ts"
-import { type IdempotencyOptions, IdempotencyOptionsSchema } from "../LlmConfig.ts"
+import type { Settings } from "../LlmConfig.ts"
 import {
   type DeadlineExceeded,
   type IdempotencyConflict,
@@ -40,14 +38,12 @@ interface Flights<E> {
 }
 
 export const idempotent = <E>(
-  options: IdempotencyOptions,
+  { derive, ...memory }: NonNullable<Settings["idempotency"]>,
   watch: (health: Health) => void,
   orStale: Fallback,
   self: Stage<E>
 ): Effect.Effect<Stage<E | IdempotencyError>, LlmConfigError, Scope.Scope> =>
   Effect.gen(function*() {
-    const { derive: _, ...memory } = options
-    const { derive } = yield* checked(() => readOptions(IdempotencyOptionsSchema, options, "idempotency"))
     const store = yield* Idempotency.IdempotencyStore
     const health = store === undefined ? undefined : Idempotency.healthOf(store, yield* Effect.scope)
     if (health !== undefined) watch(health)

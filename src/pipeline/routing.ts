@@ -17,8 +17,8 @@ export class Router {
   private readonly speeds: Array<Routing.Speed>
 
   /** Throws `LlmConfigError`. */
-  constructor(options: Routing.Options | false | undefined, configs: ReadonlyArray<TargetConfig>) {
-    this.policy = options === undefined || options === false ? undefined : Routing.policy(options)
+  constructor(policy: Routing.Policy | undefined, configs: ReadonlyArray<TargetConfig>) {
+    this.policy = policy
     this.settled = this.policy && { ...this.policy, explore: 0 }
     this.ids = configs.map(({ id }) => id)
     this.weights = Routing.weights(configs.map(({ weight }) => weight))

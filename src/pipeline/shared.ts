@@ -33,28 +33,28 @@ export const watching = (
 /** The order of targets, whose cool-downs other processes may know. */
 export const makeOrder = (
   ids: ReadonlyArray<string>,
-  options: Failover.Options | undefined,
+  policy: Failover.Policy,
   watch: (health: Health) => void
 ): Effect.Effect<Failover.Failover, LlmConfigError, Scope.Scope> =>
   Effect.flatMap(Failover.CoolDownStore, (store) => {
-    if (store === undefined) return Failover.make(ids, options)
+    if (store === undefined) return Failover.make(ids, policy)
     if (store.health !== undefined) watch(store.health)
-    return Failover.makeShared(ids, store, options)
+    return Failover.makeShared(ids, store, policy)
   })
 
 export type MakeLimiter = (
   key: string,
-  options: RateLimiter.Options | RateLimiter.RateLimiter | undefined
-) => Effect.Effect<RateLimiter.RateLimiter, LlmConfigError, Scope.Scope>
+  limits: RateLimiter.Policy | RateLimiter.RateLimiter
+) => Effect.Effect<RateLimiter.RateLimiter, never, Scope.Scope>
 
 /** Limiters of this client alone, or under a key of a store that processes share; one that is given is taken as it is. */
 export const makesLimiters = (watch: (health: Health) => void): Effect.Effect<MakeLimiter> =>
   Effect.map(RateLimiter.RateLimiterStore, (store) => {
     if (store?.health !== undefined) watch(store.health)
-    return (key, options) =>
-      RateLimiter.isRateLimiter(options)
-        ? Effect.succeed(options)
+    return (key, limits) =>
+      RateLimiter.isRateLimiter(limits)
+        ? Effect.succeed(limits)
         : store === undefined
-        ? RateLimiter.make(options)
-        : RateLimiter.makeShared(key, store, options)
+        ? Effect.sync(() => RateLimiter.fromPolicy(limits))
+        : RateLimiter.sharedFromPolicy(key, store, limits)
   })

@@ -5,10 +5,7 @@ import * as Effect from "effect/Effect"
 import * as Ref from "effect/Ref"
 import type * as Scope from "effect/Scope"
 import { monotonicMillis } from "../internal/clock.ts"
-import { readOptions } from "../internal/option.ts"
-import { attempt as checked } from "../internal/options.ts"
-import { type CircuitBreakerOptions, CircuitBreakerOptionsSchema, type Options } from "../LlmConfig.ts"
-import { LlmConfigError, withoutStack } from "../LlmError.ts"
+import type { CircuitBreakerOptions, CircuitRules, Settings } from "../LlmConfig.ts"
 import type { Guard } from "../LlmGuard.ts"
 import type { LlmProvider } from "../LlmProvider.ts"
 import * as Bulkhead from "../resilience/Bulkhead.ts"
@@ -115,12 +112,9 @@ export interface Status {
 
 /** What targets have in common. */
 export interface Common<out GE> {
-  readonly options: Options
+  readonly settings: Settings
   readonly guards: ReadonlyArray<Guard<GE>>
-  readonly timers: Timeout.Policy | undefined
   readonly bucket: RateLimiter.RateLimiter | undefined
-  readonly hedge: Hedge.Policy | undefined
-  readonly shedding: LoadShedder.Policy | undefined
   readonly router: Router
   readonly limiter: MakeLimiter
   readonly hub: Hub
@@ -133,22 +127,20 @@ export type Target<GE> = Effect.Success<ReturnType<typeof make<GE>>>
 /** Builds what stands in front of one target. Guards of users come first, before anything is held. */
 export const make = <GE>(config: TargetConfig, index: number, common: Common<GE>) =>
   Effect.gen(function*() {
-    const { background, bucket, guards, options } = common
+    const { background, bucket, builtAt, guards, settings } = common
+    const { hedge, shedding } = settings
     const { id, provider } = config
-    const size = config.bulkhead ?? options.bulkhead ?? false
-    const bulkhead = size === false ? undefined : Bulkhead.isBulkhead(size) ? size : yield* Bulkhead.make(size)
-    const limits = config.limits === undefined
-      ? undefined
-      : yield* Effect.mapError(common.limiter(`target:${config.id}`, limitsOf(config.limits)), inOwnLimits)
-    const rules = config.circuitBreaker ?? options.circuitBreaker
-    const circuits = rules === false ? undefined : yield* circuitsOf(id, rules, common)
+    const own = settings.targets[index]!
+    const bulkhead = own.bulkhead === undefined || Bulkhead.isBulkhead(own.bulkhead)
+      ? own.bulkhead
+      : Bulkhead.fromPolicy(own.bulkhead)
+    const limits = own.limits === undefined ? undefined : yield* common.limiter(`target:${id}`, own.limits)
+    const circuits = own.circuit === undefined ? undefined : yield* circuitsOf(id, own.circuit, common)
     const circuit = circuits === undefined ? undefined : inCircuit(circuits.of)
-    const withBudget = options.retry !== false && options.retryBudget !== false
-    const budget = withBudget ? yield* RetryBudget.make(options.retryBudget || undefined) : undefined
-    const { shedding } = common
+    const budget = settings.budget === undefined ? undefined : RetryBudget.fromPolicy(settings.budget, builtAt)
     const throttle: Throttle | undefined = shedding?.throttle && new LoadShedder.Throttle(shedding.throttle)
     // Measured only for those who ask.
-    const firstContent = common.hedge?.delay === "p95" ? Hedge.makeSamples() : undefined
+    const firstContent = hedge?.delay === "p95" ? Hedge.makeSamples() : undefined
     const speed = common.router.measures(index)
     const measured = [
       ...(firstContent === undefined ? [] : [(millis: number) => firstContent.add(millis)]),
@@ -181,26 +173,8 @@ export const make = <GE>(config: TargetConfig, index: number, common: Common<GE>
     }
   })
 
-const limitsOf = (limits: NonNullable<TargetConfig["limits"]>): RateLimiter.Options | RateLimiter.RateLimiter =>
-  isList(limits) ? { limits } : limits
-
-const isList = (limits: NonNullable<TargetConfig["limits"]>): limits is ReadonlyArray<RateLimiter.Limit> =>
-  Array.isArray(limits)
-
-/** The limiter calls its options `rateLimit`, which is the client's bucket. */
-const inOwnLimits = ({ kind, path, rule }: LlmConfigError): LlmConfigError =>
-  withoutStack(() =>
-    new LlmConfigError({ path: path.replace(/^rateLimit(?:\.limits(?=\[|$))?/, "limits"), rule, kind })
-  )
-
 /** More models than that are asked by mistake, or by somebody who makes names up. */
 const MAX_CIRCUITS = 100
-
-/** A probe keeps its slot for as long as its attempt may take, and then as long as nothing may come of its stream. */
-const probeLeaseOf = (timers: Timeout.Policy | undefined): number | undefined => {
-  const limits = timers === undefined ? [] : [timers.attempt, timers.idle].filter(Number.isFinite)
-  return limits.length === 0 ? undefined : Math.max(...limits) + 5000
-}
 
 /** Of those that are closed, else of all, the one whose last use is longest ago. */
 const leastNeeded = (
@@ -219,12 +193,14 @@ interface Circuits {
 
 const circuitsOf = <GE>(
   target: string,
-  rules: CircuitBreakerOptions | CircuitBreaker.CircuitBreaker | undefined,
+  rules: CircuitRules | CircuitBreaker.CircuitBreaker,
   common: Common<GE>
-): Effect.Effect<Circuits, LlmConfigError, Scope.Scope> => {
+): Effect.Effect<Circuits, never, Scope.Scope> => {
   const changed = ({ from, now, to }: CircuitBreaker.Transition, model?: { readonly model: string }): void =>
     common.hub.publish({ _tag: "CircuitChanged", call: 0, at: now - common.builtAt, target, ...model, from, to })
-  if (!CircuitBreaker.isCircuitBreaker(rules)) return checked(() => ownCircuits(target, rules, common, changed))
+  if (!CircuitBreaker.isCircuitBreaker(rules)) {
+    return Effect.sync(() => ownCircuits(target, rules, common.settings.timers, changed))
+  }
   return Effect.as(
     Effect.acquireRelease(
       Effect.sync(() => rules.watchUnsafe((change) => changed(change))),
@@ -234,15 +210,12 @@ const circuitsOf = <GE>(
   )
 }
 
-const ownCircuits = <GE>(
+const ownCircuits = (
   target: string,
-  options: CircuitBreakerOptions | undefined,
-  { timers }: Common<GE>,
+  { perModel, policy }: CircuitRules,
+  timers: Timeout.Policy | undefined,
   changed: (change: CircuitBreaker.Transition, model?: { readonly model: string }) => void
 ): Circuits => {
-  const { scope: _, ...rules } = options ?? {}
-  const policy = CircuitBreaker.policy({ ...rules, probeLease: probeLeaseOf(timers) })
-  const perModel = readOptions(CircuitBreakerOptionsSchema, options, "circuitBreaker").scope === "model"
   const make = (model: string | undefined): CircuitBreaker.CircuitBreaker => {
     const name = model === undefined ? undefined : { model }
     return CircuitBreaker.fromPolicy(

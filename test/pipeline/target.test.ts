@@ -1,31 +1,27 @@
 // What stands in front of an attempt: what is off is not there.
 import { assert, it } from "@effect/vitest"
 import { Effect, Layer } from "effect"
-import { LlmClient, LlmProvider } from "effect-resilient-llm"
-import type { LlmConfig } from "effect-resilient-llm"
+import { LlmClient, LlmConfig, LlmProvider } from "effect-resilient-llm"
 import * as Background from "../../src/pipeline/background.ts"
 import { makeHub } from "../../src/pipeline/hub.ts"
 import { Router } from "../../src/pipeline/routing.ts"
 import * as Target from "../../src/pipeline/target.ts"
-import * as Hedge from "../../src/resilience/Hedge.ts"
-import * as LoadShedder from "../../src/resilience/LoadShedder.ts"
 import * as RateLimiter from "../../src/resilience/RateLimiter.ts"
 
 const provider = LlmProvider.make({ id: "p", generate: () => Effect.never, stream: () => Effect.never as never })
 
 /** The names of what an attempt passes, first to last. */
-const passes = ({ hedge, loadShedding, rateLimit, ...options }: LlmConfig.Options, own: Target.TargetOptions = {}) =>
+const passes = (options: LlmConfig.Options, own: Target.TargetOptions = {}) =>
   Effect.scoped(Effect.gen(function*() {
     const config = { ...own, id: "p", provider }
+    const settings = LlmConfig.settings([config], { rateLimit: false, ...options })
     const target = yield* Target.make<never>(config, 0, {
-      options,
+      settings,
       guards: [],
-      timers: undefined,
-      bucket: rateLimit ? yield* RateLimiter.make() : undefined,
-      limiter: (_, rules) => RateLimiter.isRateLimiter(rules) ? Effect.succeed(rules) : RateLimiter.make(rules),
-      hedge: hedge ? Hedge.policy(hedge) : undefined,
-      shedding: loadShedding ? LoadShedder.policy(loadShedding) : undefined,
-      router: new Router(options.routing, [config]),
+      bucket: settings.bucket === undefined ? undefined : yield* RateLimiter.make(),
+      limiter: (_, limits) =>
+        Effect.succeed(RateLimiter.isRateLimiter(limits) ? limits : RateLimiter.fromPolicy(limits)),
+      router: new Router(settings.routing, [config]),
       hub: yield* makeHub(),
       background: yield* Background.make,
       builtAt: 0
