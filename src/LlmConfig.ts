@@ -4,11 +4,16 @@
  * @since 0.1.0
  */
 import type * as Config from "effect/Config"
-import type * as Effect from "effect/Effect"
+import * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
 import { fromDocument, fromProvider } from "./internal/configuration.ts"
+import { numbered } from "./internal/names.ts"
 import { boolean, oneOf, optionsOf, orFalse, orValue, readOptions } from "./internal/option.ts"
 import { attempt } from "./internal/options.ts"
+import type { ClientOptions, DynamicTarget, TargetInput } from "./LlmClient.ts"
 import { LlmConfigError, withoutStack } from "./LlmError.ts"
+import { type Explanation, explanationOf, type Surroundings } from "./pipeline/explain.ts"
+import { rendered } from "./pipeline/render.ts"
 import type { TargetOptions } from "./pipeline/target.ts"
 import * as Bulkhead from "./resilience/Bulkhead.ts"
 import * as CircuitBreaker from "./resilience/CircuitBreaker.ts"
@@ -22,6 +27,14 @@ import * as Retry from "./resilience/Retry.ts"
 import * as RetryBudget from "./resilience/RetryBudget.ts"
 import * as Routing from "./resilience/Routing.ts"
 import * as Timeout from "./resilience/Timeout.ts"
+
+export type {
+  ExplainedFailure,
+  ExplainedMemory,
+  ExplainedTarget,
+  ExplainedWaits,
+  Explanation
+} from "./pipeline/explain.ts"
 
 /**
  * Options of the idempotency layer.
@@ -245,6 +258,96 @@ export const fromJson = (json: unknown): Effect.Effect<Options, LlmConfigError> 
  * @since 0.1.0
  */
 export const config: Config.Config<Options> = fromProvider(OptionsSchema, "LLM", ["TIMEOUT", "CACHE_DIR", "STATE"])
+
+// -----------------------------------------------------------------------------
+// what they come to
+// -----------------------------------------------------------------------------
+
+/**
+ * What is said of: a target as a client takes it, or the name of one without settings of its own.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export type ExplainedInput = string | TargetInput | DynamicTarget
+
+/**
+ * What a client with these targets and options will do: the order of its patterns, how often a call asks and how long it takes
+ * at most, what becomes of failures, what is kept in memory.
+ *
+ * **Details**
+ *
+ * - Nothing is asked, and no provider is needed: the tag of a provider is called by its last word.
+ * - It is read from what the client itself is composed of, and a test drives random clients to each of the bounds.
+ * - Guards of your own count as if they could wait until the deadline. Stores are looked for where this is run.
+ *
+ * **Example** (The defaults, with two vendors)
+ *
+ * ```ts import.meta.vitest
+ * import { Effect } from "effect"
+ * import { LlmConfig } from "effect-resilient-llm"
+ *
+ * const { attempts, waits } = Effect.runSync(LlmConfig.explain(["openai", "anthropic"]))
+ * attempts // => 8
+ * waits.complete // => 300_000
+ * ```
+ *
+ * @category combinators
+ * @since 0.2.0
+ */
+export const explain = (
+  targets: ReadonlyArray<ExplainedInput>,
+  options: ClientOptions<unknown> = {}
+): Effect.Effect<Explanation, LlmConfigError> =>
+  Effect.contextWith((context: Context.Context<never>) => {
+    const has = <A>(store: Context.Reference<A>): boolean => Context.get(context, store) !== undefined
+    const around: Surroundings = {
+      guards: options.guards?.map(({ name }) => name) ?? [],
+      stores: {
+        cache: has(ResponseCache.ResponseCacheStore),
+        idempotency: has(Idempotency.IdempotencyStore),
+        limits: has(RateLimiter.RateLimiterStore)
+      }
+    }
+    return Effect.map(settled(targets, options), (settings) => explanationOf(settings, around))
+  })
+
+/**
+ * An explanation as text, for a terminal or a log.
+ *
+ * @category combinators
+ * @since 0.2.0
+ */
+export const render: (explanation: Explanation) => string = rendered
+
+const settled = (
+  targets: ReadonlyArray<ExplainedInput>,
+  all: ClientOptions<unknown>
+): Effect.Effect<Settings, LlmConfigError> => {
+  const { guards: _, ...options } = all
+  return Effect.flatMap(check(options), (options) =>
+    attempt(() => {
+      const ids = named(targets)
+      Failover.checkIds(ids.map(({ id }) => id))
+      return settings(ids, options)
+    }))
+}
+
+/** The tag of a provider knows nothing of it but its own name. */
+const lastWord = ({ key }: { readonly key: string }): string => key.slice(key.lastIndexOf("/") + 1)
+
+const named = (targets: ReadonlyArray<ExplainedInput>): ReadonlyArray<Named> => {
+  const names = numbered(targets.map((target) => {
+    if (typeof target === "string") return { given: target, name: target }
+    if (Context.isKey(target)) return { name: lastWord(target) }
+    if (!("provider" in target)) return { name: target.id }
+    const { id, provider } = target
+    return { given: id, name: Context.isKey(provider) ? lastWord(provider) : provider.id }
+  }))
+  return targets.map((target, i) =>
+    Object.assign({}, typeof target !== "string" && "provider" in target ? target : {}, { id: names[i]! })
+  )
+}
 
 // -----------------------------------------------------------------------------
 // settings

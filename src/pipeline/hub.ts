@@ -19,11 +19,11 @@ export interface Hub {
   readonly events: Stream.Stream<LlmEvent>
 }
 
-/**
- * Creates a hub that keeps at most `capacity` events per reader of its stream (default 1024). Its streams end with the
- * scope.
- */
-export const makeHub = (capacity = 1024): Effect.Effect<Hub, never, Scope.Scope> =>
+/** Events that are kept for a reader of the stream who is slow. */
+export const CAPACITY = 1024
+
+/** Creates a hub that keeps at most `capacity` events per reader of its stream. Its streams end with the scope. */
+export const makeHub = (capacity = CAPACITY): Effect.Effect<Hub, never, Scope.Scope> =>
   Effect.gen(function*() {
     const own = yield* Effect.context()
     const told = new Set<Listener>()

@@ -24,8 +24,8 @@ import { type End, followedBy, partSize, type Rest, type Served, tell, whole } f
 /** Parts of a stream that are held back before its first content part; then it counts as committed. */
 const MAX_UNCOMMITTED_PARTS = 64
 /** What is kept of one stream for its response and its stored answer. A longer stream is delivered, but not kept. */
-const MAX_KEPT_PARTS = 100_000
-const MAX_KEPT_BYTES = 16 * 1024 * 1024
+export const MAX_KEPT_PARTS = 100_000
+export const MAX_KEPT_BYTES = 16 * 1024 * 1024
 
 type Mutable<A> = { -readonly [K in keyof A]: A[K] }
 type Source = Pull.Pull<ReadonlyArray<StreamPart>, ProviderError>

@@ -174,7 +174,7 @@ export const make = <GE>(config: TargetConfig, index: number, common: Common<GE>
   })
 
 /** More models than that are asked by mistake, or by somebody who makes names up. */
-const MAX_CIRCUITS = 100
+export const MAX_CIRCUITS = 100
 
 /** Of those that are closed, else of all, the one whose last use is longest ago. */
 const leastNeeded = (

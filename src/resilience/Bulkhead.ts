@@ -187,6 +187,12 @@ export interface Bulkhead {
    * @internal
    */
   readonly tryAcquireUnsafe: () => Permit | undefined
+  /**
+   * By which it was made.
+   *
+   * @internal
+   */
+  readonly policy: Policy
   /** @internal */
   readonly isAdaptive: boolean
   /**
@@ -224,6 +230,7 @@ export const isBulkhead = (u: unknown): u is Bulkhead =>
 
 class Wall implements Bulkhead {
   readonly [TypeId] = TypeId
+  readonly policy: Policy
   private maxConcurrent: number
   private readonly maxWait: number
   private readonly queue: number
@@ -235,6 +242,7 @@ class Wall implements Bulkhead {
   private readonly line: WaitingLine<number, Permit, BulkheadFull>
 
   constructor(policy: Policy) {
+    this.policy = policy
     this.maxConcurrent = policy.maxConcurrent
     this.adaptive = policy.adaptive
     this.limit = policy.adaptive && AdaptiveConcurrency.initial(policy.adaptive)

@@ -551,11 +551,8 @@ class Walk<A, E, E2, R> {
 
   /** The table, unless the options say otherwise of this reason. */
   private verdict(error: E): Verdict {
-    const { options, targets: { policy: { on } } } = this
-    const verdict = options.classify?.(error) ?? classify(error)
-    if (on === undefined || !isProviderError(error) || !Object.hasOwn(on, error.reason._tag)) return verdict
-    const failover = on[error.reason._tag]
-    return failover === undefined ? verdict : { ...verdict, failover }
+    const { options, targets: { policy } } = this
+    return overruled(policy, error, options.classify?.(error) ?? classify(error))
   }
 
   private isSpent(): boolean {
@@ -617,6 +614,17 @@ class Walk<A, E, E2, R> {
   }
 }
 
+/**
+ * What a failure means where the options say so of its reason.
+ *
+ * @internal
+ */
+export const overruled = ({ on }: Policy, error: unknown, verdict: Verdict): Verdict => {
+  if (on === undefined || !isProviderError(error) || !Object.hasOwn(on, error.reason._tag)) return verdict
+  const failover = on[error.reason._tag]
+  return failover === undefined ? verdict : { ...verdict, failover }
+}
+
 const none: ReadonlyArray<never> = []
 const never = (): boolean => false
 const tooSmall = { because: "context-too-small" } as const
@@ -635,7 +643,8 @@ const localRefusal = <E>(error: E): Skip<E> | undefined =>
     ? { because: reasons[error._tag], retryAfter: retryAfterMillis(error), error: () => error }
     : undefined
 
-const checkIds = (ids: ReadonlyArray<string>): void => {
+/** @internal */
+export const checkIds = (ids: ReadonlyArray<string>): void => {
   if (ids.length === 0) {
     throw new LlmConfigError({ path: "targets", rule: "at least one target", kind: "an empty array" })
   }

@@ -366,6 +366,12 @@ export interface Snapshot {
 export interface RateLimiter {
   readonly [TypeId]: typeof TypeId
   /**
+   * By which it was made.
+   *
+   * @internal
+   */
+  readonly policy: Policy
+  /**
    * Takes `cost`, after a wait if necessary. A cost of zero is granted at once.
    *
    * **Details**
@@ -453,6 +459,7 @@ type Queued = Waiter<Wish, Held, RateLimited>
 class Limiter implements RateLimiter {
   readonly [TypeId] = TypeId
   readonly dimensions: ReadonlyArray<string>
+  readonly policy: Policy
   private readonly limits: Policy["limits"]
   private readonly maxWait: number
   private readonly queue: number
@@ -468,6 +475,7 @@ class Limiter implements RateLimiter {
   private readonly observed: Array<number>
 
   constructor(policy: Policy) {
+    this.policy = policy
     this.dimensions = policy.limits.map(({ dimension }) => dimension)
     this.limits = policy.limits
     this.maxWait = policy.maxWait
@@ -760,13 +768,13 @@ export const RateLimiter: Context.Service<RateLimiter, RateLimiter> = Context.Se
 
 /** @internal */
 export const fromPolicy = (policy: Policy): RateLimiter => {
-  const { limits, maxWait, perTenant } = policy
+  const { limits, perTenant } = policy
   if (perTenant.length === 0) return new Limiter(policy)
   return new TenantLimiter({
     shared: limits.length === 0 ? undefined : new Limiter(policy),
     make: () => ({ limiter: new Limiter({ ...policy, limits: perTenant }) }),
     run: Effect.runFork,
-    maxWait
+    policy
   })
 }
 
@@ -857,7 +865,7 @@ export const sharedFromPolicy = (
   policy: Policy
 ): Effect.Effect<RateLimiter, never, Scope.Scope> =>
   Effect.gen(function*() {
-    const { limits, maxWait, perTenant } = policy
+    const { limits, perTenant } = policy
     const scope = yield* Effect.scope
     const context = yield* Effect.context()
     const common = { store, instance: yield* ownName, scope, context, clock: yield* Clock.Clock, local: fromPolicy }
@@ -877,7 +885,7 @@ export const sharedFromPolicy = (
         return { limiter, leave: limiter.leave }
       },
       run: Effect.runForkWith(context),
-      maxWait
+      policy
     })
     yield* Effect.addFinalizer(() => limiter.leave)
     return limiter

@@ -88,7 +88,7 @@ export class SharedLimiter implements RateLimiter {
   private readonly run: <A, E>(effect: Effect.Effect<A, E>) => Fiber.Fiber<A, E>
   private readonly clock: Clock.Clock
   private readonly makeLocal: SharedOptions["local"]
-  private readonly policy: Policy
+  readonly policy: Policy
   readonly costs: Costs
   private limits: ReadonlyArray<StoreLimit>
 

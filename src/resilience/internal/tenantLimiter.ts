@@ -7,13 +7,13 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import { monotonicMillis } from "../../internal/clock.ts"
 import { LlmConfigError, type RateLimitFact } from "../../LlmError.ts"
-import type { Cost, RateLimiter, Reservation } from "../RateLimiter.ts"
+import type { Cost, Policy, RateLimiter, Reservation } from "../RateLimiter.ts"
 import { MAX_BLOCK } from "./buckets.ts"
 import { REQUESTS, takeWith, TypeId } from "./costs.ts"
 import { handOver, Taken } from "./reservation.ts"
 
 /** Tenants with limits of their own; any more share one, until somebody leaves. */
-const MAX_TENANTS = 10_000
+export const MAX_TENANTS = 10_000
 /** How many are looked at to make room for one. */
 const LOOKS = 64
 /** Milliseconds for which one that is owed nothing is kept. */
@@ -28,7 +28,7 @@ export interface TenantOptions {
   readonly make: (tenant: Tenant, kind: "tenant" | "overflow") => Own
   /** Runs what is left to be done for a tenant that is not kept any more. */
   readonly run: (leave: Effect.Effect<void>) => void
-  readonly maxWait: number
+  readonly policy: Policy
 }
 
 /** The limits of one tenant, and what is to be done when they are given up. */
@@ -49,6 +49,7 @@ interface Block {
 export class TenantLimiter implements RateLimiter {
   readonly [TypeId] = TypeId
   readonly dimensions: ReadonlyArray<string>
+  readonly policy: Policy
   private readonly options: TenantOptions
   /** In the order of their last use. */
   private readonly tenants = new Map<Tenant, Entry>()
@@ -60,6 +61,7 @@ export class TenantLimiter implements RateLimiter {
 
   constructor(options: TenantOptions) {
     this.options = options
+    this.policy = options.policy
     this.overflow = options.make(undefined, "overflow")
     this.dimensions = [...new Set([...options.shared?.dimensions ?? [], ...this.overflow.limiter.dimensions])]
     this.main = this.dimensions.includes(REQUESTS) ? REQUESTS : this.dimensions[0]!
@@ -70,7 +72,7 @@ export class TenantLimiter implements RateLimiter {
       const begun = monotonicMillis(clock)
       const costs = this.named(cost)
       const own = this.of(options?.tenant, begun)
-      const { maxWait, shared } = this.options
+      const { policy: { maxWait }, shared } = this.options
       return Effect.uninterruptibleMask((restore) => {
         const inner = { ...options, restore: options?.restore ?? restore, onAcquired: undefined }
         return Effect.flatMap(own.acquire(costs, inner), (mine) => {

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Redacted } from "effect"
 import { LlmError, type LlmEvent } from "effect-resilient-llm"
-import { details, explain, render } from "effect-resilient-llm/cli/explain"
+import { details, explain, render } from "effect-resilient-llm/cli/failures"
 import { plain } from "effect-resilient-llm/cli/render"
 
 const ledger = (

@@ -1,0 +1,331 @@
+// How often a call may ask, and how long it may take, in the worst case: from what a client is built from.
+//
+// The worst case is over everything that is not in the settings: what vendors answer and when, who stands in the lines,
+// which targets are away at which moment, the dice, and which targets a request asks for. So a target may have all of the
+// deadline, because no other one can be asked while it is chosen, and the next one may be back when it has failed.
+import type { Settings, TargetSettings } from "../LlmConfig.ts"
+import * as Bulkhead from "../resilience/Bulkhead.ts"
+import type * as Hedge from "../resilience/Hedge.ts"
+import * as RateLimiter from "../resilience/RateLimiter.ts"
+import * as Retry from "../resilience/Retry.ts"
+
+/** In the order of the targets; milliseconds. */
+export interface Bounds {
+  readonly attempts: number
+  readonly attemptsOf: ReadonlyArray<number>
+  /** Of a `complete`, until an answer or a failure; and the same if each target were the only one. */
+  readonly complete: number
+  readonly completeOf: ReadonlyArray<number>
+  /** Of a stream, until its first content or a failure. */
+  readonly firstPart: number
+  /** Of a call that joins another one: that one's work may begin before it, and go on in its time. */
+  readonly joined: number
+  /** Waits of one attempt for what it must hold. */
+  readonly lineOf: ReadonlyArray<number>
+}
+
+/** `guarded`: guards of a user's own stand there, which may let a call wait as long as they like. */
+export const boundsOf = (settings: Settings, guarded: boolean): Bounds => {
+  const { failover, timers } = settings
+  const deadline = timers?.deadline ?? Infinity
+  const attempt = timers?.attempt ?? Infinity
+  const firstPart = Math.min(attempt, timers?.firstToken ?? Infinity)
+  const lineOf = settings.targets.map((target) => guarded ? Infinity : lineAt(settings, target))
+  const walk = (limit: number, isStream: boolean): Walk => ({
+    settings,
+    hedge: settings.hedge?.delay === "p95" && !isStream ? undefined : settings.hedge,
+    deadline: Infinity,
+    turns: lineOf.map((line, i) => turnOf(settings, settings.targets[i]!, i, line, limit))
+  })
+  const whole = walk(attempt, false)
+  const stream = walk(firstPart, true)
+  const attemptsOf = whole.turns.map((_, i) =>
+    Math.max(...[whole, stream].map((one) => most({ ...one, deadline }, [i])))
+  )
+  const all = whole.turns.map((_, i) => i)
+  return {
+    attempts: failover === undefined
+      ? Math.max(...attemptsOf)
+      : Math.max(...[whole, stream].map((one) => most({ ...one, deadline }, all))),
+    attemptsOf,
+    complete: longest({ ...whole, deadline }, all),
+    completeOf: all.map((i) => longest({ ...whole, deadline }, [i])),
+    firstPart: longest({ ...stream, deadline }, all),
+    joined: Math.min(deadline, longest(whole, all)),
+    lineOf
+  }
+}
+
+// -----------------------------------------------------------------------------
+// one target
+// -----------------------------------------------------------------------------
+
+/** A pause before a retry, and the attempt before it. */
+interface Pause {
+  readonly least: number
+  readonly most: number
+  /** The first moment, after the first attempt began, at which the purse can pay for it. */
+  readonly paidAt: number
+}
+
+/** One target's turn: attempts with pauses between them. */
+interface Turn {
+  /** Waits of an attempt before it begins, and with the attempt itself. */
+  readonly line: number
+  readonly attempt: number
+  /** Waits after which a first attempt may be refused, so that the next target is asked. */
+  readonly refusal: number
+  readonly pauses: ReadonlyArray<Pause>
+  /** Retries beyond those. */
+  readonly further: number
+}
+
+/** The longest wait in a line: of those who find no room in it, nobody waits. */
+const patience = ({ maxWait, queue }: { readonly maxWait: number; readonly queue: number }): number =>
+  queue > 0 ? maxWait : 0
+
+/** @internal */
+export const bulkheadAt = ({ bulkhead }: TargetSettings): Bulkhead.Policy | undefined =>
+  Bulkhead.isBulkhead(bulkhead) ? bulkhead.policy : bulkhead
+
+/** @internal */
+export const limiterAt = (limits: TargetSettings["limits"]): RateLimiter.Policy | undefined =>
+  RateLimiter.isRateLimiter(limits) ? limits.policy : limits
+
+const waitAt = (policy: Parameters<typeof patience>[0] | undefined): number =>
+  policy === undefined ? 0 : patience(policy)
+
+const lineAt = ({ bucket }: Settings, target: TargetSettings): number =>
+  waitAt(bulkheadAt(target)) + waitAt(limiterAt(bucket)) + waitAt(limiterAt(target.limits))
+
+/** What comes after so many retries is like the last of them. */
+const MOST = 1000
+
+const turnOf = (settings: Settings, target: TargetSettings, index: number, line: number, limit: number): Turn => {
+  const { retry } = settings
+  const attempt = line + limit
+  const refusal = Number.isFinite(line) && target.limits === undefined ? waitAt(bulkheadAt(target)) : line
+  const pauses: Array<Pause> = []
+  if (retry === undefined) return { line, attempt, refusal, pauses, further: 0 }
+  const purse = new Purse(settings.budget)
+  const hint = longestHint(settings, index)
+  const retries = Math.min(retry.maxRetries, MOST)
+  let since = Infinity
+  for (let k = 1; k <= retries; k++) {
+    const paidAt = purse.pay(since)
+    if (paidAt === Infinity) break
+    const pause = { ...pauseAt(retry, k, hint), paidAt }
+    since = pause.most + attempt
+    pauses.push(pause)
+  }
+  return { line, attempt, refusal, pauses, further: pauses.length === MOST ? retry.maxRetries - MOST : 0 }
+}
+
+/** A hint is worth more patience where no later target could be asked. One that can is, unless something keeps it away. */
+const longestHint = ({ failover, retry, targets }: Settings, index: number): number => {
+  const own = retry?.maxRetryAfter ?? 0
+  if (failover === undefined || index === targets.length - 1) return own
+  const mayBeAway = failover.coolDown > 0 || targets.some(({ circuit }, i) => i !== index && circuit !== undefined)
+  return mayBeAway ? own : Math.min(own, failover.maxRetryAfter)
+}
+
+const pauseAt = (policy: Retry.Policy, k: number, hint: number): { readonly least: number; readonly most: number } => {
+  const most = policy.schedule === undefined ? Retry.backoffMillis(policy, k, 1) : Infinity
+  return {
+    least: policy.schedule === undefined ? Retry.backoffMillis(policy, k, 0) : 0,
+    most: hint > 0 ? Math.max(most, Retry.hintMillis(hint, 1)) : most
+  }
+}
+
+const TOKEN = 1_000_000
+
+/** Pays for the retries of one call, from a full purse. */
+class Purse {
+  private readonly policy: Settings["budget"]
+  private paid = 0
+  /** What is in it if each retry came as late as it may. */
+  private balance: number
+
+  constructor(policy: Settings["budget"]) {
+    this.policy = policy
+    this.balance = policy?.capacity ?? 0
+  }
+
+  /** The first moment at which one more is paid; `Infinity`: never. `since`: the most time since the one before. */
+  pay(since: number): number {
+    if (this.policy === undefined) return 0
+    const { capacity, perAttempt, perMillisecond } = this.policy
+    if (capacity < TOKEN) return Infinity
+    // First attempts of other calls fill it at any time.
+    if (perAttempt > 0) return 0
+    if (this.paid > 0 && perMillisecond > 0) this.balance = Math.min(capacity, this.balance + since * perMillisecond)
+    if (this.balance < TOKEN) return Infinity
+    this.balance -= TOKEN
+    this.paid += 1
+    const lacks = this.paid * TOKEN - capacity
+    return lacks <= 0 ? 0 : Math.ceil(lacks / perMillisecond)
+  }
+}
+
+// -----------------------------------------------------------------------------
+// attempts
+// -----------------------------------------------------------------------------
+
+interface Walk {
+  readonly settings: Settings
+  readonly hedge: Hedge.Policy | undefined
+  readonly deadline: number
+  readonly turns: ReadonlyArray<Turn>
+}
+
+/** The time that each retry takes at least. */
+const costs = ({ pauses }: Turn): ReadonlyArray<number> => {
+  let failedAt = 0
+  return pauses.map(({ least, paidAt }) => {
+    const before = failedAt
+    failedAt = Math.max(failedAt, paidAt) + least
+    return failedAt - before
+  })
+}
+
+/** Attempts of a call that these targets fail at once: as many retries as fit, the cheapest first. */
+const most = (walk: Walk, of: ReadonlyArray<number>): number => {
+  const { deadline, settings: { failover }, turns } = walk
+  let retries = 0
+  let spent = 0
+  for (const cost of of.flatMap((i) => costs(turns[i]!)).toSorted((a, b) => a - b)) {
+    spent += cost
+    if (spent >= deadline) break
+    retries += 1
+  }
+  if (spent < deadline) { for (const i of of) retries += turns[i]!.further }
+  return Math.min(of.length + retries + hedges(walk, of, retries), failover?.maxAttempts ?? Infinity)
+}
+
+/** Hedges of a call: each begins at least the delay after the line before it. */
+const hedges = (walk: Walk, of: ReadonlyArray<number>, retries: number): number => {
+  const { deadline, hedge, settings: { budget, failover, targets } } = walk
+  if (hedge === undefined) return 0
+  const delay = hedge.delay === "p95" ? hedge.minDelay : hedge.delay
+  const inTurn = Math.max(...of.map((i) => {
+    const { attempt, pauses } = walk.turns[i]!
+    let end = pauses.reduce((sum, { most }) => sum + most + attempt, attempt)
+    let count = 0
+    while (count < hedge.maxHedges && (count + 1) * delay < Math.min(end, deadline)) {
+      count += 1
+      end = Math.max(end, count * delay + attempt)
+    }
+    return count
+  }))
+  // One that goes to a later target takes that one's turn; only where none can be asked, the target itself is asked twice.
+  const mayBeAway = failover !== undefined &&
+    (failover.coolDown > 0 || targets.some(({ circuit }) => circuit !== undefined))
+  const fits = delay === 0 ? Infinity : Math.ceil(deadline / delay) - 1
+  const due = Math.min(inTurn * (mayBeAway ? of.length : 1), fits)
+  if (budget === undefined || budget.perAttempt > 0 || budget.capacity < TOKEN) {
+    return budget !== undefined && budget.capacity < TOKEN ? 0 : due
+  }
+  const purses = of.length * Math.floor((budget.capacity + deadline * budget.perMillisecond) / TOKEN)
+  return Math.max(0, Math.min(due, purses - retries))
+}
+
+// -----------------------------------------------------------------------------
+// time
+// -----------------------------------------------------------------------------
+
+interface Span {
+  readonly from: number
+  readonly to: number
+}
+
+/** The latest moment at which a call of these targets ends. */
+const longest = (walk: Walk, of: ReadonlyArray<number>): number => {
+  const { deadline, settings: { failover }, turns } = walk
+  if (failover === undefined && of.length > 1) return Math.max(...of.map((i) => longest(walk, [i])))
+  let begins: ReadonlyArray<Span> = [{ from: 0, to: 0 }]
+  for (const i of of) {
+    const ends = begins.filter(({ from }) => from < deadline).flatMap((begin) => endsOf(walk, turns[i]!, begin))
+    begins = merged([...begins, ...ends])
+  }
+  const end = begins.at(-1)!.to
+  const { maxAttempts } = failover ?? {}
+  return maxAttempts === undefined || walk.hedge !== undefined
+    ? end
+    : Math.min(end, withAttempts(of.map((i) => turns[i]!), maxAttempts))
+}
+
+/**
+ * When a turn can end that begins within a span. What would begin after the deadline is not begun: a call that would have to
+ * wait for it ends before.
+ */
+const endsOf = ({ deadline, hedge }: Walk, { attempt, further, pauses }: Turn, begin: Span): ReadonlyArray<Span> => {
+  const ends: Array<Span> = []
+  let start = begin
+  for (let k = 0;; k++) {
+    const end = { from: start.from, to: Math.min(start.to + attempt, deadline) }
+    ends.push(end)
+    const pause = pauses[k]
+    if (pause === undefined) {
+      const more = further === 0 ? 0 : further * (attempt + pauses.at(-1)!.most)
+      ends.push({ from: end.from, to: Math.min(end.to + more, deadline) })
+      break
+    }
+    const from = Math.max(end.from, begin.from + pause.paidAt) + pause.least
+    if (from >= deadline) break
+    start = { from, to: Math.min(end.to + pause.most, deadline) }
+  }
+  if (hedge === undefined) return ends
+  let { from, to } = ends.at(-1)!
+  let at = begin.to
+  for (let line = 1; line <= hedge.maxHedges; line++) {
+    at = hedge.delay === "p95" ? Math.min(to, at + Math.max(hedge.minDelay, attempt)) : at + hedge.delay
+    if (at >= to && hedge.delay !== "p95") break
+    to = Math.max(to, Math.min(at + attempt, deadline))
+  }
+  return [...ends, { from, to }]
+}
+
+const merged = (spans: ReadonlyArray<Span>): ReadonlyArray<Span> => {
+  const out: Array<Span> = []
+  for (const { from, to } of spans.toSorted((a, b) => a.from - b.from)) {
+    const last = out.at(-1)
+    if (last === undefined || from > last.to) out.push({ from, to })
+    else out[out.length - 1] = { from: last.from, to: Math.max(last.to, to) }
+  }
+  return out
+}
+
+/**
+ * The longest time in which a call makes that many attempts, over all targets. One that is refused while it waits to begin
+ * takes its time and is none.
+ */
+const withAttempts = (turns: ReadonlyArray<Turn>, maxAttempts: number): number => {
+  const all = turns.reduce((sum, { further, pauses }) => sum + pauses.length + 1 + further, 0)
+  return all <= maxAttempts || all > MOST ? Infinity : Math.max(...turns.map((last) => {
+    // By attempts made, so that at least one is left: the longest time.
+    let times: ReadonlyArray<number> = [0, ...Array.from({ length: maxAttempts - 1 }, () => -Infinity)]
+    for (const turn of turns) if (turn !== last) times = after(turn, times)
+    return Math.max(...times.map((time, made) => time + ofTurn(last, maxAttempts - made)))
+  }))
+}
+
+/** The longest turn of at most so many attempts. */
+const ofTurn = ({ attempt, pauses }: Turn, attempts: number): number => {
+  let end = attempt
+  for (let k = 1; k < attempts && k <= pauses.length; k++) end += pauses[k - 1]!.most + attempt
+  return end
+}
+
+const after = ({ attempt, line, pauses, refusal }: Turn, times: ReadonlyArray<number>): ReadonlyArray<number> => {
+  const next = times.map((time) => time + refusal)
+  for (const [before, time] of times.entries()) {
+    let end = time
+    for (let k = 1; k <= pauses.length + 1 && before + k < times.length; k++) {
+      end += attempt
+      const pause = pauses[k - 1]
+      next[before + k] = Math.max(next[before + k]!, pause === undefined ? end : end + pause.most + line)
+      end += pause?.most ?? 0
+    }
+  }
+  return next
+}
