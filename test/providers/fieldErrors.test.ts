@@ -3,7 +3,7 @@
 import { NodeHttpClient } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { LlmClient, type LlmConfig } from "effect-resilient-llm"
-import type { ProviderError } from "effect-resilient-llm/LlmError"
+import { details, type ProviderError } from "effect-resilient-llm/LlmError"
 import type { LlmProvider } from "effect-resilient-llm/LlmProvider"
 import { DispatcherHttpClient } from "effect-resilient-llm/node"
 import { Anthropic, Cohere, Gemini, OpenAi, OpenAiCompatible } from "effect-resilient-llm/providers"
@@ -375,6 +375,16 @@ describe("statuses and words, in each adapter", () => {
         const echoed = yield* play(adapter.make, { status: 401, headers: { "x-request-id": key }, body }, streaming)
         assert.strictEqual(tagOf(echoed.error), "Authentication")
         assert.notInclude(JSON.stringify(echoed.error), key)
+        for (const form of [Buffer.from(key).toString("base64url"), Buffer.from(key).toString("hex")]) {
+          const { error } = yield* play(adapter.make, {
+            status: 401,
+            headers: { "x-request-id": form, ratelimit: `"${form}";r=0;t=30, "${key}";r=0;t=30, "requests";r=0;t=7` },
+            body: JSON.stringify({ error: { code: form, message: `No ${key}.` }, request_id: form })
+          }, streaming)
+          assert.deepStrictEqual([error?.code, error?.requestId], [undefined, undefined])
+          assert.deepStrictEqual(error?.rateLimits?.map(({ dimension }) => dimension), ["requests"])
+          assert.deepStrictEqual(details(error).map(({ text }) => text), ["No [key]."])
+        }
         const long = JSON.stringify({ error: { code: "c".repeat(99), message: "…" } })
         const { error } = yield* play(adapter.make, {
           status: 400,

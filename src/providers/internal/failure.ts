@@ -15,6 +15,7 @@ import {
   shouldRetryOf
 } from "./headers.ts"
 import { type Fields, fieldsOf, isFields, listOf, parse, textOf } from "./json.ts"
+import { hidesNothing, masked } from "./secrets.ts"
 
 /** The `problem` of a response whose status is neither a success nor an error. */
 export const UNEXPECTED_STATUS = "the HTTP status is neither a success nor an error"
@@ -507,16 +508,17 @@ const waits: ReadonlySet<string> = new Set<Tag>(["RateLimit", "Quota", "Overload
 const bounded = (delay: number | undefined): number | undefined =>
   delay === undefined ? undefined : Math.min(delay, longestRetryAfter)
 
-// A key of fewer characters is a placeholder, such as "ollama", and would hide what says nothing about it.
-const shortestSecret = 8
-
-/** Does a text hold none of the secrets? Servers echo what they were sent. */
-export const hidesNothing = (text: string, secrets: ReadonlyArray<string> | undefined): boolean =>
-  secrets === undefined || !secrets.some((secret) => secret.length >= shortestSecret && text.includes(secret))
-
 /** A text fit to be published, unless it holds a secret. */
 export const published = (text: string | undefined, { secrets }: Pick<Failed, "secrets">): string | undefined =>
   text !== undefined && hidesNothing(text, secrets) ? text : undefined
+
+/** The limits that headers tell, by names that hold no secret. */
+export const limitsOf = ({ headers, now, secrets }: Omit<Failed, "body" | "status">): ReadonlyArray<RateLimitFact> => {
+  const limits = rateLimitsOf(headers, now)
+  return limits.every(({ dimension }) => hidesNothing(dimension, secrets))
+    ? limits
+    : limits.filter(({ dimension }) => hidesNothing(dimension, secrets))
+}
 
 const codeOf = (told: Told, failed: Pick<Failed, "secrets">): string | undefined =>
   published(told.words.find(isIdentifier), failed)
@@ -533,7 +535,7 @@ export const ofResponse = (failed: Failed): Facts => {
   const body = read(failed.body)
   const told = withType(tell(body), headers)
   const tag = reasonOfResponse(told, body, failed)
-  const rateLimits = rateLimitsOf(headers, now)
+  const rateLimits = limitsOf(failed)
   return {
     reason: tag === undefined ? { _tag: "MalformedResponse", problem: UNEXPECTED_STATUS } : { _tag: tag },
     status,
@@ -546,7 +548,7 @@ export const ofResponse = (failed: Failed): Facts => {
     ),
     shouldRetry: shouldRetryOf(headers),
     rateLimits,
-    detail: told.message
+    detail: masked(told.message, failed.secrets)
   }
 }
 
@@ -562,7 +564,7 @@ export const ofEvent = (
     code: codeOf(told, failed),
     requestId: published(requestIdOf(failed.headers), failed) ?? published(told.requestId, failed),
     retryAfter: bounded(told.retryDelay ?? (waits.has(tag) ? delayOfText(told.message) : undefined)),
-    detail: told.message
+    detail: masked(told.message, failed.secrets)
   }
 }
 

@@ -2,8 +2,8 @@
 import type * as Response from "effect/ai/Response"
 import * as LlmResponse from "../../LlmResponse.ts"
 import { type Exchange, malformed, NESTED, TOO_LARGE, WRONG_SHAPE } from "./errors.ts"
-import { published } from "./failure.ts"
-import { rateLimitsOf, requestIdOf } from "./headers.ts"
+import { limitsOf, published } from "./failure.ts"
+import { requestIdOf } from "./headers.ts"
 import { countOf, type Fields, fieldsOf, isFields, Nesting, parse, textOf, TOO_DEEP } from "./json.ts"
 
 type Metadata = Response.ProviderMetadata
@@ -76,7 +76,7 @@ export const metadataPart = (exchange: Exchange, id: unknown, model: unknown): R
     ...(modelId === undefined ? undefined : { modelId }),
     metadata: LlmResponse.httpMetadata({
       requestId: published(requestIdOf(exchange.headers), exchange),
-      rateLimits: rateLimitsOf(exchange.headers, exchange.now)
+      rateLimits: limitsOf(exchange)
     })
   }
 }
