@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { classify, type ProviderError, TRUNCATED } from "effect-resilient-llm/LlmError"
-import { Anthropic, OpenAi, OpenAiCompatible } from "effect-resilient-llm/providers"
+import { Anthropic, Gemini, OpenAi, OpenAiCompatible } from "effect-resilient-llm/providers"
+import { Bedrock } from "effect-resilient-llm/providers/Bedrock"
 import {
   EMPTY_BODY,
   EVENT_NOT_JSON,
@@ -19,7 +20,7 @@ import * as Stream from "effect/Stream"
 import { TestClock } from "effect/testing"
 import * as Tracer from "effect/Tracer"
 import { anthropic, compatible, openAi, plain } from "./samples.ts"
-import { apiKey, ask, connect, digest, play, run, serve } from "./support.ts"
+import { apiKey, ask, connect, digest, type Make, play, run, serve } from "./support.ts"
 
 const sse = { "content-type": "text/event-stream" }
 const problem = (error: ProviderError | undefined): string | undefined =>
@@ -221,6 +222,34 @@ describe("transport", () => {
       const shown = JSON.stringify(Array.from(spans[0]!.attributes))
       assert.include(shown, "openai-organization")
       for (const secret of ["test-key", "org-1", "secret"]) assert.notInclude(shown, secret)
+    }))
+
+  it.effect("a key in the address shows in no trace, and in no error that echoes it", () =>
+    Effect.gen(function*() {
+      const baseUrl = "https://llm.test/v1?key=sk-gateway-0123&api-version=2026-01-01"
+      const rows: ReadonlyArray<Make> = [
+        OpenAi.make({ apiKey, baseUrl }),
+        Gemini.make({ apiKey, baseUrl }),
+        Bedrock.make({ region: "eu-central-1", apiKey, defaultModel: "m", baseUrl })
+      ]
+      for (const make of rows) {
+        for (const streaming of [false, true]) {
+          const spans: Array<Tracer.NativeSpan> = []
+          const tracer = Tracer.make({
+            span: (options) => {
+              const span = new Tracer.NativeSpan(options)
+              spans.push(span)
+              return span
+            }
+          })
+          const transport = serve({ status: 401, headers: { "x-request-id": "sk-gateway-0123" } })
+          const { error } = yield* Effect.withTracer(run(yield* connect(make, transport), streaming), tracer)
+          assert.include(transport.sent[0]!.url, "key=sk-gateway-0123")
+          const shown = JSON.stringify([error, spans.map(({ attributes }) => Array.from(attributes))])
+          assert.notInclude(shown, "sk-gateway-0123")
+          assert.include(shown, "api-version=2026-01-01")
+        }
+      }
     }))
 
   it.effect("understands a client that turns statuses into errors", () =>

@@ -12,6 +12,7 @@ import * as HttpClient from "effect/http/HttpClient"
 import type { HttpClientError } from "effect/http/HttpClientError"
 import * as HttpClientRequest from "effect/http/HttpClientRequest"
 import type { HttpClientResponse } from "effect/http/HttpClientResponse"
+import * as UrlParams from "effect/http/UrlParams"
 import * as Pull from "effect/Pull"
 import * as Random from "effect/Random"
 import * as Scope from "effect/Scope"
@@ -137,6 +138,15 @@ const decoding = <A>(decode: () => A): Effect.Effect<A, ProviderError> =>
 const secretsIn = (value: string | undefined): ReadonlyArray<string> =>
   value === undefined ? [] : [value.slice(value.lastIndexOf(" ") + 1)]
 
+// Parameters of addresses that say which API is asked, and how.
+const harmless = /^alt$|version/i
+
+/** Parameters of the address that may hold keys, as gateways want them. */
+const keysIn = (url: Endpoint["url"]): ReadonlyArray<readonly [name: string, value: string]> => {
+  const address = typeof url === "string" ? url : url("model", false)
+  return URL.canParse(address) ? [...new URL(address).searchParams].filter(([name]) => !harmless.test(name)) : []
+}
+
 export const make = (endpoint: Endpoint): Effect.Effect<LlmProvider, never, HttpClient.HttpClient> =>
   Effect.map(HttpClient.HttpClient, (httpClient) => {
     const { credentials, id, maxBodyBytes, protocol, url } = endpoint
@@ -146,7 +156,9 @@ export const make = (endpoint: Endpoint): Effect.Effect<LlmProvider, never, Http
     const scopedClient = HttpClient.withScope(client)
     const secretsOf = (headers: Readonly<Record<string, string>>): ReadonlyArray<string> =>
       [...keyHeaders, ...endpoint.secretHeaders].flatMap((name) => secretsIn(headers[name]))
-    const secrets = secretsOf(endpoint.headers)
+    const keys = keysIn(url)
+    const keyNames = keys.map(([name]) => name)
+    const secrets = [...secretsOf(endpoint.headers), ...keys.map(([, value]) => value)]
     // Not every client decodes what comes compressed.
     const templateOf = (accept: string): HttpClientRequest.HttpClientRequest =>
       HttpClientRequest.post(typeof url === "string" ? url : "", {
@@ -181,7 +193,7 @@ export const make = (endpoint: Endpoint): Effect.Effect<LlmProvider, never, Http
       }
     }
 
-    // Vendors get no trace headers of ours, and their account headers show in no span. Without a tracer there is no span.
+    // Vendors get no trace headers of ours, and no span shows their account headers or the keys in their address. Without a tracer there is no span.
     const send = (
       request: HttpClientRequest.HttpClientRequest,
       scope: Scope.Scope | undefined
@@ -192,10 +204,16 @@ export const make = (endpoint: Endpoint): Effect.Effect<LlmProvider, never, Http
         if (Context.getOrUndefined(context, Tracer.Tracer) === undefined) {
           return Context.add(context, HttpClient.TracerDisabledWhen, always)
         }
-        return Context.add(
-          Context.add(context, HttpClient.TracerPropagationEnabled, false),
-          HttpHeaders.CurrentRedactedNames,
-          [...Context.get(context, HttpHeaders.CurrentRedactedNames), ...endpoint.secretHeaders]
+        return context.pipe(
+          Context.add(HttpClient.TracerPropagationEnabled, false),
+          Context.add(HttpHeaders.CurrentRedactedNames, [
+            ...Context.get(context, HttpHeaders.CurrentRedactedNames),
+            ...endpoint.secretHeaders
+          ]),
+          Context.add(UrlParams.CurrentRedactedNames, [
+            ...Context.get(context, UrlParams.CurrentRedactedNames),
+            ...keyNames
+          ])
         )
       })
     }
