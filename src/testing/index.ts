@@ -13,6 +13,9 @@ export * as CountingClock from "./CountingClock.ts"
 /** A real HTTP server on loopback that plays fault scripts in the wire formats of the providers. */
 export * as FaultServer from "./FaultServer.ts"
 
+/** The laws of a pipeline, over what a run left behind. */
+export * as Invariants from "./Invariants.ts"
+
 /** A provider that plays a script. */
 export * as ScriptedProvider from "./ScriptedProvider.ts"
 

@@ -1,14 +1,14 @@
 // One seeded run of many calls against targets that fail at random: what was planned, what happened at the providers,
 // what each caller got, and every event, all on one monotonic clock.
-import { Clock, Context, Effect, type Exit, Layer, Metric, Random, Stream } from "effect"
+import { Clock, Context, Effect, Exit, Layer, Metric, Random, Stream } from "effect"
 import {
   LlmClient,
   type LlmConfig,
   LlmError,
   type LlmEvent,
   LlmRequest,
-  type TargetOptions,
-  type TargetStatus
+  type Status,
+  type TargetOptions
 } from "effect-resilient-llm"
 import { CountingClock, ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
@@ -192,6 +192,7 @@ const provider = (kind: Kind, id: TargetId, chaos: boolean, served: Array<Served
 // -----------------------------------------------------------------------------
 
 export interface Answer {
+  readonly call: number | undefined
   readonly text: string
   readonly source: string
   readonly target: string
@@ -199,7 +200,10 @@ export interface Answer {
 }
 
 export interface Caller {
+  /** The number of its call, where an answer or an error has told it. */
+  call: number | undefined
   readonly asked: string
+  readonly key: string | undefined
   readonly from: number
   readonly deadlineAt: number
   readonly leaves: number | undefined
@@ -217,7 +221,7 @@ export interface Log {
   readonly events: ReadonlyArray<Heard>
   readonly callers: ReadonlyArray<Caller>
   readonly served: ReadonlyArray<Served>
-  readonly status: ReadonlyArray<TargetStatus>
+  readonly status: Status
   /** When everybody was gone. */
   readonly endedAt: number
   readonly held: { readonly sleeps: number; readonly fibers: number }
@@ -229,9 +233,9 @@ export const bytes = ({ callers, events, served }: Log): string =>
 
 const ask = (plan: Plan, client: LlmClient["Service"], input: LlmRequest.Input, caller: Caller) =>
   plan.kind === "complete"
-    ? Effect.map(client.complete(input), ({ age, source, target, text }): Answer => {
+    ? Effect.map(client.complete(input), ({ age, ledger, source, target, text }): Answer => {
       caller.read = text
-      return { age, source, target, text }
+      return { age, call: ledger[0]?.call, source, target, text }
     })
     : Effect.scoped(Effect.gen(function*() {
       const { parts, response } = yield* client.open(input)
@@ -239,8 +243,8 @@ const ask = (plan: Plan, client: LlmClient["Service"], input: LlmRequest.Input, 
         Effect.sync(() => {
           if (part.type === "text-delta") caller.read += part.delta
         }))
-      const { age, source, target, text } = yield* response
-      return { age, source, target, text } satisfies Answer
+      const { age, ledger, source, target, text } = yield* response
+      return { age, call: ledger[0]?.call, source, target, text } satisfies Answer
     }))
 
 /** Nobody's child: it goes on when the last call was made. */
@@ -284,7 +288,9 @@ export const run = (plan: Plan): Effect.Effect<Log> =>
       Effect.gen(function*() {
         const from = yield* now
         const caller: Caller = {
+          call: undefined,
           asked: questionOf(yield* Effect.orDie(LlmRequest.make(input))),
+          key: typeof input === "object" && "idempotencyKey" in input ? input.idempotencyKey : undefined,
           from,
           deadlineAt: from + (deadline ?? longest),
           leaves: leaves === undefined ? undefined : from + leaves,
@@ -296,6 +302,7 @@ export const run = (plan: Plan): Effect.Effect<Log> =>
         const fiber = yield* detach(counted(Effect.onExit(ask(plan, client, input, caller), (exit) =>
           Effect.map(now, (at) => {
             caller.exit = exit
+            if (Exit.isSuccess(exit)) caller.call = exit.value.call
             caller.to = at
           }))))
         if (leaves !== undefined) yield* detach(Effect.delay(Effect.sync(() => fiber.interruptUnsafe()), leaves))
@@ -314,7 +321,7 @@ export const run = (plan: Plan): Effect.Effect<Log> =>
       events,
       callers,
       served,
-      status: (yield* client.status).targets,
+      status: yield* client.status,
       endedAt: yield* now,
       held: { sleeps: yield* pending, fibers }
     }

@@ -3,9 +3,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Effect, Exit } from "effect"
 import type { LlmConfig } from "effect-resilient-llm"
+import { Invariants } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
 import { ask, type Kind, kinds, rig, vector } from "../support.ts"
-import { properties } from "./Chaos.properties.ts"
+import { properties, runOf } from "./Chaos.properties.ts"
 import { bytes, type Log, type Plan, run, settings, targetIds } from "./Chaos.run.ts"
 import { always, F, S } from "./support.ts"
 
@@ -25,7 +26,7 @@ const plans: Record<Kind, Omit<Plan, "seed" | "calls">> = {
 describe.each(kinds)("%s", (kind) => {
   const plan = plans[kind]
 
-  it("E12 10 000 calls through 30 % 503, 10 % silence, 5 % cuts and 5 % 429: P1–P11, P13, P14 hold", async () => {
+  it("E12 10 000 calls through 30 % 503, 10 % silence, 5 % cuts and 5 % 429: P1–P11, P13, P14, P16 hold", async () => {
     const log = await Effect.runPromise(run({ ...plan, seed: "twelve", calls: 10_000 }))
     for (const property of Object.values(properties)) property(log)
     if (kind === "stream") return
@@ -44,6 +45,9 @@ describe.each(kinds)("%s", (kind) => {
     assert.isTrue(bytes(log) === bytes(again), "the same seed gave another run")
     assert.isTrue(bytes(log) === bytes(jumping), "a jump of the wall clock changed the run")
     assert.isFalse(bytes(log) === bytes(different))
+    assert.deepStrictEqual(Invariants.compare(runOf(log), runOf(again)), [])
+    assert.deepStrictEqual(Invariants.compare(runOf(log), runOf(jumping), "wall-clock"), [])
+    assert.deepStrictEqual(Invariants.compare(runOf(log), runOf(different)).map(({ law }) => law), ["P15", "P15"])
   }, 60_000)
 
   it("E12 a healthy secondary behind a failing primary serves no fewer calls than it would alone", async () => {
