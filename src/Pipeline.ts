@@ -31,7 +31,7 @@ import type { Hub } from "./pipeline/hub.ts"
 import { idempotent } from "./pipeline/idempotency.ts"
 import { retried } from "./pipeline/retry.ts"
 import { Router } from "./pipeline/routing.ts"
-import { makeOrder, makesLimiters, watching } from "./pipeline/shared.ts"
+import { makeFleet, makeOrder, makesLimiters, watching } from "./pipeline/shared.ts"
 import type { ErrorOf, Served, Stage } from "./pipeline/stage.ts"
 import * as Target from "./pipeline/target.ts"
 import * as Failover from "./resilience/Failover.ts"
@@ -60,6 +60,7 @@ export const make = <GE>(
     const builtAt = monotonicMillis(yield* Clock.Clock)
     const watch = yield* watching(hub, builtAt)
     const limiter = yield* makesLimiters(watch)
+    const fleet = yield* makeFleet(watch)
     const bucket = limits === undefined ? undefined : yield* limiter("client", limits)
     const router = yield* attempt(() => new Router(routing, configs))
     const ids = configs.map(({ id }) => id)
@@ -68,7 +69,7 @@ export const make = <GE>(
     const background = yield* Background.make
     const begin = opening(hub, timers?.deadline ?? Infinity, configs)
 
-    const common = { settings, guards, bucket, limiter, router, hub, background, builtAt }
+    const common = { settings, guards, bucket, limiter, fleet, router, hub, background, builtAt }
     const candidate = (config: Target.TargetConfig, index: number) =>
       Effect.map(Target.make<GE>(config, index, common), (target) => {
         const bracket = guarded(target, target.doors)(timed(timers)(ask(timers)))

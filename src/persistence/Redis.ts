@@ -15,12 +15,14 @@ import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
 import { attempt, OptionsReader } from "../internal/options.ts"
 import type { LlmConfigError } from "../LlmError.ts"
+import { CircuitBreakerStore, type CircuitStore } from "../resilience/CircuitBreaker.ts"
 import { CoolDownStore } from "../resilience/Failover.ts"
 import { IdempotencyStore } from "../resilience/Idempotency.ts"
 import { type LimitStore, RateLimiterStore, type Reserved } from "../resilience/RateLimiter.ts"
 import { ResponseCacheStore } from "../resilience/ResponseCache.ts"
 import * as Health from "./Health.ts"
 import { isTooLarge, ownName, readShared, type SharedOptions, sharedOptions } from "./internal/bounds.ts"
+import * as Circuits from "./internal/redisCircuits.ts"
 import * as Limits from "./internal/redisLimits.ts"
 import * as Scripts from "./internal/redisScripts.ts"
 import { type Acquired, type LeaseStore, type Operation, SharedStore, StoreError } from "./Store.ts"
@@ -40,7 +42,7 @@ export interface Options extends SharedOptions {}
 // -----------------------------------------------------------------------------
 
 /**
- * Keeps records, leases, cached answers, limits and cool-downs in Redis 7 or later, or what speaks like it.
+ * Keeps records, leases, cached answers, limits, circuits and cool-downs in Redis 7 or later, or what speaks like it.
  *
  * **Details**
  *
@@ -180,15 +182,17 @@ export interface Stores {
   readonly cache: LeaseStore<string>
   readonly limits: LimitStore
   readonly coolDowns: LeaseStore<string>
+  readonly circuits: CircuitStore
   readonly health: Health.Health
 }
 
-const provided = ({ cache, coolDowns, idempotency, limits }: Stores): Context.Context<SharedStore> =>
+const provided = ({ cache, circuits, coolDowns, idempotency, limits }: Stores): Context.Context<SharedStore> =>
   Context.make(SharedStore, idempotency).pipe(
     Context.add(IdempotencyStore, idempotency),
     Context.add(ResponseCacheStore, cache),
     Context.add(RateLimiterStore, limits),
-    Context.add(CoolDownStore, coolDowns)
+    Context.add(CoolDownStore, coolDowns),
+    Context.add(CircuitBreakerStore, circuits)
   )
 
 /** @internal */
@@ -207,7 +211,8 @@ export const make = (
       health
     })
     const limits = { ...makeLimits(redis, policy.prefix, time), health }
-    return { idempotency: records("i"), cache: records("c"), limits, coolDowns: records("d"), health }
+    const circuits = yield* makeCircuits(redis, policy.prefix, time, health)
+    return { idempotency: records("i"), cache: records("c"), limits, coolDowns: records("d"), circuits, health }
   })
 
 const asked = <A, B>(
@@ -249,6 +254,85 @@ const makeLimits = (redis: Client.Redis["Service"], prefix: string, now: () => s
       }))
   }
 }
+
+const makeCircuits = (
+  redis: Client.Redis["Service"],
+  prefix: string,
+  now: () => string,
+  health: Health.Health
+): Effect.Effect<CircuitStore, never, Scope.Scope> => {
+  const channel = `${prefix}:b`
+  return Effect.map(listening(redis, channel, health), (watch) => {
+    const name = (key: string): string => `${channel}:${key}`
+    const run = {
+      trip: redis.eval(Circuits.trip),
+      probe: redis.eval(Circuits.probe),
+      renew: redis.eval(Circuits.renew),
+      release: redis.eval(Circuits.release),
+      look: redis.eval(Circuits.look)
+    }
+    return {
+      trip: (key, change) => asked("trip", () => run.trip(name(key), now(), change, channel, key), Circuits.circuitOf),
+      probe: (key, slots, lease) =>
+        asked(
+          "probe",
+          () => run.probe(name(key), now(), String(slots), Scripts.millis(lease)),
+          ([slot, circuit]) => ({
+            slot: slot === "" ? undefined : Number(slot),
+            circuit: Circuits.circuitOf(circuit)
+          })
+        ),
+      renew: (key, slot, lease) =>
+        asked("renew", () => run.renew(name(key), now(), String(slot), Scripts.millis(lease)), nothing),
+      release: (key, slot) => asked("release", () => run.release(name(key), now(), String(slot)), nothing),
+      look: (key) => asked("look", () => run.look(name(key), now()), Circuits.circuitOf),
+      watch,
+      health
+    }
+  })
+}
+
+/** Listens to a channel from the first listener on, while the server is up, and again a second after it was cut. */
+const listening = (
+  redis: Client.Redis["Service"],
+  channel: string,
+  health: Health.Health
+): Effect.Effect<NonNullable<CircuitStore["watch"]>, never, Scope.Scope> =>
+  Effect.gen(function*() {
+    const scope = yield* Effect.scope
+    const fork = Effect.runForkWith(yield* Effect.context())
+    const listeners = new Map<string, Set<() => void>>()
+    const tell = ({ message }: Client.RedisMessage): void => {
+      for (const changed of listeners.get(message) ?? []) changed()
+    }
+    const until = (state: "up" | "down"): Effect.Effect<void> =>
+      Effect.callback((resume) => {
+        const forget = health.watch(({ to }) => {
+          if (to === state) resume(Effect.void)
+        })
+        return Effect.sync(forget)
+      })
+    const once = Effect.scoped(
+      Effect.flatMap(redis.subscribe(channel), (messages) => Effect.forever(Effect.map(Queue.take(messages), tell)))
+    )
+    // A client that reconnects by itself would log each attempt.
+    const whileUp = Effect.ignoreCause(Effect.raceFirst(once, until("down")))
+    const pause = Effect.suspend(() => health.isUp() ? Effect.sleep("1 second") : until("up"))
+    const listen = Effect.forever(Effect.andThen(whileUp, pause))
+    let isListening = false
+    return (key, changed) => {
+      if (!isListening) {
+        isListening = true
+        fork(Effect.forkIn(listen, scope))
+      }
+      const known = listeners.get(key) ?? new Set()
+      listeners.set(key, known.add(changed))
+      return () => {
+        known.delete(changed)
+        if (known.size === 0) listeners.delete(key)
+      }
+    }
+  })
 
 const makeRecords = (
   redis: Client.Redis["Service"],

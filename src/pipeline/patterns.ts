@@ -266,9 +266,17 @@ export const inCircuit = (
   },
   acquire: (ask: Ask) => {
     const breaker = of(ask.request.model)
-    const permit = breaker.admitUnsafe(ask.now, kindOf(ask))
-    return permit === undefined
-      ? Exit.fail(breaker.rejectionUnsafe(ask.now)())
-      : Exit.succeed(new Slot(breaker, permit))
+    const admit = (now: number, slot?: number): Exit.Exit<Held, CircuitOpen> => {
+      const permit = breaker.admitUnsafe(now, kindOf(ask), slot)
+      return permit === undefined
+        ? Exit.fail(breaker.rejectionUnsafe(now)())
+        : Exit.succeed(new Slot(breaker, permit))
+    }
+    const claim = breaker.claimUnsafe(ask.now, ask.restore)
+    if (claim === undefined) return admit(ask.now)
+    return Effect.flatMap(claim, (slot) => {
+      const now = (ask as Attempt).call.root.now()
+      return slot === undefined ? Exit.fail(breaker.rejectionUnsafe(now, true)()) : admit(now, slot)
+    })
   }
 })

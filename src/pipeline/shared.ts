@@ -3,7 +3,9 @@ import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { LlmConfigError } from "../LlmError.ts"
 import type { Health } from "../persistence/Health.ts"
+import * as CircuitBreaker from "../resilience/CircuitBreaker.ts"
 import * as Failover from "../resilience/Failover.ts"
+import { type Fleet, fleetOf } from "../resilience/internal/sharedCircuit.ts"
 import * as RateLimiter from "../resilience/RateLimiter.ts"
 import type { Hub } from "./hub.ts"
 
@@ -57,4 +59,13 @@ export const makesLimiters = (watch: (health: Health) => void): Effect.Effect<Ma
         : store === undefined
         ? Effect.sync(() => RateLimiter.fromPolicy(limits))
         : RateLimiter.sharedFromPolicy(key, store, limits)
+  })
+
+/** The processes that share the circuits of targets, under the names of these. */
+export const makeFleet = (
+  watch: (health: Health) => void
+): Effect.Effect<Fleet | undefined, never, Scope.Scope> =>
+  Effect.flatMap(CircuitBreaker.CircuitBreakerStore, (store) => {
+    if (store === undefined) return Effect.undefined
+    return Effect.tap(fleetOf(store), ({ health }) => Effect.sync(() => watch(health)))
   })

@@ -12,6 +12,7 @@ import * as Bulkhead from "../resilience/Bulkhead.ts"
 import * as CircuitBreaker from "../resilience/CircuitBreaker.ts"
 import type { Failover } from "../resilience/Failover.ts"
 import * as Hedge from "../resilience/Hedge.ts"
+import type { Fleet } from "../resilience/internal/sharedCircuit.ts"
 import * as LoadShedder from "../resilience/LoadShedder.ts"
 import type * as RateLimiter from "../resilience/RateLimiter.ts"
 import * as RetryBudget from "../resilience/RetryBudget.ts"
@@ -117,6 +118,7 @@ export interface Common<out GE> {
   readonly bucket: RateLimiter.RateLimiter | undefined
   readonly router: Router
   readonly limiter: MakeLimiter
+  readonly fleet: Fleet | undefined
   readonly hub: Hub
   readonly background: Background
   readonly builtAt: number
@@ -199,7 +201,7 @@ const circuitsOf = <GE>(
   const changed = ({ from, now, to }: CircuitBreaker.Transition, model?: { readonly model: string }): void =>
     common.hub.publish({ _tag: "CircuitChanged", call: 0, at: now - common.builtAt, target, ...model, from, to })
   if (!CircuitBreaker.isCircuitBreaker(rules)) {
-    return Effect.sync(() => ownCircuits(target, rules, common.settings.timers, changed))
+    return Effect.sync(() => ownCircuits(target, rules, common.settings.timers, common.fleet, changed))
   }
   return Effect.as(
     Effect.acquireRelease(
@@ -214,6 +216,7 @@ const ownCircuits = (
   target: string,
   { perModel, policy }: CircuitRules,
   timers: Timeout.Policy | undefined,
+  fleet: Fleet | undefined,
   changed: (change: CircuitBreaker.Transition, model?: { readonly model: string }) => void
 ): Circuits => {
   const make = (model: string | undefined): CircuitBreaker.CircuitBreaker => {
@@ -222,7 +225,8 @@ const ownCircuits = (
       model === undefined ? target : `${target}/${model}`,
       policy,
       (change) => changed(change, name),
-      timers?.attempt
+      timers?.attempt,
+      fleet
     )
   }
   const only = make(undefined)

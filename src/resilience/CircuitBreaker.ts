@@ -24,7 +24,9 @@ import * as Layer from "effect/Layer"
 import * as MutableRef from "effect/MutableRef"
 import * as Ref from "effect/Ref"
 import * as Schema from "effect/Schema"
+import type * as Scope from "effect/Scope"
 import { monotonicMillis } from "../internal/clock.ts"
+import type { Restore } from "../internal/line.ts"
 import {
   finite,
   integer,
@@ -43,6 +45,8 @@ import {
 import { attempt } from "../internal/options.ts"
 import { InFlight, Thresholds, type Watched } from "../internal/slow.ts"
 import { CircuitOpen, classify, type LlmConfigError, retryAfterMillis, withoutStack } from "../LlmError.ts"
+import * as Circuits from "./internal/circuits.ts"
+import { type Fleet, fleetOf, share, type Sharing } from "./internal/sharedCircuit.ts"
 
 // -----------------------------------------------------------------------------
 // policy
@@ -286,6 +290,8 @@ export interface Permit {
   readonly slowAfter: number
   /** The bucket in which it was counted as slow while it was under way, if it was. */
   readonly slowIn?: number | undefined
+  /** Of a probe, its slot among all processes. */
+  readonly shared?: number | undefined
 }
 
 /**
@@ -394,11 +400,12 @@ export const admit = (policy: Policy, state: State, now: number): State | undefi
  * @category core
  * @since 0.1.0
  */
-export const permitOf = (state: State, slowAfter = Infinity): Permit => ({
+export const permitOf = (state: State, slowAfter = Infinity, shared = 0): Permit => ({
   generation: state.generation,
   slot: slotOf(state),
   settled: false,
-  slowAfter
+  slowAfter,
+  shared
 })
 
 const slotOf = (state: State): number => state._tag === "HalfOpen" ? state.lastSlot : 0
@@ -521,6 +528,24 @@ export const force = (state: State, mode: Mode, now: number): State =>
     : mode === "open"
     ? { _tag: "Open", mode, generation: state.generation + 1, until: Infinity, openings: 0, openFor: Infinity }
     : closed(mode, state.generation + 1, now, 0, 0)
+
+/**
+ * Learns what other processes have found. `isAnswer`: it answers what was told from here, and can only prolong it.
+ *
+ * @category core
+ * @since 0.2.0
+ */
+export const follow = (state: State, circuit: Circuits.SharedCircuit, now: number, isAnswer = false): State => {
+  const { isOpen, left, mode, openFor, openings } = circuit
+  if (mode !== "auto") return force(state, mode, now)
+  const own = force(state, "auto", now)
+  if (!isOpen) {
+    return own._tag === "Closed" ? own : closed("auto", own.generation + 1, now, own.openings, own.openFor)
+  }
+  const until = now + left
+  if (own._tag === "Open") return until > own.until ? { ...own, until, openings, openFor } : own
+  return isAnswer ? own : { _tag: "Open", mode: "auto", generation: own.generation + 1, until, openings, openFor }
+}
 
 const bucketCount = 10
 
@@ -659,11 +684,11 @@ export interface CircuitBreaker {
    */
   readonly isOpenUnsafe: (now: number) => boolean
   /**
-   * The error for a call that is rejected now; made only when it is asked for.
+   * The error for a call that is rejected now; made only when it is asked for. `isProbed`: because other processes probe.
    *
    * @internal
    */
-  readonly rejectionUnsafe: (now: number) => () => CircuitOpen
+  readonly rejectionUnsafe: (now: number, isProbed?: boolean) => () => CircuitOpen
   /**
    * Milliseconds until the next probe, while open.
    *
@@ -676,7 +701,14 @@ export interface CircuitBreaker {
    *
    * @internal
    */
-  readonly admitUnsafe: (now: number, kind?: string) => Permit | undefined
+  readonly admitUnsafe: (now: number, kind?: string, slot?: number) => Permit | undefined
+  /**
+   * What must be waited for before admission: a slot among the probes of all processes, which is then given to
+   * `admitUnsafe`; `undefined` while others have them. Nothing, for a circuit of this process alone and for a closed one.
+   *
+   * @internal
+   */
+  readonly claimUnsafe: (now: number, restore: Restore) => Effect.Effect<number | undefined> | undefined
   /**
    * Records an outcome. Only the first one of a permit counts; late ones change nothing.
    *
@@ -762,6 +794,70 @@ export const make = ({ key, onTransition, ...options }: MakeOptions): Effect.Eff
   attempt(() => fromPolicy(checkKey(key), policy(options), onTransition))
 
 /**
+ * Where circuits are kept that several processes share, by their keys. `undefined` (the default): each breaker knows its own.
+ *
+ * **Details**
+ *
+ * - Counting stays local and costs no round trip. A circuit that opens, closes or is forced is told to the others, which do
+ *   the same: at once where the store can tell (Redis), else at their next look, once a second while a circuit is in use.
+ * - `halfOpenProbes` holds for all processes together: who finds the circuit due asks the store for a place among the probes,
+ *   and waits at most 100 ms for it. `successThreshold` counts the probes of one process.
+ * - Without the store each process opens and probes by itself, and what it finds then is not told later.
+ *
+ * @category services
+ * @since 0.2.0
+ */
+export const CircuitBreakerStore: Context.Reference<Circuits.CircuitStore | undefined> = Context.Reference<
+  Circuits.CircuitStore | undefined
+>("effect-resilient-llm/CircuitBreakerStore", { defaultValue: () => undefined })
+
+export type { CircuitChange, CircuitStore, Claim, SharedCircuit } from "./internal/circuits.ts"
+
+/**
+ * Like {@link make}, with a circuit that other processes share under the same key.
+ *
+ * **Example** (What one process has met, the other knows)
+ *
+ * ```ts import.meta.vitest
+ * import { Effect } from "effect"
+ * import { CircuitBreaker } from "effect-resilient-llm/resilience"
+ *
+ * const program = Effect.gen(function*() {
+ *   const store = yield* CircuitBreaker.storeMemory()
+ *   const options = { key: "openai", failureThreshold: 2 }
+ *   const here = yield* CircuitBreaker.makeShared(store, options)
+ *   const there = yield* CircuitBreaker.makeShared(store, options)
+ *   yield* here.protect(Effect.void)
+ *   yield* there.protect(Effect.void)
+ *   yield* Effect.ignore(here.protect(Effect.fail("no answer")))
+ *   yield* Effect.ignore(here.protect(Effect.fail("no answer")))
+ *   yield* Effect.yieldNow
+ *   return (yield* there.status).state
+ * })
+ * await Effect.runPromise(Effect.scoped(program)) // => "open"
+ * ```
+ *
+ * @category constructors
+ * @since 0.2.0
+ */
+export const makeShared = (
+  store: Circuits.CircuitStore,
+  { key, onTransition, ...options }: MakeOptions
+): Effect.Effect<CircuitBreaker, LlmConfigError, Scope.Scope> =>
+  Effect.flatMap(
+    fleetOf(store),
+    (fleet) => attempt(() => fromPolicy(checkKey(key), policy(options), onTransition, Infinity, fleet))
+  )
+
+/**
+ * A store of circuits in the memory of this process: for clients that share them, and for tests. It keeps 1,000 circuits.
+ *
+ * @category constructors
+ * @since 0.2.0
+ */
+export const storeMemory = (): Effect.Effect<Circuits.CircuitStore> => Effect.sync(() => Circuits.memory())
+
+/**
  * Provides one circuit breaker.
  *
  * @category layers
@@ -795,6 +891,16 @@ const nameOf = (state: State): StateName =>
     ? names.Open[state.mode]
     : "half-open"
 
+/** What others are to know of a transition. */
+const newsOf = (before: State, next: State, slot: number): Circuits.CircuitChange | undefined =>
+  next.mode !== before.mode
+    ? { _tag: "Forced", mode: next.mode }
+    : next._tag === "Open"
+    ? { _tag: "Opened", openFor: next.openFor, openings: next.openings }
+    : before._tag === "HalfOpen" && next._tag === "Closed"
+    ? { _tag: "Closed", slot }
+    : undefined
+
 const retryAfterOf = (state: State, now: number): { readonly retryAfter?: Duration.Duration } =>
   state._tag === "Open" && Number.isFinite(state.until)
     ? { retryAfter: Duration.millis(Math.max(0, Math.ceil(state.until - now))) }
@@ -822,11 +928,13 @@ class Admitted implements Permit, Watched {
   readonly slowAfter: number
   readonly kind: string
   readonly due: number
+  readonly shared: number
   settled = false
   slowIn: number | undefined
   place = -1
 
-  constructor(state: State, slowAfter: number, kind: string, now: number) {
+  constructor(state: State, slowAfter: number, kind: string, now: number, shared: number) {
+    this.shared = shared
     this.generation = state.generation
     this.slot = slotOf(state)
     this.slowAfter = slowAfter
@@ -836,7 +944,8 @@ class Admitted implements Permit, Watched {
 }
 
 /**
- * `longest`: how long an attempt may take at all; what is measured as slow is never more.
+ * `longest`: how long an attempt may take at all; what is measured as slow is never more. `fleet`: the processes that share
+ * the circuit.
  *
  * @internal
  */
@@ -844,7 +953,8 @@ export const fromPolicy = (
   key: string,
   policy: Policy,
   onTransition?: (change: Transition) => void,
-  longest = Infinity
+  longest = Infinity,
+  fleet?: Fleet
 ): CircuitBreaker => {
   const state = Ref.makeUnsafe<State>(initial)
   const cell = state.ref
@@ -853,9 +963,16 @@ export const fromPolicy = (
   const timesCalls = policy.slowDuration !== Infinity
   const underWay = new InFlight<Admitted>()
   const listeners = new Set(onTransition === undefined ? [] : [onTransition])
+  const sharing: Sharing | undefined = fleet && share({
+    ...fleet,
+    key,
+    probes: policy.halfOpenProbes,
+    lease: policy.probeLease,
+    follow: (circuit, now, isAnswer) => void step((before) => follow(before, circuit, now, isAnswer), now)
+  })
 
   /** Every change of the state goes through here. Generations change exactly with transitions. */
-  const move = (change: (before: State) => State, now: number): State => {
+  const step = (change: (before: State) => State, now: number): State => {
     const before = cell.current
     const next = MutableRef.updateAndGet(cell, change)
     if (next.generation === before.generation || listeners.size === 0) return next
@@ -871,6 +988,17 @@ export const fromPolicy = (
     return next
   }
 
+  /** A change that this process has met. `slot`: of the probe that has met it. */
+  const move = (change: (before: State) => State, now: number, slot = 0): State => {
+    const before = cell.current
+    const next = step(change, now)
+    if (sharing !== undefined && next.generation !== before.generation) {
+      const news = newsOf(before, next, slot)
+      if (news !== undefined) sharing.tell(news)
+    }
+    return next
+  }
+
   /** What has turned slow since somebody looked last counts at the moment when it did. */
   const look = (now: number): void => {
     for (let call = underWay.turned(now); call !== undefined; call = underWay.turned(now)) {
@@ -881,15 +1009,23 @@ export const fromPolicy = (
     }
   }
 
-  const admitUnsafe: CircuitBreaker["admitUnsafe"] = (now, kind = "") => {
+  const claimUnsafe: CircuitBreaker["claimUnsafe"] = (now, restore) => {
+    if (sharing === undefined) return undefined
+    sharing.used(now)
+    look(now)
+    return cell.current._tag === "Closed" || !peek(policy, cell.current, now) ? undefined : sharing.claim(restore)
+  }
+
+  const admitUnsafe: CircuitBreaker["admitUnsafe"] = (now, kind = "", slot = 0) => {
     look(now)
     let state = cell.current
-    if (state._tag !== "Closed") {
-      if (!peek(policy, state, now)) return undefined
-      state = move((before) => admit(policy, before, now) ?? before, now)
-    }
-    if (!timesCalls) return permitOf(state)
-    const permit = new Admitted(state, thresholds?.of(kind) ?? fixed, kind, now)
+    const mayPass = peek(policy, state, now)
+    // Meanwhile others have closed it, or opened it anew.
+    if (slot !== 0 && (!mayPass || state._tag === "Closed")) sharing?.release(slot)
+    if (!mayPass) return undefined
+    if (state._tag !== "Closed") state = move((before) => admit(policy, before, now) ?? before, now)
+    if (!timesCalls) return permitOf(state, Infinity, slot)
+    const permit = new Admitted(state, thresholds?.of(kind) ?? fixed, kind, now, slot)
     underWay.start(permit)
     return permit
   }
@@ -902,19 +1038,23 @@ export const fromPolicy = (
       underWay.end(permit)
       if (outcome === "success" && details?.duration !== undefined) thresholds?.add(permit.kind, details.duration)
     }
-    move((before) => record(policy, before, permit, outcome, now, details), now)
+    const { shared = 0 } = permit
+    const before = cell.current.generation
+    const after = move((before) => record(policy, before, permit, outcome, now, details), now, shared)
+    // A transition has ended all slots.
+    if (shared !== 0 && after.generation === before) sharing?.release(shared)
   }
 
-  const rejectionUnsafe = (now: number) => {
+  const rejectionUnsafe: CircuitBreaker["rejectionUnsafe"] = (now, isProbed = false) => {
     look(now)
     const current = cell.current
     return (): CircuitOpen => {
-      const name = nameOf(current)
+      const name = isProbed ? "half-open" : nameOf(current)
       return withoutStack(() =>
         new CircuitOpen({
           key,
           state: name === "half-open" || name === "forced-open" ? name : "open",
-          ...retryAfterOf(current, now)
+          ...(isProbed ? {} : retryAfterOf(current, now))
         })
       )
     }
@@ -947,10 +1087,12 @@ export const fromPolicy = (
       return Effect.succeed(statusOf(policy, cell.current, now))
     }),
     isOpenUnsafe: (now) => {
+      sharing?.used(now)
       look(now)
       return !peek(policy, cell.current, now)
     },
     rejectionUnsafe,
+    claimUnsafe,
     admitUnsafe,
     recordUnsafe,
     openForUnsafe: (now) => {
@@ -960,17 +1102,27 @@ export const fromPolicy = (
     renewUnsafe: (permit, now) => {
       look(now)
       if (permit instanceof Admitted) underWay.end(permit)
-      if (cell.current._tag === "HalfOpen") move((before) => renew(policy, before, permit, now), now)
+      if (cell.current._tag !== "HalfOpen") return
+      move((before) => renew(policy, before, permit, now), now)
+      if (permit.shared) sharing?.renew(permit.shared, now)
     },
     protect: <A, E, R>(self: Effect.Effect<A, E, R>) =>
       Effect.uninterruptibleMask((restore) =>
         Effect.clockWith<A, E | CircuitOpen, R>((clock) => {
-          const start = monotonicMillis(clock)
-          const permit = admitUnsafe(start)
-          if (permit === undefined) return Effect.fail(rejectionUnsafe(start)())
-          return Effect.onExit(restore(self), (exit) => {
-            settle(permit, start, exit, monotonicMillis(clock))
-            return Effect.void
+          const admitted = (start: number, slot?: number): Effect.Effect<A, E | CircuitOpen, R> => {
+            const permit = admitUnsafe(start, "", slot)
+            if (permit === undefined) return Effect.fail(rejectionUnsafe(start)())
+            return Effect.onExit(restore(self), (exit) => {
+              settle(permit, start, exit, monotonicMillis(clock))
+              return Effect.void
+            })
+          }
+          const now = monotonicMillis(clock)
+          const claim = claimUnsafe(now, restore)
+          if (claim === undefined) return admitted(now)
+          return Effect.flatMap(claim, (slot) => {
+            const later = monotonicMillis(clock)
+            return slot === undefined ? Effect.fail(rejectionUnsafe(later, true)()) : admitted(later, slot)
           })
         })
       ),

@@ -19,6 +19,8 @@ import type * as Scope from "effect/Scope"
 import type { Acquired, Entry, LeaseStore } from "../persistence/Store.ts"
 import { SharedStore } from "../persistence/Store.ts"
 import type { LimitStore } from "../resilience/internal/buckets.ts"
+import type { CircuitChange, CircuitStore, SharedCircuit } from "../resilience/internal/circuits.ts"
+import { type CircuitStep, type CircuitVector, circuitVectors } from "./internal/circuitVectors.ts"
 import { type LimitStep, type LimitVector, limitVectors } from "./internal/limitVectors.ts"
 import { type Step, type Vector, vectors } from "./internal/storeVectors.ts"
 
@@ -388,20 +390,140 @@ export const checkLimits = <E>(
   law: LimitLaw,
   { advance, store }: LimitSubject<E>
 ): Effect.Effect<void, LawBroken | E> =>
-  Effect.scoped(Effect.flatMap(store, (store) => {
-    let now = 0
-    return Effect.forEach(law.steps, (step, i) => {
-      const wait = step.at > now ? advance(step.at - now) : Effect.void
-      now = step.at
-      const where = `step ${i}: ${step.op} at ${step.at}`
-      const broken = (expected: unknown, actual: unknown) =>
-        Effect.fail(new LawBroken({ law: law.name, step: where, expected, actual }))
-      return Effect.andThen(
-        wait,
-        Effect.mapError(limitStep(store, law, step, broken), (error) =>
-          error instanceof LawBroken
-            ? error
-            : new LawBroken({ law: law.name, step: where, expected: "an answer", actual: String(error) }))
+  Effect.scoped(
+    Effect.flatMap(store, (store) => inTurn(law, advance, (step, broken) => limitStep(store, law, step, broken)))
+  )
+
+type Broken = (expected: unknown, actual: unknown) => Effect.Effect<never, LawBroken>
+
+/** The steps of a law, each at its moment. */
+const inTurn = <Step extends { readonly at: number; readonly op: string }>(
+  law: { readonly name: string; readonly steps: ReadonlyArray<Step> },
+  advance: (millis: number) => Effect.Effect<void>,
+  take: (step: Step, broken: Broken) => Effect.Effect<void, unknown>
+): Effect.Effect<void, LawBroken> => {
+  let now = 0
+  return Effect.forEach(law.steps, (step, i) => {
+    const wait = step.at > now ? advance(step.at - now) : Effect.void
+    now = step.at
+    const where = `step ${i}: ${step.op} at ${step.at}`
+    const broken: Broken = (expected, actual) =>
+      Effect.fail(new LawBroken({ law: law.name, step: where, expected, actual }))
+    return Effect.andThen(
+      wait,
+      Effect.catchCause(take(step, broken), (cause) => {
+        const error = Cause.squash(cause)
+        return error instanceof LawBroken ? Effect.fail(error) : broken("an answer", String(error))
+      })
+    )
+  }, { discard: true })
+}
+
+// -----------------------------------------------------------------------------
+// circuits
+// -----------------------------------------------------------------------------
+
+/**
+ * One law of a store of circuits.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export type CircuitLaw = CircuitVector
+
+/**
+ * A store of circuits to examine: an empty one each time it is run, and what moves its clock.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface CircuitSubject<E = never> {
+  readonly store: Effect.Effect<CircuitStore, E, Scope.Scope>
+  readonly advance: (millis: number) => Effect.Effect<void>
+}
+
+/**
+ * The laws of a store of circuits.
+ *
+ * @category laws
+ * @since 0.2.0
+ */
+export const circuitLaws: ReadonlyArray<CircuitLaw> = circuitVectors
+
+const circuitStep = (
+  store: CircuitStore,
+  slots: Map<string, number>,
+  generations: Map<string, number>,
+  step: CircuitStep,
+  broken: Broken
+): Effect.Effect<void, unknown> => {
+  const { key = "k" } = step
+  const slotOf = (name: string): number => slots.get(name) ?? 0
+  const sees = (
+    expected: Omit<SharedCircuit, "generation"> | undefined,
+    actual: SharedCircuit | undefined,
+    changes = false
+  ): Effect.Effect<void, LawBroken> => {
+    const before = generations.get(key) ?? 0
+    if (expected === undefined || actual === undefined) {
+      return expected === actual ? Effect.void : broken(expected, actual)
+    }
+    const { generation, ...rest } = actual
+    generations.set(key, generation)
+    const isSame = Object.entries(expected).every(([field, value]) => rest[field as keyof typeof rest] === value)
+    if (!isSame) return broken(expected, actual)
+    return (changes ? generation > before : generation === before)
+      ? Effect.void
+      : broken(changes ? `a generation above ${before}` : `the generation ${before}`, generation)
+  }
+  switch (step.op) {
+    case "trip": {
+      const change: CircuitChange = step.change._tag === "Closed"
+        ? { _tag: "Closed", slot: slotOf(step.change.slot) }
+        : step.change
+      return Effect.flatMap(store.trip(key, change), (actual) => sees(step.circuit, actual, step.changes))
+    }
+    case "look":
+      return Effect.flatMap(store.look(key), (actual) => sees(step.circuit, actual))
+    case "probe":
+      return Effect.flatMap(store.probe(key, step.slots ?? 1, step.lease), ({ slot }) => {
+        if ((slot === undefined) !== (step.slot === undefined)) return broken(step.slot, slot)
+        if (slot === undefined || step.slot === undefined) return Effect.void
+        if (!Number.isSafeInteger(slot) || slot <= 0 || [...slots.values()].includes(slot)) {
+          return broken("a whole number that no other slot has", slot)
+        }
+        slots.set(step.slot, slot)
+        return Effect.void
+      })
+    case "race":
+      return Effect.flatMap(
+        Effect.all(Array.from({ length: step.by }, () => store.probe(key, step.slots, 1000)), {
+          concurrency: "unbounded"
+        }),
+        (all) => {
+          const granted = all.filter(({ slot }) => slot !== undefined).length
+          return granted === step.granted ? Effect.void : broken(step.granted, granted)
+        }
       )
-    }, { discard: true })
+    case "renew":
+      return store.renew(key, slotOf(step.slot), step.lease)
+    case "release":
+      return store.release(key, slotOf(step.slot))
+  }
+}
+
+/**
+ * Checks one law of a store of circuits. Fails with {@link LawBroken}.
+ *
+ * @category running
+ * @since 0.2.0
+ */
+export const checkCircuits = <E>(
+  law: CircuitLaw,
+  { advance, store }: CircuitSubject<E>
+): Effect.Effect<void, LawBroken | E> =>
+  Effect.scoped(Effect.flatMap(store, (store) => {
+    const slots = new Map<string, number>()
+    const generations = new Map<string, number>()
+    return inTurn(law, advance, (step, broken) => circuitStep(store, slots, generations, step, broken))
   }))

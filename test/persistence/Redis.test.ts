@@ -4,7 +4,7 @@ import { Store } from "effect-resilient-llm/persistence"
 import * as Redis from "effect-resilient-llm/persistence/Redis"
 import * as Buckets from "effect-resilient-llm/resilience/internal/buckets"
 import * as Client from "effect/persistence/Redis"
-import { keepsTheLaws, keepsTheLimitLaws, movable } from "./laws.ts"
+import { keepsTheCircuitLaws, keepsTheLaws, keepsTheLimitLaws, movable } from "./laws.ts"
 import { unique, usualRedis } from "./servers.ts"
 
 const redis = await usualRedis()
@@ -31,6 +31,12 @@ if (redis !== undefined) {
   keepsTheLimitLaws("Redis", () => {
     const { advance, now } = movable()
     const store = Effect.map(Redis.make({ prefix: unique() }, now), ({ limits }) => limits)
+    return { store: Effect.provide(store, redis), advance }
+  })
+
+  keepsTheCircuitLaws("Redis", () => {
+    const { advance, now } = movable()
+    const store = Effect.map(Redis.make({ prefix: unique() }, now), ({ circuits }) => circuits)
     return { store: Effect.provide(store, redis), advance }
   })
 

@@ -6,7 +6,7 @@ import * as State from "effect-resilient-llm/persistence/Redis"
 import * as Redis from "effect/persistence/Redis"
 import { execFileSync } from "node:child_process"
 import { layer as clusterLayer } from "../../docs/examples/redis-cluster.ts"
-import { keepsTheLaws, keepsTheLimitLaws, movable } from "./laws.ts"
+import { keepsTheCircuitLaws, keepsTheLaws, keepsTheLimitLaws, movable } from "./laws.ts"
 import { freePort, hasRedisServer, missing, RedisServer, unique } from "./servers.ts"
 
 if (!hasRedisServer) missing("redis-server")
@@ -51,6 +51,12 @@ describe.skipIf(!hasRedisServer)("Redis Cluster", async () => {
   keepsTheLimitLaws("Redis Cluster", () => {
     const { advance, now } = movable()
     const store = Effect.map(State.make({ prefix: unique() }, now), ({ limits }) => limits)
+    return { store: Effect.provide(store, redis), advance }
+  })
+
+  keepsTheCircuitLaws("Redis Cluster", () => {
+    const { advance, now } = movable()
+    const store = Effect.map(State.make({ prefix: unique() }, now), ({ circuits }) => circuits)
     return { store: Effect.provide(store, redis), advance }
   })
 

@@ -34,3 +34,11 @@ export const keepsTheLimitLaws = <E>(name: string, make: () => StoreLaws.LimitSu
     }
   })
 }
+
+export const keepsTheCircuitLaws = <E>(name: string, make: () => StoreLaws.CircuitSubject<E>): void => {
+  describe(`${name}: the laws of a store of circuits`, () => {
+    for (const law of StoreLaws.circuitLaws) {
+      it.effect(law.name, () => Effect.suspend(() => StoreLaws.checkCircuits(law, make())))
+    }
+  })
+}

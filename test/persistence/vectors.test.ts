@@ -1,7 +1,7 @@
 import { Store } from "effect-resilient-llm/persistence"
-import { RateLimiter } from "effect-resilient-llm/resilience"
+import { CircuitBreaker, RateLimiter } from "effect-resilient-llm/resilience"
 import { TestClock } from "effect/testing"
-import { keepsTheLaws, keepsTheLimitLaws } from "./laws.ts"
+import { keepsTheCircuitLaws, keepsTheLaws, keepsTheLimitLaws } from "./laws.ts"
 
 keepsTheLaws("memory", () => ({
   layer: (bounds) => Store.layerMemory(bounds ?? { maxEntries: 1000 }),
@@ -9,3 +9,5 @@ keepsTheLaws("memory", () => ({
 }))
 
 keepsTheLimitLaws("memory", () => ({ store: RateLimiter.storeMemory(), advance: TestClock.adjust }))
+
+keepsTheCircuitLaws("memory", () => ({ store: CircuitBreaker.storeMemory(), advance: TestClock.adjust }))

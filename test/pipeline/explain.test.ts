@@ -22,6 +22,7 @@ const doors = (options: LlmConfig.Options, own: Target.TargetOptions) =>
       bucket: settings.bucket === undefined ? undefined : yield* RateLimiter.make(),
       limiter: (_, limits) =>
         RateLimiter.isRateLimiter(limits) ? Effect.succeed(limits) : Effect.orDie(RateLimiter.make()),
+      fleet: undefined,
       router: new Router(settings.routing, [config]),
       hub: yield* makeHub(),
       background: yield* Background.make,

@@ -21,6 +21,7 @@ const passes = (options: LlmConfig.Options, own: Target.TargetOptions = {}) =>
       bucket: settings.bucket === undefined ? undefined : yield* RateLimiter.make(),
       limiter: (_, limits) =>
         Effect.succeed(RateLimiter.isRateLimiter(limits) ? limits : RateLimiter.fromPolicy(limits)),
+      fleet: undefined,
       router: new Router(settings.routing, [config]),
       hub: yield* makeHub(),
       background: yield* Background.make,

@@ -1,0 +1,147 @@
+// What one process shares of a circuit: it tells what its own count has led to, learns what others have met, and asks for a
+// place among their probes. A call waits for the store only where it wants to probe.
+import * as Clock from "effect/Clock"
+import type * as Context from "effect/Context"
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Scope from "effect/Scope"
+import * as Semaphore from "effect/Semaphore"
+import { monotonicMillis } from "../../internal/clock.ts"
+import { effectOf } from "../../internal/effect.ts"
+import type { Restore } from "../../internal/line.ts"
+import * as Health from "../../persistence/Health.ts"
+import type { CircuitChange, CircuitStore, Claim, SharedCircuit } from "./circuits.ts"
+
+/** Milliseconds between two looks at a circuit, and for how long it is looked at after its last use. */
+const LOOK = 1000
+const IN_USE = 60_000
+
+/** A circuit's way to other processes. */
+export interface Sharing {
+  /** Somebody uses the circuit, so it is looked at. */
+  readonly used: (now: number) => void
+  readonly tell: (change: CircuitChange) => void
+  /** A place among the probes: its number, 0 without the store, `undefined` while there is none. */
+  readonly claim: (restore: Restore) => Effect.Effect<number | undefined>
+  readonly renew: (slot: number, now: number) => void
+  readonly release: (slot: number) => void
+}
+
+export interface ShareOptions {
+  readonly key: string
+  readonly store: CircuitStore
+  readonly health: Health.Health
+  readonly probes: number
+  readonly lease: number
+  readonly scope: Scope.Scope
+  readonly context: Context.Context<never>
+  readonly clock: Clock.Clock
+  /** Learns what has been heard. `isAnswer`: to what was told from here, which others may only have prolonged. */
+  readonly follow: (circuit: SharedCircuit, now: number, isAnswer: boolean) => void
+}
+
+/** What all circuits of one client have in common. */
+export type Fleet = Pick<ShareOptions, "store" | "health" | "scope" | "context" | "clock">
+
+export const fleetOf = (store: CircuitStore): Effect.Effect<Fleet, never, Scope.Scope> =>
+  Effect.gen(function*() {
+    const scope = yield* Effect.scope
+    const ping = Effect.suspend(() => effectOf(store.look("ping"), "store"))
+    return {
+      store,
+      health: store.health ?? Health.make({ name: "store", ping, scope }),
+      scope,
+      context: yield* Effect.context(),
+      clock: yield* Clock.Clock
+    }
+  })
+
+export const share = (options: ShareOptions): Sharing => {
+  const { clock, follow, health, key, lease, probes, scope, store } = options
+  const fork = Effect.runForkWith(options.context)
+  const aside = (effect: Effect.Effect<unknown, unknown>): void => {
+    fork(Effect.forkIn(Effect.ignoreCause(effect), scope, { startImmediately: true }))
+  }
+  /** What was told first arrives first. */
+  const inOrder = Semaphore.makeUnsafe(1)
+  const renewAt = new Map<number, number>()
+  let heardOf = 0
+  let usedAt = -Infinity
+  let isLooking = false
+
+  const hear = (circuit: SharedCircuit | undefined, isAnswer = false): void => {
+    if (circuit === undefined || circuit.generation <= heardOf) return
+    heardOf = circuit.generation
+    follow(circuit, monotonicMillis(clock), isAnswer)
+  }
+  const release = (slot: number): void => {
+    if (!renewAt.delete(slot)) return
+    aside(health.ask("release", Effect.suspend(() => effectOf(store.release(key, slot), "store"))))
+  }
+  const look = Effect.map(
+    health.ask("look", Effect.suspend(() => effectOf(store.look(key), "store"))),
+    (circuit) => hear(circuit)
+  )
+  const looking: Effect.Effect<void> = Effect.suspend(() => {
+    if (monotonicMillis(clock) - usedAt >= IN_USE) return Effect.void
+    return Effect.andThen(Effect.andThen(Effect.ignoreCause(look), Effect.sleep(LOOK)), looking)
+  })
+  const watching = Effect.scoped(Effect.andThen(
+    Effect.acquireRelease(
+      Effect.sync(() => store.watch?.(key, () => aside(look))),
+      (forget) => Effect.sync(() => forget?.())
+    ),
+    looking
+  ))
+  const stopped = Effect.sync(() => {
+    isLooking = false
+  })
+
+  return {
+    used: (now) => {
+      usedAt = now
+      if (isLooking) return
+      isLooking = true
+      aside(Effect.ensuring(watching, stopped))
+    },
+    tell: (change) => {
+      renewAt.clear()
+      const told = Effect.map(
+        health.ask("trip", Effect.suspend(() => effectOf(store.trip(key, change), "store"))),
+        (circuit) => hear(circuit, change._tag === "Opened" && circuit?.isOpen === true)
+      )
+      aside(inOrder.withPermits(1)(told))
+    },
+    claim: (restore) =>
+      Effect.suspend(() => {
+        let claimed: Claim | undefined
+        // Noted in the step that brings it, for whoever is interrupted before it comes back.
+        const asked = Effect.suspend(() =>
+          Effect.map(effectOf(store.probe(key, probes, lease), "store"), (claim) => {
+            if (claim.slot !== undefined) renewAt.set(claim.slot, monotonicMillis(clock) + lease / 3)
+            return claimed = claim
+          })
+        )
+        const drop = (claim: Claim | undefined): void => {
+          if (claim?.slot !== undefined) release(claim.slot)
+        }
+        const answer = health.ask("probe", asked, { late: (claim) => Effect.sync(() => drop(claim)) })
+        return Effect.onExit(
+          restore(Effect.matchCause(answer, {
+            onFailure: () => 0,
+            onSuccess: ({ circuit, slot }) => {
+              hear(circuit)
+              return slot
+            }
+          })),
+          (exit) => Effect.sync(() => Exit.isFailure(exit) && drop(claimed))
+        )
+      }),
+    renew: (slot, now) => {
+      if (now < (renewAt.get(slot) ?? Infinity)) return
+      renewAt.set(slot, now + lease / 3)
+      aside(health.ask("renew", Effect.suspend(() => effectOf(store.renew(key, slot, lease), "store"))))
+    },
+    release
+  }
+}

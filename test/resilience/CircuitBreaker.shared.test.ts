@@ -1,0 +1,269 @@
+// Circuits that several processes share: a trip of one opens all, and all together probe no more than one would.
+import { assert, describe, it } from "@effect/vitest"
+import { Clock, Effect, Exit, Fiber } from "effect"
+import { LlmError } from "effect-resilient-llm"
+import { Store } from "effect-resilient-llm/persistence"
+import { CircuitBreaker } from "effect-resilient-llm/resilience"
+import { TestClock } from "effect/testing"
+
+type Breaker = CircuitBreaker.CircuitBreaker
+
+const options = { key: "vendor", failureThreshold: 2, recoveryTimeout: "10 seconds", slowCall: false } as const
+const broken = new LlmError.ProviderError({
+  provider: "vendor",
+  reason: { _tag: "Overloaded" },
+  status: 503
+})
+const failing = (breaker: Breaker) => Effect.exit(breaker.protect(Effect.fail(broken)))
+const passing = (breaker: Breaker) => Effect.exit(breaker.protect(Effect.void))
+const trip = (breaker: Breaker) => Effect.andThen(failing(breaker), failing(breaker))
+const stateOf = (breaker: Breaker) => Effect.map(breaker.status, ({ state }) => state)
+const states = (breakers: ReadonlyArray<Breaker>) => Effect.forEach(breakers, stateOf)
+/** Three processes, each of which has used its circuit. */
+const fleet = (store: CircuitBreaker.CircuitStore, own: Partial<CircuitBreaker.MakeOptions> = {}) =>
+  Effect.gen(function*() {
+    const make = CircuitBreaker.makeShared(store, { ...options, ...own })
+    const breakers = yield* Effect.all([make, make, make])
+    yield* Effect.forEach(breakers, passing)
+    yield* TestClock.adjust(0)
+    return breakers
+  })
+const rejection = (exit: Exit.Exit<unknown, unknown>) => {
+  const error = Exit.isFailure(exit) ? exit.cause.reasons.find(({ _tag }) => _tag === "Fail") : undefined
+  return error?._tag === "Fail" && error.error instanceof LlmError.CircuitOpen ? error.error : undefined
+}
+
+describe("a circuit over processes", () => {
+  it.effect("what one has met opens all, until it is over for all", () =>
+    Effect.gen(function*() {
+      const [a, b, c] = yield* fleet(yield* CircuitBreaker.storeMemory())
+      yield* trip(a)
+      yield* TestClock.adjust(0)
+      assert.deepStrictEqual(yield* states([a, b, c]), ["open", "open", "open"])
+      yield* TestClock.adjust(9_999)
+      assert.strictEqual(rejection(yield* passing(b))?.state, "open")
+      yield* TestClock.adjust(1)
+      assert.isTrue(Exit.isSuccess(yield* passing(b)))
+      yield* TestClock.adjust(0)
+      assert.deepStrictEqual(yield* states([a, b, c]), ["closed", "closed", "closed"])
+    }))
+
+  it.effect("without a word from the store it is learned within a second", () =>
+    Effect.gen(function*() {
+      const { watch: _, ...silent } = yield* CircuitBreaker.storeMemory()
+      const [a, b] = yield* fleet(silent)
+      yield* trip(a)
+      yield* TestClock.adjust(999)
+      assert.strictEqual(yield* stateOf(b), "closed")
+      yield* TestClock.adjust(1)
+      assert.strictEqual(yield* stateOf(b), "open")
+    }))
+
+  it.effect("one of all probes, the others are told that somebody does", () =>
+    Effect.gen(function*() {
+      const breakers = yield* fleet(yield* CircuitBreaker.storeMemory())
+      yield* trip(breakers[0])
+      yield* TestClock.adjust("10 seconds")
+      let probes = 0
+      const probing = yield* Effect.forEach(
+        [...breakers, ...breakers],
+        (breaker) =>
+          Effect.forkChild(Effect.exit(breaker.protect(
+            Effect.andThen(Effect.sync(() => probes++), Effect.sleep("1 second"))
+          )))
+      )
+      yield* TestClock.adjust(500)
+      assert.strictEqual(probes, 1)
+      yield* TestClock.adjust(500)
+      const exits = yield* Effect.forEach(probing, Fiber.join)
+      const rejected = exits.map(rejection).filter((error) => error !== undefined)
+      assert.deepStrictEqual(rejected.map(({ state }) => state), Array.from({ length: 5 }, () => "half-open"))
+      assert.isTrue(rejected.every(({ retryAfter }) => retryAfter === undefined))
+      assert.deepStrictEqual(yield* states(breakers), ["closed", "closed", "closed"])
+    }))
+
+  it.effect("a failed probe opens all for twice as long", () =>
+    Effect.gen(function*() {
+      const breakers = yield* fleet(yield* CircuitBreaker.storeMemory())
+      yield* trip(breakers[0])
+      yield* TestClock.adjust("10 seconds")
+      yield* failing(breakers[2])
+      yield* TestClock.adjust(19_999)
+      for (const breaker of breakers) assert.isDefined(rejection(yield* passing(breaker)))
+      yield* TestClock.adjust(1)
+      assert.isTrue(Exit.isSuccess(yield* passing(breakers[1])))
+    }))
+
+  it.effect("a probe that says nothing gives its place back, and so does one that was interrupted", () =>
+    Effect.gen(function*() {
+      const [a, b] = yield* fleet(yield* CircuitBreaker.storeMemory())
+      yield* trip(a)
+      yield* TestClock.adjust("10 seconds")
+      const refused = new LlmError.ProviderError({
+        provider: "vendor",
+        reason: { _tag: "InvalidRequest" },
+        status: 400
+      })
+      yield* Effect.exit(a.protect(Effect.fail(refused)))
+      const probing = yield* Effect.forkChild(b.protect(Effect.never))
+      yield* TestClock.adjust(1)
+      assert.isDefined(rejection(yield* passing(a)))
+      yield* Fiber.interrupt(probing)
+      yield* TestClock.adjust(0)
+      assert.isTrue(Exit.isSuccess(yield* passing(a)))
+    }))
+
+  it.effect("a probe that nobody hears of again loses its place with its lease, and what it finds then counts no more", () =>
+    Effect.gen(function*() {
+      const [a, b] = yield* fleet(yield* CircuitBreaker.storeMemory(), { probeLease: "5 seconds" })
+      yield* trip(a)
+      yield* TestClock.adjust("10 seconds")
+      const probing = yield* Effect.forkChild(Effect.exit(a.protect(Effect.sleep("6 seconds"))))
+      yield* TestClock.adjust(4_999)
+      assert.isDefined(rejection(yield* passing(b)))
+      yield* TestClock.adjust(1)
+      yield* failing(b)
+      yield* TestClock.adjust("1 second")
+      yield* Fiber.join(probing)
+      assert.deepStrictEqual(yield* states([a, b]), ["open", "open"])
+    }))
+
+  it.effect("a probe that lives keeps its place, also at the store", () =>
+    Effect.gen(function*() {
+      const [a, b] = yield* fleet(yield* CircuitBreaker.storeMemory(), { probeLease: "6 seconds" })
+      yield* trip(a)
+      yield* TestClock.adjust("10 seconds")
+      const now = Effect.map(Clock.monotonicTimeNanos, (nanos) => Number(nanos) / 1e6)
+      const slot = yield* a.claimUnsafe(yield* now, (effect) => effect)!
+      const permit = a.admitUnsafe(yield* now, "", slot)!
+      for (let i = 0; i < 10; i++) {
+        yield* TestClock.adjust("3 seconds")
+        a.renewUnsafe(permit, yield* now)
+        yield* TestClock.adjust(0)
+        assert.isDefined(rejection(yield* passing(b)), `after ${i}`)
+      }
+      a.recordUnsafe(permit, "success", yield* now)
+      yield* TestClock.adjust(0)
+      assert.deepStrictEqual(yield* states([a, b]), ["closed", "closed"])
+    }))
+
+  it.effect("what an operator sets holds for all, and ends for all", () =>
+    Effect.gen(function*() {
+      const breakers = yield* fleet(yield* CircuitBreaker.storeMemory())
+      yield* breakers[1].force("open")
+      yield* TestClock.adjust(0)
+      assert.deepStrictEqual(yield* states(breakers), ["forced-open", "forced-open", "forced-open"])
+      yield* TestClock.adjust("3 hours")
+      assert.isDefined(rejection(yield* passing(breakers[0])))
+      yield* breakers[2].force("auto")
+      yield* TestClock.adjust(0)
+      // The others have not been used for a minute: they look when they are.
+      yield* Effect.forEach(breakers, passing)
+      yield* TestClock.adjust(0)
+      assert.deepStrictEqual(yield* states(breakers), ["closed", "closed", "closed"])
+    }))
+
+  it.effect("each tells of what it has learned, and nobody tells it on", () =>
+    Effect.gen(function*() {
+      const memory = yield* CircuitBreaker.storeMemory()
+      let told = 0
+      const store: CircuitBreaker.CircuitStore = {
+        ...memory,
+        trip: (key, change) => {
+          told += 1
+          return memory.trip(key, change)
+        }
+      }
+      const changes: Array<string> = []
+      const breakers = yield* fleet(store, { onTransition: ({ from, to }) => changes.push(`${from} ${to}`) })
+      yield* trip(breakers[0])
+      yield* TestClock.adjust("10 seconds")
+      yield* passing(breakers[1])
+      yield* TestClock.adjust("3 seconds")
+      assert.deepStrictEqual(changes, [
+        ...Array.from({ length: 3 }, () => "closed open"),
+        "open half-open",
+        "half-open closed",
+        "open closed",
+        "open closed"
+      ])
+      assert.strictEqual(told, 2)
+    }))
+
+  it.effect("a closed circuit asks the store for nothing but a look a second, and that only while it is used", () =>
+    Effect.gen(function*() {
+      const memory = yield* CircuitBreaker.storeMemory()
+      const asked: Array<string> = []
+      const counted = <A extends ReadonlyArray<unknown>, B>(name: string, f: (...args: A) => B) => (...args: A): B => {
+        asked.push(name)
+        return f(...args)
+      }
+      const store = {
+        ...memory,
+        trip: counted("trip", memory.trip),
+        probe: counted("probe", memory.probe),
+        look: counted("look", memory.look)
+      }
+      const breaker = yield* CircuitBreaker.makeShared(store, options)
+      for (let i = 0; i < 1000; i++) yield* passing(breaker)
+      yield* TestClock.adjust(2500)
+      assert.deepStrictEqual(asked, ["look", "look", "look"])
+      yield* TestClock.adjust("1 hour")
+      assert.isAtMost(asked.length, 62)
+      yield* passing(breaker)
+      yield* TestClock.adjust(0)
+      assert.strictEqual(asked.at(-1), "look")
+    }))
+
+  describe.each(["fails", "hangs", "throws", "returns nothing"] as const)("a store that %s", (how) => {
+    const no = (operation: Store.Operation) => (): Effect.Effect<never, Store.StoreError> => {
+      if (how === "throws") throw new Error("broken")
+      if (how === "returns nothing") return undefined as unknown as Effect.Effect<never>
+      return how === "hangs" ? Effect.never : Effect.fail(new Store.StoreError({ operation }))
+    }
+    const store: CircuitBreaker.CircuitStore = {
+      trip: no("trip"),
+      probe: no("probe"),
+      renew: no("renew"),
+      release: no("release"),
+      look: no("look")
+    }
+
+    it.effect("each opens, probes and closes by itself", () =>
+      Effect.gen(function*() {
+        const breaker = yield* CircuitBreaker.makeShared(store, options)
+        yield* trip(breaker)
+        assert.strictEqual(yield* stateOf(breaker), "open")
+        yield* TestClock.adjust("10 seconds")
+        const begun = yield* Clock.currentTimeMillis
+        const probing = yield* Effect.forkChild(passing(breaker))
+        yield* TestClock.adjust(100)
+        assert.isTrue(Exit.isSuccess(yield* Fiber.join(probing)))
+        assert.isAtMost((yield* Clock.currentTimeMillis) - begun, 100)
+        assert.strictEqual(yield* stateOf(breaker), "closed")
+      }))
+  })
+
+  it.effect("who leaves while the store thinks about a place does not keep it", () =>
+    Effect.gen(function*() {
+      const memory = yield* CircuitBreaker.storeMemory()
+      const slow: CircuitBreaker.CircuitStore = {
+        ...memory,
+        probe: (key, slots, lease) => Effect.delay(memory.probe(key, slots, lease), 50)
+      }
+      const [a, b] = yield* fleet(slow)
+      yield* trip(a)
+      yield* TestClock.adjust("10 seconds")
+      for (const leaveAfter of [0, 49, 50]) {
+        const probing = yield* Effect.forkChild(a.protect(Effect.never))
+        yield* TestClock.adjust(leaveAfter)
+        yield* Fiber.interrupt(probing)
+        yield* TestClock.adjust(60)
+        const next = yield* Effect.forkChild(b.protect(Effect.never))
+        yield* TestClock.adjust(50)
+        assert.strictEqual((yield* b.status).probes, 1, `left after ${leaveAfter}`)
+        yield* Fiber.interrupt(next)
+        yield* TestClock.adjust(1)
+      }
+    }))
+})
