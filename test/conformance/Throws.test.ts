@@ -13,7 +13,7 @@ import {
 } from "effect-resilient-llm"
 import { Content } from "effect-resilient-llm/observability/Tracing"
 import { Store } from "effect-resilient-llm/persistence"
-import { RateLimiter } from "effect-resilient-llm/resilience"
+import { CircuitBreaker, RateLimiter } from "effect-resilient-llm/resilience"
 import { CoolDownStore } from "effect-resilient-llm/resilience/Failover"
 import { IdempotencyStore } from "effect-resilient-llm/resilience/Idempotency"
 import { RateLimiterStore } from "effect-resilient-llm/resilience/RateLimiter"
@@ -61,6 +61,11 @@ const sites = [
   "limits: settle",
   "cool-downs: get",
   "cool-downs: set",
+  "circuits: trip",
+  "circuits: probe",
+  "circuits: release",
+  "circuits: look",
+  "circuits: watch",
   "toJSON"
 ] as const
 type Site = (typeof sites)[number]
@@ -167,6 +172,16 @@ const build = (site: Site, way: Way, timers = true) => {
     reserve: (request) => at("limits: reserve") ?? buckets.reserve(request),
     settle: (change) => at("limits: settle") ?? buckets.settle(change)
   }
+  const known = world.run(CircuitBreaker.storeMemory())
+  const circuits: typeof known = {
+    ...known,
+    trip: (key, change) => at("circuits: trip") ?? known.trip(key, change),
+    // Takes its time, so that it is waited for.
+    probe: (key, slots, lease) => at("circuits: probe") ?? Effect.delay(known.probe(key, slots, lease), 5),
+    release: (key, slot) => at("circuits: release") ?? known.release(key, slot),
+    look: (key) => at("circuits: look") ?? known.look(key),
+    watch: (key, changed) => at("circuits: watch") as never ?? known.watch!(key, changed)
+  }
   const tracer = Tracer.make({ span: (options) => at("tracer") as never ?? new Tracer.NativeSpan(options) })
   const schedule = Schedule.fromStep(
     Effect.sync(() => () => at("schedule") ?? Effect.succeed<[number, Duration]>([0, { _tag: "Duration" } as never]))
@@ -189,6 +204,9 @@ const build = (site: Site, way: Way, timers = true) => {
     { ...options, guards: [first.guard, second.guard] }
   ).pipe(
     Layer.provide(Layer.succeed(CoolDownStore, ofCoolDowns ? coolDowns : undefined)),
+    Layer.provide(
+      Layer.succeed(CircuitBreaker.CircuitBreakerStore, site.startsWith("circuits") ? circuits : undefined)
+    ),
     Layer.provide(Layer.succeed(RateLimiterStore, site.startsWith("limits") ? limits : undefined)),
     Layer.provide(observer),
     Layer.provide(Layer.succeed(IdempotencyStore, store)),
@@ -225,6 +243,10 @@ const build = (site: Site, way: Way, timers = true) => {
     for (const { bulkhead, circuit } of world.run(client.status).targets) {
       assert.strictEqual(bulkhead?.inUse, 0, `${where}: permits`)
       assert.strictEqual(circuit?.probes, 0, `${where}: probes`)
+    }
+    if (site.startsWith("circuits") && site !== "circuits: release") {
+      const { slot } = world.run(known.probe("p", 1, 1))
+      assert.isDefined(slot, `${where}: a place among the probes`)
     }
     for (const { count } of [first, second]) {
       assert.deepStrictEqual([count.settled, count.released], [count.held, count.held], `${where}: guards`)

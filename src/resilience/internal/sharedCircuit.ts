@@ -105,12 +105,18 @@ export const share = (options: ShareOptions): Sharing => {
       aside(Effect.ensuring(watching, stopped))
     },
     tell: (change) => {
-      renewAt.clear()
-      const told = Effect.map(
-        health.ask("trip", Effect.suspend(() => effectOf(store.trip(key, change), "store"))),
-        (circuit) => hear(circuit, change._tag === "Opened" && circuit?.isOpen === true)
+      const held = [...renewAt.keys()]
+      const told = health.ask("trip", Effect.suspend(() => effectOf(store.trip(key, change), "store")))
+      aside(
+        inOrder.withPermits(1)(Effect.matchCause(told, {
+          onFailure: () => held.forEach(release),
+          onSuccess: (circuit) => {
+            // With a transition all places end.
+            for (const slot of held) renewAt.delete(slot)
+            hear(circuit, change._tag === "Opened" && circuit?.isOpen === true)
+          }
+        }))
       )
-      aside(inOrder.withPermits(1)(told))
     },
     claim: (restore) =>
       Effect.suspend(() => {
