@@ -1,4 +1,4 @@
-// One of several processes whose circuits are shared: asks a vendor over HTTP as often as it may, until it is told to end.
+// One of several processes whose circuits are shared: asks a vendor over HTTP, one call after the other, until it is killed.
 // Argument: JSON of `Job`. What it knows is written as it changes: `circuit open`.
 import { Effect, Layer, Schedule, Stream } from "effect"
 import { FetchHttpClient, HttpClient, HttpClientResponse } from "effect/http"
@@ -68,7 +68,7 @@ const program = Effect.gen(function*() {
     process.stdin.once("data", () => resume(Effect.void))
   })
   const one = Effect.suspend(() => Effect.ignore(client.complete("A question")))
-  yield* Effect.repeat(Effect.forkChild(one), Schedule.spaced(job.pace))
+  yield* Effect.repeat(one, Schedule.spaced(job.pace))
 })
 
 await Effect.runPromise(Effect.provide(program, client))
