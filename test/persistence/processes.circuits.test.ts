@@ -168,8 +168,8 @@ describe.skipIf(!hasRedisServer)("three processes, one circuit, clocks up to ±5
       await until(() => vendor.asked.length > 1)
       const second = vendor.asked[1]!
       console.log(`the prober was killed: another one probed ${(second.at - first.at).toFixed(0)} ms later`)
-      // The attempt's limit and 5 seconds.
-      assert.isAtLeast(second.at - first.at, 6900)
+      // The attempt's limit and 5 seconds after it got the place, which on a busy machine is before it asks.
+      assert.isAtLeast(second.at - first.at, 4000)
       assert.isBelow(second.at - first.at, 10_000)
       const others = programs.filter((program) => program !== prober)
       await until(() => changes(others).every((list) => list.at(-1) === "closed"))
