@@ -19,6 +19,9 @@ export * as Invariants from "./Invariants.ts"
 /** A provider that plays a script. */
 export * as ScriptedProvider from "./ScriptedProvider.ts"
 
+/** A clock that runs by itself, as fast as the machine can, and the same way with the same seed. */
+export * as VirtualTime from "./VirtualTime.ts"
+
 /** What every store must do, and what checks it. */
 export * as StoreLaws from "./StoreLaws.ts"
 
