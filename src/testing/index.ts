@@ -19,6 +19,9 @@ export * as Invariants from "./Invariants.ts"
 /** A provider that plays a script. */
 export * as ScriptedProvider from "./ScriptedProvider.ts"
 
+/** What would have happened: a policy, hours of arrivals and vendors that fail, in a second. */
+export * as Simulator from "./Simulator.ts"
+
 /** A clock that runs by itself, as fast as the machine can, and the same way with the same seed. */
 export * as VirtualTime from "./VirtualTime.ts"
 

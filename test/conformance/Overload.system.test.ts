@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Exit, Layer, Scope, Stream } from "effect"
 import { type Client, LlmClient, type LlmConfig, LlmError, LlmProvider } from "effect-resilient-llm"
-import { VirtualTime } from "../replay/time.ts"
+import { VirtualTime } from "effect-resilient-llm/testing"
 
 const SEED = 1_700_321
 
@@ -26,16 +26,44 @@ const numbers = (seed: number) => {
 }
 const exponential = (next: () => number, mean: number): number => -Math.log(1 - next()) * mean
 
-const clientOf = (time: VirtualTime, generate: LlmProvider.LlmProvider["generate"], options: LlmConfig.Options) => {
-  const scope = time.runToEnd(Scope.make())
+const start = <A, E>(
+  time: VirtualTime.VirtualTime,
+  effect: Effect.Effect<A, E>,
+  ended: (exit: Exit.Exit<A, E>) => void = () => {}
+): void => {
+  Effect.runForkWith(time.context)(effect).addObserver(ended)
+}
+
+/** Until nobody waits for anything. */
+const drain = (time: VirtualTime.VirtualTime): void => {
+  while (time.step());
+}
+
+const runToEnd = <A, E>(time: VirtualTime.VirtualTime, effect: Effect.Effect<A, E>): A => {
+  let exit: Exit.Exit<A, E> | undefined
+  start(time, effect, (ended) => {
+    exit = ended
+  })
+  drain(time)
+  if (exit === undefined) throw new Error("it waits for something that never comes")
+  if (Exit.isFailure(exit)) throw new Error(`failed: ${String(exit.cause)}`)
+  return exit.value
+}
+
+const clientOf = (
+  time: VirtualTime.VirtualTime,
+  generate: LlmProvider.LlmProvider["generate"],
+  options: LlmConfig.Options
+) => {
+  const scope = runToEnd(time, Scope.make())
   const stream = () => Stream.die("not asked for")
   const provider = LlmProvider.make({ id: "vendor", generate, stream })
   const layer = LlmClient.layerDynamic([provider], options)
   const client: Client<LlmError.LlmError> = Context.get(
-    time.runToEnd(Effect.provideService(Layer.build(layer), Scope.Scope, scope)),
+    runToEnd(time, Effect.provideService(Layer.build(layer), Scope.Scope, scope)),
     LlmClient
   )
-  return { client, close: () => time.runToEnd(Scope.close(scope, Exit.void)) }
+  return { client, close: () => runToEnd(time, Scope.close(scope, Exit.void)) }
 }
 
 interface Flow {
@@ -52,7 +80,7 @@ interface Seen {
 
 /** Calls of all flows for a while; they come, and take, as chance will have it: a second at the mean. */
 const play = (flows: ReadonlyArray<Flow>, seconds: number, more: LlmConfig.Options = {}) => {
-  const time = new VirtualTime(SEED)
+  const time = VirtualTime.make({ seed: SEED })
   const { client, close } = clientOf(
     time,
     ({ prompt }) => Effect.as(Effect.sleep(Number(prompt[0]?.content)), [{ type: "text" as const, text: "." }]),
@@ -66,9 +94,9 @@ const play = (flows: ReadonlyArray<Flow>, seconds: number, more: LlmConfig.Optio
     for (let at = exponential(next, 1000 / perSecond); at < seconds * 1000; at += exponential(next, 1000 / perSecond)) {
       const service = exponential(next, 1000)
       time.at(at, () => {
-        const begun = time.now
-        time.start(client.complete({ prompt: `${service}`, tenant, priority }), (exit) => {
-          own.took.push(time.now - begun)
+        const begun = time.now()
+        start(time, client.complete({ prompt: `${service}`, tenant, priority }), (exit) => {
+          own.took.push(time.now() - begun)
           if (Exit.isSuccess(exit)) own.answered += 1
           else {
             const reason = exit.cause.reasons[0]
@@ -79,7 +107,7 @@ const play = (flows: ReadonlyArray<Flow>, seconds: number, more: LlmConfig.Optio
       })
     }
   }
-  time.run()
+  drain(time)
   close()
   return seen
 }
@@ -132,7 +160,7 @@ describe(`four tenants, seed ${SEED}`, () => {
 })
 
 it(`a dead vendor without a circuit breaker gets a tenth, and all again when it is well; seed ${SEED}`, () => {
-  const time = new VirtualTime(SEED)
+  const time = VirtualTime.make({ seed: SEED })
   let isDead = true
   let asked = 0
   const overloaded = Effect.fail(new LlmError.ProviderError({ provider: "vendor", reason: { _tag: "Overloaded" } }))
@@ -148,20 +176,20 @@ it(`a dead vendor without a circuit breaker gets a tenth, and all again when it 
     asked = 0
     let critical = 0
     for (let i = 0; i < count * 100; i++) {
-      time.at(from * 1000 + i * 10, () => time.start(client.complete("Hi")))
+      time.at(from * 1000 + i * 10, () => start(time, client.complete("Hi")))
       // They are let through whatever happens.
       if (i % 10 === 0) {
         time.at(
           from * 1000 + i * 10,
           () =>
-            time.start(client.complete({ prompt: "Hi", priority: "critical" }), (exit) => {
+            start(time, client.complete({ prompt: "Hi", priority: "critical" }), (exit) => {
               const failed = Exit.isFailure(exit) ? exit.cause.reasons[0] : undefined
               if (failed?._tag !== "Fail" || failed.error._tag === "ProviderError") critical += 1
             })
         )
       }
     }
-    time.run()
+    drain(time)
     assert.strictEqual(critical, count * 10)
     return asked
   }
@@ -195,9 +223,9 @@ describe(`all patterns of this kind at once, seed ${SEED}`, () => {
 
   /** Five thousand calls in a minute and a half; a third of what is asked fails or hangs, and every tenth caller leaves. */
   const run = () => {
-    const time = new VirtualTime(SEED)
+    const time = VirtualTime.make({ seed: SEED })
     const chance = numbers(SEED)
-    const scope = time.runToEnd(Scope.make())
+    const scope = runToEnd(time, Scope.make())
     let active = 0
     const attempt = Effect.suspend(() => {
       active += 1
@@ -231,7 +259,8 @@ describe(`all patterns of this kind at once, seed ${SEED}`, () => {
     )
     const [first, ...others] = vendors
     const client: Client<LlmError.LlmError> = Context.get(
-      time.runToEnd(
+      runToEnd(
+        time,
         Effect.provideService(Layer.build(LlmClient.layerDynamic([first!, ...others], everything)), Scope.Scope, scope)
       ),
       LlmClient
@@ -251,17 +280,22 @@ describe(`all patterns of this kind at once, seed ${SEED}`, () => {
       const call: Effect.Effect<unknown, LlmError.LlmError> = v < 0.5
         ? client.complete(input)
         : Stream.runDrain(client.stream(input))
-      time.at(u * 90_000, () =>
-        time.start(x > 0.5 && x < 0.6 ? Effect.timeoutOption(call, x * 1000) : call, (exit) => {
-          const reason = Exit.isFailure(exit) ? exit.cause.reasons[0] : undefined
-          log.push(
-            `${i} ${time.now} ${reason === undefined ? "ok" : reason._tag === "Fail" ? reason.error._tag : "defect"}`
-          )
-        }))
+      time.at(
+        u * 90_000,
+        () =>
+          start(time, x > 0.5 && x < 0.6 ? Effect.timeoutOption(call, x * 1000) : call, (exit) => {
+            const reason = Exit.isFailure(exit) ? exit.cause.reasons[0] : undefined
+            log.push(
+              `${i} ${time.now()} ${
+                reason === undefined ? "ok" : reason._tag === "Fail" ? reason.error._tag : "defect"
+              }`
+            )
+          })
+      )
     }
-    time.run()
-    const status = time.runToEnd(client.status)
-    time.runToEnd(Scope.close(scope, Exit.void))
+    drain(time)
+    const status = runToEnd(time, client.status)
+    runToEnd(time, Scope.close(scope, Exit.void))
     return { log, status, active }
   }
 

@@ -1,6 +1,8 @@
 // `npm run replay -- [complete|stream] [part of a name]`: the tables of docs/defaults.md.
+import { Effect } from "effect"
 import type { LlmConfig } from "../../src/index.ts"
-import { needed, readTrace, replay, type Scenario, table, traceFile } from "./replay.ts"
+import type { Simulator } from "../../src/testing/index.ts"
+import { needed, readTrace, replay, table, traceFile } from "./replay.ts"
 
 const off = { cache: false, idempotency: false, rateLimit: false } as const satisfies LlmConfig.Options
 
@@ -17,7 +19,7 @@ const all = {
   routing: { strategy: "fastest" }
 } as const satisfies LlmConfig.Options
 
-export const scenarios: ReadonlyArray<Scenario> = [
+const policies: ReadonlyArray<Simulator.Policy> = [
   { name: "defaults of 0.1", options: { ...off, ...blind } },
   { name: "defaults", options: off },
   { name: "without failover", options: { ...off, failover: false } },
@@ -41,20 +43,14 @@ export const scenarios: ReadonlyArray<Scenario> = [
 const file = traceFile("conv")
 if (file === undefined) process.stdout.write("no trace: set LLM_TRACES to the folder that holds it\n")
 else {
-  const arrivals = readTrace(file)
+  const { calls } = await Effect.runPromise(readTrace(file))
   const only = process.argv[3]
   for (const operation of ["complete", "stream"] as const) {
     if (process.argv[2] !== undefined && process.argv[2] !== operation) continue
-    const reports = scenarios
-      .filter(({ name }) => only === undefined || name.includes(only))
-      .map((scenario) => {
-        const begun = performance.now()
-        const report = replay({ arrivals, operation, seed: 17 }, scenario)
-        process.stderr.write(
-          `${scenario.name}: ${Math.round(performance.now() - begun)} ms ${JSON.stringify(report.errors)}\n`
-        )
-        return report
-      })
-    process.stdout.write(`\n${operation}, ${arrivals.length} calls\n\n${table(reports, needed(arrivals))}\n`)
+    const chosen = policies.filter(({ name }) => only === undefined || name.includes(only))
+    const begun = performance.now()
+    const report = await Effect.runPromise(replay({ calls, operation, seed: 17 }, chosen))
+    process.stderr.write(`${chosen.length} policies: ${Math.round(performance.now() - begun)} ms\n`)
+    process.stdout.write(`\n${operation}, ${calls.length} calls\n\n${table(report, needed(calls))}\n`)
   }
 }
