@@ -44,7 +44,7 @@ export interface VirtualTime {
   /** Sleeps and appointments that are still to come; those that were cancelled are not among them. */
   readonly pending: () => number
   /** Does something at a moment, in milliseconds. What it returns cancels that. */
-  readonly at: (moment: number, fire: () => void) => () => void
+  readonly at: (moment: number, onMoment: () => void) => () => void
   /**
    * Runs what is ready, then goes to the next moment for which there is something, and does that. `false`: nothing was left.
    */
@@ -96,9 +96,9 @@ export const make = ({ maxSteps = 100_000_000, seed = 1 }: Options = {}): Virtua
   let steps = 0
   let ready: Array<() => void> = []
 
-  const at: VirtualTime["at"] = (moment, fire) => {
+  const at: VirtualTime["at"] = (moment, onMoment) => {
     if (!(moment < Infinity)) return () => {}
-    const entry = agenda.add(moment, fire)
+    const entry = agenda.add(moment, onMoment)
     return () => agenda.remove(entry)
   }
   const nanos = (): bigint => BigInt(Math.round(now * 1e6))

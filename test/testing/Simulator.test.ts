@@ -480,7 +480,7 @@ describe("run", () => {
       const fiber = yield* Effect.forkChild(
         Simulator.run({ ...Simulator.scenarios.overload, policies, progress })
       )
-      while (told === 0) yield* Effect.yieldNow
+      yield* Effect.repeat(Effect.yieldNow, { until: () => told > 0 })
       yield* Fiber.interrupt(fiber)
       const then = told
       yield* Effect.sleep(20)

@@ -23,16 +23,23 @@ const INTERVALS = 120
 
 export const callsOf = (arrivals: Arrivals, seed: number) => {
   // Not the chance of the run itself, and past the first numbers, in which a small seed still shows.
-  const { nextDoubleUnsafe: random } = chance(Math.imul(seed, 0x9e3779b1) ^ 0x5bd1e995)
+  const own = chance(Math.imul(seed, 0x9e3779b1) ^ 0x5bd1e995)
+  const random = (): number => own.nextDoubleUnsafe()
   for (let i = 0; i < 16; i++) random()
   const list = arrivals.kind === "trace"
-    ? traced(arrivals, random)
-    : [...moments(arrivals, random)].map((at) => ({ at, ...tokensOf(arrivals, random) }))
+    ? traced(arrivals)
+    : moments(arrivals, random).map((at) => ({
+      at,
+      input: draw(arrivals.input, random),
+      output: draw(arrivals.output, random)
+    }))
   if (list.length === 0) throw new LlmConfigError({ path: "arrivals", rule: "at least one call", kind: "none" })
   const callers = pickCaller(arrivals.callers, random)
   const { questions } = arrivals
-  const calls = list.map((call, i): Call => ({
-    ...call,
+  const calls = list.map(({ at, input, output }, i): Call => ({
+    at,
+    input,
+    output,
     question: questions === 0 || i < questions ? i : Math.min(Math.floor(random() * questions), questions - 1),
     caller: callers()
   }))
@@ -52,9 +59,9 @@ export const callsOf = (arrivals: Arrivals, seed: number) => {
 
 export type Calls = ReturnType<typeof callsOf>
 
-const traced = ({ calls }: Extract<Arrivals, { readonly kind: "trace" }>, _: () => number) => {
+const traced = ({ calls }: Extract<Arrivals, { readonly kind: "trace" }>) => {
   bounded(calls.length)
-  return calls.map(({ at, input, output }) => ({ at, input, output })).toSorted((a, b) => a.at - b.at)
+  return calls.toSorted((a, b) => a.at - b.at)
 }
 
 const bounded = (count: number): void => {
@@ -112,11 +119,6 @@ export const normal = (random: () => number): number =>
 
 /** Nine of ten are below it. */
 const Z90 = 1.2815515655446004
-
-const tokensOf = ({ input, output }: Generated, random: () => number) => ({
-  input: draw(input, random),
-  output: draw(output, random)
-})
 
 const draw = (tokens: Tokens, random: () => number): number => {
   if (typeof tokens === "number") return tokens

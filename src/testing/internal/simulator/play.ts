@@ -41,7 +41,7 @@ export const play = (
 
     const program = Effect.gen(function*() {
       const client = yield* clientOf(policy, vendors, (event) => tally.hear(event, time.now()))
-      const context = yield* Effect.context<never>()
+      const context = yield* Effect.context()
       const start = Effect.runForkWith(context)
       const over = yield* Deferred.make<void>()
       const ended = (index: number, isAnswered: boolean, content: number | undefined): void => {
@@ -262,7 +262,7 @@ class Tally {
 
 /** Nearest rank. */
 const quantilesOf = (values: Float64Array, indices: ReadonlyArray<number>): Quantiles => {
-  const sorted = Float64Array.from(indices, (index) => values[index]!).sort()
+  const sorted = Float64Array.from(indices, (index) => values[index]!).toSorted()
   // Below a microsecond there is only the rounding of sums.
   const at = (q: number): number => Math.round(sorted[Math.max(Math.ceil(q * sorted.length), 1) - 1]! * 1000) / 1000
   return { p50: at(0.5), p95: at(0.95), p99: at(0.99), p999: at(0.999), longest: at(1) }

@@ -34,7 +34,11 @@ export const incidentsToPhases = (document: unknown, { only, start }: IncidentOp
   const incidents = all
     .map((incident, i) => fieldsOf(Incident, incident, `incidents[${i}]`))
     .filter(({ id, name }) => only === undefined || id === only || name.includes(only))
-    .map((incident) => ({ ...incident, begun: Date.parse(incident.started_at ?? incident.created_at) }))
+    .map(({ created_at, impact, resolved_at, started_at }) => ({
+      begun: Date.parse(started_at ?? created_at),
+      impact,
+      resolved_at
+    }))
     .toSorted((a, b) => a.begun - b.begun)
   if (incidents.length === 0) return []
   const origin = start === undefined ? incidents[0]!.begun - BEFORE : Date.parse(start)
@@ -64,5 +68,5 @@ const fieldsOf = <F extends Schema.Struct.Fields>(
   const known = typeof value === "object" && value !== null && !Array.isArray(value)
     ? Object.fromEntries(Object.entries(value).filter(([name]) => Object.hasOwn(schema.fields, name)))
     : value
-  return readOptions(schema, known, path) as Schema.Struct<F>["Type"]
+  return readOptions(schema, known, path)
 }

@@ -113,7 +113,8 @@ export class SimulatedVendor {
       const call = this.calls[Number(request.prompt[0]?.content)]!
       const clock = yield* Clock.Clock
       const now = monotonicMillis(clock)
-      const fate = this.fateOf(call, now, (yield* Random.Random).nextDoubleUnsafe)
+      const random = yield* Random.Random
+      const fate = this.fateOf(call, now, () => random.nextDoubleUnsafe())
       if (fate._tag === "Refused") {
         this.failures += 1
         yield* Effect.sleep(fate.after)
