@@ -2,10 +2,12 @@
 // what each caller got, and every event, all on one monotonic clock.
 import { Clock, Context, Effect, Exit, Layer, Metric, Random, Stream } from "effect"
 import {
+  type Client,
   LlmClient,
   type LlmConfig,
   LlmError,
   type LlmEvent,
+  type LlmProvider,
   LlmRequest,
   type Status,
   type TargetOptions
@@ -25,6 +27,15 @@ export type TargetId = (typeof targetIds)[number]
 // the plan
 // -----------------------------------------------------------------------------
 
+/** What makes a run misbehave, so that it can be seen whether its laws find it. */
+export interface Mutation {
+  /** What is really used, where the plan says something else. */
+  readonly options?: Effect.Effect<LlmConfig.Options, LlmError.LlmConfigError>
+  readonly provider?: (provider: LlmProvider.LlmProvider) => LlmProvider.LlmProvider
+  readonly client?: (client: Client<LlmError.LlmError>) => Client<LlmError.LlmError>
+  readonly clock?: (clock: Clock.Clock) => Clock.Clock
+}
+
 export interface Plan {
   readonly kind: Kind
   readonly seed: string
@@ -38,6 +49,7 @@ export interface Plan {
   readonly limits?: TargetOptions["limits"]
   /** What is added to the wall clock when it is read for the n-th time. */
   readonly wall?: (reading: number) => number
+  readonly mutation?: Mutation
 }
 
 /** Small enough that each pattern has something to do. */
@@ -231,7 +243,7 @@ export interface Log {
 export const bytes = ({ callers, events, served }: Log): string =>
   JSON.stringify({ callers: callers.map(({ exit, ...caller }) => [caller, exit?._tag]), events, served })
 
-const ask = (plan: Plan, client: LlmClient["Service"], input: LlmRequest.Input, caller: Caller) =>
+const ask = (plan: Plan, client: Client<LlmError.LlmError>, input: LlmRequest.Input, caller: Caller) =>
   plan.kind === "complete"
     ? Effect.map(client.complete(input), ({ age, ledger, source, target, text }): Answer => {
       caller.read = text
@@ -263,6 +275,8 @@ const withWall = (clock: Clock.Clock, wall: (reading: number) => number): Clock.
   })
 }
 
+const unchanged = { provider: <A>(a: A): A => a, client: <A>(a: A): A => a }
+
 export const run = (plan: Plan): Effect.Effect<Log> =>
   Effect.gen(function*() {
     const served: Array<Served> = []
@@ -270,16 +284,18 @@ export const run = (plan: Plan): Effect.Effect<Log> =>
     const events: Array<Heard> = []
     let fibers = 0
     const longest = plan.options.timeout === false ? Infinity : Number(plan.options.timeout?.deadline)
+    const mutated = { ...unchanged, ...plan.mutation }
     const counted = Effect.provideService(Metric.FiberRuntimeMetrics, {
       recordFiberStart: () => void fibers++,
       recordFiberEnd: () => void fibers--
     })
     const [first, ...others] = plan.targets.map(({ chaos, id }) => ({
-      provider: provider(plan.kind, id, chaos, served),
+      provider: mutated.provider(provider(plan.kind, id, chaos, served)),
       limits: id === "p" ? plan.limits : undefined
     }))
-    const context = yield* Layer.build(LlmClient.layerDynamic([first!, ...others], plan.options))
-    const client = Context.get(context, LlmClient)
+    const options = yield* mutated.options ?? Effect.succeed(plan.options)
+    const context = yield* Layer.build(LlmClient.layerDynamic([first!, ...others], options))
+    const client = mutated.client(Context.get(context, LlmClient))
     yield* fork(
       Stream.runForEach(client.events, (event) => Effect.map(now, (when) => void events.push({ ...event, when })))
     )
@@ -329,9 +345,11 @@ export const run = (plan: Plan): Effect.Effect<Log> =>
     Effect.scoped,
     Effect.orDie,
     Random.withSeed(plan.seed),
-    plan.wall === undefined ?
-      (self) => self :
-      (self) => Effect.clockWith((clock) => Effect.provideService(self, Clock.Clock, withWall(clock, plan.wall!))),
+    (self) =>
+      Effect.clockWith((clock) => {
+        const own = plan.wall === undefined ? clock : withWall(clock, plan.wall)
+        return Effect.provideService(self, Clock.Clock, plan.mutation?.clock?.(own) ?? own)
+      }),
     Effect.provide(CountingClock.layer),
     Effect.provide(TestClock.layer())
   )
