@@ -15,6 +15,7 @@ import { millisOf } from "../internal/option.ts"
 import * as Ask from "./ask.ts"
 import { cases } from "./cases.ts"
 import * as Demo from "./demo.ts"
+import * as Simulate from "./simulate.ts"
 import { vendorIds } from "./vendors.ts"
 import * as Watch from "./watch.ts"
 
@@ -152,9 +153,77 @@ const watch = Command.make(
   Command.withShortDescription("Watch circuits, rates and latencies live, locally")
 )
 
+const simulate = Command.make(
+  "simulate",
+  {
+    scenario: Flag.String("scenario").pipe(
+      Flag.withMetavar("<name>"),
+      Flag.withDescription("A built-in name, or a JSON file (default outage)"),
+      Flag.withDefault("outage")
+    ),
+    config: Flag.String("config").pipe(
+      Flag.withMetavar("<file>"),
+      Flag.withDescription("Options as JSON; once or more often, to compare"),
+      Flag.atLeast(0)
+    ),
+    trace: Flag.String("trace").pipe(
+      Flag.withMetavar("<file>"),
+      Flag.withDescription("Arrivals: CSV of time, input and output tokens"),
+      Flag.optional
+    ),
+    incidents: Flag.String("incidents").pipe(
+      Flag.withMetavar("<vendor=file>"),
+      Flag.withDescription("incidents.json of a vendor's status page"),
+      Flag.atLeast(0)
+    ),
+    start: Flag.String("start").pipe(
+      Flag.withMetavar("<date>"),
+      Flag.withDescription("First moment (default 10 min before incidents)"),
+      Flag.optional
+    ),
+    stream: Flag.Boolean("stream").pipe(
+      Flag.withAlias("s"),
+      Flag.withDescription("Every call is a stream"),
+      Flag.withDefault(false)
+    ),
+    seed: Flag.Int("seed").pipe(
+      Flag.withDescription("Where chance begins (default 1)"),
+      Flag.withDefault(1)
+    ),
+    html: Flag.String("html").pipe(
+      Flag.withMetavar("<file>"),
+      Flag.withDescription("Write a page with charts"),
+      Flag.optional
+    ),
+    json: Flag.Boolean("json").pipe(Flag.withDescription("Print the report as JSON"), Flag.withDefault(false))
+  },
+  ({ html, start, trace, ...flags }) =>
+    Simulate.simulate({
+      ...flags,
+      html: Option.getOrUndefined(html),
+      start: Option.getOrUndefined(start),
+      trace: Option.getOrUndefined(trace)
+    })
+).pipe(
+  Command.withDescription(
+    lines(
+      "Play hours of calls through the production pipeline in virtual time, in a",
+      "second or two, against vendors that fail, and compare options. Scenarios:",
+      "overload, hang, brown-out, rate-limit-storm, quota-at-noon, region-loss,",
+      "flapping, slow-first-token, bad-deploy, outage; or a file of your own."
+    )
+  ),
+  Command.withShortDescription("Try options on an outage, in virtual time"),
+  Command.withExamples(({ commandPath }) => [
+    { command: `${commandPath.join(" ")} --scenario hang` },
+    { command: `${commandPath.join(" ")} --config a.json --config b.json --html out.html` },
+    { command: `${commandPath.join(" ")} --scenario outage.json --trace arrivals.csv.gz` }
+  ])
+)
+
 const command = Command.make("resilient-llm").pipe(
   Command.withDescription("Resilient calls to LLM providers"),
-  Command.withSubcommands([demo, ask, watch])
+  Command.withSubcommands([demo, ask, watch, simulate])
 )
 
 export const run = (args: ReadonlyArray<string>, version: string) => Command.runWith(command, { version })(args)

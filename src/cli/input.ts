@@ -41,7 +41,7 @@ const bounded = (bytes: Stream.Stream<Uint8Array, PlatformError>, what: string):
     )
   })
 
-const file = (flag: string, path: string): Effect.Effect<Buffer, InputError, FileSystem.FileSystem> =>
+export const file = (flag: string, path: string): Effect.Effect<Buffer, InputError, FileSystem.FileSystem> =>
   Effect.flatMap(FileSystem.FileSystem, (system) => bounded(system.stream(path), `${flag} ${path}`))
 
 const PATIENCE = "2 seconds"

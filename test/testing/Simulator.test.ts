@@ -507,9 +507,9 @@ describe("scenarios", () => {
     it.live(name, () =>
       Effect.gen(function*() {
         assert.deepStrictEqual(yield* Simulator.fromJson(JSON.parse(JSON.stringify(scenario))), scenario)
-        const arrivals = scenario.arrivals.kind === "poisson"
-          ? { ...scenario.arrivals, perSecond: 1 }
-          : scenario.arrivals
+        const arrivals: Simulator.Arrivals = scenario.arrivals.kind === "poisson"
+          ? { ...scenario.arrivals, perSecond: 0.5 }
+          : { ...scenario.arrivals as Simulator.Bursty, duration: "3 minutes" }
         const report = yield* Simulator.run({
           ...scenario,
           arrivals,
