@@ -819,7 +819,8 @@ describe("A10: answers that are files", () => {
       const streamed = yield* stream(
         openAi,
         events(
-          delta({ audio: { id: "audio_1", transcript: "Hi" } }),
+          delta({ audio: { id: "audio_1", transcript: "H" } }),
+          delta({ audio: { transcript: "i" } }),
           delta({ audio: { data: "AQI=" } }),
           delta({ audio: { data: "AwQ=" } }),
           delta({ audio: { expires_at: 1 } }),

@@ -25,6 +25,7 @@ export const make = (onEvent: OnEvent, maxLength: number): Decoder => {
   let event = ""
   let data: string | undefined
   let raw = false // is `data` JSON that came without a field?
+  let rawLines = 0
   let withinLimit = true
 
   const dispatch = (): void => {
@@ -56,10 +57,12 @@ export const make = (onEvent: OnEvent, maxLength: number): Decoder => {
 
   const takeRaw = (text: string): void => {
     const starts = text.startsWith("{") || text.startsWith("[")
-    if (raw && starts && !data!.includes("\n") && parse(data!) !== undefined) dispatch()
+    if (raw && starts && rawLines === 1 && parse(data!) !== undefined) dispatch()
+    rawLines++
     if (raw) data += `\n${text}`
     else if (starts && data === undefined) {
       raw = true
+      rawLines = 1
       data = text
     }
     if ((data?.length ?? 0) > maxLength) withinLimit = false

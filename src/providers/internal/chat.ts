@@ -401,6 +401,9 @@ const decode = (dialect: Dialect, body: unknown, exchange: Exchange): ReadonlyAr
 // stream
 // -----------------------------------------------------------------------------
 
+/** What counts of a message told as a whole. */
+const wholes = ["content", ...reasoningFields, "reasoning_details", "tool_calls", "refusal", "images", "audio"] as const
+
 const decodeStream = (dialect: Dialect, parts: Assembler, exchange: Exchange): StreamDecoder => {
   const vendor = markOf(dialect)
   let reason: unknown
@@ -412,10 +415,12 @@ const decodeStream = (dialect: Dialect, parts: Assembler, exchange: Exchange): S
   let citations: unknown
   /** Kinds of content that came in deltas. Of a message told as a whole, only the others are taken. */
   const streamed = new Set<string>()
-  let message: Fields = {}
+  const message: Record<string, unknown> = {}
   const details: Array<Fields> = []
+  /** Where in them the last one is of an index and type. */
+  const places = new Map<string, number>()
   const sound: Array<string> = []
-  let audio: Fields = {}
+  const audio = { id: "", transcript: "" }
 
   const takeCalls = (calls: unknown): void => {
     listed(calls).map(fieldsOf).forEach((call, i) => {
@@ -437,8 +442,9 @@ const decodeStream = (dialect: Dialect, parts: Assembler, exchange: Exchange): S
     if (vendor === undefined) return
     for (const piece of listOf(pieces).filter(isFields)) {
       parts.spend(JSON.stringify(piece).length)
-      const at = details.findLastIndex(({ index, type }) => index === piece["index"] && type === piece["type"])
-      if (at === -1 || piece["index"] === undefined) details.push(piece)
+      const place = JSON.stringify([piece["index"], piece["type"]])
+      const at = piece["index"] === undefined ? undefined : places.get(place)
+      if (at === undefined) places.set(place, details.push(piece) - 1)
       else {
         const before = details[at]!
         const more: Record<string, unknown> = { ...before, ...compact(piece) }
@@ -466,12 +472,14 @@ const decodeStream = (dialect: Dialect, parts: Assembler, exchange: Exchange): S
     })
     takeDetails(delta["reasoning_details"])
     takeFiles(delta)
-    const { data, ...more } = fieldsOf(delta["audio"])
+    const { data, id, transcript } = fieldsOf(delta["audio"])
     if (textOf(data) !== undefined) {
       parts.spend((data as string).length)
       sound.push(data as string)
     }
-    audio = { ...audio, ...compact(more) }
+    parts.spend(textOf(transcript)?.length ?? 0)
+    audio.id = textOf(id) ?? audio.id
+    audio.transcript += textOf(transcript) ?? ""
     const refused = refusalOf(delta)
     if (refused !== undefined) takeRefusal(refused)
     for (const annotation of listOf(delta["annotations"])) parts.cite(citedBy(annotation))
@@ -534,7 +542,7 @@ const decodeStream = (dialect: Dialect, parts: Assembler, exchange: Exchange): S
       if (parts.out.length > said) isLast = false
       const told = choice["message"]
       if (isFields(told)) {
-        message = { ...message, ...compact(told) }
+        for (const name of wholes) message[name] = told[name] ?? message[name]
         for (const annotation of listOf(told["annotations"])) parts.cite(citedBy(annotation))
         // A server without deltas tells the message again and again, as far as it is, or in pieces.
         if (!isFields(choice["delta"])) {

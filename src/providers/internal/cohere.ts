@@ -18,6 +18,7 @@ import {
   isFields,
   listed,
   listOf,
+  placeOf,
   textOf,
   textOfPiece
 } from "./json.ts"
@@ -227,7 +228,7 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
   return {
     event: (name, data) => {
       if (!isFields(data)) throw malformed(exchange, WRONG_SHAPE)
-      const { index } = data
+      const index = placeOf(data["index"])
       const end = fieldsOf(data["delta"])
       const message = fieldsOf(end["message"])
       switch (data["type"] ?? name) {

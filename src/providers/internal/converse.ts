@@ -10,7 +10,7 @@ import { eventStream } from "./eventStream.ts"
 import { finishReason, laterReason } from "./finish.ts"
 import type { Protocol, StreamDecoder } from "./http.ts"
 import { responsesIds, withIds } from "./ids.ts"
-import { compact, countOf, type Fields, fieldsOf, isFields, listOf, textOf } from "./json.ts"
+import { compact, countOf, type Fields, fieldsOf, isFields, listOf, placeOf, textOf } from "./json.ts"
 import {
   type Assembler,
   CallIds,
@@ -340,7 +340,7 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
   return {
     event: (name, data) => {
       if (!isFields(data)) throw malformed(exchange, WRONG_SHAPE)
-      const { contentBlockIndex: index } = data
+      const index = placeOf(data["contentBlockIndex"])
       switch (name) {
         case "messageStart":
           parts.describe()

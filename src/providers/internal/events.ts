@@ -119,7 +119,8 @@ export const bodyReader = (
       body += text
       let more = text
       if (kind === "unknown") {
-        const first = /[^\s\ufeff]/.exec(body)?.[0]
+        // All before is blank.
+        const first = /[^\s\ufeff]/.exec(text)?.[0]
         if (first !== undefined) kind = first === "{" || first === "[" ? "whole" : "frames"
         if (kind === "frames") return feedFrames(body)
         more = body

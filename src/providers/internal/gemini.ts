@@ -253,6 +253,8 @@ const readPiece = (input: unknown): ReadonlyArray<Piece> => {
     : []
 }
 
+const counts = ["promptTokenCount", "cachedContentTokenCount", "candidatesTokenCount", "thoughtsTokenCount"] as const
+
 /** An answer comes in chunks, each in the shape of a whole one, which is one chunk. */
 class Answer {
   id: unknown
@@ -262,7 +264,7 @@ class Answer {
   private called = false
   private blocked = false
   private reason: unknown
-  private readonly usage: Record<string, unknown> = {}
+  private readonly usage: { [K in typeof counts[number]]?: unknown } = {}
   private readonly exchange: Exchange
   private readonly cite: (cited: Cited) => void
 
@@ -282,8 +284,9 @@ class Answer {
     this.id ??= textOf(chunk["responseId"])
     this.model ??= textOf(chunk["modelVersion"])
     // Each chunk tells them anew, and some that say less than before are right. A zero at the end says nothing.
-    for (const [name, count] of Object.entries(fieldsOf(chunk["usageMetadata"]))) {
-      if (count !== 0 || this.usage[name] === undefined) this.usage[name] = count ?? this.usage[name]
+    const usage = fieldsOf(chunk["usageMetadata"])
+    for (const name of counts) {
+      if (usage[name] !== 0 || this.usage[name] === undefined) this.usage[name] = usage[name] ?? this.usage[name]
     }
     if (textOf(fieldsOf(chunk["promptFeedback"])["blockReason"]) !== undefined) this.given = this.blocked = true
     const candidate = listed(chunk["candidates"]).find((one) => isFields(one) && placeOf(one["index"] ?? 0) === 0)
@@ -327,11 +330,11 @@ class Answer {
 
   /** Thoughts are not among the candidates' tokens, but cached tokens are among the prompt's. */
   get tokens(): Tokens {
-    const told = countOf(this.usage["candidatesTokenCount"])
-    const reasoning = countOf(this.usage["thoughtsTokenCount"])
+    const told = countOf(this.usage.candidatesTokenCount)
+    const reasoning = countOf(this.usage.thoughtsTokenCount)
     return {
-      input: countOf(this.usage["promptTokenCount"]),
-      cacheRead: countOf(this.usage["cachedContentTokenCount"]),
+      input: countOf(this.usage.promptTokenCount),
+      cacheRead: countOf(this.usage.cachedContentTokenCount),
       output: told === undefined && reasoning === undefined ? undefined : (told ?? 0) + (reasoning ?? 0),
       reasoning
     }

@@ -9,7 +9,7 @@ import { type Exchange, malformed, unsupported, WRONG_SHAPE } from "./errors.ts"
 import { finishReason, laterReason } from "./finish.ts"
 import type { Protocol, StreamDecoder } from "./http.ts"
 import { anthropicIds, withIds } from "./ids.ts"
-import { compact, countOf, type Fields, fieldsOf, isFields, listOf, textOf } from "./json.ts"
+import { compact, countOf, type Fields, fieldsOf, isFields, listOf, placeOf, textOf } from "./json.ts"
 import {
   asMetadata,
   type Assembler,
@@ -477,7 +477,7 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
   return {
     event: (name, data) => {
       if (!isFields(data)) throw malformed(exchange, WRONG_SHAPE)
-      const { index } = data
+      const index = placeOf(data["index"])
       switch (data["type"] ?? name) {
         case "message_start": {
           const message = fieldsOf(data["message"])

@@ -45,19 +45,24 @@ export const usageOf = (tokens: Tokens): LlmResponse.Usage => {
   }
 }
 
+/** Counts that are kept of one answer at one level, and levels. */
+const mostCounts = 64
+const countLevels = 3
+
 /**
  * Counts that were told before and are told again. They are cumulative: what is left out stays, and none falls, because
  * some servers end with zeros.
  */
-export const grown = (before: Fields, told: unknown): Fields => {
+export const grown = (before: Fields, told: unknown, levels = countLevels): Fields => {
   if (!isFields(told)) return before
-  const counts: Record<string, unknown> = { ...before }
+  const counts = new Map(Object.entries(before))
   for (const [key, value] of Object.entries(told)) {
-    const old = before[key]
-    if (isFields(value)) counts[key] = grown(fieldsOf(old), value)
-    else if (value !== null && (countOf(value) ?? -1) >= (countOf(old) ?? -1)) counts[key] = value
+    const old = counts.get(key)
+    if (counts.size === mostCounts && old === undefined) continue
+    if (isFields(value)) { if (levels > 1) counts.set(key, grown(fieldsOf(old), value, levels - 1)) }
+    else if ((countOf(value) ?? -1) >= (countOf(old) ?? 0)) counts.set(key, value)
   }
-  return counts
+  return Object.fromEntries(counts)
 }
 
 const identifier = /^\P{C}{1,256}$/u
@@ -446,7 +451,7 @@ export class Assembler {
   }
 
   private startTool(key: unknown, given: string | undefined, before: Tool | undefined): Tool {
-    this.spend(blockCost)
+    this.spend(blockCost + (given?.length ?? 0))
     this.endTool(key)
     const tool: Tool = {
       id: this.ids.of(given),
@@ -466,6 +471,7 @@ export class Assembler {
 
   private nameTool(tool: Tool, name: string): void {
     if (tool.name !== undefined) return
+    this.spend(name.length)
     tool.name = name
     this.said = true
     this.close()

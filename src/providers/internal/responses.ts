@@ -350,7 +350,7 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
     const name = textOf(id)
     const key = placeOf(place) ?? (name === undefined ? undefined : places.get(name) ?? name)
     if (name !== undefined && !places.has(name)) {
-      parts.spend(itemCost)
+      parts.spend(itemCost + name.length)
       places.set(name, key)
     }
     return key
