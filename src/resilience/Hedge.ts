@@ -321,9 +321,10 @@ class Race<A, E, R> {
     const line: Line<A, E> = { number, startedAt: now, fiber }
     this.lines.push(line)
     const exit = fiber.pollUnsafe()
-    if (exit !== undefined) return this.ended(line, exit)
-    fiber.addObserver((exit) => this.ended(line, exit))
-    this.alarm.set(this.caller, this.clock, this)
+    if (exit === undefined) fiber.addObserver((exit) => this.ended(line, exit))
+    else this.ended(line, exit)
+    // One that failed at once leaves the next one its time.
+    if (this.outcome === undefined) this.alarm.set(this.caller, this.clock, this)
   }
 
   private ended(line: Line<A, E>, exit: Exit.Exit<A, E>): void {

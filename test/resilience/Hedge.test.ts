@@ -237,6 +237,16 @@ describe("Hedge", () => {
       assert.deepStrictEqual(hedges, [[1, 1000], [2, 2000]])
     })))
 
+  it.effect("a hedge that fails at once leaves the next one its time", () =>
+    isCalm(Effect.gen(function*() {
+      const { run, started } = yield* race(
+        [answers(3000, "primary"), Effect.fail(overloaded), answers(100, "second hedge")],
+        { delay: 1000, maxHedges: 2 }
+      )
+      const { at, exit } = yield* timed(run)
+      assert.deepStrictEqual([success(exit), at, started], ["second hedge", 2100, [0, 1000, 2000]])
+    })))
+
   it.effect("a line that answers at once needs no fibre, no timer and no hedge", () =>
     countingSleeps((sleeps) =>
       Effect.gen(function*() {
