@@ -26,7 +26,7 @@ export interface Bounds {
 
 /** `guarded`: guards of a user's own stand there, which may let a call wait as long as they like. */
 export const boundsOf = (settings: Settings, guarded: boolean): Bounds => {
-  const { failover, timers } = settings
+  const { failover, retry, timers } = settings
   const deadline = timers?.deadline ?? Infinity
   const attempt = timers?.attempt ?? Infinity
   const firstPart = Math.min(attempt, timers?.firstToken ?? Infinity)
@@ -35,7 +35,8 @@ export const boundsOf = (settings: Settings, guarded: boolean): Bounds => {
     settings,
     hedge: settings.hedge?.delay === "p95" && !isStream ? undefined : settings.hedge,
     deadline: Infinity,
-    turns: lineOf.map((line, i) => turnOf(settings, settings.targets[i]!, i, line, limit))
+    turns: lineOf.map((line, i) => turnOf(settings, i, line, limit, retry?.maxRetryAfter ?? 0)),
+    earlier: lineOf.map((line, i) => turnOf(settings, i, line, limit, longestHint(settings, i)))
   })
   const whole = walk(attempt, false)
   const stream = walk(firstPart, true)
@@ -75,6 +76,8 @@ interface Turn {
   readonly attempt: number
   /** Waits after which a first attempt may be refused, so that the next target is asked. */
   readonly refusal: number
+  /** Is there something that may refuse a retry, after its pause? */
+  readonly refuses: boolean
   readonly pauses: ReadonlyArray<Pause>
   /** Retries beyond those. */
   readonly further: number
@@ -101,30 +104,30 @@ const lineAt = ({ bucket }: Settings, target: TargetSettings): number =>
 /** What comes after so many retries is like the last of them. */
 const MOST = 1000
 
-const turnOf = (settings: Settings, target: TargetSettings, index: number, line: number, limit: number): Turn => {
+const turnOf = (settings: Settings, index: number, line: number, limit: number, hint: number): Turn => {
   const { retry } = settings
+  const target = settings.targets[index]!
   const attempt = line + limit
   const refusal = Number.isFinite(line) && target.limits === undefined ? waitAt(bulkheadAt(target)) : line
   const pauses: Array<Pause> = []
-  if (retry === undefined) return { line, attempt, refusal, pauses, further: 0 }
+  const { bulkhead, circuit, limits } = target
+  const refuses = [bulkhead, circuit, limits, settings.bucket].some((one) => one !== undefined) || line === Infinity
+  if (retry === undefined) return { line, attempt, refusal, refuses, pauses, further: 0 }
   const purse = new Purse(settings.budget)
-  const hint = longestHint(settings, index)
   const retries = Math.min(retry.maxRetries, MOST)
-  let since = Infinity
   for (let k = 1; k <= retries; k++) {
-    const paidAt = purse.pay(since)
+    const last = pauses.at(-1)
+    const paidAt = last === undefined ? purse.pay(0, 0) : purse.pay(last.paidAt + last.least, last.most + attempt)
     if (paidAt === Infinity) break
-    const pause = { ...pauseAt(retry, k, hint), paidAt }
-    since = pause.most + attempt
-    pauses.push(pause)
+    pauses.push({ ...pauseAt(retry, k, hint), paidAt })
   }
-  return { line, attempt, refusal, pauses, further: pauses.length === MOST ? retry.maxRetries - MOST : 0 }
+  return { line, attempt, refusal, refuses, pauses, further: pauses.length === MOST ? retry.maxRetries - MOST : 0 }
 }
 
-/** A hint is worth more patience where no later target could be asked. One that can is, unless something keeps it away. */
+/** The longest hint that is waited for while there are other targets: one that could be asked now, unless it is away. */
 const longestHint = ({ failover, retry, targets }: Settings, index: number): number => {
   const own = retry?.maxRetryAfter ?? 0
-  if (failover === undefined || index === targets.length - 1) return own
+  if (failover === undefined) return own
   const mayBeAway = failover.coolDown > 0 || targets.some(({ circuit }, i) => i !== index && circuit !== undefined)
   return mayBeAway ? own : Math.min(own, failover.maxRetryAfter)
 }
@@ -139,31 +142,33 @@ const pauseAt = (policy: Retry.Policy, k: number, hint: number): { readonly leas
 
 const TOKEN = 1_000_000
 
-/** Pays for the retries of one call, from a full purse. */
+/** Pays for the retries of one call, from a full purse: as early as it can, or as late as it must. */
 class Purse {
   private readonly policy: Settings["budget"]
-  private paid = 0
-  /** What is in it if each retry came as late as it may. */
-  private balance: number
+  /** What is in it if each retry comes as early, and as late, as it may. */
+  private early: number
+  private late: number
+  private paidAt = 0
 
   constructor(policy: Settings["budget"]) {
     this.policy = policy
-    this.balance = policy?.capacity ?? 0
+    this.early = this.late = policy?.capacity ?? 0
   }
 
-  /** The first moment at which one more is paid; `Infinity`: never. `since`: the most time since the one before. */
-  pay(since: number): number {
-    if (this.policy === undefined) return 0
+  /** The first moment from `at` on at which one more is paid; `Infinity`: never. `since`: the most time since the last one. */
+  pay(at: number, since: number): number {
+    if (this.policy === undefined) return at
     const { capacity, perAttempt, perMillisecond } = this.policy
     if (capacity < TOKEN) return Infinity
     // First attempts of other calls fill it at any time.
-    if (perAttempt > 0) return 0
-    if (this.paid > 0 && perMillisecond > 0) this.balance = Math.min(capacity, this.balance + since * perMillisecond)
-    if (this.balance < TOKEN) return Infinity
-    this.balance -= TOKEN
-    this.paid += 1
-    const lacks = this.paid * TOKEN - capacity
-    return lacks <= 0 ? 0 : Math.ceil(lacks / perMillisecond)
+    if (perAttempt > 0) return at
+    const filled = (balance: number, millis: number): number =>
+      perMillisecond === 0 ? balance : Math.min(capacity, balance + millis * perMillisecond)
+    this.late = filled(this.late, since) - TOKEN
+    if (this.late < 0) return Infinity
+    const paidAt = Math.max(at, this.paidAt + Math.ceil((TOKEN - this.early) / perMillisecond || 0))
+    this.early = filled(this.early, paidAt - this.paidAt) - TOKEN
+    return this.paidAt = paidAt
   }
 }
 
@@ -175,7 +180,9 @@ interface Walk {
   readonly settings: Settings
   readonly hedge: Hedge.Policy | undefined
   readonly deadline: number
+  /** Of a target after which no other can be asked, and of one that stands before such. */
   readonly turns: ReadonlyArray<Turn>
+  readonly earlier: ReadonlyArray<Turn>
 }
 
 /** The time that each retry takes at least. */
@@ -222,11 +229,12 @@ const hedges = (walk: Walk, of: ReadonlyArray<number>, retries: number): number 
     (failover.coolDown > 0 || targets.some(({ circuit }) => circuit !== undefined))
   const fits = delay === 0 ? Infinity : Math.ceil(deadline / delay) - 1
   const due = Math.min(inTurn * (mayBeAway ? of.length : 1), fits)
-  if (budget === undefined || budget.perAttempt > 0 || budget.capacity < TOKEN) {
-    return budget !== undefined && budget.capacity < TOKEN ? 0 : due
-  }
-  const purses = of.length * Math.floor((budget.capacity + deadline * budget.perMillisecond) / TOKEN)
-  return Math.max(0, Math.min(due, purses - retries))
+  if (budget === undefined) return due
+  const { capacity, perAttempt, perMillisecond } = budget
+  if (capacity < TOKEN) return 0
+  if (perAttempt > 0) return due
+  const trickle = perMillisecond === 0 ? 0 : deadline * perMillisecond
+  return Math.max(0, Math.min(due, of.length * Math.floor((capacity + trickle) / TOKEN) - retries))
 }
 
 // -----------------------------------------------------------------------------
@@ -238,20 +246,26 @@ interface Span {
   readonly to: number
 }
 
-/** The latest moment at which a call of these targets ends. */
+/** The latest moment at which a call of these targets ends, in whatever order they are asked. */
 const longest = (walk: Walk, of: ReadonlyArray<number>): number => {
-  const { deadline, settings: { failover }, turns } = walk
+  const { earlier, hedge, settings: { failover }, turns } = walk
   if (failover === undefined && of.length > 1) return Math.max(...of.map((i) => longest(walk, [i])))
-  let begins: ReadonlyArray<Span> = [{ from: 0, to: 0 }]
-  for (const i of of) {
-    const ends = begins.filter(({ from }) => from < deadline).flatMap((begin) => endsOf(walk, turns[i]!, begin))
-    begins = merged([...begins, ...ends])
-  }
-  const end = begins.at(-1)!.to
+  const end = Math.max(
+    ...of.map((last) => endOf(walk, [...of.filter((i) => i !== last).map((i) => earlier[i]!), turns[last]!]))
+  )
   const { maxAttempts } = failover ?? {}
-  return maxAttempts === undefined || walk.hedge !== undefined
+  return maxAttempts === undefined || hedge !== undefined
     ? end
     : Math.min(end, withAttempts(of.map((i) => turns[i]!), maxAttempts))
+}
+
+const endOf = (walk: Walk, turns: ReadonlyArray<Turn>): number => {
+  let begins: ReadonlyArray<Span> = [{ from: 0, to: 0 }]
+  for (const turn of turns) {
+    const ends = begins.filter(({ from }) => from < walk.deadline).flatMap((begin) => endsOf(walk, turn, begin))
+    begins = merged([...begins, ...ends])
+  }
+  return begins.at(-1)!.to
 }
 
 /**
@@ -305,7 +319,7 @@ const withAttempts = (turns: ReadonlyArray<Turn>, maxAttempts: number): number =
     // By attempts made, so that at least one is left: the longest time.
     let times: ReadonlyArray<number> = [0, ...Array.from({ length: maxAttempts - 1 }, () => -Infinity)]
     for (const turn of turns) if (turn !== last) times = after(turn, times)
-    return Math.max(...times.map((time, made) => time + ofTurn(last, maxAttempts - made)))
+    return Math.max(...times.map((time, made) => time === -Infinity ? 0 : time + ofTurn(last, maxAttempts - made)))
   }))
 }
 
@@ -316,14 +330,18 @@ const ofTurn = ({ attempt, pauses }: Turn, attempts: number): number => {
   return end
 }
 
-const after = ({ attempt, line, pauses, refusal }: Turn, times: ReadonlyArray<number>): ReadonlyArray<number> => {
+const after = (
+  { attempt, line, pauses, refusal, refuses }: Turn,
+  times: ReadonlyArray<number>
+): ReadonlyArray<number> => {
   const next = times.map((time) => time + refusal)
   for (const [before, time] of times.entries()) {
+    if (time === -Infinity) continue
     let end = time
     for (let k = 1; k <= pauses.length + 1 && before + k < times.length; k++) {
       end += attempt
       const pause = pauses[k - 1]
-      next[before + k] = Math.max(next[before + k]!, pause === undefined ? end : end + pause.most + line)
+      next[before + k] = Math.max(next[before + k]!, pause === undefined || !refuses ? end : end + pause.most + line)
       end += pause?.most ?? 0
     }
   }

@@ -45,7 +45,10 @@ export interface Explanation {
   /** What a call passes once, outermost first. What is off is absent. */
   readonly stages: ReadonlyArray<string>
   readonly targets: ReadonlyArray<ExplainedTarget>
-  /** Attempts of one call over all targets, with retries and hedges. A repair of `generateObject` makes as many again. */
+  /**
+   * Attempts of one call over all targets, with retries and hedges. A repair of `generateObject` makes as many again; work that
+   * others join goes on in their time, as if there were no deadline.
+   */
   readonly attempts: number
   readonly waits: ExplainedWaits
   readonly failures: ReadonlyArray<ExplainedFailure>
