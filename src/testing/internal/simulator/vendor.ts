@@ -43,6 +43,9 @@ const reasons: { readonly [K in Refusal["kind"]]: readonly [reason: Reason, stat
 /** How long a refusal for want of room takes. */
 const REFUSAL = 200
 
+const delta = { type: "text-delta" as const, id: "0", delta: "." }
+const done = Effect.succeed(undefined)
+
 /** A stream says something at least so often, as one that sends each token by itself does. */
 const SILENCE = 1000
 
@@ -85,25 +88,18 @@ export class SimulatedVendor {
   }
 
   private streamed({ call, isCut, pace, tokens }: Served & { readonly call: Call }): Stream.Stream<StreamPart> {
-    const delta = { type: "text-delta" as const, id: "0", delta: "." }
-    const after = (millis: number): Effect.Effect<StreamPart> => Effect.as(Effect.sleep(millis), delta)
     const rest = Math.max(tokens - 1, 0) * pace
     const pieces = Math.max(Math.ceil(rest / SILENCE), 1)
-    const begun = Stream.concat(Stream.fromIterable(this.facts()), Stream.fromEffect(after(pace)))
-    const lasting = pieces === 1
-      ? begun
-      : Stream.concat(begun, Stream.mapEffect(Stream.range(2, pieces), () => after(rest / pieces)))
-    const end = Effect.andThen(
-      Effect.sleep(rest / pieces),
-      Effect.sync(() => {
-        if (isCut) this.failures += 1
-        return isCut ? [] : [finish(call)]
-      })
-    )
-    return Stream.concat(
-      tokens < 1 ? Stream.empty : lasting,
-      Stream.flatMap(Stream.fromEffect(end), (parts) => Stream.fromIterable(parts))
-    )
+    const facts = this.facts()
+    // The first token, the others in pieces, and the end.
+    const parts = Stream.unfold(tokens < 1 ? pieces : 0, (piece) => {
+      if (piece > pieces) return done
+      const part = piece < pieces ? delta : isCut ? undefined : finish(call)
+      if (part === undefined) this.failures += 1
+      const millis = piece === 0 ? pace : rest / pieces
+      return Effect.as(Effect.sleep(millis), part && [part, piece + 1] as const)
+    })
+    return facts.length === 0 ? parts : Stream.concat(Stream.fromIterable(facts), parts)
   }
 
   /** Until the vendor starts to generate. From the beginning on it is paid for, whoever goes away. */
