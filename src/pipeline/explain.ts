@@ -290,7 +290,7 @@ const verdictOf = ({ failover, retry }: Settings, error: LlmError) => {
     ? classify(error)
     : Failover.overruled(failover, error, classify(error))
   const isAttempt = error._tag === "ProviderError" || error._tag === "AttemptTimeout"
-  return retry?.when === undefined || !isAttempt ? verdict : { ...verdict, retry: retry.when(error) }
+  return retry?.when === undefined || !isAttempt ? verdict : { ...verdict, retry: Retry.isYes(retry.when(error)) }
 }
 
 // -----------------------------------------------------------------------------

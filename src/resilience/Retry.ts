@@ -78,6 +78,13 @@ export const OptionsSchema = optionsOf<Options>()({
 })
 
 /**
+ * Only `true` is one: without types, somebody may answer with a promise.
+ *
+ * @internal
+ */
+export const isYes = (answer: unknown): boolean => answer === true
+
+/**
  * Checked options; durations in milliseconds.
  *
  * @category models
@@ -246,7 +253,7 @@ class Run<A, E, R> {
     this.k += 1
     this.last = error
     this.refund()
-    if (!(hooks.when === undefined ? classify(error).retry : hooks.when(error))) return Effect.fail(error)
+    if (!isYes(hooks.when === undefined ? classify(error).retry : hooks.when(error))) return Effect.fail(error)
     if (this.k > policy.maxRetries) {
       return policy.maxRetries === 0 ? Effect.fail(error) : this.deny(error, "attempts-exhausted")
     }

@@ -101,6 +101,14 @@ describe.each(kinds)("failover: %s", (kind) => {
       yield* nothingHeld(r)
     })))
 
+  it.effect("when: only `true` is a yes, not a promise of it", () =>
+    Effect.gen(function*() {
+      const run = yield* played([{ always: S.overloaded }], {
+        retry: { when: (() => Promise.resolve(false)) as never }
+      })
+      assert.deepStrictEqual(run.asked, [1])
+    }))
+
   it.effect("maxAttempts: bounds retries and targets together", () =>
     Effect.gen(function*() {
       const down = { always: S.overloaded }

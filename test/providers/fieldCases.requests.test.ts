@@ -550,6 +550,23 @@ const asked: ReadonlyArray<readonly [field: string, input: Partial<LlmRequest.In
 
 describe("fields: what is not sent as it is asked is told", () => {
   it.effect.each(adapters)(
+    "%s: a system message in the middle is in its place, or is told as moved",
+    ([name, make]) =>
+      Effect.gen(function*() {
+        const said = (content: string) => ({ role: "user", content }) as const
+        const system = { role: "system", content: "Be brief." } as const
+        const prompt = [said("One"), system, said("Two")]
+        const { messages = [], input = messages } = yield* bodyOf(make, { prompt })
+        const isInPlace = input.some(({ role }: { readonly role: string }) => role === "system")
+        const moved: Change = { field: "prompt.system", action: "substituted", detail: "at the start" }
+        assert.deepStrictEqual(yield* changesOf(make, { prompt }), isInPlace ? [] : [moved], name)
+        for (const prompt of [[system, system, said("One")], [said("One"), { role: "system", content: "" } as const]]) {
+          assert.deepStrictEqual(yield* changesOf(make, { prompt }), [], name)
+        }
+      })
+  )
+
+  it.effect.each(adapters)(
     "%s: each field changes the body, or is told as dropped",
     ([name, make]) =>
       Effect.gen(function*() {

@@ -193,7 +193,8 @@ const support: Support = {
   },
   file: takes,
   resultFiles: true,
-  ownFiles: false
+  ownFiles: false,
+  systemFirst: true
 }
 
 const changes = (request: LlmRequest, model: string): ReadonlyArray<Change> => {

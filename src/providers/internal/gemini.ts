@@ -201,6 +201,7 @@ const support: Support = {
   file: () => true,
   resultFiles: true,
   ownFiles: true,
+  systemFirst: true,
   vendorTools
 }
 

@@ -236,6 +236,7 @@ const changes = (
     file: ({ mediaType }) => mediaType.startsWith("image/") || mediaType === "application/pdf",
     resultFiles: true,
     ownFiles: false,
+    systemFirst: true,
     vendorTools
   }
   const all = changesOf(support, request, model)

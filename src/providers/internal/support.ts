@@ -29,6 +29,8 @@ export interface Support {
   readonly resultFiles: boolean
   /** Can the assistant's own files be told back? */
   readonly ownFiles: boolean
+  /** Do system messages come before all others, wherever they stand? */
+  readonly systemFirst?: boolean | undefined
   /** Starts the names of the vendor's own tools, such as `openai.`; absent: they have no place. */
   readonly vendorTools?: string | undefined
 }
@@ -36,11 +38,21 @@ export interface Support {
 const filesOf = (parts: ReadonlyArray<Prompt.UserMessagePartEncoded | Prompt.AssistantMessagePartEncoded>) =>
   parts.flatMap((part) => part.type === "file" ? [part] : [])
 
+/** Does a system message say something after others have spoken? */
+const isMoved = (prompt: LlmRequest["prompt"]): boolean => {
+  const start = prompt.findIndex(({ role }) => role !== "system")
+  return start !== -1 &&
+    prompt.slice(start).some((message) => message.role === "system" && message.content.trim() !== "")
+}
+
 /** What of the prompt is not sent as it is. */
 const ofPrompt = (prompt: LlmRequest["prompt"], support: Support): ReadonlyArray<Change> => {
   const changes = new Map<string, Change>()
   const note = (field: string, action: Change["action"]): void => {
     if (changes.get(field)?.action !== "unsupported") changes.set(field, { field, action })
+  }
+  if (support.systemFirst === true && isMoved(prompt)) {
+    changes.set("prompt.system", { field: "prompt.system", action: "substituted", detail: "at the start" })
   }
   for (const message of prompt) {
     if (message.role === "user") {
