@@ -43,8 +43,9 @@ export interface Health {
   /** Listens until the function it returns is called. What a listener throws is dropped. */
   readonly watch: (listener: (change: HealthChange) => void) => () => void
   /**
-   * Asks the store, and waits for at most `limit` milliseconds (default 100). The operation itself is not interrupted,
-   * for it may have reached the store: what it brings when nobody waits any more is given to `late`.
+   * Asks the store, and waits for at most `limit` milliseconds (default 100), and no longer than `patience` lasts. The
+   * operation itself is not interrupted, for it may have reached the store: what it brings when nobody waits any more is
+   * given to `late`. Only who has waited for the whole 100 ms in vain says that the store is down.
    */
   readonly ask: <A>(
     operation: Operation,
@@ -52,8 +53,21 @@ export interface Health {
     options?: {
       readonly late?: ((value: A) => Effect.Effect<unknown, StoreError>) | undefined
       readonly limit?: number | undefined
+      readonly patience?: Patience | undefined
     }
   ) => Effect.Effect<A, StoreError>
+}
+
+/**
+ * What one call still waits for stores: what is asked on its behalf draws on it. When it is used up, nothing is asked any more
+ * that a call can do without.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface Patience {
+  /** Milliseconds. */
+  left: number
 }
 
 /**
@@ -75,6 +89,9 @@ export interface HealthOptions {
 export const OPERATION_LIMIT = 100
 /** @internal */
 export const CALL_LIMIT = 150
+
+/** @internal */
+export const makePatience = (): Patience => ({ left: CALL_LIMIT })
 const PROBE_INTERVAL = 1000
 /** Failures in a row that bring a store down. In vain is enough once. */
 const FAILURES = 3
@@ -118,14 +135,17 @@ class Watched implements Health {
         this.probe(fiber, clock)
         return Effect.fail(new StoreError({ operation, reason: "down" }))
       }
-      return waitFor(fiber, clock, self, options?.limit ?? OPERATION_LIMIT, (exit) => {
-        if (exit === undefined) {
-          this.fell(operation, fiber, clock)
-          return Exit.fail(new StoreError({ operation, reason: "timeout" }))
+      const { late, limit: most = OPERATION_LIMIT, patience } = options ?? {}
+      const limit = Math.min(most, Math.max(0, patience?.left ?? Infinity))
+      const wait = { fiber, clock, limit, late, patience }
+      return waitFor(self, wait, (exit) => {
+        if (exit !== undefined) {
+          this.heard(operation, exit, fiber, clock)
+          return exit
         }
-        this.heard(operation, exit, fiber, clock)
-        return exit
-      }, options?.late)
+        if (limit >= OPERATION_LIMIT) this.fell(operation, fiber, clock)
+        return Exit.fail(new StoreError({ operation, reason: "timeout" }))
+      })
     })
 
   private heard(
@@ -162,7 +182,9 @@ class Watched implements Health {
     this.probing = true
     const once = Effect.map(
       Effect.exit(
-        Effect.withFiber((fiber) => waitFor(fiber, clock, this.ping, OPERATION_LIMIT, (exit) => exit ?? Exit.fail("")))
+        Effect.withFiber((fiber) =>
+          waitFor(this.ping, { fiber, clock, limit: OPERATION_LIMIT }, (exit) => exit ?? Exit.fail(""))
+        )
       ),
       (exit) => {
         if (Exit.isSuccess(exit)) this.state = "trying"
@@ -199,24 +221,29 @@ class Watched implements Health {
 const isRefusal = (exit: Exit.Failure<unknown, StoreError>): boolean =>
   exit.cause.reasons.every((reason) => reason._tag === "Fail" && reason.error.reason === "too-large")
 
+interface Wait<A> {
+  readonly fiber: Fiber.Fiber<unknown, unknown>
+  readonly clock: Clock.Clock
+  readonly limit: number
+  readonly late?: ((value: A) => Effect.Effect<unknown, unknown>) | undefined
+  readonly patience?: Patience | undefined
+}
+
 /**
  * Runs an operation in a fibre of its own and waits for it for so long. `decide` makes the result of how it ended, or of
  * `undefined` when nobody waits any more.
  */
 const waitFor = <A, E, B, E2>(
-  fiber: Fiber.Fiber<unknown, unknown>,
-  clock: Clock.Clock,
   self: Effect.Effect<A, E>,
-  limit: number,
-  decide: (exit: Exit.Exit<A, E> | undefined) => Exit.Exit<B, E2>,
-  late?: (value: A) => Effect.Effect<unknown, unknown>
+  { clock, fiber, late, limit, patience }: Wait<A>,
+  decide: (exit: Exit.Exit<A, E> | undefined) => Exit.Exit<B, E2>
 ): Effect.Effect<B, E2> => {
   const run = Effect.runForkWith(fiber.context)
   const child = run(Effect.suspend(() => self), { uninterruptible: true })
   const done = child.pollUnsafe()
   if (done !== undefined) return decide(done)
   return Effect.callback<B, E2>((resume) => {
-    const timer = run(patience(clock, limit))
+    const timer = run(awake(clock, limit, patience))
     const forget = child.addObserver((exit) => {
       timer.interruptUnsafe()
       resume(decide(exit))
@@ -244,13 +271,21 @@ const waitFor = <A, E, B, E2>(
 /**
  * So many milliseconds, as a process knows them that is awake: time in which it was busy or not running counts as one slice
  * at most, and after each slice what has arrived is read first. Else a process that is short of time would find every store
- * slow.
+ * slow. What has passed is taken from the patience, also when the wait ends before.
+ *
+ * @internal
  */
-const patience = (clock: Clock.Clock, millis: number): Effect.Effect<void> => {
-  const slice = Duration.millis(millis / SLICES)
-  const wait = (left: number): Effect.Effect<void> =>
-    Effect.flatMap(clock.sleep(slice), () => left > 1 ? wait(left - 1) : Effect.yieldNow)
-  return wait(SLICES)
+export const awake = (clock: Clock.Clock, millis: number, patience?: Patience): Effect.Effect<void> => {
+  const slice = millis / SLICES
+  const wait = (left: number): Effect.Effect<void> => {
+    const begun = monotonicMillis(clock)
+    const passed = Effect.onExit(clock.sleep(Duration.millis(slice)), () => {
+      if (patience !== undefined) patience.left -= Math.min(slice, monotonicMillis(clock) - begun)
+      return Effect.void
+    })
+    return Effect.flatMap(passed, () => left > 1 ? wait(left - 1) : Effect.yieldNow)
+  }
+  return millis > 0 ? Effect.suspend(() => wait(SLICES)) : Effect.yieldNow
 }
 
 const SLICES = 4

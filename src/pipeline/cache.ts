@@ -91,7 +91,8 @@ export const makeCache = (
         questionOf(call),
         call.root.startedAt,
         call.root.since(),
-        () => event(call, "unavailable")
+        () => event(call, "unavailable"),
+        call.root.patience
       )
       // What does not fit this call is as good as nothing.
       return chain(found, (hit) => Effect.succeed(hit !== undefined && fits(call, hit.value) ? hit : undefined))

@@ -10,6 +10,7 @@ import { InvalidRequest, isLlmError, summary, type Verdict, withLedger } from ".
 import type { LlmEvent } from "../LlmEvent.ts"
 import { identity, type LlmRequest } from "../LlmRequest.ts"
 import type { Source } from "../LlmResponse.ts"
+import { makePatience, type Patience } from "../persistence/Health.ts"
 import type { Attempt } from "./attempt.ts"
 import type { Check } from "./checked.ts"
 import { Deadline, type Moving } from "./deadline.ts"
@@ -32,6 +33,7 @@ export class Root {
   check: Check | undefined
   private question: string | undefined
   private key: string | undefined
+  private waits: Patience | undefined
   /** The ledger so far. */
   readonly events: Array<LlmEvent> = []
   readonly id: number
@@ -105,6 +107,11 @@ export class Root {
 
   set upstreamKey(key: string) {
     this.key = key
+  }
+
+  /** What the call still waits for stores, all together. */
+  get patience(): Patience {
+    return this.waits ??= makePatience()
   }
 
   /** What the request asks, apart from who asks. Throws `InvalidRequest` when it holds what JSON cannot. */

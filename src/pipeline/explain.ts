@@ -200,10 +200,8 @@ const guardsOf = (
 const waitsOf = (settings: Settings, bounds: Bounds, { stores }: Surroundings): ExplainedWaits => {
   const { bucket, cache, failover, idempotency, retry, targets, timers } = settings
   const hint = retry === undefined || retry.maxRetries === 0 ? 0 : retry.maxRetryAfter
-  const limiters = (bucket === undefined ? 0 : 1) + (targets.some(({ limits }) => limits !== undefined) ? 1 : 0)
-  const asked = (stores.idempotency && idempotency !== undefined ? Health.CALL_LIMIT : 0) +
-    (stores.cache && cache !== undefined ? Health.OPERATION_LIMIT * (cache.readThrough ? 2 : 1) : 0) +
-    (stores.limits && limiters > 0 ? Health.OPERATION_LIMIT * limiters * bounds.attempts : 0)
+  const asks = (stores.idempotency && idempotency !== undefined) || (stores.cache && cache !== undefined) ||
+    (stores.limits && (bucket !== undefined || targets.some(({ limits }) => limits !== undefined)))
   return {
     complete: bounds.complete,
     firstPart: bounds.firstPart,
@@ -212,7 +210,7 @@ const waitsOf = (settings: Settings, bounds: Bounds, { stores }: Surroundings): 
     hint,
     hintWithOthers: failover === undefined || targets.length === 1 ? hint : Math.min(hint, failover.maxRetryAfter),
     ...(idempotency === undefined ? undefined : { joined: bounds.joined }),
-    ...(asked === 0 ? undefined : { stores: asked })
+    ...(asks ? { stores: Health.CALL_LIMIT } : undefined)
   }
 }
 

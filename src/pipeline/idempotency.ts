@@ -105,7 +105,8 @@ const share = <E>(
     ...name,
     fingerprint: call.root.identity,
     share: call.request.tenant,
-    deadlineAt: call.deadline.end
+    deadlineAt: call.deadline.end,
+    patience: flights.shared ? call.root.patience : undefined
   }
   const served = call.root.operation === "complete"
     ? shareAnswer(flights, request, call, self)

@@ -195,7 +195,8 @@ export const inLimits = (
         isTurnedAway = true
       }
       const maxWait = mayJoin ? left : 0
-      const taken = limiter.acquire(needed, { maxWait, restore: ask.restore, priority, tenant, onDisplaced })
+      const { patience } = root
+      const taken = limiter.acquire(needed, { maxWait, restore: ask.restore, priority, tenant, onDisplaced, patience })
       const hold = (reservation: Reservation) => new Tokens(reservation, counted, vendors)
       return doors === undefined ? Effect.map(taken, hold) : Effect.mapBoth(taken, {
         onSuccess: hold,
@@ -272,10 +273,11 @@ export const inCircuit = (
         ? Exit.fail(breaker.rejectionUnsafe(now)())
         : Exit.succeed(new Slot(breaker, permit))
     }
-    const claim = breaker.claimUnsafe(ask.now, ask.restore)
+    const { root } = (ask as Attempt).call
+    const claim = breaker.claimUnsafe(ask.now, ask.restore, root)
     if (claim === undefined) return admit(ask.now)
     return Effect.flatMap(claim, (slot) => {
-      const now = (ask as Attempt).call.root.now()
+      const now = root.now()
       return slot === undefined ? Exit.fail(breaker.rejectionUnsafe(now, true)()) : admit(now, slot)
     })
   }

@@ -45,6 +45,7 @@ import {
 import { attempt } from "../internal/options.ts"
 import { InFlight, Thresholds, type Watched } from "../internal/slow.ts"
 import { CircuitOpen, classify, type LlmConfigError, retryAfterMillis, withoutStack } from "../LlmError.ts"
+import type { Patience } from "../persistence/Health.ts"
 import * as Circuits from "./internal/circuits.ts"
 import { type Fleet, fleetOf, share, type Sharing } from "./internal/sharedCircuit.ts"
 
@@ -705,10 +706,15 @@ export interface CircuitBreaker {
   /**
    * What must be waited for before admission: a slot among the probes of all processes, which is then given to
    * `admitUnsafe`; `undefined` while others have them. Nothing, for a circuit of this process alone and for a closed one.
+   * `whose`: the call that waits.
    *
    * @internal
    */
-  readonly claimUnsafe: (now: number, restore: Restore) => Effect.Effect<number | undefined> | undefined
+  readonly claimUnsafe: (
+    now: number,
+    restore: Restore,
+    whose?: { readonly patience: Patience }
+  ) => Effect.Effect<number | undefined> | undefined
   /**
    * Records an outcome. Only the first one of a permit counts; late ones change nothing.
    *
@@ -1009,11 +1015,13 @@ export const fromPolicy = (
     }
   }
 
-  const claimUnsafe: CircuitBreaker["claimUnsafe"] = (now, restore) => {
+  const claimUnsafe: CircuitBreaker["claimUnsafe"] = (now, restore, whose) => {
     if (sharing === undefined) return undefined
     sharing.used(now)
     look(now)
-    return cell.current._tag === "Closed" || !peek(policy, cell.current, now) ? undefined : sharing.claim(restore)
+    return cell.current._tag === "Closed" || !peek(policy, cell.current, now)
+      ? undefined
+      : sharing.claim(restore, whose?.patience)
   }
 
   const admitUnsafe: CircuitBreaker["admitUnsafe"] = (now, kind = "", slot = 0) => {

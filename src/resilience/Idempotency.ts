@@ -55,6 +55,12 @@ export interface Request {
    * gave up. `age` as in {@link Answer}.
    */
   readonly onDecided?: ((how: Answer<unknown>["how"], age: number) => void) | undefined
+  /**
+   * What the caller still waits for stores. Waiting for another process is not waiting for the store.
+   *
+   * @internal
+   */
+  readonly patience?: Health.Patience | undefined
 }
 
 /**
@@ -303,8 +309,7 @@ class FlightState<A, E> implements Flight {
   fence = 0
   /** Renews the lease. */
   renewal: Fiber.Fiber<unknown> | undefined
-  /** Milliseconds for which the store has been waited for on the way to the work. */
-  waited = 0
+  readonly patience: Health.Patience
   held: Held | undefined
   result: Outcome<A, E> | "abandoned" | undefined
   /** The work, when it belongs to the flight and not to a leader in place. */
@@ -318,6 +323,7 @@ class FlightState<A, E> implements Flight {
     this.key = request.key
     this.fingerprint = request.fingerprint
     this.share = request.share
+    this.patience = request.patience ?? Health.makePatience()
   }
 
   /** Tells those that came while it was `reading`. */
@@ -378,17 +384,19 @@ const inProgress = (held: Held): Effect.Effect<never, IdempotencyInProgress> =>
 // -----------------------------------------------------------------------------
 
 interface Books<A, E> {
-  readonly acquire: (key: string) => Effect.Effect<Store.Acquired<Stored<A, E>>, Store.StoreError>
+  readonly acquire: (
+    key: string,
+    patience: Health.Patience | undefined
+  ) => Effect.Effect<Store.Acquired<Stored<A, E>>, Store.StoreError>
   readonly renew: (key: string, fence: number) => Effect.Effect<boolean, Store.StoreError>
-  /** `waited`: milliseconds that the call has waited for the store before. */
   readonly complete: (
     key: string,
     fence: number,
     value: Stored<A, E>,
     options: Store.SetOptions,
-    waited: number
+    patience: Health.Patience
   ) => Effect.Effect<unknown, Store.StoreError>
-  readonly release: (key: string, fence: number) => Effect.Effect<void, Store.StoreError>
+  readonly release: (key: string, fence: number, patience: Health.Patience) => Effect.Effect<void, Store.StoreError>
   /** How long a lease lasts without a renewal. */
   readonly lease: number
   /** How a request is named there. */
@@ -419,16 +427,15 @@ const sharedBooks = <A, E>(
   { ask }: Health.Health
 ): Books<A, E> => {
   return {
-    acquire: (key) =>
+    acquire: (key, patience) =>
       ask("acquire", Effect.suspend(() => store.acquire(key, lease, { takeOver })), {
+        patience,
         late: (acquired) => acquired._tag === "Acquired" ? store.release(key, acquired.fence) : Effect.void
       }),
     renew: (key, fence) => ask("renew", Effect.suspend(() => store.renew(key, fence, lease))),
-    complete: (key, fence, value, options, waited) =>
-      ask("complete", Effect.suspend(() => store.complete(key, fence, value, options)), {
-        limit: Math.min(Health.OPERATION_LIMIT, Math.max(0, Health.CALL_LIMIT - waited))
-      }),
-    release: (key, fence) => ask("release", Effect.suspend(() => store.release(key, fence))),
+    complete: (key, fence, value, options, patience) =>
+      ask("complete", Effect.suspend(() => store.complete(key, fence, value, options)), { patience }),
+    release: (key, fence, patience) => ask("release", Effect.suspend(() => store.release(key, fence)), { patience }),
     lease,
     // Keys may name people and fingerprints hold prompts: neither leaves memory as it is.
     nameOf: (request) => ({
@@ -588,7 +595,7 @@ const build = <A, E>(
   const release = (flight: FlightState<A, E>): Effect.Effect<void> =>
     flight.fence === 0
       ? Effect.void
-      : Effect.ignoreCause(Effect.suspend(() => books.release(flight.key, flight.fence)))
+      : Effect.ignoreCause(Effect.suspend(() => books.release(flight.key, flight.fence, flight.patience)))
 
   // A flight owns its key until its phase is `over`, so whatever comes late is fenced by the phase. At once without a
   // lease; else what it returns runs uninterruptibly, and the key is free for other processes first.
@@ -643,9 +650,11 @@ const build = <A, E>(
     Effect.withFiber((fiber) => {
       const clock = fiber.getRef(Clock.Clock)
       const asked = monotonicMillis(clock)
-      return Effect.flatMap(Effect.exit(Effect.suspend(() => books.acquire(request.key))), (looked): Admission => {
+      // Later looks are for the other process.
+      const patience = looks === 0 ? flight.patience : undefined
+      const acquiring = Effect.suspend(() => books.acquire(request.key, patience))
+      return Effect.flatMap(Effect.exit(acquiring), (looked): Admission => {
         const acquired = Exit.isSuccess(looked) ? looked.value : undefined
-        flight.waited = monotonicMillis(clock) - asked
         switch (acquired?._tag) {
           case "Held":
             return waitForOthers(flight, request, restore, looks, acquired.left)
@@ -757,7 +766,7 @@ const build = <A, E>(
       const stored = value
       const size = (Exit.isSuccess(exit) ? exit.value.size ?? 0 : 0) + 2 * flight.fingerprint.length
       const options = { ttl, size, share: flight.share }
-      const complete = Effect.suspend(() => books.complete(flight.key, flight.fence, stored, options, flight.waited))
+      const complete = Effect.suspend(() => books.complete(flight.key, flight.fence, stored, options, flight.patience))
       // Refused when another process has taken over: then that one's record counts.
       return Effect.matchCauseEffect(complete, {
         onSuccess: () => Effect.void,

@@ -37,6 +37,7 @@ import {
 import { attempt } from "../internal/options.ts"
 import { sha256 } from "../internal/sha256.ts"
 import { InvalidRequest, LlmConfigError, RateLimited, type RateLimitFact, withoutStack } from "../LlmError.ts"
+import type * as Health from "../persistence/Health.ts"
 import { ownName } from "../persistence/internal/bounds.ts"
 import * as Buckets from "./internal/buckets.ts"
 import { Costs, isCost, REQUESTS, takeWith, TypeId, type Vector } from "./internal/costs.ts"
@@ -336,6 +337,12 @@ export interface AcquireOptions {
   readonly onAcquired?: ((reservation: Reservation) => void) | undefined
   /** What the wait runs in, when the caller is uninterruptible: the `restore` of its `Effect.uninterruptibleMask`. */
   readonly restore?: Restore | undefined
+  /**
+   * What the caller still waits for a store.
+   *
+   * @internal
+   */
+  readonly patience?: Health.Patience | undefined
 }
 
 /**

@@ -78,7 +78,8 @@ export interface ResponseCache<in out A> {
   readonly revalidate: <E, R>(key: string, refresh: Effect.Effect<unknown, E, R>) => Effect.Effect<boolean, never, R>
   /**
    * {@link ResponseCache.lookup} as of a known moment, monotonic, `late` milliseconds ago. The memory of this process
-   * answers with an effect that is done. `failed` is told when the store failed.
+   * answers with an effect that is done. `failed` is told when the store failed. `patience`: what the call still waits for
+   * stores.
    *
    * @internal
    */
@@ -86,7 +87,8 @@ export interface ResponseCache<in out A> {
     key: string,
     asOf: number,
     late: number,
-    failed?: () => void
+    failed?: () => void,
+    patience?: Health.Patience
   ) => Effect.Effect<Hit<A> | undefined>
   /** @internal */
   readonly storeAt: (
@@ -223,10 +225,10 @@ export const make = <A>(options?: Options<A>): Effect.Effect<ResponseCache<A>, L
       return age >= horizon ? undefined : { value: entry.value, age, state: stateOf(age, ttl, swr) }
     }
 
-    const lookupAt: ResponseCache<A>["lookupAt"] = (key, asOf, late, failed) =>
+    const lookupAt: ResponseCache<A>["lookupAt"] = (key, asOf, late, failed, patience) =>
       memory !== undefined
         ? Exit.succeed(judge(memory.getUnsafe(key, asOf), 0))
-        : Effect.matchCause(ask("get", Effect.suspend(() => effectOf(store.get(key), "store"))), {
+        : Effect.matchCause(ask("get", Effect.suspend(() => effectOf(store.get(key), "store")), { patience }), {
           onFailure: withoutStore("get", undefined, failed),
           onSuccess: (entry) => judge(entry, late)
         })

@@ -4,6 +4,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Logger, ManagedRuntime } from "effect"
 import { LlmClient, LlmProvider } from "effect-resilient-llm"
 import * as Redis from "effect-resilient-llm/persistence/Redis"
+import { type AddressInfo, connect, createServer, type Socket } from "node:net"
 import { setTimeout as sleep } from "node:timers/promises"
 import { clientOf, hasRedisServer, missing, RedisServer, unique } from "./servers.ts"
 
@@ -54,6 +55,33 @@ const withLag = async <A>(work: () => Promise<A>): Promise<readonly [A, number]>
   }
 }
 
+/** Each of the timers of a call may be some milliseconds late. */
+const TIMERS = 15
+
+/** A way to a server on which each answer takes longer. */
+const slowly = async (port: number, millis: number) => {
+  const sockets = new Set<Socket>()
+  const proxy = createServer((near) => {
+    const far = connect(port, "127.0.0.1")
+    for (const socket of [near, far]) {
+      sockets.add(socket.on("error", () => socket.destroy()))
+      socket.on("close", () => [near, far].map((one) => one.destroy()))
+    }
+    near.pipe(far)
+    far.on("data", (chunk) => {
+      setTimeout(() => near.write(chunk), millis)
+    })
+  })
+  await new Promise<void>((resolve) => proxy.listen(0, "127.0.0.1", resolve))
+  return {
+    port: (proxy.address() as AddressInfo).port,
+    stop: () => {
+      for (const socket of sockets) socket.destroy()
+      proxy.close()
+    }
+  }
+}
+
 const burst = (call: () => Promise<number>) => () => Promise.all(Array.from({ length: 64 }, call))
 
 describe.skipIf(!hasRedisServer)("a Redis of its own", () => {
@@ -78,6 +106,27 @@ describe.skipIf(!hasRedisServer)("a Redis of its own", () => {
       } finally {
         server.signal("SIGCONT")
         await close()
+        await server.stop()
+      }
+    }
+  )
+
+  it.each([20, 60])(
+    "answers everything %s ms late: of 64 calls at once none waits longer than 150 ms",
+    { timeout: 60_000, retry: 3 },
+    async (millis) => {
+      const server = await RedisServer.start()
+      const slow = await slowly(server.port, millis)
+      const { call, close } = await clientAt(`redis://127.0.0.1:${slow.port}`)
+      try {
+        // Until the store is up, and is waited for.
+        for (let i = 0; i < 50 && await call() < 2 * millis; i++) await sleep(100)
+        const [waits, lag] = await withLag(burst(call))
+        console.log(`${millis} ms late: 64 calls waited ${(Math.max(...waits) - lag).toFixed(0)} ms at most, lag off`)
+        assert.isAtMost(Math.max(...waits) - lag, 150 + TIMERS)
+      } finally {
+        await close()
+        slow.stop()
         await server.stop()
       }
     }

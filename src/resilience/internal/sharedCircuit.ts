@@ -22,7 +22,10 @@ export interface Sharing {
   readonly used: (now: number) => void
   readonly tell: (change: CircuitChange) => void
   /** A place among the probes: its number, 0 without the store, `undefined` while there is none. */
-  readonly claim: (restore: Restore) => Effect.Effect<number | undefined>
+  readonly claim: (
+    restore: Restore,
+    patience: Health.Patience | undefined
+  ) => Effect.Effect<number | undefined>
   readonly renew: (slot: number, now: number) => void
   readonly release: (slot: number) => void
 }
@@ -118,7 +121,7 @@ export const share = (options: ShareOptions): Sharing => {
         }))
       )
     },
-    claim: (restore) =>
+    claim: (restore, patience) =>
       Effect.suspend(() => {
         let claimed: Claim | undefined
         // Noted in the step that brings it, for whoever is interrupted before it comes back.
@@ -131,7 +134,7 @@ export const share = (options: ShareOptions): Sharing => {
         const drop = (claim: Claim | undefined): void => {
           if (claim?.slot !== undefined) release(claim.slot)
         }
-        const answer = health.ask("probe", asked, { late: (claim) => Effect.sync(() => drop(claim)) })
+        const answer = health.ask("probe", asked, { patience, late: (claim) => Effect.sync(() => drop(claim)) })
         return Effect.onExit(
           restore(Effect.matchCause(answer, {
             onFailure: () => 0,

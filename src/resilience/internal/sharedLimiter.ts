@@ -345,7 +345,8 @@ export class SharedLimiter implements RateLimiter {
       const maxWait = Math.max(0, arrived + longest - this.now())
       return this.byItself().acquire(cost, { ...options, maxWait, restore })
     })
-    if (!this.health.isUp()) return withoutStore
+    const patience = options?.patience ?? Health.makePatience()
+    if (!this.health.isUp() || patience.left <= 0) return withoutStore
     const isFull = this.waiting >= this.policy.queue
     const error = isFull
       ? refused(this.limits[0]!.dimension, this.lastDue - arrived)
@@ -354,9 +355,16 @@ export class SharedLimiter implements RateLimiter {
     this.count(costs, arrived)
     const waiter = new Waiter(costs, arrived + longest)
     const decided = Effect.callback<Outcome>((resume) => {
-      waiter.wait(resume)
+      let tired: Fiber.Fiber<unknown> | undefined
+      waiter.wait((outcome) => {
+        tired?.interruptUnsafe()
+        resume(outcome)
+      })
       this.line.push(waiter)
       this.ask()
+      if (waiter.outcome !== undefined) return undefined
+      tired = this.run(Effect.map(Health.awake(this.clock, patience.left, patience), () => this.givesUp(waiter)))
+      return Effect.sync(() => tired?.interruptUnsafe())
     })
     this.waiting += 1
     return Effect.flatMap(
@@ -390,6 +398,13 @@ export class SharedLimiter implements RateLimiter {
     const i = this.line.indexOf(waiter)
     // The first one may be being asked for: what comes of it is given back then.
     if (i > 0 || (i === 0 && !this.asking)) this.line.splice(i, 1)
+  }
+
+  /** It goes on alone. What comes of the question all the same is given back. */
+  private givesUp(waiter: Waiter): void {
+    if (waiter.outcome !== undefined) return
+    this.left(waiter)
+    waiter.end(alone)
   }
 
   private untilDue(due: number, costs: Vector, restore: Restore): Effect.Effect<void> {
