@@ -57,6 +57,29 @@ describe("ask", () => {
       assert.include(JSON.stringify(request?.body), "Be brief.")
     }))
 
+  test("with --state or LLM_STATE the same question is paid for once", (server) =>
+    Effect.gen(function*() {
+      const folder = yield* temporary
+      for (
+        const [name, args, env] of [
+          ["flag", ["--state", `sqlite:${join(folder, "flag.db")}`], {}],
+          ["variable", [], { LLM_STATE: `sqlite:${join(folder, "variable.db")}` }]
+        ] as const
+      ) {
+        const before = (yield* server.requests).length
+        for (let i = 0; i < 2; i++) {
+          const { exit, out } = yield* run(["ask", "What?", ...args], { env: { ...keys(server), ...env } })
+          assert.isTrue(Exit.isSuccess(exit))
+          assert.strictEqual(out, "Forty-two.\n")
+        }
+        assert.strictEqual((yield* server.requests).length - before, 1, name)
+      }
+      const { err, exit } = yield* run(["ask", "What?", "--state", "mysql://root:geheim@host"], { env: keys(server) })
+      failedQuietly(exit)
+      assert.include(err, "sqlite:<file>")
+      assert.notInclude(err, "geheim")
+    }))
+
   test("asks the named providers in the named order", (server) =>
     Effect.gen(function*() {
       yield* server.play(FaultServer.error("Authentication"), FaultServer.error("Authentication"))
