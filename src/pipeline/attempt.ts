@@ -227,7 +227,7 @@ export class Attempt implements Ask {
     const output = usage?.outputTokens.total
     const { call, number, startedAt, to } = this
     const now = call.root.now()
-    call.books.answeredAt = now
+    call.root.answeredAt = now
     call.root.trace?.answered(number, answer)
     const event: Mutable<AttemptSucceeded> = {
       _tag: "AttemptSucceeded",

@@ -57,7 +57,7 @@ export const makeCache = (
     const fits = (call: Call, answer: Answer): boolean => (toolCalls || !callsTools(answer)) && accepts(call, answer)
 
     const keep = (call: Call, answer: Answer): undefined => {
-      const now = call.books.answeredAt
+      const now = call.root.answeredAt
       const at = call.root.since(now)
       if (!isReplayable(answer) || !fits(call, answer)) {
         event(call, "rejected", at)

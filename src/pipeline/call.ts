@@ -26,6 +26,8 @@ const none: ReadonlyArray<never> = []
 export class Root {
   /** Attempts of all lines. */
   attempts = 0
+  /** When the last attempt succeeded, of whatever line: its answer is as old as that. */
+  answeredAt: number
   /** Lines on the side. */
   hedges: ReadonlyArray<Call> = none
   ended = false
@@ -64,6 +66,7 @@ export class Root {
     this.context = context
     this.clock = clock
     this.startedAt = startedAt
+    this.answeredAt = startedAt
     this.hub = hub
     this.trace = trace
     this.readsMetadata = readsMetadata
@@ -145,8 +148,6 @@ export class Books {
   target: string | undefined
   /** Number of the last attempt within the call. */
   attempt = 0
-  /** When the last attempt succeeded. */
-  answeredAt: number
   /** Attempts that reached a provider. */
   launches = 0
   refused: Refused | undefined
@@ -155,20 +156,15 @@ export class Books {
   /** The attempt under way, or the last one. */
   current: Attempt | undefined
 
-  constructor(now: number) {
-    this.answeredAt = now
-  }
-
   /** Has its attempt not reached a provider yet? */
   get isWaiting(): boolean {
     return this.launches === 0 && this.refused === undefined
   }
 
   /** This line has won. */
-  adopt({ answeredAt, attempt, target }: Books): void {
+  adopt({ attempt, target }: Books): void {
     this.target = target
     this.attempt = attempt
-    this.answeredAt = answeredAt
   }
 }
 
@@ -206,7 +202,7 @@ export class Call {
 
   /** A line beside this one: it has what is left of the whole call, and books of its own. */
   line(target: string, request: LlmRequest, now: number): Call {
-    const books = new Books(now)
+    const books = new Books()
     // What is asked on the side is nobody's first attempt: it does not fill the purse that it is paid from.
     books.target = target
     const deadline = this.deadline.whole
@@ -242,7 +238,7 @@ export const opening = (hub: Hub, limit: number, targets: ReadonlyArray<TargetCo
     const { model } = request
     const event = { _tag: "CallStarted" as const, call: root.id, at: 0, operation }
     root.emit(model === undefined ? event : { ...event, model })
-    return new Call(root, request, deadline, new Books(startedAt), scope, millis)
+    return new Call(root, request, deadline, new Books(), scope, millis)
   }
 }
 

@@ -245,6 +245,21 @@ describe("hedge p95", () => {
       assert.deepStrictEqual([whole.at, success(whole.exit).target], [60_000, "p"])
     })))
 
+  it.effect("a stored stream is as old as its end, also where a hedge brought it", () =>
+    vector(Effect.gen(function*() {
+      const scripts: readonly [Script, ...ReadonlyArray<Script>] = [
+        [S.hang],
+        [S.stream("s", { wait: 5000 }, "!")]
+      ]
+      const r = yield* rig(scripts, { ...hedge, retry: false, cache: { readThrough: true } })
+      const input = { prompt: "What is AI?", cache: "always" } as const
+      const { at, exit } = yield* timed(ask("stream", r.client, input), 20_000)
+      assert.strictEqual(at, 6000)
+      assert.deepInclude(only(success(exit).ledger, "Cache")[1], { result: "stored", at: 6000 })
+      const again = success((yield* timed(ask("stream", r.client, input))).exit)
+      assert.deepInclude(only(again.ledger, "Cache")[0], { result: "fresh", age: 14_000 })
+    })))
+
   it.effect("H2 streams: whoever has content first wins, although it ends later", () =>
     vector(Effect.gen(function*() {
       const r = yield* rig([
