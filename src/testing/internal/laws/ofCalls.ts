@@ -73,6 +73,8 @@ const p8: Judge = function*(facts) {
   const { options, tolerance } = facts
   const policy = options.retry === false ? undefined : Retry.policy(options.retry)
   for (const [call, events] of facts.calls) {
+    // The attempts of a hedged call stand beside each other.
+    const isHedged = events.some(isOf("Hedged"))
     for (const [i, event] of events.entries()) {
       if (event._tag === "RetryScheduled") {
         const hint = event.error.retryAfter ?? 0
@@ -84,14 +86,12 @@ const p8: Judge = function*(facts) {
         if (event.delay > Math.max(longest, hint + 1000)) {
           yield facts.violation("P8", `call ${call} is to wait ${event.delay} ms`, event)
         }
-        const next = nextAt(events, i, event.target)
+        const next = isHedged ? undefined : nextAt(events, i, event.target)
         if (next !== undefined && next.when < event.when + event.delay - tolerance) {
           yield facts.violation("P8", `call ${call} waits ${next.when - event.when} of ${event.delay} ms`, next)
         }
       } else if (event._tag === "AttemptFailed" && event.error.retryAfter !== undefined) {
-        // The attempts of a hedged call stand beside each other.
-        if (events.some(isOf("Hedged"))) continue
-        const next = nextAt(events, i, event.target)
+        const next = isHedged ? undefined : nextAt(events, i, event.target)
         if (next !== undefined && next.when < event.when + event.error.retryAfter - tolerance) {
           const what = `call ${call} asks ${event.target} again ${
             event.error.retryAfter - next.when + event.when
@@ -308,7 +308,7 @@ function* remembered(facts: Facts, { grace, keyOf, most, name, sources, stored }
       }
     }
     used.set(key, to)
-    if (caller.call !== undefined && stored.has(caller.call)) storedAt.set(key, to)
+    if (caller.call !== undefined && stored.has(caller.call) && source === "provider") storedAt.set(key, to)
   }
 }
 

@@ -63,7 +63,8 @@ function* flows(facts: Facts, attempts: ReadonlyArray<Begun>, bucket: Requests, 
   const when = ({ began, entered }: Begun): number => bucket.isLine ? began : entered
   let level = bucket.size
   let at = 0
-  for (const attempt of attempts.toSorted((a, b) => when(a) - when(b))) {
+  const timed = bucket.isLine ? attempts : attempts.filter(({ isHedged }) => !isHedged)
+  for (const attempt of timed.toSorted((a, b) => when(a) - when(b))) {
     level = Math.min(bucket.size, level + (when(attempt) - at) * bucket.rate) - 1
     at = when(attempt)
     if (level < -Math.max(0, 1 - bucket.size) - facts.tolerance * bucket.rate - 1e-6) {
@@ -97,8 +98,8 @@ const p3: Judge = function*(facts) {
         yield facts.violation("P3", `the bulkhead of ${target} served a later arrival first`, event)
       }
     }
-    for (const { arrived, entered, event, target: own } of facts.attempts) {
-      if (own !== target || arrived < entered) continue
+    for (const { arrived, entered, event, isHedged, target: own } of facts.attempts) {
+      if (own !== target || isHedged || arrived < entered) continue
       const overtaken = byClass.get(classOf(event.call))?.some(({ duration, when }) =>
         when - duration < entered - tolerance && entered + tolerance < when
       )
@@ -116,7 +117,8 @@ const p3: Judge = function*(facts) {
 
 /** Those who wait for tokens in one line, as they began. */
 const tokenLines = (facts: Facts): ReadonlyArray<ReadonlyArray<Begun>> => {
-  const { attempts, classOf = () => "", targetIds } = facts
+  const { classOf = () => "", targetIds } = facts
+  const attempts = facts.attempts.filter(({ isHedged }) => !isHedged)
   const lines = bucketOf(facts)?.isLine === true
     ? isBucketTold(facts) ? [attempts] : []
     : isLimitTold(facts)

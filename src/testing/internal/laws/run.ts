@@ -29,7 +29,8 @@ export interface Begun {
   readonly arrived: number
   readonly entered: number
   readonly began: number
-  readonly waitedForTokens: number
+  /** Its call has lines beside each other, and its events do not tell whose wait was whose. */
+  readonly isHedged: boolean
 }
 
 export const known = (run: Run): Facts => {
@@ -74,7 +75,7 @@ export const groupBy = <A, K>(list: Iterable<A>, keyOf: (a: A) => K): Map<K, Arr
 const begun = (calls: Facts["calls"]): ReadonlyArray<Begun> => {
   const list: Array<Begun> = []
   for (const events of calls.values()) {
-    // By target: the lines of a hedge wait beside each other.
+    const isHedged = events.some(isOf("Hedged"))
     const waits = new Map<string, { permit: number; tokens: number }>()
     for (const event of events) {
       if (event._tag === "Waited" && event.for === "bulkhead") {
@@ -91,7 +92,7 @@ const begun = (calls: Facts["calls"]): ReadonlyArray<Begun> => {
           arrived: entered - permit,
           entered,
           began: event.when,
-          waitedForTokens: tokens
+          isHedged
         })
         waits.delete(event.target)
       } else if (isOver(event)) waits.delete(event.target)
