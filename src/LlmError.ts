@@ -54,7 +54,18 @@ export const RateLimitFact = Schema.Struct({
   resetAfter: Schema.optionalKey(Schema.Number)
 })
 /** @category models @since 0.1.0 */
-export type RateLimitFact = typeof RateLimitFact.Type
+export interface RateLimitFact extends Schema.Schema.Type<typeof RateLimitFact> {}
+
+const Network = Schema.TaggedStruct("Network", {
+  /** `false` when the request provably never left. */
+  sent: Schema.Boolean,
+  kind: Schema.optionalKey(Schema.Literals(["dns", "connect", "tls", "reset", "local"]))
+})
+
+const MalformedResponse = Schema.TaggedStruct("MalformedResponse", {
+  /** What was wrong with it, in words of ours. */
+  problem: Schema.String
+})
 
 const reasonMembers = [
   Schema.TaggedStruct("RateLimit", {}),
@@ -63,11 +74,8 @@ const reasonMembers = [
   Schema.TaggedStruct("Server", {}),
   Schema.TaggedStruct("Timeout", {}),
   Schema.TaggedStruct("Conflict", {}),
-  Schema.TaggedStruct("Network", {
-    sent: Schema.Boolean,
-    kind: Schema.optionalKey(Schema.Literals(["dns", "connect", "tls", "reset", "local"]))
-  }),
-  Schema.TaggedStruct("MalformedResponse", { problem: Schema.String }),
+  Network,
+  MalformedResponse,
   Schema.TaggedStruct("Authentication", {}),
   Schema.TaggedStruct("Permission", {}),
   Schema.TaggedStruct("NotFound", {}),
@@ -108,7 +116,40 @@ const reasonMembers = [
  */
 export const Reason: ReasonSchema = Schema.Union(reasonMembers)
 /** @category models @since 0.1.0 */
-export type Reason = typeof Reason.Type
+export type Reason =
+  | NetworkReason
+  | MalformedResponseReason
+  | PlainReason<"RateLimit">
+  | PlainReason<"Quota">
+  | PlainReason<"Overloaded">
+  | PlainReason<"Server">
+  | PlainReason<"Timeout">
+  | PlainReason<"Conflict">
+  | PlainReason<"Authentication">
+  | PlainReason<"Permission">
+  | PlainReason<"NotFound">
+  | PlainReason<"ContextLength">
+  | PlainReason<"PayloadTooLarge">
+  | PlainReason<"ContentPolicy">
+  | PlainReason<"InvalidRequest">
+  | PlainReason<"ClientClosed">
+  | PlainReason<"Unknown">
+
+/**
+ * A reason that its tag says all of.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface PlainReason<out Tag extends string> {
+  readonly _tag: Tag
+}
+
+/** @category models @since 0.2.0 */
+export interface NetworkReason extends Schema.Schema.Type<typeof Network> {}
+
+/** @category models @since 0.2.0 */
+export interface MalformedResponseReason extends Schema.Schema.Type<typeof MalformedResponse> {}
 
 /**
  * The type of {@link Reason} by a name, which editors and declarations show instead of all its members.
@@ -116,9 +157,9 @@ export type Reason = typeof Reason.Type
  * @category models
  * @since 0.2.0
  */
-export interface ReasonSchema extends Schema.Union<typeof reasonMembers> {}
-
-type NetworkReason = Extract<Reason, { readonly _tag: "Network" }>
+export interface ReasonSchema extends Schema.Union<typeof reasonMembers> {
+  readonly Type: Reason
+}
 
 const sentence: { readonly [K in Reason["_tag"]]: string } = {
   RateLimit: "limits the rate of requests",

@@ -35,7 +35,7 @@ export const ErrorSummary = Schema.Struct({
   retryAfter: Schema.optionalKey(Schema.Number)
 })
 /** @category models @since 0.1.0 */
-export type ErrorSummary = typeof ErrorSummary.Type
+export interface ErrorSummary extends Schema.Schema.Type<typeof ErrorSummary> {}
 
 /** An attempt that was disturbed on purpose, such as by `Chaos` of `/testing`: what it met says nothing of its vendor. */
 const injected = Schema.optionalKey(Schema.Literal(true))
@@ -51,6 +51,8 @@ export const CallStarted = Schema.TaggedStruct("CallStarted", {
   operation: Schema.Literals(["complete", "stream"]),
   model: Schema.optionalKey(Schema.String)
 })
+/** @category models @since 0.2.0 */
+export interface CallStarted extends Schema.Schema.Type<typeof CallStarted> {}
 
 /**
  * The idempotency layer decided: a key was `generated`, the call `led` work others may join, `joined` work in flight,
@@ -65,6 +67,8 @@ export const Idempotency = Schema.TaggedStruct("Idempotency", {
   /** A generated key. A key of yours is never published. */
   key: Schema.optionalKey(Schema.String)
 })
+/** @category models @since 0.2.0 */
+export interface Idempotency extends Schema.Schema.Type<typeof Idempotency> {}
 
 /**
  * An attempt is about to reach its provider: every permit is held.
@@ -80,6 +84,8 @@ export const AttemptStarted = Schema.TaggedStruct("AttemptStarted", {
   model: Schema.optionalKey(Schema.String),
   injected
 })
+/** @category models @since 0.2.0 */
+export interface AttemptStarted extends Schema.Schema.Type<typeof AttemptStarted> {}
 
 /**
  * The first content part of a stream arrived: from here on neither retry nor failover can happen.
@@ -95,6 +101,8 @@ export const AttemptCommitted = Schema.TaggedStruct("AttemptCommitted", {
   duration: Schema.Number,
   injected
 })
+/** @category models @since 0.2.0 */
+export interface AttemptCommitted extends Schema.Schema.Type<typeof AttemptCommitted> {}
 
 /**
  * An attempt ended well.
@@ -116,6 +124,8 @@ export const AttemptSucceeded = Schema.TaggedStruct("AttemptSucceeded", {
   reasoningTokens: Schema.optionalKey(Schema.Number),
   injected
 })
+/** @category models @since 0.2.0 */
+export interface AttemptSucceeded extends Schema.Schema.Type<typeof AttemptSucceeded> {}
 
 /**
  * An attempt failed. `outcome` is how the circuit breaker counts it.
@@ -133,6 +143,8 @@ export const AttemptFailed = Schema.TaggedStruct("AttemptFailed", {
   afterCommit: Schema.Boolean,
   injected
 })
+/** @category models @since 0.2.0 */
+export interface AttemptFailed extends Schema.Schema.Type<typeof AttemptFailed> {}
 
 /**
  * An attempt ended without a typed outcome: the caller interrupted it, the provider has a bug (`defect`), or another
@@ -149,6 +161,8 @@ export const AttemptInterrupted = Schema.TaggedStruct("AttemptInterrupted", {
   by: Schema.Literals(["caller", "defect", "lost"]),
   injected
 })
+/** @category models @since 0.2.0 */
+export interface AttemptInterrupted extends Schema.Schema.Type<typeof AttemptInterrupted> {}
 
 /**
  * The attempt waited for a permit, for tokens or for a guard of yours before it started.
@@ -164,6 +178,8 @@ export const Waited = Schema.TaggedStruct("Waited", {
   guard: Schema.optionalKey(Schema.String),
   duration: Schema.Number
 })
+/** @category models @since 0.2.0 */
+export interface Waited extends Schema.Schema.Type<typeof Waited> {}
 
 /**
  * An attempt was refused by our own guards before it reached its provider.
@@ -180,6 +196,8 @@ export const AttemptRefused = Schema.TaggedStruct("AttemptRefused", {
   /** It was shed, and why: see `Shed`. */
   shed: Schema.optionalKey(Schema.Literals(["throttled", "queue-full", "deadline"]))
 })
+/** @category models @since 0.2.0 */
+export interface AttemptRefused extends Schema.Schema.Type<typeof AttemptRefused> {}
 
 /**
  * The next attempt on the same target is scheduled. `delayedBy` tells whether our backoff or the provider's hint
@@ -198,6 +216,8 @@ export const RetryScheduled = Schema.TaggedStruct("RetryScheduled", {
   error: ErrorSummary,
   injected
 })
+/** @category models @since 0.2.0 */
+export interface RetryScheduled extends Schema.Schema.Type<typeof RetryScheduled> {}
 
 /**
  * A retryable failure that is not retried, and why.
@@ -213,6 +233,8 @@ export const RetryDenied = Schema.TaggedStruct("RetryDenied", {
   error: ErrorSummary,
   injected
 })
+/** @category models @since 0.2.0 */
+export interface RetryDenied extends Schema.Schema.Type<typeof RetryDenied> {}
 
 /**
  * `target` is asked first, and why: the `request` names its targets, the tenant or conversation is `sticky`, or by the
@@ -226,6 +248,8 @@ export const Routed = Schema.TaggedStruct("Routed", {
   by: Schema.Literals(["request", "sticky", "weights", "fastest"]),
   target: Schema.String
 })
+/** @category models @since 0.2.0 */
+export interface Routed extends Schema.Schema.Type<typeof Routed> {}
 
 /**
  * A target was passed over without a call, and why.
@@ -255,6 +279,8 @@ export const TargetSkipped = Schema.TaggedStruct("TargetSkipped", {
   /** Milliseconds until the target may be asked again, when known. */
   retryAfter: Schema.optionalKey(Schema.Number)
 })
+/** @category models @since 0.2.0 */
+export interface TargetSkipped extends Schema.Schema.Type<typeof TargetSkipped> {}
 
 /**
  * A target was slow, and a second attempt was due on the side: it `started` on `target`, or was `suppressed` because the
@@ -271,6 +297,8 @@ export const Hedged = Schema.TaggedStruct("Hedged", {
   from: Schema.String,
   target: Schema.String
 })
+/** @category models @since 0.2.0 */
+export interface Hedged extends Schema.Schema.Type<typeof Hedged> {}
 
 /**
  * The call moved on to the next target.
@@ -283,6 +311,8 @@ export const FailedOver = Schema.TaggedStruct("FailedOver", {
   from: Schema.String,
   to: Schema.String
 })
+/** @category models @since 0.2.0 */
+export interface FailedOver extends Schema.Schema.Type<typeof FailedOver> {}
 
 /**
  * The request's model has no mapping at this target; its default model was asked instead.
@@ -296,6 +326,8 @@ export const ModelSubstituted = Schema.TaggedStruct("ModelSubstituted", {
   requested: Schema.String,
   model: Schema.String
 })
+/** @category models @since 0.2.0 */
+export interface ModelSubstituted extends Schema.Schema.Type<typeof ModelSubstituted> {}
 
 /**
  * Reasoning of another provider in the prompt was not sent to this target.
@@ -308,6 +340,8 @@ export const ReasoningDropped = Schema.TaggedStruct("ReasoningDropped", {
   target: Schema.String,
   parts: Schema.Number
 })
+/** @category models @since 0.2.0 */
+export interface ReasoningDropped extends Schema.Schema.Type<typeof ReasoningDropped> {}
 
 /**
  * An answer is not the value that was asked for: at `path` it must be `rule`, and is `kind`.
@@ -324,6 +358,8 @@ export const AnswerRejected = Schema.TaggedStruct("AnswerRejected", {
   /** Number of the repair that follows, starting at 1; absent when none is left. */
   repair: Schema.optionalKey(Schema.Number)
 })
+/** @category models @since 0.2.0 */
+export interface AnswerRejected extends Schema.Schema.Type<typeof AnswerRejected> {}
 
 /**
  * A target was asked for something else than the request says, because its vendor cannot be asked for it: `field` was
@@ -340,6 +376,8 @@ export const RequestAdapted = Schema.TaggedStruct("RequestAdapted", {
   action: Schema.Literals(["dropped", "substituted"]),
   detail: Schema.optionalKey(Schema.String)
 })
+/** @category models @since 0.2.0 */
+export interface RequestAdapted extends Schema.Schema.Type<typeof RequestAdapted> {}
 
 /**
  * The response cache answered (`fresh`), could have but had nothing fresh (`miss`), stood in for a failure (`stale`),
@@ -357,6 +395,8 @@ export const Cache = Schema.TaggedStruct("Cache", {
   /** What failed, for a stale answer. */
   error: Schema.optionalKey(ErrorSummary)
 })
+/** @category models @since 0.2.0 */
+export interface Cache extends Schema.Schema.Type<typeof Cache> {}
 
 const CircuitState = Schema.Literals(["closed", "open", "half-open", "forced-open", "forced-closed", "metrics-only"])
 
@@ -376,6 +416,8 @@ export const CircuitChanged = Schema.TaggedStruct("CircuitChanged", {
   /** `would-open`: the breaker only measures, and would have opened. */
   to: Schema.Union([CircuitState, Schema.Literal("would-open")])
 })
+/** @category models @since 0.2.0 */
+export interface CircuitChanged extends Schema.Schema.Type<typeof CircuitChanged> {}
 
 /**
  * A store that processes share went away, or is back. It belongs to no call: `call` is 0 and `at` is the time since the
@@ -392,6 +434,8 @@ export const StoreChanged = Schema.TaggedStruct("StoreChanged", {
   /** What was waited for in vain, or failed. */
   operation: Schema.optionalKey(Schema.String)
 })
+/** @category models @since 0.2.0 */
+export interface StoreChanged extends Schema.Schema.Type<typeof StoreChanged> {}
 
 /**
  * The call ended; published exactly once per call.
@@ -408,14 +452,10 @@ export const CallEnded = Schema.TaggedStruct("CallEnded", {
   attempts: Schema.Number,
   error: Schema.optionalKey(ErrorSummary)
 })
+/** @category models @since 0.2.0 */
+export interface CallEnded extends Schema.Schema.Type<typeof CallEnded> {}
 
-/**
- * Every fact the library reports.
- *
- * @category models
- * @since 0.1.0
- */
-export const LlmEvent = Schema.Union([
+const events = [
   CallStarted,
   Idempotency,
   AttemptStarted,
@@ -439,9 +479,50 @@ export const LlmEvent = Schema.Union([
   CircuitChanged,
   StoreChanged,
   CallEnded
-])
+] as const
+
+/**
+ * Every fact the library reports.
+ *
+ * @category models
+ * @since 0.1.0
+ */
+export const LlmEvent: LlmEventSchema = Schema.Union(events)
 /** @category models @since 0.1.0 */
-export type LlmEvent = typeof LlmEvent.Type
+export type LlmEvent =
+  | CallStarted
+  | Idempotency
+  | AttemptStarted
+  | AttemptCommitted
+  | AttemptSucceeded
+  | AttemptFailed
+  | AttemptInterrupted
+  | Waited
+  | AttemptRefused
+  | RetryScheduled
+  | RetryDenied
+  | TargetSkipped
+  | Hedged
+  | FailedOver
+  | Routed
+  | ModelSubstituted
+  | ReasoningDropped
+  | AnswerRejected
+  | RequestAdapted
+  | Cache
+  | CircuitChanged
+  | StoreChanged
+  | CallEnded
+
+/**
+ * The type of {@link LlmEvent} by a name, which editors and declarations show instead of all its members.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface LlmEventSchema extends Schema.Union<typeof events> {
+  readonly Type: LlmEvent
+}
 
 /**
  * Everything one call did, in order. `ledger.filter((e) => e._tag === "AttemptFailed")` answers most questions.
@@ -451,7 +532,7 @@ export type LlmEvent = typeof LlmEvent.Type
  */
 export const Ledger: LedgerSchema = Schema.Array(LlmEvent)
 /** @category models @since 0.1.0 */
-export type Ledger = typeof Ledger.Type
+export type Ledger = ReadonlyArray<LlmEvent>
 
 /**
  * The type of {@link Ledger} by a name, which editors and declarations show instead of all its events.
@@ -459,7 +540,9 @@ export type Ledger = typeof Ledger.Type
  * @category models
  * @since 0.2.0
  */
-export interface LedgerSchema extends Schema.$Array<typeof LlmEvent> {}
+export interface LedgerSchema extends Schema.$Array<LlmEventSchema> {
+  readonly Type: Ledger
+}
 
 /**
  * Is told of each event, synchronously and in order, with the context of the fibre that made the call. It must be quick

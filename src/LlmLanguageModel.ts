@@ -37,7 +37,7 @@ const NAMESPACE = "effect-resilient-llm"
  * @category models
  * @since 0.2.0
  */
-export interface ConfigOptions extends Omit<LlmRequest.Input, "prompt" | "tools" | "toolChoice" | "responseFormat"> {}
+export interface ConfigOptions extends LlmRequest.Settings {}
 
 /**
  * How an answer came about, under `metadata["effect-resilient-llm"]` of its finish part.

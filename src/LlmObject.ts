@@ -8,9 +8,22 @@ import * as Schema from "effect/Schema"
 import { at, firstIssue, kindOf, renderPath } from "./internal/issue.ts"
 import { codecTransformer, isStrict } from "./internal/tools.ts"
 import { InvalidOutput, InvalidRequest } from "./LlmError.ts"
-import type { Input } from "./LlmRequest.ts"
+import type { Input, Question } from "./LlmRequest.ts"
 import { type Answer, fromAnswer, type LlmResponse } from "./LlmResponse.ts"
 import type { Check, Objection } from "./pipeline/checked.ts"
+
+/**
+ * A question whose answer is a value.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface ObjectQuestion extends Question {
+  /** What the value is called, for vendors that want a name: letters, digits, `_` and `-`. Default `object`. */
+  readonly objectName?: string | undefined
+  /** How often an answer that does not fit is asked for again, with the complaint. Default 1. */
+  readonly repairs?: number | undefined
+}
 
 /**
  * A request for a value.
@@ -18,16 +31,12 @@ import type { Check, Objection } from "./pipeline/checked.ts"
  * @category models
  * @since 0.2.0
  */
-export interface ObjectInput<A> extends Omit<Input, "responseFormat"> {
+export interface ObjectInput<A> extends ObjectQuestion {
   /**
    * What the answer is to be. Vendors get its JSON Schema; the answer is decoded by the schema itself. For schemas of
    * other libraries see {@link fromStandard}.
    */
   readonly schema: Schema.Codec<A, unknown> | Format<A>
-  /** What the value is called, for vendors that want a name: letters, digits, `_` and `-`. Default `object`. */
-  readonly objectName?: string | undefined
-  /** How often an answer that does not fit is asked for again, with the complaint. Default 1. */
-  readonly repairs?: number | undefined
 }
 
 /**
@@ -197,7 +206,7 @@ export const told = (complaint: string): string =>
 
 /** @internal */
 export const prepare = <A>(
-  { objectName = "object", repairs = 1, ...input }: Omit<ObjectInput<A>, "schema">,
+  { objectName = "object", repairs = 1, ...input }: ObjectQuestion,
   reading: Format<A>
 ): Prepared<A> => {
   const known = new WeakMap<Answer["parts"], Result.Result<A, Objection>>()

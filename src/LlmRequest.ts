@@ -27,7 +27,9 @@ import { InvalidRequest, withoutStack } from "./LlmError.ts"
  * @since 0.1.0
  */
 export const ToolDefinition = Schema.Struct({
+  /** Letters, digits, `_` and `-`; what the vendor does not take is written in its way, and back. */
   name: Schema.NonEmptyString,
+  /** What it does and when to call it, for the model. */
   description: Schema.optional(Schema.String),
   /** JSON Schema of the parameters, as plain data. */
   parameters: Schema.Record(Schema.String, Schema.Unknown),
@@ -102,9 +104,7 @@ export const ReasoningEffort = Schema.Literals(["none", "minimal", "low", "mediu
 export type ReasoningEffort = typeof ReasoningEffort.Type
 
 const fields = {
-  /** Logical model name; each target maps it to its own. */
   model: Schema.optional(Schema.NonEmptyString),
-  /** Most tokens the answer may have. */
   maxTokens: Schema.optional(positive),
   temperature: Schema.optional(
     Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 2 }, { expected: "a number from 0 to 2" }))
@@ -112,59 +112,33 @@ const fields = {
   topP: Schema.optional(
     Schema.Finite.check(Schema.isBetween({ minimum: 0, maximum: 1 }, { expected: "a number from 0 to 1" }))
   ),
-  /** Choose among this many most likely tokens only. */
   topK: Schema.optional(positive),
-  /** Makes tokens that occurred less likely, each by the same (`presence`) or by how often (`frequency`). */
   presencePenalty: Schema.optional(penalty),
   frequencyPenalty: Schema.optional(penalty),
-  /** How much the model thinks before it answers; models that do not reason refuse it. Absent: as the vendor likes. */
   reasoningEffort: Schema.optional(ReasoningEffort),
-  /** Texts at which the model stops. */
   stop: Schema.optional(Schema.Array(Schema.NonEmptyString)),
   seed: Schema.optional(Schema.Int),
   tools: Schema.optional(Schema.Array(ToolDefinition)),
   toolChoice: Schema.optional(ToolChoice),
   responseFormat: Schema.optional(ResponseFormat),
-  /** Calls with the same key are one call: the second joins the first or gets its stored answer. */
   idempotencyKey: Schema.optional(Schema.NonEmptyString),
-  /**
-   * A customer of yours: separates idempotency and cache entries, takes turns with others where calls wait, and has limits of
-   * its own (`by: "tenant"`).
-   */
   tenant: Schema.optional(Schema.NonEmptyString),
-  /** The conversation this is part of, which sticky routing keeps at one target; not part of the question. */
   conversation: Schema.optional(Schema.NonEmptyString),
-  /** The ids of the targets that may be asked, in this order, instead of the client's. */
   targets: Schema.optional(
     Schema.Array(Schema.NonEmptyString).check(
       Schema.isMinLength(1, { expected: "a list of at least one target" }),
       Schema.isUnique({ expected: "a list of different targets" })
     )
   ),
-  /** Retries of this call, at each target: none, or at most as many. Default: as the client's options say. */
   retry: Schema.optional(Schema.Union([
     Schema.Literal(false),
     Schema.Struct({
       maxRetries: Schema.Int.check(Schema.isGreaterThanOrEqualTo(0, { expected: "a whole number from 0" }))
     })
   ])),
-  /** How urgent the call is, where calls wait or are turned away. Default `default`. */
   priority: Schema.optional(Schema.Literals(["critical", "default", "batch", "sheddable"])),
-  /**
-   * `auto`: a fresh cached answer may be used when the request is deterministic (`temperature: 0` or a `seed`);
-   * `always`: even when it is not; `never`: neither read nor stored; `no-stale`: as `auto`, but no answer that has
-   * outlived its time, neither instead of a failure nor while a new one is fetched.
-   */
   cache: Schema.optional(Schema.Literals(["auto", "always", "never", "no-stale"])),
-  /**
-   * Fields of a vendor's own, by its name: `{ openai: { service_tier: "flex" } }`. They are put into the body that is
-   * sent, last of all, objects into objects; other vendors do not get them, and the ledger says so.
-   */
   providerOptions: Schema.optional(Schema.Record(Schema.String, Schema.Record(Schema.String, Schema.Unknown))),
-  /**
-   * Free data for your own use: your guards see it, and providers of your own that read it, for which it is part of the
-   * question. The built-in ones neither get nor send it.
-   */
   metadata: Schema.optional(Schema.Record(Schema.String, Schema.String))
 }
 
@@ -188,20 +162,93 @@ type OptionFields = { readonly [K in keyof typeof fields]?: (typeof fields)[K]["
 export type Message = Prompt.MessageEncoded
 
 /**
+ * What a request may say besides its prompt, its tools and the form of its answer.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface Settings {
+  /** What the model is told before the prompt: short for a system message at its start. */
+  readonly system?: string | undefined
+  /** Logical model name; each target maps it to its own. */
+  readonly model?: string | undefined
+  /** Most tokens the answer may have. */
+  readonly maxTokens?: number | undefined
+  /** How freely tokens are drawn, from 0 (the likeliest) to 2; some vendors go to 1 only. Default: the vendor's. */
+  readonly temperature?: number | undefined
+  /** Draw from the likeliest tokens that together have this share of the probability, from 0 to 1. */
+  readonly topP?: number | undefined
+  /** Choose among this many most likely tokens only. */
+  readonly topK?: number | undefined
+  /** From -2 to 2: makes tokens that occurred less likely (below 0: more), all of them by the same. */
+  readonly presencePenalty?: number | undefined
+  /** From -2 to 2: makes tokens less likely (below 0: more) the more often they occurred. */
+  readonly frequencyPenalty?: number | undefined
+  /** How much the model thinks before it answers; models that do not reason refuse it. Absent: as the vendor likes. */
+  readonly reasoningEffort?: ReasoningEffort | undefined
+  /** Texts at which the model stops. */
+  readonly stop?: ReadonlyArray<string> | undefined
+  /** The same seed asks for the same answer, as far as the vendor can; such a request may be answered by the cache. */
+  readonly seed?: number | undefined
+  /** Calls with the same key are one call: the second joins the first or gets its stored answer. */
+  readonly idempotencyKey?: string | undefined
+  /**
+   * A customer of yours: separates idempotency and cache entries, takes turns with others where calls wait, and has limits of
+   * its own (`by: "tenant"`).
+   */
+  readonly tenant?: string | undefined
+  /** The conversation this is part of, which sticky routing keeps at one target; not part of the question. */
+  readonly conversation?: string | undefined
+  /** The ids of the targets that may be asked, in this order, instead of the client's. */
+  readonly targets?: ReadonlyArray<string> | undefined
+  /** Retries of this call, at each target: none, or at most as many. Default: as the client's options say. */
+  readonly retry?: false | { readonly maxRetries: number } | undefined
+  /** How urgent the call is, where calls wait or are turned away. Default `default`. */
+  readonly priority?: "critical" | "default" | "batch" | "sheddable" | undefined
+  /**
+   * `auto`: a fresh cached answer may be used when the request is deterministic (`temperature: 0` or a `seed`);
+   * `always`: even when it is not; `never`: neither read nor stored; `no-stale`: as `auto`, but no answer that has
+   * outlived its time, neither instead of a failure nor while a new one is fetched.
+   */
+  readonly cache?: "auto" | "always" | "never" | "no-stale" | undefined
+  /**
+   * Fields of a vendor's own, by its name: `{ openai: { service_tier: "flex" } }`. They are put into the body that is
+   * sent, last of all, objects into objects; other vendors do not get them, and the ledger says so.
+   */
+  readonly providerOptions?: Readonly<Record<string, Readonly<Record<string, unknown>>>> | undefined
+  /**
+   * Free data for your own use: your guards see it, and providers of your own that read it, for which it is part of the
+   * question. The built-in ones neither get nor send it.
+   */
+  readonly metadata?: Readonly<Record<string, string>> | undefined
+  /** Longest time the whole call may take; the client's `timeout.deadline` when absent. */
+  readonly deadline?: Duration.Input | undefined
+}
+
+/**
+ * What is asked, and of which tools the model may make use.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export interface Question extends Settings {
+  /** Text, messages, or a `Prompt` of `effect/ai`. */
+  readonly prompt: Prompt.RawInput
+  /** Plain definitions, `Tool`s of `effect/ai`, or a `Toolkit`. Their handlers are not run: see `LlmLanguageModel`. */
+  readonly tools?: ReadonlyArray<ToolDefinition | Tool.Any> | Toolkit.Any | undefined
+  /** May it (`auto`, the default), must it (`required`, or `{ tool }` by name), or must it not (`none`) call tools? */
+  readonly toolChoice?: ToolChoice | undefined
+}
+
+/**
  * What users write. A plain string is short for `{ prompt: "…" }`.
  *
  * @category models
  * @since 0.1.0
  */
-export interface Input extends Omit<OptionFields, "tools"> {
-  /** Text, messages, or a `Prompt` of `effect/ai`. */
-  readonly prompt: Prompt.RawInput
-  /** What the model is told before the prompt: short for a system message at its start. */
-  readonly system?: string | undefined
-  /** Plain definitions, `Tool`s of `effect/ai`, or a `Toolkit`. Their handlers are not run: see `LlmLanguageModel`. */
-  readonly tools?: ReadonlyArray<ToolDefinition | Tool.Any> | Toolkit.Any | undefined
-  /** Longest time the whole call may take; the client's `timeout.deadline` when absent. */
-  readonly deadline?: Duration.Input | undefined
+export interface Input extends Question {
+  /** Text (default), JSON, or JSON by a schema; `client.generateObject` also reads the value. */
+  readonly responseFormat?: ResponseFormat | undefined
 }
 
 /**

@@ -17,7 +17,7 @@ import * as Effect from "effect/Effect"
 import type { Status } from "../LlmClient.ts"
 import type { Options as PipelineOptions } from "../LlmConfig.ts"
 import type { LlmEvent } from "../LlmEvent.ts"
-import type { Input } from "../LlmRequest.ts"
+import type * as LlmRequest from "../LlmRequest.ts"
 import type { LlmResponse, StreamPart } from "../LlmResponse.ts"
 import type { ResilientLlm, ResilientStream } from "../promise/index.ts"
 import * as Core from "../promise/internal/core.ts"
@@ -36,9 +36,7 @@ const NAMESPACE = "effect-resilient-llm"
  * @category models
  * @since 0.2.0
  */
-export interface Settings
-  extends Omit<Input, "prompt" | "tools" | "toolChoice" | "responseFormat" | "maxTokens" | "stop">
-{}
+export interface Settings extends Omit<LlmRequest.Settings, "maxTokens" | "stop"> {}
 
 // -----------------------------------------------------------------------------
 // the client as a model
@@ -84,9 +82,9 @@ interface Face {
   /** Do those behind it get a call's options as they are? Then nothing of them is lost in the request. */
   readonly unchanged: boolean
   readonly supportedUrls: LanguageModelV4["supportedUrls"]
-  readonly complete: (input: Input, call: LanguageModelV4CallOptions) => Promise<LlmResponse>
+  readonly complete: (input: LlmRequest.Input, call: LanguageModelV4CallOptions) => Promise<LlmResponse>
   readonly stream: (
-    input: Input,
+    input: LlmRequest.Input,
     call: LanguageModelV4CallOptions
   ) => Pick<ResilientStream, "parts" | "response">
 }

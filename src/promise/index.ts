@@ -72,7 +72,8 @@ export interface CallOptions {
  * @category models
  * @since 0.2.0
  */
-export interface ObjectInput<A> extends Omit<LlmObject.ObjectInput<A>, "schema"> {
+export interface ObjectInput<A> extends LlmObject.ObjectQuestion {
+  /** What the answer is to be: a schema of zod or another library with a Standard Schema, or of Effect. */
   readonly schema: LlmObject.ObjectInput<A>["schema"] | LlmObject.StandardSchema<A>
   /** The JSON Schema, where the schema cannot say it itself: `z.toJSONSchema(schema)`. */
   readonly jsonSchema?: object | undefined

@@ -89,6 +89,12 @@ describe("the package", () => {
     assert.deepStrictEqual(dead, [])
   })
 
+  it("has no declarations that repeat what others say", () => {
+    const large = packed.files.filter((file) => file.endsWith(".d.ts") && inside(file).length > 40_000)
+    assert.deepStrictEqual(large, [])
+    assert.isBelow(inside("dist/LlmError.d.ts").length, 30_000)
+  })
+
   it("is not heavier than it has to be", async () => {
     assert.isBelow(packed.packedBytes, 1_400_000)
     assert.isBelow(packed.unpackedBytes, 6_000_000)

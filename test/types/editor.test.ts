@@ -1,63 +1,31 @@
 // What an editor shows while somebody writes options: asked of TypeScript's own language server.
 import { assert, describe, it } from "@effect/vitest"
-import { spawn } from "node:child_process"
-import { fileURLToPath, pathToFileURL } from "node:url"
+import { LlmRequest } from "effect-resilient-llm"
+import { open } from "./server.ts"
 
-const root = fileURLToPath(new URL("../..", import.meta.url))
-const file = pathToFileURL(`${root}test/types/written-in-an-editor.ts`).href
+interface Diagnostic {
+  readonly message: string
+  readonly severity: number
+  readonly range: { readonly start: { readonly line: number } }
+}
 
 interface Item {
   readonly label: string
   readonly documentation?: { readonly value: string } | string
 }
 
-/** A language server with one open file. `ask` sends a request and waits for its answer. */
-const open = async (text: string) => {
-  const server = spawn(process.execPath, [`${root}node_modules/typescript/bin/tsc`, "--lsp", "--stdio"], {
-    cwd: root,
-    stdio: ["pipe", "pipe", "ignore"]
-  })
-  const waiting = new Map<number, (result: unknown) => void>()
-  let received = Buffer.alloc(0)
-  const write = (message: object): void => {
-    const body = JSON.stringify({ jsonrpc: "2.0", ...message })
-    server.stdin.write(`Content-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`)
-  }
-  server.stdout.on("data", (chunk: Buffer) => {
-    received = Buffer.concat([received, chunk])
-    for (;;) {
-      const end = received.indexOf("\r\n\r\n")
-      const length = Number(/content-length: (\d+)/i.exec(received.subarray(0, Math.max(0, end)).toString())?.[1])
-      if (end < 0 || received.length < end + 4 + length) return
-      const message = JSON.parse(received.subarray(end + 4, end + 4 + length).toString())
-      received = received.subarray(end + 4 + length)
-      if (message.method !== undefined && message.id !== undefined) write({ id: message.id, result: null })
-      else waiting.get(message.id)?.(message.result)
-    }
-  })
-  let id = 0
-  const ask = <A>(method: string, params: object): Promise<A> =>
-    new Promise((resolve) => {
-      id += 1
-      waiting.set(id, (result) => resolve(result as A))
-      write({ id, method, params })
-    })
-  const capabilities = {
-    textDocument: { completion: { completionItem: { documentationFormat: ["markdown"], snippetSupport: false } } }
-  }
-  await ask("initialize", { processId: process.pid, rootUri: pathToFileURL(root).href, capabilities })
-  write({ method: "initialized", params: {} })
-  write({
-    method: "textDocument/didOpen",
-    params: { textDocument: { uri: file, languageId: "typescript", version: 1, text } }
-  })
-  return { ask, close: () => server.kill() }
-}
-
-const before = `import { LlmClient } from "../../src/index.ts"
+const before = `import { LlmClient, type LlmEvent } from "../../src/index.ts"
 import { ScriptedProvider } from "../../src/testing/index.ts"
+import { FetchHttpClient } from "effect/http"
+import { Effect, Layer } from "effect"
+import { createResilientLlm } from "../../src/promise/index.ts"
+import { OpenAi } from "../../src/providers/index.ts"
 class A extends ScriptedProvider.Service<A>()("app/A") {}
+declare const client: LlmClient["Service"]
 `
+
+const documentationOf = ({ documentation = "" }: Item): string =>
+  typeof documentation === "string" ? documentation : documentation.value
 
 /** Completions at the `|` of each text. */
 const complete = async (texts: ReadonlyArray<string>) => {
@@ -68,7 +36,7 @@ const complete = async (texts: ReadonlyArray<string>) => {
     for (const [i, text] of texts.entries()) {
       const position = { line: before.split("\n").length - 1 + i, character: text.indexOf("|") }
       const list = await server.ask<{ readonly items: ReadonlyArray<Item> } | null>("textDocument/completion", {
-        textDocument: { uri: file },
+        textDocument: { uri: server.file },
         position
       })
       // `valueOf` is what `false` has.
@@ -80,6 +48,98 @@ const complete = async (texts: ReadonlyArray<string>) => {
     server.close()
   }
 }
+
+/** What is shown at the `|` of each text. */
+const hover = async (texts: ReadonlyArray<string>) => {
+  const server = await open((before + texts.map((text) => `{ ${text} }`).join("\n")).replaceAll("|", ""))
+  try {
+    return await Promise.all(texts.map(async (text, i) => {
+      const position = { line: before.split("\n").length - 1 + i, character: text.indexOf("|") + 1 }
+      const found = await server.ask<{ readonly contents: { readonly value: string } }>("textDocument/hover", {
+        textDocument: { uri: server.file },
+        position
+      })
+      return found.contents.value
+    }))
+  } finally {
+    server.close()
+  }
+}
+
+/** What the compiler says of each text. */
+const complain = async (texts: ReadonlyArray<string>) => {
+  const server = await open(before + texts.join("\n"))
+  try {
+    const { items } = await server.ask<{ readonly items: ReadonlyArray<Diagnostic> }>("textDocument/diagnostic", {
+      textDocument: { uri: server.file }
+    })
+    const line = before.split("\n").length - 1
+    return texts.map((_, i) =>
+      items.filter(({ range, severity }) => severity === 1 && range.start.line === line + i).map(({ message }) =>
+        message
+      )
+    )
+  } finally {
+    server.close()
+  }
+}
+
+const mistakes: ReadonlyArray<readonly [text: string, complaint: string]> = [
+  // a wrong duration
+  [
+    "LlmClient.layer([A], { timeout: { deadline: \"20 secs\" } })",
+    "Type '\"20 secs\"' is not assignable to type 'false | Input | undefined'."
+  ],
+  [
+    "client.complete({ prompt: \"Hi\", deadline: \"soon\" })",
+    "Type '\"soon\"' is not assignable to type 'Input | undefined'."
+  ],
+  [
+    "createResilientLlm({ timeout: { deadline: \"20 secs\" } })",
+    "Type '\"20 secs\"' is not assignable to type 'false | Input | undefined'."
+  ],
+  // an unknown option
+  ["LlmClient.layer([A], { timout: {} })", "Did you mean to write 'timeout'?"],
+  [
+    "LlmClient.make([A], { retry: { maxRetrys: 2 } })",
+    "Object literal may only specify known properties, but 'maxRetrys' does not exist in type 'Options'. Did you mean to write 'maxRetries'?"
+  ],
+  [
+    "LlmClient.target(A, { limit: [] })",
+    "Object literal may only specify known properties, but 'limit' does not exist in type 'TargetOptions'. Did you mean to write 'limits'?"
+  ],
+  [
+    "client.complete({ prompt: \"Hi\", temprature: 1 })",
+    "Object literal may only specify known properties, but 'temprature' does not exist in type 'Input'. Did you mean to write 'temperature'?"
+  ],
+  [
+    "client.complete({ temperature: 1 })",
+    "Property 'prompt' is missing in type '{ temperature: number; }' but required in type 'Input'."
+  ],
+  [
+    "createResilientLlm({ providers: { opnai: {} } })",
+    "Object literal may only specify known properties, but 'opnai' does not exist in type 'Vendors'. Did you mean to write 'openai'?"
+  ],
+  // a missing provider
+  [
+    "Effect.runPromise(Effect.provide(client.complete(\"Hi\"), LlmClient.layer([A])))",
+    "Type 'A' is not assignable to type 'never'."
+  ],
+  [
+    "Effect.runPromise(Effect.flatMap(LlmClient, (client) => client.complete(\"Hi\")))",
+    "Type 'LlmClient' is not assignable to type 'never'."
+  ],
+  [
+    "Effect.runPromise(Effect.provide(LlmClient, Layer.provide(LlmClient.layer([OpenAi, A]), OpenAi.layerConfig()).pipe(Layer.provide(FetchHttpClient.layer))))",
+    "Type 'A' is not assignable to type 'never'."
+  ],
+  [
+    "Effect.runPromise(Effect.provide(LlmClient, Layer.provide(LlmClient.layer([OpenAi]), OpenAi.layerConfig())))",
+    "Type 'HttpClient' is not assignable to type 'never'."
+  ],
+  ["LlmClient.layer([])", "Source has 0 element(s) but target requires 1."],
+  ["LlmClient.layer([\"openai\"])", "Type 'string' is not assignable to type 'TargetInput'."]
+]
 
 const patterns = [
   "bulkhead",
@@ -112,10 +172,48 @@ describe("an editor", () => {
     for (const names of labels.slice(0, 4)) assert.deepStrictEqual(names, patterns)
     assert.deepStrictEqual(labels[4], retry)
     assert.deepStrictEqual(labels[5], ["deadline", "firstToken", "idle"])
-    for (const item of found.flat()) {
-      const { documentation = "" } = item
-      const text = typeof documentation === "string" ? documentation : documentation.value
-      assert.isAbove(text.length, 20, `${item.label} is documented`)
+    for (const item of found.flat()) assert.isAbove(documentationOf(item).length, 20, `${item.label} is documented`)
+  }, 60_000)
+
+  it("completes the fields of a request, each with its documentation", async () => {
+    const found = await complete([
+      "client.complete({ | })",
+      "client.open({ prompt: \"Hi\", | })",
+      "client.generateObject({ | })",
+      "createResilientLlm().complete({ | })"
+    ])
+    const fields = [...Object.keys(LlmRequest.Options.fields), "prompt", "system"].toSorted()
+    const labels = found.map((items) => items.map(({ label }) => label.replace("?", "")).toSorted())
+    assert.deepStrictEqual(labels[0], fields)
+    assert.deepStrictEqual(labels[1], fields.filter((name) => name !== "prompt"))
+    const ofObject = fields.filter((name) => name !== "responseFormat")
+    assert.deepStrictEqual(labels[2], [...ofObject, "objectName", "repairs", "schema"].toSorted())
+    assert.deepStrictEqual(labels[3], fields)
+    for (const item of found.flat()) assert.isAbove(documentationOf(item).length, 20, `${item.label} is documented`)
+  }, 60_000)
+
+  it("calls events, ledgers and reasons by their names", async () => {
+    const texts = [
+      ["client.complete(\"Hi\").pipe(Effect.map(({ ledger|: it }) => it))", "LlmEvent.Ledger"],
+      ["client.complete(\"Hi\").pipe(Effect.map(({ ledger }) => ledger.map((even|t) => event)))", "LlmEvent.LlmEvent"],
+      [
+        "declare const event: LlmEvent.LlmEvent; if (event._tag === \"AttemptFailed\") { const faile|d = event }",
+        "LlmEvent.AttemptFailed"
+      ],
+      ["client.complete(\"Hi\").pipe(Effect.catchTag(\"ProviderError\", ({ reason|: it }) => it))", "Reason"]
+    ] as const
+    const hovers = await hover(texts.map(([text]) => text))
+    for (const [i, [text, name]] of texts.entries()) {
+      assert.match(hovers[i]!, new RegExp(`: ${name.replace(".", "\\.")}(\\n|$)`), text)
+    }
+  }, 60_000)
+
+  it("says what is wrong in words that a person understands", async () => {
+    const found = await complain(mistakes.map(([text]) => text))
+    for (const [i, [text, complaint]] of mistakes.entries()) {
+      assert.strictEqual(found[i]!.length, 1, text)
+      // What TypeScript says last says what is wrong; before it may stand whole types.
+      assert.isTrue(found[i]![0]!.endsWith(complaint), `${text}: ${found[i]![0]}`)
     }
   }, 60_000)
 })
