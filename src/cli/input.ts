@@ -1,9 +1,11 @@
 // What a question is made of: the prompt, what is piped in, files, and the schema of a value.
 import type * as Prompt from "effect/ai/Prompt"
 import * as Data from "effect/Data"
+import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as FileSystem from "effect/FileSystem"
 import * as JsonSchema from "effect/JsonSchema"
+import * as Option from "effect/Option"
 import * as Path from "effect/Path"
 import type { PlatformError } from "effect/PlatformError"
 import * as Schema from "effect/Schema"
@@ -44,15 +46,27 @@ const bounded = (bytes: Stream.Stream<Uint8Array, PlatformError>, what: string):
 export const file = (flag: string, path: string): Effect.Effect<Buffer, InputError, FileSystem.FileSystem> =>
   Effect.flatMap(FileSystem.FileSystem, (system) => bounded(system.stream(path), `${flag} ${path}`))
 
-const PATIENCE = "2 seconds"
+const PATIENCE = "3 seconds"
 
-/** Who forgot that standard input is open, sees why nothing happens. */
-const standardInput = (err: Device): Effect.Effect<string, InputError, Stdio.Stdio> =>
+/**
+ * All that is piped in. Who starts the program from another one may leave standard input open for ever, and nobody can
+ * see that: where there is something to ask without it, a silence ends it.
+ */
+const standardInput = (isNeeded: boolean, err: Device): Effect.Effect<string, InputError, Stdio.Stdio> =>
   Effect.gen(function*() {
     const { stdin } = yield* Stdio.Stdio
-    const notice = Effect.delay(err.write("Reading standard input until it ends …\n"), PATIENCE)
-    const read = bounded(stdin, "Standard input")
-    const bytes = yield* Effect.raceFirst(read, Effect.andThen(notice, Effect.never))
+    const begun = yield* Deferred.make<void>()
+    const read = bounded(Stream.tap(stdin, () => Deferred.succeed(begun, undefined)), "Standard input")
+    const silence = Effect.gen(function*() {
+      if (Option.isSome(yield* Effect.timeoutOption(Deferred.await(begun), PATIENCE))) return yield* Effect.never
+      if (isNeeded) {
+        yield* err.write("Reading standard input until it ends …\n")
+        return yield* Effect.never
+      }
+      yield* err.write(`Nothing came from standard input for ${PATIENCE}: asking without it.\n`)
+      return Buffer.of()
+    })
+    const bytes = yield* Effect.raceFirst(read, silence)
     return bytes.toString("utf8").trim()
   })
 
@@ -63,12 +77,13 @@ export const question = (
 ): Effect.Effect<string, InputError, Stdio.Stdio> =>
   Effect.gen(function*() {
     const isTerminal = yield* (yield* Stdio.Stdio).stdinIsTerminal
-    if (isTerminal && prompt === undefined) {
-      return yield* new InputError({ what: "Nothing", rule: "is asked: give a prompt, or pipe one in" })
+    if (prompt === "-") return yield* standardInput(true, err)
+    if (prompt !== undefined) {
+      const piped = isTerminal ? "" : yield* standardInput(false, err)
+      return piped === "" ? prompt : `${prompt}\n\n${piped}`
     }
-    if (isTerminal && prompt !== "-") return prompt!
-    const piped = yield* standardInput(err)
-    return [...(prompt === undefined || prompt === "-" ? [] : [prompt]), ...(piped === "" ? [] : [piped])].join("\n\n")
+    if (!isTerminal) return yield* standardInput(true, err)
+    return yield* new InputError({ what: "Nothing", rule: "is asked: give a prompt, or pipe one in" })
   })
 
 const mediaTypes: ReadonlyMap<string, string> = new Map([

@@ -4,6 +4,7 @@ import * as NodeServices from "@effect/platform-node/NodeServices"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
+import * as Runtime from "effect/Runtime"
 import { readFileSync } from "node:fs"
 import * as Command from "./command.ts"
 
@@ -17,7 +18,13 @@ export const main = (): void => {
     })
   }
   const layer = Layer.mergeAll(Command.layer, NodeServices.layer, Layer.succeed(Logger.LogToStderr, true))
-  NodeRuntime.runMain(Effect.provide(Command.run(process.argv.slice(2), version()), layer))
+  NodeRuntime.runMain(Effect.provide(Command.run(process.argv.slice(2), version()), layer), { teardown })
+}
+
+// A standard input that somebody else leaves open would keep the process alive.
+const teardown: Runtime.Teardown = (exit, onExit) => {
+  process.stdin.destroy()
+  Runtime.defaultTeardown(exit, onExit)
 }
 
 const version = (): string => {

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Effect, Exit, PlatformError, type Scope, Stream } from "effect"
+import { Cause, type Duration, Effect, Exit, PlatformError, type Scope, Stream } from "effect"
 import { FaultServer } from "effect-resilient-llm/testing"
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
@@ -249,12 +249,26 @@ describe("ask", () => {
       assert.strictEqual((yield* server.stats).received, 0)
     }))
 
-  test("who forgets that standard input is open is told so", (server) =>
+  test("a standard input that stays open and silent hinders nobody who has something to ask", (server) =>
     Effect.gen(function*() {
-      const slow = Stream.fromEffect(Effect.as(Effect.sleep("2200 millis"), new TextEncoder().encode("late")))
-      const { err, out } = yield* run(["ask", "Hi"], { env: keys(server), stdin: slow })
-      assert.strictEqual(err, "Reading standard input until it ends …\n")
-      assert.strictEqual(out, "Forty-two.\n")
+      const late = (after: Duration.Input) =>
+        Stream.fromEffect(Effect.delay(Effect.succeed(new TextEncoder().encode("late")), after))
+      const [silent, slow, waited] = yield* Effect.all([
+        run(["ask", "Hi"], { env: keys(server), stdin: Stream.never }),
+        run(["ask", "Hi"], {
+          env: keys(server),
+          stdin: Stream.concat(Stream.make(new TextEncoder().encode("not ")), late("3500 millis"))
+        }),
+        run(["ask", "-"], { env: keys(server), stdin: late("3500 millis") })
+      ], { concurrency: 3 })
+      assert.strictEqual(silent.err, "Nothing came from standard input for 3 seconds: asking without it.\n")
+      assert.strictEqual(silent.out, "Forty-two.\n")
+      assert.strictEqual(slow.err, "")
+      assert.strictEqual(waited.err, "Reading standard input until it ends …\n")
+      const asked = JSON.stringify((yield* server.requests).map(({ body }) => body))
+      assert.include(asked, JSON.stringify("Hi\n\nnot late"))
+      assert.include(asked, "\"content\":\"late\"")
+      assert.include(asked, "\"content\":\"Hi\"")
     }))
 
   test("--file goes beside the question, as what its name says", (server) =>

@@ -14,10 +14,10 @@ interface Ran {
   readonly seconds: number
 }
 
-const start = (args: ReadonlyArray<string>, env: Readonly<Record<string, string>> = {}, stdin = "") => {
+const start = (args: ReadonlyArray<string>, env: Readonly<Record<string, string>> = {}, stdin: string | false = "") => {
   const child = spawn(process.execPath, args, { cwd: root, env })
   child.stdin.on("error", () => {}) // most commands do not read it
-  child.stdin.end(stdin)
+  if (stdin !== false) child.stdin.end(stdin)
   const started = performance.now()
   let out = ""
   let err = ""
@@ -65,6 +65,14 @@ describe("the program", () => {
     const { code, out } = await start(["src/cli/bin.ts", "ask", "Summarise"], {}, "a long document\n").ended
     assert.include(out, "“Summarise\n\na long document”")
     assert.strictEqual(code, 0)
+  }, PATIENCE)
+
+  it("started with a standard input that stays open, it asks and ends", async () => {
+    const { code, err, out, seconds } = await start(["src/cli/bin.ts", "ask", "Hi"], {}, false).ended
+    assert.include(out, "“Hi”")
+    assert.include(err, "asking without it")
+    assert.strictEqual(code, 0)
+    assert.isBelow(seconds, 20)
   }, PATIENCE)
 
   it("prints JSON and nothing else", async () => {

@@ -87,6 +87,8 @@ const exportsOf = (code: string): ReadonlyArray<string> => {
     switch (declaration.type) {
       case "TSInterfaceDeclaration": {
         const head = textOf(declaration.start, declaration.body.start)
+        // What the schema of that name has said already.
+        if (/^interface (\w+) extends Schema\.Schema\.Type<typeof \1>$/.test(head.trim())) return []
         return [line(short(head, `interface ${declaration.id.name}`), doc)].concat(
           declaration.body.body.flatMap((member) => {
             if (/@internal/.test(docBefore(member))) return []
