@@ -14,6 +14,7 @@ import type { ClientOptions, DynamicTarget, TargetInput } from "./LlmClient.ts"
 import { LlmConfigError, withoutStack } from "./LlmError.ts"
 import { type Explanation, explanationOf, type Surroundings } from "./pipeline/explain.ts"
 import { rendered } from "./pipeline/render.ts"
+import type { CircuitRules, Settings } from "./pipeline/settings.ts"
 import type { TargetOptions } from "./pipeline/target.ts"
 import * as Bulkhead from "./resilience/Bulkhead.ts"
 import * as CircuitBreaker from "./resilience/CircuitBreaker.ts"
@@ -352,43 +353,6 @@ const named = (targets: ReadonlyArray<ExplainedInput>): ReadonlyArray<Named> => 
 // -----------------------------------------------------------------------------
 // settings
 // -----------------------------------------------------------------------------
-
-/**
- * What a client is built from: every option read once, defaults in place, times in milliseconds, `undefined` for what is
- * off. The pipeline is composed of it, and what is said about a configuration is read from it.
- *
- * @internal
- */
-export interface Settings {
-  readonly timers: Timeout.Policy | undefined
-  readonly retry: Retry.Policy | undefined
-  /** Of the purse that each target has. */
-  readonly budget: RetryBudget.Policy | undefined
-  /** The one bucket of all targets. */
-  readonly bucket: RateLimiter.Policy | RateLimiter.RateLimiter | undefined
-  readonly failover: Failover.Policy | undefined
-  readonly hedge: Hedge.Policy | undefined
-  readonly shedding: LoadShedder.Policy | undefined
-  readonly routing: Routing.Policy | undefined
-  readonly cache: typeof CacheOptionsSchema.Type | undefined
-  readonly idempotency: typeof IdempotencyOptionsSchema.Type | undefined
-  /** In the order of the targets. */
-  readonly targets: ReadonlyArray<TargetSettings>
-}
-
-/** @internal */
-export interface TargetSettings {
-  readonly id: string
-  readonly bulkhead: Bulkhead.Policy | Bulkhead.Bulkhead | undefined
-  readonly limits: RateLimiter.Policy | RateLimiter.RateLimiter | undefined
-  readonly circuit: CircuitRules | CircuitBreaker.CircuitBreaker | undefined
-}
-
-/** @internal */
-export interface CircuitRules {
-  readonly policy: CircuitBreaker.Policy
-  readonly perModel: boolean
-}
 
 type Named = TargetOptions & { readonly id: string }
 

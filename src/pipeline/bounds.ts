@@ -3,11 +3,11 @@
 // The worst case is over everything that is not in the settings: what vendors answer and when, who stands in the lines,
 // which targets are away at which moment, the dice, and which targets a request asks for. So a target may have all of the
 // deadline, because no other one can be asked while it is chosen, and the next one may be back when it has failed.
-import type { Settings, TargetSettings } from "../LlmConfig.ts"
 import * as Bulkhead from "../resilience/Bulkhead.ts"
 import type * as Hedge from "../resilience/Hedge.ts"
 import * as RateLimiter from "../resilience/RateLimiter.ts"
 import * as Retry from "../resilience/Retry.ts"
+import type { Settings, TargetSettings } from "./settings.ts"
 
 /** In the order of the targets; milliseconds. */
 export interface Bounds {

@@ -1,6 +1,5 @@
 // What a client will do, said before it does it: from the settings that it is composed of and from the table of failures.
 import * as Duration from "effect/Duration"
-import type { Settings, TargetSettings } from "../LlmConfig.ts"
 import {
   AllProvidersFailed,
   AllProvidersUnavailable,
@@ -22,6 +21,7 @@ import { MAX_TENANTS } from "../resilience/internal/tenantLimiter.ts"
 import * as Retry from "../resilience/Retry.ts"
 import { type Bounds, boundsOf, bulkheadAt, limiterAt } from "./bounds.ts"
 import { CAPACITY } from "./hub.ts"
+import type { Settings, TargetSettings } from "./settings.ts"
 import { MAX_KEPT_BYTES, MAX_KEPT_PARTS } from "./stream.ts"
 import { MAX_CIRCUITS } from "./target.ts"
 

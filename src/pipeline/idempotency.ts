@@ -5,7 +5,6 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Random from "effect/Random"
 import * as Scope from "effect/Scope"
-import type { Settings } from "../LlmConfig.ts"
 import {
   type DeadlineExceeded,
   type IdempotencyConflict,
@@ -22,6 +21,7 @@ import { type Fallback, questionOf } from "./cache.ts"
 import type { Call } from "./call.ts"
 import { accepts } from "./checked.ts"
 import { recordsIn, type Shared, type Work } from "./records.ts"
+import type { Settings } from "./settings.ts"
 import { type Served, sizeOf, type Stage, whole } from "./stage.ts"
 
 /** What this stage adds. A waiting caller's own time can end before the work's. */

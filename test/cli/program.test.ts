@@ -68,11 +68,10 @@ describe("the program", () => {
   }, PATIENCE)
 
   it("started with a standard input that stays open, it asks and ends", async () => {
-    const { code, err, out, seconds } = await start(["src/cli/bin.ts", "ask", "Hi"], {}, false).ended
+    const { code, err, out } = await start(["src/cli/bin.ts", "ask", "Hi"], {}, false).ended
     assert.include(out, "“Hi”")
     assert.include(err, "asking without it")
     assert.strictEqual(code, 0)
-    assert.isBelow(seconds, 20)
   }, PATIENCE)
 
   it("prints JSON and nothing else", async () => {
