@@ -317,16 +317,23 @@ const make = (options: Options, counted: Numbers): LlmObserver.Observer => {
       const modelOf = (call: number): string => known === undefined ? "" : models.get(call) ?? ""
 
       const ended = (
-        { call, duration, target }: { readonly call: number; readonly target: string; readonly duration: number },
-        outcome: "success" | "failure" | "ignored" | "interrupted" | "lost" | "defect",
+        { call, duration, injected, target }: {
+          readonly call: number
+          readonly target: string
+          readonly duration: number
+          readonly injected?: true
+        },
+        of: "success" | "failure" | "ignored" | "interrupted" | "lost" | "defect",
         error: string
       ): void => {
+        // What was made up says nothing of a vendor, and nobody is to be woken by it.
+        const outcome = injected === true ? "injected" : of
         const operation = operations.get(call) ?? (left.has(call) ? "stream" : "complete")
         const { name, provider } = vendorOf(target)
         const seconds = duration / 1000
         own.attempts.of(target, provider, operation, outcome, error).count += 1
         own.attemptDuration.of(target, outcome).observe(seconds)
-        if (outcome === "interrupted") return
+        if (of === "interrupted" || injected === true) return
         const type = outcome === "success" ? "" : error === "" ? OTHER : error
         genAi.duration.of(CHAT, name, modelOf(call), type).observe(seconds)
       }

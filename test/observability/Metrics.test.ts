@@ -1,12 +1,12 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Layer, Metric, Scope, Stream } from "effect"
-import { LlmObserver } from "effect-resilient-llm"
+import { Context, Effect, Exit, Fiber, Layer, Metric, Scope, Stream } from "effect"
+import { LlmClient, LlmObserver } from "effect-resilient-llm"
 import { Metrics } from "effect-resilient-llm/observability"
-import { ScriptedProvider } from "effect-resilient-llm/testing"
+import { Chaos, FaultServer, ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
 import { run, settings } from "../conformance/Chaos.run.ts"
 import { always, F, S } from "../conformance/support.ts"
-import { ask, fork, kinds, rig, success, timed, vector } from "../support.ts"
+import { ask, fork, kinds, rig, success, timed, vector, vectorOptions } from "../support.ts"
 import { counters, measured, observed, series, tally, total } from "./metrics.ts"
 
 describe.each(kinds)("%s", (kind) => {
@@ -52,6 +52,22 @@ describe.each(kinds)("%s", (kind) => {
       assert.strictEqual(yield* total("llm_attempts_total", { outcome: "failure" }), 0)
       assert.strictEqual(yield* total("gen_ai.client.operation.duration"), 0)
       assert.strictEqual(yield* total("llm_breaker_state"), 0)
+    })).pipe(measured()))
+
+  it.effect("what chaos makes up has an outcome of its own: the error rate stays", () =>
+    vector(Effect.gen(function*() {
+      const inner = yield* ScriptedProvider.make([], { id: "p" })
+      const script = [FaultServer.status(503), FaultServer.slowHeaders(100), FaultServer.ok()]
+      const provider = yield* Chaos.provider(inner, { script })
+      const context = yield* Layer.build(LlmClient.layerDynamic([{ id: "p", provider }], vectorOptions))
+      const client = Context.get(context, LlmClient)
+      success((yield* timed(ask(kind, client))).exit)
+      success((yield* timed(ask(kind, client))).exit)
+      assert.strictEqual(yield* total("llm_attempts_total", { outcome: "injected", error: "Overloaded" }), 1)
+      assert.strictEqual(yield* total("llm_attempts_total", { outcome: "injected", error: "" }), 1)
+      assert.strictEqual(yield* total("llm_attempts_total", { outcome: "failure" }), 0)
+      assert.strictEqual(yield* total("llm_attempts_total", { outcome: "success" }), 1)
+      assert.strictEqual(yield* total("gen_ai.client.operation.duration"), 1)
     })).pipe(measured()))
 
   it.effect("M6 failover: the secondary's label, four attempts, 1.125 s", () =>

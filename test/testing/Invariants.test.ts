@@ -118,7 +118,7 @@ const refusedRetries = (events: ReadonlyArray<Heard>): number => {
   for (const { _tag, call } of events) {
     if (_tag === "RetryScheduled") owing.add(call)
     else if (_tag === "AttemptStarted") owing.delete(call)
-    else if ((_tag === "AttemptRefused" || _tag === "CallEnded") && owing.delete(call)) refused += 1
+    else if (_tag === "AttemptRefused" && owing.delete(call)) refused += 1
   }
   return refused
 }

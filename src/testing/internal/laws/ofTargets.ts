@@ -204,14 +204,20 @@ function* opens(facts: Facts, target: string, { policy }: Circuit, own: Readonly
   const probes = new Set<string>()
   const waiting = new Map<string, number>()
   const slow: Array<number> = []
+  let failures: Array<number> = []
 
-  /** What opens is a failure, told right before it has counted; or attempts that are slow while they last. */
+  /**
+   * What opens is a failure, told right before it has counted; or an attempt that turns slow while it lasts, as one of
+   * many, or after many failures.
+   */
   const isCause = (cause: Heard | undefined, { from, when }: Event<"CircuitChanged">): boolean => {
     if (cause?._tag === "AttemptFailed" && cause.outcome === "failure") return true
     const hanging = [...waiting.values()].filter((since) => when - since >= leastSlow - facts.tolerance).length
-    const ended = slow.filter((at) => when - at <= policy.window).length
     // A probe that is slow opens it again.
-    return from === "closed" ? hanging + ended >= leastSlowCalls : hanging > 0
+    if (from !== "closed") return hanging > 0
+    const inWindow = (at: number): boolean => when - at <= policy.window
+    return hanging + slow.filter(inWindow).length >= leastSlowCalls ||
+      (hanging > 0 && failures.filter(inWindow).length >= policy.failureRate * policy.minimumCalls)
   }
 
   for (const [i, event] of own.entries()) {
@@ -226,6 +232,7 @@ function* opens(facts: Facts, target: string, { policy }: Circuit, own: Readonly
       if (since !== undefined && event.when - since >= leastSlow - facts.tolerance) slow.push(event.when)
       waiting.delete(key)
       if (isEnd(event)) probes.delete(key)
+      if (event._tag === "AttemptFailed" && event.outcome === "failure") failures.push(event.when)
     } else if (event._tag === "CircuitChanged" && event.to !== "would-open") {
       const { from, to } = event
       // What was forced by hand may go anywhere.
@@ -245,6 +252,7 @@ function* opens(facts: Facts, target: string, { policy }: Circuit, own: Readonly
         openedAt = event.at
       }
       probes.clear()
+      failures = []
       state = to
     }
   }
@@ -294,7 +302,7 @@ const tokens = (facts: Facts): number | undefined => {
   return Math.min(bucket.size, level + (facts.over - at) * bucket.rate)
 }
 
-/** What a purse holds at least when what was paid for an attempt that never began is back. */
+/** What a purse holds at least when what was paid for attempts that were refused is back. */
 const purse = (facts: Facts, target: string): number | undefined => {
   const { options } = facts
   if (options.retry === false || options.retryBudget === false) return undefined
@@ -303,7 +311,7 @@ const purse = (facts: Facts, target: string): number | undefined => {
   const pay = (now: number): void => {
     state = RetryBudget.withdraw(policy, state, now) ?? { ...RetryBudget.advance(policy, state, now), balance: 0 }
   }
-  /** Calls whose retry here is paid and has not begun. */
+  /** Calls whose retry here is paid and has not begun; it may begin when its caller is gone, for those who joined. */
   const owing = new Set<number>()
   const last = new Map<number, string>()
   const hedged = new Set(facts.events.filter(isOf("Hedged")).map(({ call }) => call))
@@ -318,15 +326,11 @@ const purse = (facts: Facts, target: string): number | undefined => {
       if (isFirst) state = RetryBudget.deposit(policy, state, when)
       last.set(call, event.target)
       if (event.target === target) owing.delete(call)
-    } else if (isGivenUp(event, target) && owing.delete(call)) {
+    } else if (event._tag === "AttemptRefused" && event.target === target && owing.delete(call)) {
       state = RetryBudget.refund(policy, RetryBudget.advance(policy, state, when))
     }
   }
   return RetryBudget.advance(policy, state, facts.over).balance / TOKEN
 }
-
-/** The retry that was paid for will not begin. */
-const isGivenUp = (event: Heard, target: string): boolean =>
-  event._tag === "CallEnded" || (event._tag === "AttemptRefused" && event.target === target)
 
 export const ofTargets: ReadonlyArray<Judge> = [p1, p2, p3, p4, p5, p9]
