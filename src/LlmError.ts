@@ -199,9 +199,9 @@ export interface HttpFailure {
   /** The provider's identifier. */
   readonly provider: string
   readonly status: number
-  /** Names in any case; a `Headers` of the web will do. */
+  /** Names in any case; a `Headers` of the web will do, and so do the headers of `node:http`. */
   readonly headers?:
-    | Readonly<Record<string, string | undefined>>
+    | Readonly<Record<string, string | ReadonlyArray<string> | undefined>>
     | Iterable<readonly [name: string, value: string]>
     | undefined
   /** The text of the body, or what it means as JSON. The first 64 KiB are enough. */
@@ -311,12 +311,15 @@ export const withoutWords = (message: string, instead = ""): string => message.r
 
 const lowerCased = (headers: HttpFailure["headers"]): Readonly<Record<string, string | undefined>> => {
   const out: Record<string, string | undefined> = Object.create(null)
-  const entries = headers === undefined
+  const entries: Iterable<readonly [string, unknown]> = headers === undefined || headers === null
     ? []
     : Symbol.iterator in headers
     ? headers as Iterable<readonly [string, string]>
     : Object.entries(headers)
-  for (const [name, value] of entries) out[name.toLowerCase()] = value
+  // Whoever has no types can have put anything there.
+  for (const [name, value] of entries) {
+    if (value !== undefined && value !== null) out[name.toLowerCase()] = String(value)
+  }
   return out
 }
 

@@ -70,6 +70,24 @@ const bedrockEnd = [["messageStop", { stopReason: "tool_use" }], ["metadata", {}
 const call = { id: "A", function: { name: "f", arguments: "{\"a\":1}" } }
 const parsed = { function: { name: "f", arguments: { a: 1 } } }
 
+describe("an error that says nothing, beside an answer", () => {
+  it.effect.each([[], {}, { message: null }, { code: 0, message: "" }, { message: "", type: null, details: [] }])(
+    "%j",
+    (error) =>
+      Effect.gen(function*() {
+        const rows: ReadonlyArray<readonly [Make, Answer]> = [
+          [chat, { ...chatWhole({ content: "Hi" }), error }],
+          [chat, [{ ...delta({ content: "Hi" }), error }, ...chatEnd]],
+          [gemini, [{ ...candidate({ parts: [{ text: "Hi" }] }), error }]],
+          [ollama, { ...ollamaWhole({ content: "Hi" }), error }]
+        ]
+        for (const [make, answer] of rows) {
+          assert.deepStrictEqual(yield* read(make, answer), { text: "Hi", calls: [], reason: "stop", told: [] })
+        }
+      })
+  )
+})
+
 describe("content", () => {
   const pieces = { type: "text", text: "Hello" }
   const rows: ReadonlyArray<Row> = [
@@ -314,6 +332,59 @@ describe("arguments", () => {
         assert.deepStrictEqual("calls" in seen ? seen.calls : seen, [["f", params]])
       }))
   })
+
+  const fn = { type: "function_call", id: "fc", call_id: "A", name: "f" }
+  const piece = (delta: string, place: object = { output_index: 0 }) => ({
+    type: "response.function_call_arguments.delta",
+    delta,
+    ...place
+  })
+  const done = { type: "response.function_call_arguments.done", output_index: 0, arguments: aOne }
+  const late: ReadonlyArray<Row> = [
+    ["before the call's start", responses, [piece("{\"a\""), added(""), piece(":1}"), completed]],
+    ["all before it", responses, [done, added(""), completed]],
+    ["a piece was lost, and the end of the arguments tells all", responses, [
+      added(""),
+      piece("{\"a\""),
+      piece("}"),
+      done,
+      completed
+    ]],
+    ["a piece was lost, and the end of the item tells all", responses, [
+      added(""),
+      piece("{\"a\""),
+      piece("}"),
+      { type: "response.output_item.done", output_index: 0, item: { ...fn, arguments: aOne } },
+      completed
+    ]],
+    ["a piece was lost, and the end of the answer tells all", responses, [
+      added(""),
+      piece("{\"a\""),
+      piece("}"),
+      { type: "response.completed", response: item({ ...fn, arguments: aOne }) }
+    ]],
+    ["another value", responses, [added(""), piece("{\"a\":2}"), done, completed]],
+    ["an end that says less", responses, [added(""), piece(aOne), { ...done, arguments: "{}" }, completed]],
+    ["an end that was cut", responses, [added(""), piece(aOne), { ...done, arguments: "{\"a" }, completed]],
+    ["chat: id and name after them", chat, [
+      delta({ tool_calls: [{ index: 0, function: { arguments: "{\"a\"" } }] }),
+      delta({ tool_calls: [{ index: 0, id: "A", function: { name: "f", arguments: ":1}" } }] }),
+      ...chatEnd
+    ]]
+  ]
+  it.effect.each(late)("%s", ([, make, answer]) =>
+    Effect.map(answered(make, answer), (outcome) => {
+      assert.strictEqual(outcome.error, undefined)
+      assert.deepStrictEqual(digest(outcome).toolCalls.map(({ id, name, params }) => [id, name, params]), [
+        ["A", "f", { a: 1 }]
+      ])
+    }))
+
+  const lost: ReadonlyArray<Row> = [
+    ["of no call", responses, [piece(aOne), completed]],
+    ["of an item that is then in another place", responses, [piece(aOne, { item_id: "fc" }), added(""), completed]]
+  ]
+  it.effect.each(lost)("responses: arguments %s are malformed", ([, make, answer]) => malformed(make, answer))
 
   const twice: ReadonlyArray<Row> = [
     ["chat: an empty object before the first piece", chat, [

@@ -431,6 +431,10 @@ const tell = (input: unknown, depth = 0): Told => {
 // Fields that only an answer, or an event of one, has.
 const answers = ["choices", "output", "candidates", "content", "response", "delta", "item", "event", "usage", "model"]
 
+/** Some servers tell an error of which all fields are empty beside each answer. */
+const saysSomething = (error: unknown): boolean =>
+  typeof error === "object" && error !== null ? Object.values(error).some(saysSomething) : Boolean(error)
+
 /**
  * Does a body that came under a success status tell of a failure? Fields that answers have too (`message`, `code`)
  * count only where nothing of an answer is there.
@@ -440,7 +444,7 @@ export const tellsFailure = (body: unknown): boolean => {
   if (!isFields(body)) return false
   const { detail, error, errors, message, msg, object, success, type } = body
   const code = body["code"] ?? body["status"] ?? undefined
-  if (isFields(error) ? Object.keys(error).length > 0 : Boolean(error)) return true
+  if (saysSomething(error)) return true
   if (object === "error" || type === "error") return true
   if (body["base_resp"] !== undefined && baseStatusOf(body) !== undefined) return true
   // Nearly every event is none of these: it must not be searched for what answers have.

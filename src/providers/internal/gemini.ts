@@ -4,6 +4,7 @@ import type * as Response from "effect/ai/Response"
 import { TRUNCATED } from "../../LlmError.ts"
 import type { LlmRequest } from "../../LlmRequest.ts"
 import { type Exchange, malformed, NO_CHOICE, ofEvent, WRONG_SHAPE } from "./errors.ts"
+import { tellsFailure } from "./failure.ts"
 import { finishReason, laterReason } from "./finish.ts"
 import type { Protocol, StreamDecoder } from "./http.ts"
 import { anyIds, withIds } from "./ids.ts"
@@ -281,7 +282,7 @@ class Answer {
 
   private takeChunk(chunk: unknown): ReadonlyArray<Piece> {
     if (!isFields(chunk)) throw malformed(this.exchange, WRONG_SHAPE)
-    if (chunk["error"] !== undefined && chunk["error"] !== null) throw ofEvent(this.exchange, chunk)
+    if (tellsFailure(chunk)) throw ofEvent(this.exchange, chunk)
     this.id ??= textOf(chunk["responseId"])
     this.model ??= textOf(chunk["modelVersion"])
     // Each chunk tells them anew, and some that say less than before are right. A zero at the end says nothing.

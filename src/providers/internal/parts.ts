@@ -281,9 +281,9 @@ export interface CallPiece {
 }
 
 interface Tool {
-  readonly id: string
+  id: string
   /** The server's name for it. */
-  readonly given: string | undefined
+  given: string | undefined
   /** The one with the same id and name that had ended. */
   readonly before: Tool | undefined
   metadata: Metadata | undefined
@@ -291,7 +291,7 @@ interface Tool {
   args: string
   /** See {@link CallPiece}. */
   start: string | undefined
-  readonly nesting: Nesting
+  nesting: Nesting
   closed: boolean
 }
 
@@ -392,6 +392,11 @@ export class Assembler {
     return this.toolOf.has(key)
   }
 
+  /** Has the call under `key` begun? */
+  isNamed(key: unknown): boolean {
+    return this.toolOf.get(key)?.name !== undefined
+  }
+
   /** The arguments told so far for the call under `key`, or for the last one. */
   toolArguments(key: unknown): string {
     return (key === undefined ? this.lastTool : this.toolOf.get(key))?.args ?? ""
@@ -428,6 +433,7 @@ export class Assembler {
     const apart = starts && (id === undefined || id !== known?.given || before !== undefined)
     const goesOn = known !== undefined && !apart && continues(known, id, name, args)
     const tool = goesOn ? known : this.startTool(key, id, before)
+    if (tool.given === undefined && tool.name === undefined && id !== undefined) this.giveId(tool, id)
     if (key !== undefined) this.toolOf.set(key, tool)
     this.lastTool = tool
     if (metadata !== undefined) {
@@ -469,6 +475,13 @@ export class Assembler {
     return tool
   }
 
+  private giveId(tool: Tool, given: string): void {
+    this.spend(given.length)
+    tool.id = this.ids.of(given)
+    tool.given = given
+    this.toolById.set(given, tool)
+  }
+
   private nameTool(tool: Tool, name: string): void {
     if (tool.name !== undefined) return
     this.spend(name.length)
@@ -493,6 +506,20 @@ export class Assembler {
   private begin(tool: Tool, start: string): void {
     this.spend(start.length)
     tool.start = start
+  }
+
+  /**
+   * The server tells all arguments of the call under `key`, and they are not what it told before: then pieces were lost.
+   * What says nothing or was cut does not count.
+   */
+  correct(key: unknown, args: string): void {
+    const tool = key === undefined ? this.lastTool : this.toolOf.get(key)
+    const told = parse(args)
+    if (tool === undefined || !isFields(told) || saysNothing(told)) return
+    this.spend(args.length)
+    tool.args = args
+    tool.nesting = new Nesting()
+    tool.nesting.feed(args)
   }
 
   /** All arguments are told. */

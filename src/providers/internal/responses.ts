@@ -381,21 +381,20 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
     say("reasoning", key, separator + delta)
   }
 
-  const hasCall = (key: unknown): boolean => key === undefined ? parts.hasTools : parts.hasTool(key)
-
   const takeArguments = (key: unknown, args: unknown): void => {
     const told = args === undefined || args === null ? "" : argumentsText(args)
     const known = parts.toolArguments(key)
-    if (hasCall(key) && told.startsWith(known)) parts.call({ key, args: told.slice(known.length) })
+    if (told.startsWith(known)) parts.call({ key, args: told.slice(known.length) })
+    else parts.correct(key, told)
   }
 
   const startTool = (key: unknown, item: Fields): void => {
     const call = callOf(item)
-    if (item["type"] !== "function_call" || parts.hasTool(key)) return
+    if (item["type"] !== "function_call" || parts.isNamed(key)) return
     // One item in two places: whose the arguments were cannot be known.
     const place = places.get(textOf(item["id"]) ?? "")
     if (place !== undefined && place !== key && parts.hasTool(place)) throw malformed(exchange, WRONG_SHAPE)
-    parts.call({ key, id: call.id, name: call.name, apart: true })
+    parts.call({ key, id: call.id, name: call.name, apart: !parts.hasTool(key) })
     takeArguments(key, call.args)
   }
 
@@ -498,7 +497,7 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
           if (refusal === "") takeRefusal(textOf(data["refusal"]) ?? "")
           break
         case "response.function_call_arguments.delta":
-          if (hasCall(key)) parts.call({ key, args: data["delta"] })
+          parts.call({ key, args: data["delta"] })
           break
         case "response.function_call_arguments.done":
           takeArguments(key, data["arguments"])

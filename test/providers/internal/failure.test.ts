@@ -7,6 +7,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
 import { TestClock } from "effect/testing"
+import type { IncomingHttpHeaders } from "node:http"
 import { inspect } from "node:util"
 
 const now = Date.parse("2026-01-01T00:00:00Z")
@@ -459,6 +460,19 @@ describe("what is published", () => {
 })
 
 describe("fromHttp", () => {
+  it("takes the headers of node:http, whose values can be lists, and what is no header", () => {
+    const headers: IncomingHttpHeaders = { "retry-after": "7", "set-cookie": ["a=b", "c=d"], "x-request-id": undefined }
+    assert.strictEqual(millis(ProviderError.fromHttp({ provider: "p", status: 429, headers })), 7000)
+    const listed = { "Retry-After": ["7", "9"] }
+    assert.strictEqual(millis(ProviderError.fromHttp({ provider: "p", status: 429, headers: listed })), 9000)
+    for (const headers of [null, { "retry-after": 9 }, { "retry-after": null, "x-request-id": {} }]) {
+      assert.strictEqual(
+        ProviderError.fromHttp({ provider: "p", status: 429, headers: headers as never }).reason._tag,
+        "RateLimit"
+      )
+    }
+  })
+
   it("takes headers of any case, as pairs, and as the web's", () => {
     const headers = { "Retry-After": "7", "X-Request-Id": "req_1", "X-Should-Retry": "false" }
     for (const given of [headers, Object.entries(headers), new Headers(headers), new Map(Object.entries(headers))]) {
