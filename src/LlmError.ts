@@ -318,7 +318,8 @@ const lowerCased = (headers: HttpFailure["headers"]): Readonly<Record<string, st
     : Object.entries(headers)
   // Whoever has no types can have put anything there.
   for (const [name, value] of entries) {
-    if (value !== undefined && value !== null) out[name.toLowerCase()] = String(value)
+    const text = Array.isArray(value) ? value.join(", ") : typeof value === "number" ? `${value}` : value
+    if (typeof text === "string") out[name.toLowerCase()] = text
   }
   return out
 }
