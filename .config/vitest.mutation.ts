@@ -20,8 +20,9 @@ export default defineConfig({
     include: [
       "test/resilience/**/*.test.ts",
       "test/conformance/{Retry,RetryBudget,Timeout,Timeout.standalone,Failover,Idempotency,Cache,System}.test.ts",
-      "test/{LlmError,Pipeline,regressions}.test.ts",
-      "test/persistence/*.test.ts"
+      "test/{LlmError,Pipeline}.test.ts",
+      "test/pipeline/**/*.test.ts",
+      "test/persistence/{Health,Store,vectors}.test.ts"
     ],
     setupFiles: ["test/setup.ts"],
     isolate: false

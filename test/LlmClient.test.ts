@@ -2,7 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Layer, Redacted } from "effect"
 import { LlmClient, type LlmConfig, LlmError, type LlmEvent, LlmProvider, LlmRequest } from "effect-resilient-llm"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
-import { ask, chance, kinds, rig, timed, vector } from "./support.ts"
+import { ask, chance, kinds, setUp, timed, vector } from "./support.ts"
 
 class A extends ScriptedProvider.Service<A>()("app/A") {}
 class B extends ScriptedProvider.Service<B>()("app/B") {}
@@ -144,7 +144,7 @@ describe("requests are checked before anything is called", () => {
   ]
   it.effect.each(rows)("%s", ([, input, expected]) =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([[]])
+      const r = yield* setUp([[]])
       const error = yield* Effect.flip(r.client.complete(input as LlmRequest.Input))
       assert.strictEqual(error._tag, "InvalidRequest")
       const { kind, path, rule } = error as LlmError.InvalidRequest
@@ -154,7 +154,7 @@ describe("requests are checked before anything is called", () => {
 
   it.effect("a deadline while timeouts are off", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([[]])
+      const r = yield* setUp([[]])
       const error = yield* Effect.flip(r.client.complete({ prompt: "Hi", deadline: "1 second" }))
       assert.strictEqual(
         error.message,
@@ -180,7 +180,7 @@ describe.each(kinds)("no prompt, key or completion leaks: %s", (kind) => {
         ScriptedProvider.fail({ _tag: "InvalidRequest" }),
         ScriptedProvider.hang
       ]
-      const r = yield* rig([{ script: steps, always: ScriptedProvider.overloaded }], {
+      const r = yield* setUp([{ script: steps, always: ScriptedProvider.overloaded }], {
         retry: { maxRetries: 1, baseDelay: 10 },
         retryBudget: {},
         timeout: { attempt: 100, firstToken: 100, deadline: 1000 },
@@ -224,7 +224,7 @@ describe("events", () => {
     Effect.scoped(
       Effect.gen(function*() {
         const { Stream, Fiber } = yield* Effect.promise(() => import("effect"))
-        const r = yield* rig([{ script: [ScriptedProvider.answer("1")], always: ScriptedProvider.overloaded }], {
+        const r = yield* setUp([{ script: [ScriptedProvider.answer("1")], always: ScriptedProvider.overloaded }], {
           retry: false,
           circuitBreaker: { failureThreshold: 2 }
         })

@@ -6,7 +6,7 @@ import { Store } from "effect-resilient-llm/persistence"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
 import { namesIn } from "../src/internal/configuration.ts"
-import { fork, type Kind, recordsIn, rig, type Script, vector } from "./support.ts"
+import { fork, type Kind, recordsIn, type Script, setUp, vector } from "./support.ts"
 
 const { answer, fail, hang, overloaded, rateLimited, stream } = ScriptedProvider
 const always = (step: ScriptedProvider.Step): Script => ({ always: step })
@@ -50,7 +50,7 @@ const tell = ({ asks, beside, scripts, store, traits }: Story, options: LlmConfi
       const base = merged[name]
       merged[name] = typeof own === "object" && typeof base === "object" ? { ...base, ...own } : own
     }
-    const r = yield* store === undefined ? rig(scripts, merged, [], traits) : recordsIn(store)(rig(scripts, merged))
+    const r = yield* store === undefined ? setUp(scripts, merged, [], traits) : recordsIn(store)(setUp(scripts, merged))
     const told: Array<string> = []
     yield* fork(Stream.runForEach(r.client.events, (event) => Effect.sync(() => told.push(line(event)))))
     for (const [at, input, kind = "complete"] of asks) {

@@ -13,7 +13,7 @@ const prompt = "Berlin has 21 degrees."
 
 const { answer } = ScriptedProvider
 
-const rig = (steps: ReadonlyArray<ScriptedProvider.Step>, options: LlmConfig.Options = {}) =>
+const setUp = (steps: ReadonlyArray<ScriptedProvider.Step>, options: LlmConfig.Options = {}) =>
   Effect.gen(function*() {
     const provider = yield* ScriptedProvider.make(steps, { id: "vendor" })
     const context = yield* Layer.build(LlmClient.layerDynamic([provider], options))
@@ -27,7 +27,7 @@ const tags = (ledger: LlmEvent.Ledger) => ledger.map((event) => event._tag)
 describe("an answer that does not fit", () => {
   it.effect("is asked for again with the complaint, in one call", () =>
     Effect.gen(function*() {
-      const { client, requests } = yield* rig([answer(bad), answer(good)])
+      const { client, requests } = yield* setUp([answer(bad), answer(good)])
       const { response, value } = yield* client.generateObject({ prompt, schema: Report })
       assert.deepStrictEqual(value, { city: "Berlin", celsius: 21 })
       const rejected = response.ledger.find((event) => event._tag === "AnswerRejected")
@@ -50,7 +50,7 @@ describe("an answer that does not fit", () => {
 
   it.effect("for good is an InvalidOutput that names path, rule and kind, and never the answer", () =>
     Effect.gen(function*() {
-      const { client, requests } = yield* rig([answer(bad), answer("I cannot."), answer("")], { retry: false })
+      const { client, requests } = yield* setUp([answer(bad), answer("I cannot."), answer("")], { retry: false })
       const error = yield* Effect.flip(client.generateObject({ prompt, schema: Report }))
       assert.instanceOf(error, LlmError.InvalidOutput)
       assert.deepInclude(fields(error), { path: "", rule: "JSON", kind: "a text that is not JSON", repairs: 1 })
@@ -68,7 +68,7 @@ describe("an answer that does not fit", () => {
 
   it.effect("does not touch the breaker", () =>
     Effect.gen(function*() {
-      const { client } = yield* rig([], { circuitBreaker: { failureThreshold: 1 }, retry: false })
+      const { client } = yield* setUp([], { circuitBreaker: { failureThreshold: 1 }, retry: false })
       for (let i = 0; i < 5; i++) yield* Effect.flip(client.generateObject({ prompt: `${i}`, schema: Report }))
       const { targets } = yield* client.status
       assert.strictEqual(targets[0]?.circuit?.state, "closed")
@@ -77,7 +77,7 @@ describe("an answer that does not fit", () => {
   it.effect("is not asked for again when that is off, or when it was cut off", () =>
     Effect.gen(function*() {
       const cut = { type: "finish", reason: "length", usage: { inputTokens: {}, outputTokens: {} } } as const
-      const { client, requests } = yield* rig([answer(bad), answer([{ type: "text", text: "{\"city\":" }, cut])])
+      const { client, requests } = yield* setUp([answer(bad), answer([{ type: "text", text: "{\"city\":" }, cut])])
       const off = yield* Effect.flip(client.generateObject({ prompt, schema: Report, repairs: 0 }))
       assert.deepInclude(fields(off), { path: "celsius", repairs: 0 })
       const short = yield* Effect.flip(client.generateObject({ prompt: "other", schema: Report, repairs: 3 }))
@@ -111,7 +111,7 @@ describe("what is kept", () => {
 
   it.effect("a bad answer is not cached; the repaired one is the answer to its own question", () =>
     Effect.gen(function*() {
-      const { client, requests } = yield* rig([answer(bad), answer(bad), answer(good)], reuse)
+      const { client, requests } = yield* setUp([answer(bad), answer(bad), answer(good)], reuse)
       yield* Effect.flip(client.generateObject(ask))
       const { response } = yield* client.generateObject(ask)
       assert.deepStrictEqual([response.source, (yield* requests).length], ["provider", 3])
@@ -121,11 +121,11 @@ describe("what is kept", () => {
 
   it.effect("a stored bad answer is not given, fresh or stale", () =>
     Effect.gen(function*() {
-      const other = yield* rig([answer(good)])
+      const other = yield* setUp([answer(good)])
       yield* other.client.generateObject(ask)
       const { responseFormat } = (yield* other.requests)[0]!.request
       // The same question as a plain request: its answer is good enough for that.
-      const { client, requests } = yield* rig([answer(bad), ScriptedProvider.overloaded, answer(good)], reuse)
+      const { client, requests } = yield* setUp([answer(bad), ScriptedProvider.overloaded, answer(good)], reuse)
       const plain = { prompt, temperature: 0, responseFormat }
       yield* client.complete(plain)
       assert.strictEqual((yield* client.complete(plain)).source, "cache")
@@ -138,7 +138,7 @@ describe("what is kept", () => {
   it.effect("under a key it is one unit: callers at once share the value, later ones get the first that fits", () =>
     Effect.gen(function*() {
       const slow = { delay: "1 second" } as const
-      const { client, requests } = yield* rig([answer(bad, slow), answer(good, slow), answer("later")])
+      const { client, requests } = yield* setUp([answer(bad, slow), answer(good, slow), answer("later")])
       const once = client.generateObject({ prompt, schema: Report, idempotencyKey: "k" })
       const both = yield* Effect.forkChild(Effect.all([once, once], { concurrency: 2 }))
       yield* TestClock.adjust("5 seconds")
@@ -150,7 +150,7 @@ describe("what is kept", () => {
 
   it.effect("under a key a value that never came is asked for anew", () =>
     Effect.gen(function*() {
-      const { client, requests } = yield* rig([answer(bad), answer(bad), answer(good)])
+      const { client, requests } = yield* setUp([answer(bad), answer(bad), answer(good)])
       const once = client.generateObject({ prompt, schema: Report, idempotencyKey: "k" })
       yield* Effect.flip(once)
       assert.strictEqual((yield* once).value.celsius, 21)
@@ -168,7 +168,7 @@ describe("reading", () => {
   for (const [name, text] of cases) {
     it.effect(name, () =>
       Effect.gen(function*() {
-        const { client } = yield* rig([answer(text)])
+        const { client } = yield* setUp([answer(text)])
         assert.deepStrictEqual((yield* client.generateObject({ prompt, schema: Report })).value, {
           city: "Berlin",
           celsius: 21
@@ -178,7 +178,7 @@ describe("reading", () => {
 
   it.effect("transformations are the schema's own", () =>
     Effect.gen(function*() {
-      const { client } = yield* rig([answer(`{"at":"2026-01-02T03:04:05.000Z","note":null}`)])
+      const { client } = yield* setUp([answer(`{"at":"2026-01-02T03:04:05.000Z","note":null}`)])
       const schema = Schema.Struct({ at: Schema.DateFromString, note: Schema.optionalKey(Schema.String) })
       const { value } = yield* client.generateObject({ prompt, schema })
       assert.deepStrictEqual(value, { at: new Date("2026-01-02T03:04:05.000Z") })
@@ -186,7 +186,7 @@ describe("reading", () => {
 
   it.effect("wrong settings are refused before anybody is asked", () =>
     Effect.gen(function*() {
-      const { client, requests } = yield* rig([])
+      const { client, requests } = yield* setUp([])
       const wrong = yield* Effect.flip(client.generateObject({ prompt, schema: Report, repairs: -1 }))
       assert.deepInclude(fields(wrong), { _tag: "InvalidRequest", path: "repairs" })
       const none = yield* Effect.flip(client.generateObject({ prompt, schema: {} as typeof Report }))

@@ -2,7 +2,7 @@ import { assert, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { LlmResponse } from "effect-resilient-llm"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
-import { ask, failure, kinds, rig, timed, vector } from "./support.ts"
+import { ask, failure, kinds, setUp, timed, vector } from "./support.ts"
 
 const usage = { inputTokens: { total: 1 }, outputTokens: { total: 2 } }
 const answer = (parts: LlmResponse.Answer["parts"]): LlmResponse.Answer => ({ parts, target: "t", provider: "p" })
@@ -113,7 +113,7 @@ it.effect.each(kinds)("an answer without content: %s", (kind) =>
   vector(Effect.gen(function*() {
     const finish = (reason: "stop" | "length" | "content-filter", metadata?: { readonly refusal: string }) =>
       ({ type: "finish", reason, usage, ...(metadata === undefined ? undefined : { metadata }) }) as const
-    const r = yield* rig([[
+    const r = yield* setUp([[
       ScriptedProvider.answer([finish("stop")]),
       ScriptedProvider.answer([finish("content-filter")]),
       ScriptedProvider.answer([finish("stop", { refusal: "No." })]),

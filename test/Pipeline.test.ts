@@ -3,7 +3,8 @@ import { Cause, Context, Duration, Effect, Exit, Fiber, Layer, Scope, Stream } f
 import { LlmClient, LlmError, LlmProvider, type LlmRequest, LlmResponse } from "effect-resilient-llm"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
-import { ask, failure, fork, kinds, nothingHeld, rig, success, timed, vector } from "./support.ts"
+import { types } from "node:util"
+import { ask, failure, fork, kinds, nothingHeld, setUp, success, timed, vector } from "./support.ts"
 
 const { answer, fail, hang, overloaded, rateLimited, stream } = ScriptedProvider
 const always = (step: ScriptedProvider.Step) => ({ always: step })
@@ -11,7 +12,7 @@ const always = (step: ScriptedProvider.Step) => ({ always: step })
 describe.each(kinds)("%s", (kind) => {
   it.effect("answers at once, with everything off", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([[answer("Hello.")]], { retry: false, failover: false })
+      const r = yield* setUp([[answer("Hello.")]], { retry: false, failover: false })
       const { at, exit } = yield* timed(ask(kind, r.client))
       const response = success(exit)
       assert.strictEqual(at, 0)
@@ -29,7 +30,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("answers at once, with every default", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([[answer("Hello.")]], {
+      const r = yield* setUp([[answer("Hello.")]], {
         retry: {},
         retryBudget: {},
         timeout: {},
@@ -47,7 +48,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("retries, then answers", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([[overloaded, overloaded, answer("Hello.")]])
+      const r = yield* setUp([[overloaded, overloaded, answer("Hello.")]])
       const { at, exit } = yield* timed(ask(kind, r.client))
       assert.strictEqual(at, 1125)
       assert.strictEqual(success(exit).text, "Hello.")
@@ -57,7 +58,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("fails with the last failure and the ledger", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(overloaded)])
+      const r = yield* setUp([always(overloaded)])
       const { at, exit } = yield* timed(ask(kind, r.client))
       const error = failure(exit)
       assert.strictEqual(at, 1125)
@@ -80,7 +81,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("fails over in order", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(overloaded), always(answer("Hello."))])
+      const r = yield* setUp([always(overloaded), always(answer("Hello."))])
       const { at, exit } = yield* timed(ask(kind, r.client))
       assert.strictEqual(at, 1125)
       assert.strictEqual(success(exit).target, "s")
@@ -91,7 +92,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("does not fail over what is wrong by itself", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(fail({ _tag: "InvalidRequest" }, { status: 400 })), always(answer("Hello."))])
+      const r = yield* setUp([always(fail({ _tag: "InvalidRequest" }, { status: 400 })), always(answer("Hello."))])
       const { at, exit } = yield* timed(ask(kind, r.client))
       assert.strictEqual(at, 0)
       assert.strictEqual(failure(exit)._tag, "ProviderError")
@@ -100,7 +101,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("cuts a hang and fails over", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(hang), [answer("Hello.")]], {
+      const r = yield* setUp([always(hang), [answer("Hello.")]], {
         timeout: { attempt: 1000, firstToken: 1000 },
         retry: false
       })
@@ -112,7 +113,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("a hint longer than another target's patience fails over", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(rateLimited("30 seconds")), [answer("Hello.")]])
+      const r = yield* setUp([always(rateLimited("30 seconds")), [answer("Hello.")]])
       const { at, exit } = yield* timed(ask(kind, r.client))
       assert.strictEqual(at, 0)
       assert.strictEqual(success(exit).target, "s")
@@ -120,7 +121,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("stale instead of a failure", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([{ script: [answer("Hello.")], always: overloaded }], { cache: {} })
+      const r = yield* setUp([{ script: [answer("Hello.")], always: overloaded }], { cache: {} })
       yield* timed(ask(kind, r.client), 10_000)
       const { exit } = yield* timed(ask(kind, r.client), 10_000)
       const response = success(exit)
@@ -131,7 +132,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("the same key is answered once", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([[answer("Hello.", { delay: 1000 })]], { idempotency: {} })
+      const r = yield* setUp([[answer("Hello.", { delay: 1000 })]], { idempotency: {} })
       const request = { prompt: "Hi", idempotencyKey: "k" }
       const { at, exit } = yield* timed(
         Effect.all(Array.from({ length: 5 }, () => ask(kind, r.client, request)), { concurrency: "unbounded" })
@@ -174,7 +175,7 @@ const refusing = (rateLimits: ReadonlyArray<LlmError.RateLimitFact>) =>
 describe.each(kinds)("limits that a vendor reports, %s", (kind) => {
   it.effect("are those of its target, and nothing to the bucket of all targets", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(refusing(facts(0, 60_000))), always(answer("Hello."))], {
+      const r = yield* setUp([always(refusing(facts(0, 60_000))), always(answer("Hello."))], {
         retry: false,
         rateLimit: {}
       })
@@ -195,7 +196,7 @@ describe.each(kinds)("limits that a vendor reports, %s", (kind) => {
       } as const
       const answered = answer([metadata, { type: "text", text: "Hello." }, finish])
       const limits = { limits: [{ dimension: "requests", limit: 100, per: "1 hour" }] } as const
-      const r = yield* rig([[refusing(facts(60)), answered]], { retry: false }, [limits])
+      const r = yield* setUp([[refusing(facts(60)), answered]], { retry: false }, [limits])
       const level = Effect.map(
         r.client.status,
         ({ targets }) => Math.floor(targets[0]?.limits?.levels["requests"] ?? -1)
@@ -210,7 +211,7 @@ describe.each(kinds)("limits that a vendor reports, %s", (kind) => {
     vector(Effect.gen(function*() {
       const left = [{ dimension: "tokens", remaining: 100 }]
       const limits = { limits: [{ dimension: "tokens", limit: 100_000, per: "1 hour" }] } as const
-      const r = yield* rig([always(refusing(left))], { retry: false }, [limits])
+      const r = yield* setUp([always(refusing(left))], { retry: false }, [limits])
       yield* Effect.exit(ask(kind, r.client))
       assert.strictEqual((yield* r.client.status).targets[0]?.limits?.levels["tokens"], 100)
     })))
@@ -241,7 +242,7 @@ describe.each(kinds)("what must not stay behind, %s", (kind) => {
     "what no JSON can hold is refused, with %j",
     (options) =>
       vector(Effect.gen(function*() {
-        const r = yield* rig([[answer("Hello.")]], options)
+        const r = yield* setUp([[answer("Hello.")]], options)
         const part = { type: "tool-result", id: "1", name: "rows", isFailure: false, result: { count: 10n } } as const
         const input = { prompt: [{ role: "tool", content: [part] }], idempotencyKey: "k" } as const
         const { exit } = yield* timed(ask(kind, r.client, input))
@@ -255,7 +256,7 @@ describe.each(kinds)("what must not stay behind, %s", (kind) => {
 
   it.effect("the payment for a retry that its deadline ended before it was sent", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([{ script: [overloaded], always: hang }], {
+      const r = yield* setUp([{ script: [overloaded], always: hang }], {
         retryBudget: { capacity: 10, perAttempt: 0, perSecond: 0 },
         bulkhead: { maxConcurrent: 1 },
         timeout: {}
@@ -272,7 +273,7 @@ describe.each(kinds)("what must not stay behind, %s", (kind) => {
   it.effect("readers of events that come after the client has gone", () =>
     vector(Effect.gen(function*() {
       const scope = yield* Scope.make()
-      const { client } = yield* Scope.provide(rig([[answer("Hello.")]]), scope)
+      const { client } = yield* Scope.provide(setUp([[answer("Hello.")]]), scope)
       yield* ask(kind, client)
       yield* Scope.close(scope, Exit.void)
       assert.deepStrictEqual(success((yield* timed(Stream.runCollect(client.events))).exit), [])
@@ -281,7 +282,7 @@ describe.each(kinds)("what must not stay behind, %s", (kind) => {
   it.effect("answers too large for the cache, tool calls included; they are rejected, not a failure of the cache", () =>
     vector(Effect.gen(function*() {
       const call = { type: "tool-call", id: "1", name: "write", params: { text: "x".repeat(50_000) } } as const
-      const r = yield* rig([[answer([call, finish])]], { cache: { maxBytes: 90_000 } })
+      const r = yield* setUp([[answer([call, finish])]], { cache: { maxBytes: 90_000 } })
       const results: Array<string> = []
       yield* fork(Stream.runForEach(r.client.events, (event) =>
         Effect.sync(() => {
@@ -298,7 +299,7 @@ describe.each(kinds)("what is known of the past, %s", (kind) => {
 
   it.effect("a replayed refusal has no attempts of the call that was refused", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([[refused]], { idempotency: {} })
+      const r = yield* setUp([[refused]], { idempotency: {} })
       yield* timed(ask(kind, r.client, request))
       const { ledger } = failure((yield* timed(ask(kind, r.client, request))).exit)
       assert.deepStrictEqual(ledger.map(({ _tag }) => _tag), ["CallStarted", "Idempotency", "CallEnded"])
@@ -306,7 +307,7 @@ describe.each(kinds)("what is known of the past, %s", (kind) => {
 
   it.effect("the refusal of a second choice is not kept: the first one may be back", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([[overloaded, answer("Hello.")], [refused]], { idempotency: {}, retry: false })
+      const r = yield* setUp([[overloaded, answer("Hello.")], [refused]], { idempotency: {}, retry: false })
       assert.strictEqual(failure((yield* timed(ask(kind, r.client, request))).exit)._tag, "ProviderError")
       assert.strictEqual(success((yield* timed(ask(kind, r.client, request))).exit).text, "Hello.")
     })))
@@ -315,7 +316,7 @@ describe.each(kinds)("what is known of the past, %s", (kind) => {
     vector(Effect.gen(function*() {
       const late = fail({ _tag: "Overloaded" }, { status: 503, delay: "200 seconds" })
       const circuitBreaker = { failureThreshold: 1, recoveryTimeout: "30 seconds" } as const
-      const r = yield* rig(
+      const r = yield* setUp(
         [[overloaded, answer("Hello.")], [answer("Hello."), late]],
         { retry: false },
         [{ circuitBreaker }]
@@ -333,7 +334,7 @@ describe.each(kinds)("what is known of the past, %s", (kind) => {
 
   it.effect("a probe keeps its slot as long as its attempt may take", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([[overloaded, answer("Hello.", { delay: "100 seconds" })]], {
+      const r = yield* setUp([[overloaded, answer("Hello.", { delay: "100 seconds" })]], {
         retry: false,
         timeout: { attempt: "3 minutes", firstToken: "3 minutes" },
         circuitBreaker: { failureThreshold: 1, recoveryTimeout: "5 seconds" }
@@ -388,7 +389,7 @@ it.effect("reasoning that a target cannot take is noted in the ledger", () =>
 describe("a circuit per model", () => {
   it.effect("one model's outage leaves the others alone", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([{ script: [overloaded, overloaded], always: answer("Hello.") }], {
+      const r = yield* setUp([{ script: [overloaded, overloaded], always: answer("Hello.") }], {
         retry: false,
         circuitBreaker: { scope: "model", failureThreshold: 2 }
       })
@@ -401,7 +402,7 @@ describe("a circuit per model", () => {
 
   it.effect("names without end do not fill the memory", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([{ always: overloaded }], {
+      const r = yield* setUp([{ always: overloaded }], {
         retry: false,
         circuitBreaker: { scope: "model", failureThreshold: 1 }
       })
@@ -416,7 +417,7 @@ describe("a circuit per model", () => {
 
   it.effect("P19 an open circuit outlives a hundred healthy models", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([{ script: [overloaded], always: answer("Hello.") }], {
+      const r = yield* setUp([{ script: [overloaded], always: answer("Hello.") }], {
         retry: false,
         circuitBreaker: { scope: "model", failureThreshold: 1 }
       })
@@ -427,7 +428,7 @@ describe("a circuit per model", () => {
 
   it.effect("P19 an open circuit in use outlives a hundred others that are open", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([{ always: overloaded }], {
+      const r = yield* setUp([{ always: overloaded }], {
         retry: false,
         circuitBreaker: { scope: "model", failureThreshold: 1 }
       })
@@ -442,7 +443,7 @@ describe("a circuit per model", () => {
 describe("after the commit", () => {
   it.effect("R19 chunk, then reset", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([[stream("A", ScriptedProvider.cut)]])
+      const r = yield* setUp([[stream("A", ScriptedProvider.cut)]])
       const seen: Array<string> = []
       const { exit } = yield* timed(
         r.client.stream("Hi").pipe(Stream.runForEach((part) => Effect.sync(() => seen.push(part.type))))
@@ -548,7 +549,7 @@ describe.each(kinds)("%s: an answer is its caller's own (P33)", (kind) => {
 
   it.effect("who changes it changes nobody else's: fresh, joined, replayed and cached", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([{ always: { ...answer(parts()), delay: 100 } }], {
+      const r = yield* setUp([{ always: { ...answer(parts()), delay: 100 } }], {
         idempotency: {},
         cache: { readThrough: true, toolCalls: true }
       })
@@ -575,7 +576,7 @@ describe.each(kinds)("%s: an answer is its caller's own (P33)", (kind) => {
 
   it.effect("the parts of a stream that was kept, too", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([{ always: answer(parts()) }], { idempotency: {}, cache: false })
+      const r = yield* setUp([{ always: answer(parts()) }], { idempotency: {}, cache: false })
       const input = { prompt: "Hi", idempotencyKey: "k" }
       yield* Stream.runDrain(r.client.stream(input))
       const seen: Array<string> = []
@@ -586,5 +587,18 @@ describe.each(kinds)("%s: an answer is its caller's own (P33)", (kind) => {
       }
       assert.strictEqual((yield* r.calls()).length, 1)
       assert.strictEqual(seen[0], seen[1])
+    })))
+})
+
+describe.each(kinds)("%s", (kind) => {
+  it.effect("a failure is a real error, with the stack of its origin", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* setUp([{ always: ScriptedProvider.overloaded }], { retry: false })
+      const error = failure((yield* timed(ask(kind, r.client))).exit)
+      assert.instanceOf(error, LlmError.ProviderError)
+      assert.isTrue(types.isNativeError(error))
+      assert.include(error.stack, "HTTP 503")
+      assert.include(String(error), "p is overloaded (HTTP 503).")
+      assert.isAbove(error.ledger.length, 2)
     })))
 })

@@ -56,7 +56,7 @@ export const ask = (kind: Kind, client: Client<LlmError.LlmError>, input: string
       return { ...r, parts: parts.length } satisfies Outcome
     }))
 
-export interface Rig {
+export interface SetUp {
   readonly client: Client<LlmError.LlmError>
   readonly providers: ReadonlyArray<ScriptedProvider.ScriptedProvider>
   /** When the transport of target `i` was invoked. */
@@ -70,12 +70,12 @@ export type Script =
 const names = ["p", "s", "t"]
 
 /** A client over scripted providers `p`, `s`, … */
-export const rig = (
+export const setUp = (
   scripts: readonly [Script, ...ReadonlyArray<Script>],
   options: LlmConfig.Options = {},
   targets: ReadonlyArray<Parameters<typeof LlmClient.target>[1]> = [],
   traits: ReadonlyArray<ScriptedProvider.Options> = []
-): Effect.Effect<Rig, LlmError.LlmConfigError, Scope.Scope> =>
+): Effect.Effect<SetUp, LlmError.LlmConfigError, Scope.Scope> =>
   Effect.gen(function*() {
     const providers = yield* Effect.forEach(scripts, (script, i) => {
       const { always, steps } = "always" in script
@@ -131,12 +131,12 @@ export const success = <A, E>(exit: Exit.Exit<A, E>): A => {
 }
 
 /** Nothing is sleeping, nobody is served. */
-export const nothingHeld = (rig: Rig) =>
+export const nothingHeld = (setUp: SetUp) =>
   Effect.gen(function*() {
     const clock = yield* CountingClock.CountingClock
     assert.strictEqual(yield* clock.pending, 0, "pending sleeps")
-    for (const provider of rig.providers) assert.strictEqual(yield* provider.active, 0, "active requests")
-    for (const target of (yield* rig.client.status).targets) {
+    for (const provider of setUp.providers) assert.strictEqual(yield* provider.active, 0, "active requests")
+    for (const target of (yield* setUp.client.status).targets) {
       assert.strictEqual(target.bulkhead?.inUse ?? 0, 0, "permits")
       assert.strictEqual(target.bulkhead?.queued ?? 0, 0, "waiters")
       assert.strictEqual(target.circuit?.probes ?? 0, 0, "probes")

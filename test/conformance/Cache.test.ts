@@ -5,21 +5,21 @@ import { type Store, StoreError } from "effect-resilient-llm/persistence/Store"
 import * as ResponseCache from "effect-resilient-llm/resilience/ResponseCache"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
-import { ask, failure, kinds, nothingHeld, type Rig, rig, success, timed, vector } from "../support.ts"
+import { ask, failure, kinds, nothingHeld, type SetUp, setUp, success, timed, vector } from "../support.ts"
 import {
   ageOf,
   always,
   assertInterrupted,
   badRequest,
   cache,
-  crowd,
-  F,
+  callAtOnce,
   find,
   interrupt,
   over,
-  S,
+  overloads,
   settle,
   start,
+  succeeds,
   tags,
   unauthorized,
   word
@@ -35,17 +35,17 @@ const young = answer("new")
 
 describe.each(kinds)("%s", (kind) => {
   /** A client with the answer "old" stored at 0. */
-  const stored = (then: Parameters<typeof rig>[0][0], options: LlmConfig.Options = {}) =>
+  const stored = (then: Parameters<typeof setUp>[0][0], options: LlmConfig.Options = {}) =>
     Effect.gen(function*() {
       const { always: otherwise, script = [] } = "always" in then ? then : { script: then, always: undefined }
       const scripts = otherwise === undefined ? [old, ...script] : { script: [old, ...script], always: otherwise }
-      const r = yield* rig([scripts], { retry: false, cache, ...options })
+      const r = yield* setUp([scripts], { retry: false, cache, ...options })
       assert.strictEqual((yield* ask(kind, r.client, question)).source, "provider")
       assert.deepStrictEqual(yield* r.calls(), [0])
       return r
     })
 
-  const read = (r: Rig, input: LlmRequest.Input = question) =>
+  const read = (r: SetUp, input: LlmRequest.Input = question) =>
     Effect.map(timed(ask(kind, r.client, input), 0), ({ at, exit }) => {
       assert.strictEqual(at, 0, "the answer came at once")
       return exit
@@ -92,7 +92,7 @@ describe.each(kinds)("%s", (kind) => {
     vector(Effect.gen(function*() {
       const r = yield* stored([{ ...young, delay: 1000 }])
       yield* TestClock.adjust(60_000)
-      const calls = yield* crowd(50, kind, r, question)
+      const calls = yield* callAtOnce(50, kind, r, question)
       yield* settle
       for (const call of calls) is(over(call), "cache", "old", 60_000)
       yield* TestClock.adjust(1000)
@@ -114,7 +114,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("A5 transport always F, read at 90 000: stale, its age, the error on the event", () =>
     vector(Effect.gen(function*() {
-      const r = yield* stored(always(F))
+      const r = yield* stored(always(overloads))
       yield* TestClock.adjust(90_000)
       const exit = yield* read(r)
       is(exit, "stale", "old", 90_000)
@@ -130,7 +130,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("A6 always F, read at 3 659 999 and at 3 660 000: stale, the error", () =>
     vector(Effect.gen(function*() {
-      const r = yield* stored(always(F))
+      const r = yield* stored(always(overloads))
       yield* TestClock.adjust(3_659_999)
       is(yield* read(r), "stale", "old", 3_659_999)
       yield* TestClock.adjust(1)
@@ -153,7 +153,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("A8 a background refresh F at 60 000: still the old answer; a later refresh after 1 s, not per read", () =>
     vector(Effect.gen(function*() {
-      const r = yield* stored(always(F))
+      const r = yield* stored(always(overloads))
       yield* TestClock.adjust(60_000)
       is(yield* read(r), "cache", "old", 60_000)
       yield* TestClock.adjust(1)
@@ -173,8 +173,8 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("A9 an empty cache, a hundred concurrent misses: one call", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always({ ...S, delay: 1000 })], { cache, idempotency: { derive: "join" } })
-      const calls = yield* crowd(100, kind, r, question)
+      const r = yield* setUp([always({ ...succeeds, delay: 1000 })], { cache, idempotency: { derive: "join" } })
+      const calls = yield* callAtOnce(100, kind, r, question)
       yield* TestClock.adjust("1 minute")
       for (const call of calls) assert.strictEqual(success(over(call)).text, "Hello.")
       assert.deepStrictEqual(yield* r.calls(), [0])
@@ -197,7 +197,7 @@ describe.each(kinds)("%s", (kind) => {
     ]]
   ])("A10 %s: not stored", ([, parts]) =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([{ script: [answer(parts)], always: F }], { retry: false, cache })
+      const r = yield* setUp([{ script: [answer(parts)], always: overloads }], { retry: false, cache })
       const exit = yield* read(r)
       assert.deepStrictEqual(find(success(exit).ledger, "Cache").map((e) => e.result), ["miss", "rejected"])
       assert.strictEqual(word(failure(yield* read(r))), "Overloaded")
@@ -206,7 +206,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("A10 nor is one replayed under a key", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([[answer([says, ends("length")]), S]], { idempotency: {} })
+      const r = yield* setUp([[answer([says, ends("length")]), succeeds]], { idempotency: {} })
       const request = { prompt: "P", idempotencyKey: "k" }
       assert.strictEqual((yield* ask(kind, r.client, request)).text, "some")
       assert.strictEqual((yield* ask(kind, r.client, request)).text, "Hello.")
@@ -214,7 +214,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("A10 an empty answer is a failure, and not stored", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([[answer([ends("stop")]), S]], { retry: false, cache })
+      const r = yield* setUp([[answer([ends("stop")]), succeeds]], { retry: false, cache })
       assert.strictEqual(word(failure(yield* read(r))), "MalformedResponse")
       assert.strictEqual(success(yield* read(r)).source, "provider")
     })))
@@ -251,7 +251,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("A14 temperature omitted: a live call at 1000; then always F: the stale answer", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([{ script: [old, young], always: F }], { retry: false, cache })
+      const r = yield* setUp([{ script: [old, young], always: overloads }], { retry: false, cache })
       const input = { prompt: "What is AI?" }
       is(yield* read(r, input), "provider", "old", 0)
       yield* TestClock.adjust(1000)
@@ -264,7 +264,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("A14 `always` reuses it, `never` neither reads nor stores", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([{ script: [old, young], always: F }], { retry: false, cache })
+      const r = yield* setUp([{ script: [old, young], always: overloads }], { retry: false, cache })
       const input = (cache: "always" | "never") => ({ prompt: "What is AI?", cache })
       is(yield* read(r, input("always")), "provider", "old", 0)
       is(yield* read(r, input("always")), "cache", "old", 0)
@@ -275,7 +275,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("`no-stale` takes what is fresh, nothing older, and its answer is stored", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([{ script: [old, F, young], always: F }], { retry: false, cache })
+      const r = yield* setUp([{ script: [old, overloads, young], always: overloads }], { retry: false, cache })
       const input = (cache: "auto" | "no-stale") => ({ prompt: "What is AI?", temperature: 0, cache })
       is(yield* read(r, input("no-stale")), "provider", "old", 0)
       is(yield* read(r, input("no-stale")), "cache", "old", 0)
@@ -293,7 +293,10 @@ describe.each(kinds)("%s", (kind) => {
       ])
       const input = { prompt: "Pay.", cache: "always" } as const
       for (const toolCalls of [false, true]) {
-        const r = yield* rig([{ script: [call], always: F }], { retry: false, cache: { ...cache, toolCalls } })
+        const r = yield* setUp([{ script: [call], always: overloads }], {
+          retry: false,
+          cache: { ...cache, toolCalls }
+        })
         assert.isTrue(Exit.isSuccess(yield* read(r, input)))
         const again = yield* read(r, input)
         if (toolCalls) assert.strictEqual(Exit.isSuccess(again) ? again.value.source : undefined, "cache")
@@ -331,7 +334,7 @@ describe.each(kinds)("%s", (kind) => {
   describe("bugs other projects shipped", () => {
     it.effect("Effect Cache.refresh, opossum: a failure is never stored and never removes the good answer", () =>
       vector(Effect.gen(function*() {
-        const r = yield* stored([F, F, F, young])
+        const r = yield* stored([overloads, overloads, overloads, young])
         yield* TestClock.adjust(90_000)
         for (let i = 0; i < 3; i++) is(yield* read(r), "stale", "old", 90_000)
         is(yield* read(r), "provider", "new", 0)
@@ -340,7 +343,7 @@ describe.each(kinds)("%s", (kind) => {
 
     it.effect("Devwhisper#293: what stood in during an outage is not stored as live", () =>
       vector(Effect.gen(function*() {
-        const r = yield* stored([F, young])
+        const r = yield* stored([overloads, young])
         yield* TestClock.adjust(90_000)
         is(yield* read(r), "stale", "old", 90_000)
         yield* TestClock.adjust(1)
@@ -355,7 +358,7 @@ describe.each(kinds)("%s", (kind) => {
 
     it.effect("a stale answer behind a key is not replayed as a good one afterwards", () =>
       vector(Effect.gen(function*() {
-        const r = yield* stored([F, young], { idempotency: {} })
+        const r = yield* stored([overloads, young], { idempotency: {} })
         yield* TestClock.adjust(90_000)
         is(yield* read(r, { ...question, idempotencyKey: "k" }), "stale", "old", 90_000)
         is(yield* read(r, { ...question, idempotencyKey: "k" }), "provider", "new", 0)
@@ -366,14 +369,20 @@ describe.each(kinds)("%s", (kind) => {
 describe("stream", () => {
   it.effect("A10 LightRAG PR#3446, OmniRoute PR#12885: a stream that breaks after its content is not stored", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([{ script: [stream("some", ScriptedProvider.cut)], always: F }], { retry: false, cache })
+      const r = yield* setUp([{ script: [stream("some", ScriptedProvider.cut)], always: overloads }], {
+        retry: false,
+        cache
+      })
       assert.strictEqual(word(yield* Effect.flip(ask("stream", r.client, question))), "StreamInterrupted truncated")
       assert.strictEqual(word(yield* Effect.flip(ask("stream", r.client, question))), "Overloaded")
     })))
 
   it.effect("a consumer that leaves early stores nothing", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([{ script: [stream("some", { wait: 1000 }, "more")], always: F }], { retry: false, cache })
+      const r = yield* setUp([{ script: [stream("some", { wait: 1000 }, "more")], always: overloads }], {
+        retry: false,
+        cache
+      })
       const caller = yield* start(ask("stream", r.client, question))
       yield* TestClock.adjust(500)
       yield* interrupt(caller)
@@ -383,7 +392,7 @@ describe("stream", () => {
 
   it.effect("a stored stream comes again as its own parts", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([[stream("a", "b", "c")]], { cache })
+      const r = yield* setUp([[stream("a", "b", "c")]], { cache })
       const live = yield* ask("stream", r.client, question)
       const again = yield* ask("stream", r.client, question)
       assert.deepStrictEqual([again.source, again.parts, again.text], ["cache", live.parts, "abc"])

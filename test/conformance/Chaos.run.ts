@@ -15,7 +15,7 @@ import {
 import { CountingClock, ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
 import { fork, type Kind, now } from "../support.ts"
-import { F, failing, rateLimited } from "./support.ts"
+import { failing, overloads, rateLimited } from "./support.ts"
 
 /** Stands in every prompt, every answer and every key, and must not be found anywhere else. */
 export const MARKER = "s3cr3t-m4rk3r"
@@ -147,7 +147,7 @@ const fateOf = (u: number): Served["fate"] =>
 const stepOf = (kind: Kind, fate: Served["fate"], words: ReadonlyArray<string>, delay: number) => {
   switch (fate) {
     case "503":
-      return { ...F, delay }
+      return { ...overloads, delay }
     case "429":
       return { ...rateLimited("1 second"), delay }
     case "hang":

@@ -5,10 +5,10 @@ import { Cause, Effect, Exit } from "effect"
 import type { LlmConfig } from "effect-resilient-llm"
 import { Invariants } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
-import { ask, type Kind, kinds, rig, vector } from "../support.ts"
+import { ask, type Kind, kinds, setUp, vector } from "../support.ts"
 import { properties, runOf } from "./Chaos.properties.ts"
 import { bytes, type Log, type Plan, run, settings, targetIds } from "./Chaos.run.ts"
-import { always, F, S } from "./support.ts"
+import { always, overloads, succeeds } from "./support.ts"
 
 const both = targetIds.map((id) => ({ id, chaos: true }))
 
@@ -80,7 +80,7 @@ describe.each(kinds)("%s", (kind) => {
     vector(Effect.gen(function*() {
       yield* TestClock.adjust(10_000)
       const circuitBreaker = { failureThreshold: 1, recoveryTimeout: 5000 }
-      const r = yield* rig([always(F)], { retry: false, circuitBreaker })
+      const r = yield* setUp([always(overloads)], { retry: false, circuitBreaker })
       const tag = Effect.map(Effect.flip(ask(kind, r.client)), ({ _tag }) => _tag)
       assert.strictEqual(yield* tag, "ProviderError")
       yield* TestClock.setTime(0) // backwards it moves the wall clock alone
@@ -94,8 +94,8 @@ describe.each(kinds)("%s", (kind) => {
     vector(Effect.gen(function*() {
       const maxEntries = 5
       const options: LlmConfig.Options = { cache: { maxEntries }, idempotency: { maxEntries } }
-      const healthy = Array.from({ length: 200 }, () => S)
-      const r = yield* rig([{ script: healthy, always: F }], { ...options, retry: false })
+      const healthy = Array.from({ length: 200 }, () => succeeds)
+      const r = yield* setUp([{ script: healthy, always: overloads }], { ...options, retry: false })
       const keyed = (i: number) => ({ prompt: `question ${i}`, idempotencyKey: `key ${i}` })
       for (let i = 0; i < 200; i++) yield* ask(kind, r.client, keyed(i))
       const sources: Array<string> = []

@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Fiber, Scope, Stream } from "effect"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
-import { ask, fork, kinds, nothingHeld, type Rig, rig, timed, vector } from "../support.ts"
+import { ask, fork, kinds, nothingHeld, type SetUp, setUp, timed, vector } from "../support.ts"
 
 const { stream } = ScriptedProvider
 
@@ -14,7 +14,7 @@ describe("closing the client", () => {
       vector(Effect.gen(function*() {
         const scope = yield* Scope.make()
         const r = yield* Scope.provide(
-          rig([{ always: ScriptedProvider.hang }], { bulkhead: { maxConcurrent: 3 } }),
+          setUp([{ always: ScriptedProvider.hang }], { bulkhead: { maxConcurrent: 3 } }),
           scope
         )
         const calls = yield* Effect.forEach(Array.from({ length: 5 }), () => fork(ask(kind, r.client)))
@@ -29,7 +29,7 @@ describe("closing the client", () => {
   it.effect("E15 open streams end, also one that is being read", () =>
     vector(Effect.gen(function*() {
       const scope = yield* Scope.make()
-      const r = yield* Scope.provide(rig([{ always: stream("a", ScriptedProvider.stall) }], { bulkhead: {} }), scope)
+      const r = yield* Scope.provide(setUp([{ always: stream("a", ScriptedProvider.stall) }], { bulkhead: {} }), scope)
       const idle = yield* r.client.open("Hi")
       const read = yield* fork(Stream.runDrain(r.client.stream("Hi")))
       yield* TestClock.adjust(1000)
@@ -49,13 +49,13 @@ describe("a closed client (law 16)", () => {
     )
 
   const closedWhile = (
-    options: Parameters<typeof rig>[1],
-    plan: Parameters<typeof rig>[0],
-    asking: (client: Rig["client"]) => ReadonlyArray<Effect.Effect<unknown, unknown>>
+    options: Parameters<typeof setUp>[1],
+    plan: Parameters<typeof setUp>[0],
+    asking: (client: SetUp["client"]) => ReadonlyArray<Effect.Effect<unknown, unknown>>
   ) =>
     vector(Effect.gen(function*() {
       const scope = yield* Scope.make()
-      const r = yield* Scope.provide(rig(plan, options), scope)
+      const r = yield* Scope.provide(setUp(plan, options), scope)
       const calls = yield* Effect.forEach(asking(r.client), (call) => fork(goesOn(call)))
       yield* TestClock.adjust(1000)
       for (const call of calls) assert.isUndefined(call.pollUnsafe())
@@ -94,7 +94,7 @@ describe("a closed client (law 16)", () => {
     it.effect("a call that begins after it ends at once, and asks nobody", () =>
       vector(Effect.gen(function*() {
         const scope = yield* Scope.make()
-        const r = yield* Scope.provide(rig([{ always: ScriptedProvider.answer("Hi") }], {}), scope)
+        const r = yield* Scope.provide(setUp([{ always: ScriptedProvider.answer("Hi") }], {}), scope)
         yield* Scope.close(scope, Exit.void)
         for (const input of [{ prompt: "Hi" }, key]) {
           const { at, exit } = yield* timed(ask(kind, r.client, input))
@@ -105,7 +105,7 @@ describe("a closed client (law 16)", () => {
       })))
   })
 
-  const reading = (client: Rig["client"], input: { readonly prompt: string; readonly idempotencyKey?: string }) =>
+  const reading = (client: SetUp["client"], input: { readonly prompt: string; readonly idempotencyKey?: string }) =>
     Stream.runDrain(client.stream(input))
 
   it.effect("an open stream that is being read", () =>

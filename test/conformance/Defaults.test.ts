@@ -6,8 +6,8 @@ import { LlmClient, type LlmConfig } from "effect-resilient-llm"
 import { Bulkhead, CircuitBreaker, RateLimiter, Retry, RetryBudget, Timeout } from "effect-resilient-llm/resilience"
 import { CountingClock, ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
-import { ask, type Kind, kinds, nothingHeld, type Rig, success, timed, vector } from "../support.ts"
-import { ageOf, crowd, F, find, millis, over, recorded, S, start, word } from "./support.ts"
+import { ask, type Kind, kinds, nothingHeld, type SetUp, success, timed, vector } from "../support.ts"
+import { ageOf, callAtOnce, find, millis, over, overloads, recorded, start, succeeds, word } from "./support.ts"
 
 const SECOND = 1000
 const MINUTE = 60 * SECOND
@@ -80,11 +80,11 @@ const oneAfterTheOther = (count: number): Story => {
 }
 
 // -----------------------------------------------------------------------------
-// rig
+// a client with every default
 // -----------------------------------------------------------------------------
 
 /** A client that nobody configured. */
-const productRig = (
+const unconfigured = (
   scripts: ReadonlyArray<ScriptedProvider.Step | ReadonlyArray<ScriptedProvider.Step>>,
   options: LlmConfig.Options = {},
   targets: ReadonlyArray<Parameters<typeof LlmClient.target>[1]> = []
@@ -100,7 +100,7 @@ const productRig = (
       client: Context.get(context, LlmClient),
       providers,
       calls: (i = 0) => Effect.map(providers[i]!.requests, (requests) => requests.map(({ at }) => at))
-    } satisfies Rig
+    } satisfies SetUp
   })
 
 it("the defaults are those of ARCHITECTURE §7", () => {
@@ -124,7 +124,7 @@ describe.each(kinds)("%s, product defaults", (kind: Kind) => {
 
   /** Three calls, one after the other. */
   const three = Effect.gen(function*() {
-    const r = yield* productRig([F, S])
+    const r = yield* unconfigured([overloads, succeeds])
     const ended: Array<number> = []
     const all = yield* start(Effect.forEach([1, 2, 3], () =>
       Effect.andThen(
@@ -169,7 +169,7 @@ describe.each(kinds)("%s, product defaults", (kind: Kind) => {
     ["the oldest one", defaults.cache.ttl + defaults.cache.staleIfError - 1]
   ])("E3 both always F, an answer stored at 0, %s stands in", ([, at]) =>
     vector(Effect.gen(function*() {
-      const r = yield* productRig([[S, F], F])
+      const r = yield* unconfigured([[succeeds, overloads], overloads])
       yield* ask(kind, r.client)
       yield* TestClock.adjust(at)
       const call = yield* timed(ask(kind, r.client), 5 * MINUTE)
@@ -189,7 +189,7 @@ describe.each(kinds)("%s, product defaults", (kind: Kind) => {
 
   it.effect("E3 a millisecond later it is too old: the failures of both", () =>
     vector(Effect.gen(function*() {
-      const r = yield* productRig([[S, F], F])
+      const r = yield* unconfigured([[succeeds, overloads], overloads])
       yield* ask(kind, r.client)
       yield* TestClock.adjust(defaults.cache.ttl + defaults.cache.staleIfError)
       const { exit } = yield* timed(Effect.flip(ask(kind, r.client)), 5 * MINUTE)
@@ -199,7 +199,7 @@ describe.each(kinds)("%s, product defaults", (kind: Kind) => {
 
   it.effect("E4 nothing fails: one request at 0, the result at 0, no sleep, one token, no permit", () =>
     vector(Effect.gen(function*() {
-      const r = yield* productRig([S])
+      const r = yield* unconfigured([succeeds])
       const call = yield* start(ask(kind, r.client))
       assert.strictEqual(success(over(call)).source, "provider")
       assert.strictEqual(call.at(), 0)
@@ -220,12 +220,12 @@ describe.each(kinds)("%s, product defaults", (kind: Kind) => {
     vector(Effect.gen(function*() {
       const count = 1000
       const permits = 20
-      const r = yield* productRig([ScriptedProvider.hang, S], {}, [
+      const r = yield* unconfigured([ScriptedProvider.hang, succeeds], {}, [
         { bulkhead: { maxConcurrent: permits, queue: count } },
         { bulkhead: { maxConcurrent: count, queue: count } }
       ])
       const events = yield* recorded(r)
-      const calls = yield* crowd(count, kind, r)
+      const calls = yield* callAtOnce(count, kind, r)
       yield* TestClock.adjust(10 * MINUTE)
       const ends = calls.map((call) => {
         assert.strictEqual(success(over(call)).target, "s")

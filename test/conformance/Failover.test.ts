@@ -3,7 +3,18 @@ import { Cause, Effect, Exit, Stream } from "effect"
 import { type DynamicTarget, LlmClient, LlmError, type LlmEvent } from "effect-resilient-llm"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
-import { ask, failure, kinds, nothingHeld, type Rig, rig, success, timed, vector, vectorOptions } from "../support.ts"
+import {
+  ask,
+  failure,
+  kinds,
+  nothingHeld,
+  type SetUp,
+  setUp,
+  success,
+  timed,
+  vector,
+  vectorOptions
+} from "../support.ts"
 import {
   always,
   answered,
@@ -11,17 +22,17 @@ import {
   badRequest,
   breaker,
   code,
-  F,
   failing,
   find,
   interrupt,
   millis,
   network,
   notFound,
+  overloads,
   quota,
   rateLimited,
-  S,
   start,
+  succeeds,
   timers,
   unauthorized,
   word
@@ -32,13 +43,13 @@ const { answer, die, fail, hang, stream } = ScriptedProvider
 describe.each(kinds)("%s", (kind) => {
   /** One call over two or more targets: when each was asked, when and how the call ended. */
   const row = (
-    scripts: Parameters<typeof rig>[0],
+    scripts: Parameters<typeof setUp>[0],
     expected: { readonly calls: ReadonlyArray<ReadonlyArray<number>>; readonly at: number; readonly word: string },
-    options: Parameters<typeof rig>[1] = {},
-    targets: Parameters<typeof rig>[2] = []
+    options: Parameters<typeof setUp>[1] = {},
+    targets: Parameters<typeof setUp>[2] = []
   ) =>
     Effect.gen(function*() {
-      const r = yield* rig(scripts, options, targets)
+      const r = yield* setUp(scripts, options, targets)
       const { at, exit } = yield* timed(ask(kind, r.client))
       assert.deepStrictEqual(yield* Effect.forEach(scripts, (_, i) => r.calls(i)), expected.calls)
       assert.strictEqual(at, expected.at)
@@ -49,7 +60,11 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("F1 primary always F, secondary S: the secondary at 1125, four attempts", () =>
     vector(Effect.gen(function*() {
-      const exit = yield* row([always(F), always(S)], { calls: [[0, 375, 1125], [1125]], at: 1125, word: "s" })
+      const exit = yield* row([always(overloads), always(succeeds)], {
+        calls: [[0, 375, 1125], [1125]],
+        at: 1125,
+        word: "s"
+      })
       const { ledger } = success(exit)
       assert.deepStrictEqual(find(ledger, "FailedOver").map(({ at, from, to }) => [at, from, to]), [[1125, "p", "s"]])
       assert.deepStrictEqual(find(ledger, "CallEnded").map(({ attempts, target }) => [attempts, target]), [[4, "s"]])
@@ -57,7 +72,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("F2 both breakers open: no call, AllProvidersUnavailable with the shorter wait", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(F), always(F)], { retry: false }, [
+      const r = yield* setUp([always(overloads), always(overloads)], { retry: false }, [
         { circuitBreaker: { ...breaker, failureThreshold: 1, recoveryTimeout: 2500 } },
         { circuitBreaker: { ...breaker, failureThreshold: 1, recoveryTimeout: 7000 } }
       ])
@@ -82,7 +97,7 @@ describe.each(kinds)("%s", (kind) => {
     ["content policy", fail({ _tag: "ContentPolicy" }, { status: 400 }), "ContentPolicy"]
   ])(
     "F3 %s: one call, no failover, the error itself",
-    ([, step, reason]) => vector(row([always(step), always(S)], { calls: [[0], []], at: 0, word: reason }))
+    ([, step, reason]) => vector(row([always(step), always(succeeds)], { calls: [[0], []], at: 0, word: reason }))
   )
 
   it.effect.each<[string, ScriptedProvider.Step, boolean]>([
@@ -94,7 +109,7 @@ describe.each(kinds)("%s", (kind) => {
     "F4 %s: one primary call, the secondary at 0; cooling down for 600 000: %s",
     ([, step, cools]) =>
       vector(Effect.gen(function*() {
-        const r = yield* rig([always(step), always(S)], { failover: { coolDown: "10 minutes" } })
+        const r = yield* setUp([always(step), always(succeeds)], { failover: { coolDown: "10 minutes" } })
         const asked = Effect.gen(function*() {
           const before = (yield* r.calls(0)).length
           const { at, exit } = yield* timed(ask(kind, r.client), 0)
@@ -113,20 +128,22 @@ describe.each(kinds)("%s", (kind) => {
   )
 
   it.effect("F5 429 with 30 s and a healthy secondary: the secondary at 0", () =>
-    vector(row([always(rateLimited("30 seconds")), always(S)], { calls: [[0], [0]], at: 0, word: "s" })))
+    vector(row([always(rateLimited("30 seconds")), always(succeeds)], { calls: [[0], [0]], at: 0, word: "s" })))
 
   it.effect("F5 429 with 2 s: the primary again at 2100", () =>
-    vector(row([[rateLimited("2 seconds"), S], always(S)], { calls: [[0, 2100], []], at: 2100, word: "p" })))
+    vector(
+      row([[rateLimited("2 seconds"), succeeds], always(succeeds)], { calls: [[0, 2100], []], at: 2100, word: "p" })
+    ))
 
   it.effect("F5 the boundary: 5000 is waited for, 5001 is not", () =>
     vector(Effect.gen(function*() {
-      yield* row([[rateLimited(5000), S], always(S)], { calls: [[0, 5250], []], at: 5250, word: "p" })
-      yield* row([[rateLimited(5001), S], always(S)], { calls: [[0], [0]], at: 0, word: "s" })
+      yield* row([[rateLimited(5000), succeeds], always(succeeds)], { calls: [[0, 5250], []], at: 5250, word: "p" })
+      yield* row([[rateLimited(5001), succeeds], always(succeeds)], { calls: [[0], [0]], at: 0, word: "s" })
     })))
 
   it.effect("F5 429 with 30 s is waited for while the secondary is cooling down", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([[notFound, rateLimited("30 seconds"), S], [unauthorized]])
+      const r = yield* setUp([[notFound, rateLimited("30 seconds"), succeeds], [unauthorized]])
       assert.strictEqual(
         word(failure((yield* timed(ask(kind, r.client), 0)).exit)),
         "AllProvidersFailed NotFound Authentication"
@@ -140,7 +157,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("F6 both always F: AllProvidersFailed at 2250, two errors in order", () =>
     vector(Effect.gen(function*() {
-      const exit = yield* row([always(F), always(network)], {
+      const exit = yield* row([always(overloads), always(network)], {
         calls: [[0, 375, 1125], [1125, 1500, 2250]],
         at: 2250,
         word: "AllProvidersFailed Overloaded Network"
@@ -149,18 +166,18 @@ describe.each(kinds)("%s", (kind) => {
     })))
 
   it.effect("F7 with a deadline of 1200: each target has 600, the end at 750", () =>
-    vector(row([always(F), always(F)], {
+    vector(row([always(overloads), always(overloads)], {
       calls: [[0, 375], [375, 750]],
       at: 750,
       word: "AllProvidersFailed Overloaded Overloaded"
     }, { timeout: { ...timers, deadline: 1200 } })))
 
-  const failures = (r: Rig) =>
+  const failures = (r: SetUp) =>
     Effect.map(r.client.status, ({ targets }) => targets.map(({ circuit }) => circuit?.streak))
 
   it.effect("F15 deadline 10 s, the primary hangs: the secondary answers at 5000, and the primary has failed", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(hang), always(S)], {
+      const r = yield* setUp([always(hang), always(succeeds)], {
         circuitBreaker: breaker,
         timeout: { ...timers, deadline: 10_000 }
       })
@@ -174,7 +191,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("F16 three targets, deadline 9 s, all hang: asked at 0, 3000, 6000, each of them has failed", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(hang), always(hang), always(hang)], {
+      const r = yield* setUp([always(hang), always(hang), always(hang)], {
         circuitBreaker: breaker,
         timeout: { ...timers, deadline: 9000 }
       })
@@ -188,7 +205,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("F17 the secondary's circuit is open: the primary has all of the deadline", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([{ script: [F], always: hang }, always(F)], {
+      const r = yield* setUp([{ script: [overloads], always: hang }, always(overloads)], {
         retry: false,
         circuitBreaker: { ...breaker, failureThreshold: 2, recoveryTimeout: "1 hour", maxRecoveryTimeout: "1 hour" },
         timeout: { ...timers, deadline: 10_000 }
@@ -205,7 +222,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("F10 a defect on the primary surfaces, the secondary is not asked", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(die(new Error("a bug"))), always(S)], {
+      const r = yield* setUp([always(die(new Error("a bug"))), always(succeeds)], {
         bulkhead: { maxConcurrent: 1 },
         circuitBreaker: breaker
       })
@@ -219,7 +236,9 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("F14 interrupted while on the secondary: an interruption, no further target", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(F), always({ ...S, delay: 1000 }), always(S)], { retry: false })
+      const r = yield* setUp([always(overloads), always({ ...succeeds, delay: 1000 }), always(succeeds)], {
+        retry: false
+      })
       const call = yield* start(ask(kind, r.client))
       yield* TestClock.adjust(500)
       yield* interrupt(call)
@@ -230,11 +249,11 @@ describe.each(kinds)("%s", (kind) => {
 
   describe("bugs other projects shipped", () => {
     it.effect("litellm#6957 #1226: the fallback exists for streams as it does for whole answers", () =>
-      vector(row([always(F), always(S)], { calls: [[0], [0]], at: 0, word: "s" }, { retry: false })))
+      vector(row([always(overloads), always(succeeds)], { calls: [[0], [0]], at: 0, word: "s" }, { retry: false })))
 
     it.effect("Envoy#2671: a single target is never taken away", () =>
       vector(Effect.gen(function*() {
-        const r = yield* rig([[unauthorized, quota, S]], { retry: false })
+        const r = yield* setUp([[unauthorized, quota, succeeds]], { retry: false })
         const words: Array<string> = []
         for (let i = 0; i < 3; i++) {
           const exit = yield* Effect.exit(ask(kind, r.client))
@@ -245,7 +264,7 @@ describe.each(kinds)("%s", (kind) => {
 
     it.effect("litellm#40130: a later, shorter cool-down does not end an earlier one", () =>
       vector(Effect.gen(function*() {
-        const r = yield* rig([always(unauthorized), always(S)], { failover: { coolDown: "10 minutes" } })
+        const r = yield* setUp([always(unauthorized), always(succeeds)], { failover: { coolDown: "10 minutes" } })
         yield* timed(ask(kind, r.client), 300_000)
         yield* timed(ask(kind, r.client), 299_999)
         assert.deepStrictEqual(yield* r.calls(0), [0])
@@ -256,7 +275,7 @@ describe.each(kinds)("%s", (kind) => {
 
     it.effect("litellm PR#5673 #12108: a cool-down of 0 is no cool-down", () =>
       vector(Effect.gen(function*() {
-        const r = yield* rig([always(unauthorized), always(S)], { failover: { coolDown: 0 } })
+        const r = yield* setUp([always(unauthorized), always(succeeds)], { failover: { coolDown: 0 } })
         yield* timed(ask(kind, r.client), 0)
         yield* timed(ask(kind, r.client), 0)
         assert.deepStrictEqual(yield* r.calls(0), [0, 0])
@@ -264,7 +283,7 @@ describe.each(kinds)("%s", (kind) => {
 
     it.effect("litellm#27823: everything cooling down says when to come again", () =>
       vector(Effect.gen(function*() {
-        const r = yield* rig([always(unauthorized), always(quota)], { failover: { coolDown: "10 minutes" } })
+        const r = yield* setUp([always(unauthorized), always(quota)], { failover: { coolDown: "10 minutes" } })
         const first = yield* timed(ask(kind, r.client), 1000)
         assert.strictEqual(word(failure(first.exit)), "AllProvidersFailed Authentication Quota")
         const { exit } = yield* timed(ask(kind, r.client), 0)
@@ -275,7 +294,7 @@ describe.each(kinds)("%s", (kind) => {
 
     it.effect("mnfst PR#2893, opencrabs#260: the first error is not lost, and the ledger has every attempt", () =>
       vector(Effect.gen(function*() {
-        const exit = yield* row([always(F), always(unauthorized), always(network)], {
+        const exit = yield* row([always(overloads), always(unauthorized), always(network)], {
           calls: [[0, 375, 1125], [1125], [1125, 1500, 2250]],
           at: 2250,
           word: "AllProvidersFailed Overloaded Authentication Network"
@@ -300,7 +319,7 @@ describe("stream", () => {
 
   it.effect("F8 a role frame and a reset, then \"Hi\" from the secondary: one start frame and \"Hi\"", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([[stream(start, { error: lost })], [stream(start, "Hi")]], { retry: false })
+      const r = yield* setUp([[stream(start, { error: lost })], [stream(start, "Hi")]], { retry: false })
       const { exit } = yield* timed(Stream.runCollect(r.client.stream("Hello?")))
       assert.deepStrictEqual(types(success(exit)), ["response-metadata", "text-start", "Hi", "finish"])
       yield* nothingHeld(r)
@@ -308,7 +327,7 @@ describe("stream", () => {
 
   it.effect("F9 \"He\" and a reset: \"He\", then a typed error, no secondary call", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([[stream("He", { error: lost })], always(S)])
+      const r = yield* setUp([[stream("He", { error: lost })], always(succeeds)])
       const seen: Array<string> = []
       const { exit } = yield* timed(
         Stream.runForEach(r.client.stream("Hello?"), (part) => Effect.sync(() => seen.push(...types([part]))))
@@ -323,7 +342,7 @@ describe("stream", () => {
     it.effect("litellm PR#38153: exactly one message start, whatever number of targets failed", () =>
       vector(Effect.gen(function*() {
         const broken = stream(start, { type: "error", error: "overloaded" })
-        const r = yield* rig([always(broken), always(broken), always(stream(start, "Hi"))])
+        const r = yield* setUp([always(broken), always(broken), always(stream(start, "Hi"))])
         const { exit } = yield* timed(Stream.runCollect(r.client.stream("Hello?")))
         assert.deepStrictEqual(types(success(exit)), ["response-metadata", "text-start", "Hi", "finish"])
         assert.deepStrictEqual([yield* r.calls(0), yield* r.calls(1), yield* r.calls(2)], [[0, 375, 1125], [
@@ -336,21 +355,21 @@ describe("stream", () => {
     it.effect("litellm#38610: 200 and an error event before content, on every target, is no empty stream", () =>
       vector(Effect.gen(function*() {
         const broken = stream(start, { error: answered(529) })
-        const r = yield* rig([always(broken), always(broken)], { retry: false })
+        const r = yield* setUp([always(broken), always(broken)], { retry: false })
         const { exit } = yield* timed(Stream.runCollect(r.client.stream("Hello?")))
         assert.strictEqual(word(failure(exit)), "AllProvidersFailed Overloaded Overloaded")
       })))
 
     it.effect("litellm PR#26067: opening tells of the failure; nothing is deferred to the first read", () =>
       vector(Effect.gen(function*() {
-        const r = yield* rig([always(F), always(F)], { retry: false })
+        const r = yield* setUp([always(overloads), always(overloads)], { retry: false })
         const { exit } = yield* timed(Effect.scoped(r.client.open("Hello?")))
         assert.strictEqual(word(failure(exit)), "AllProvidersFailed Overloaded Overloaded")
       })))
 
     it.effect("nuguard#455, litellm#18229: the secondary's answer is its own, nothing is repeated or injected", () =>
       vector(Effect.gen(function*() {
-        const r = yield* rig([[stream(start, "", { error: lost })], [answer("Hello.")]], { retry: false })
+        const r = yield* setUp([[stream(start, "", { error: lost })], [answer("Hello.")]], { retry: false })
         const { exit } = yield* timed(ask("stream", r.client))
         assert.strictEqual(success(exit).text, "Hello.")
         const [p] = yield* r.providers[0]!.requests

@@ -12,8 +12,8 @@ import {
   nothingHeld,
   now,
   recordsIn,
-  type Rig,
-  rig,
+  type SetUp,
+  setUp,
   success,
   timed,
   vector
@@ -23,16 +23,16 @@ import {
   always,
   assertInterrupted,
   badRequest,
-  crowd,
-  F,
+  callAtOnce,
   failing,
   find,
   interrupt,
   millis,
   over,
-  S,
+  overloads,
   settle,
   start,
+  succeeds,
   timers,
   unauthorized,
   word
@@ -40,7 +40,7 @@ import {
 
 const { answer, die, stream } = ScriptedProvider
 
-const slow = { ...S, delay: 1000 }
+const slow = { ...succeeds, delay: 1000 }
 const join = { idempotency: { derive: "join" } } as const
 const replay = { idempotency: { derive: "replay" } } as const
 const keyed = { idempotency: { ttl: "24 hours" } } as const
@@ -48,8 +48,8 @@ const keyed = { idempotency: { ttl: "24 hours" } } as const
 describe.each(kinds)("%s", (kind) => {
   it.effect("I1 a hundred equal requests: one call, a hundred equal results at 1000", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(slow)], join)
-      const calls = yield* crowd(100, kind, r)
+      const r = yield* setUp([always(slow)], join)
+      const calls = yield* callAtOnce(100, kind, r)
       yield* TestClock.adjust("1 minute")
       for (const call of calls) {
         assert.strictEqual(call.at(), 1000)
@@ -63,8 +63,8 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("I2 the first caller is interrupted at 500: the others succeed at 1000", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(slow)], join)
-      const [first, ...others] = yield* crowd(100, kind, r)
+      const r = yield* setUp([always(slow)], join)
+      const [first, ...others] = yield* callAtOnce(100, kind, r)
       yield* TestClock.adjust(500)
       yield* interrupt(first!)
       assertInterrupted(first!, 500)
@@ -79,8 +79,8 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("I3 all three callers are interrupted at 500: so is the transport, and nothing is stored", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(slow)], replay)
-      const calls = yield* crowd(3, kind, r)
+      const r = yield* setUp([always(slow)], replay)
+      const calls = yield* callAtOnce(3, kind, r)
       yield* TestClock.adjust(500)
       // In the reverse order, so that no waiter becomes a leader in between.
       for (const call of calls.toReversed()) yield* interrupt(call)
@@ -95,8 +95,8 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("I3 all at once, in the same step", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(slow)], replay)
-      const calls = yield* crowd(3, kind, r)
+      const r = yield* setUp([always(slow)], replay)
+      const calls = yield* callAtOnce(3, kind, r)
       yield* TestClock.adjust(500)
       yield* Fiber.interruptAll(calls.map(({ fiber }) => fiber))
       for (const call of calls) assertInterrupted(call, 500)
@@ -106,7 +106,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("I4 the last waiter leaves at 500 and another comes at 500: it gets an answer, not the abort", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(slow)], join)
+      const r = yield* setUp([always(slow)], join)
       const first = yield* start(ask(kind, r.client))
       yield* TestClock.adjust(500)
       first.fiber.interruptUnsafe()
@@ -120,7 +120,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("I4 also while the abandoned transport is still cleaning up", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([[{ ...slow, cleanup: 300 }, slow]], join)
+      const r = yield* setUp([[{ ...slow, cleanup: 300 }, slow]], join)
       const first = yield* start(ask(kind, r.client))
       yield* TestClock.adjust(500)
       yield* interrupt(first)
@@ -136,8 +136,8 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("P23 the ledger of a caller that joined late is in order, and nothing in it is older than its call", () =>
     vector(Effect.gen(function*() {
-      const late = { ...F, delay: 1000 }
-      const r = yield* rig([[late, slow]], { ...join, retry: { baseDelay: 0 } })
+      const late = { ...overloads, delay: 1000 }
+      const r = yield* setUp([[late, slow]], { ...join, retry: { baseDelay: 0 } })
       const leader = yield* start(ask(kind, r.client))
       yield* TestClock.adjust(1500)
       const joined = yield* start(ask(kind, r.client))
@@ -157,7 +157,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("I5 a joined caller keeps its own deadline of 300, the leader is unaffected", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(slow)], { ...join, timeout: timers })
+      const r = yield* setUp([always(slow)], { ...join, timeout: timers })
       const a = yield* start(ask(kind, r.client, { prompt: "Hi" }))
       const b = yield* start(ask(kind, r.client, { prompt: "Hi", deadline: 300 }))
       yield* TestClock.adjust("1 minute")
@@ -171,7 +171,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("I5 the other way round: the leader's deadline of 300 does not end the joined caller", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(slow)], { ...join, timeout: timers })
+      const r = yield* setUp([always(slow)], { ...join, timeout: timers })
       const a = yield* start(ask(kind, r.client, { prompt: "Hi", deadline: 300 }))
       const b = yield* start(ask(kind, r.client, { prompt: "Hi" }))
       yield* TestClock.adjust("1 minute")
@@ -185,7 +185,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("I6 a key stored for one prompt, asked with another: IdempotencyConflict, no call", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(S)], keyed)
+      const r = yield* setUp([always(succeeds)], keyed)
       yield* ask(kind, r.client, { prompt: "P", idempotencyKey: "k" })
       const error = yield* Effect.flip(ask(kind, r.client, { prompt: "P′", idempotencyKey: "k" }))
       assert.strictEqual(error._tag, "IdempotencyConflict")
@@ -196,7 +196,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("I6 also while the first is in flight, which goes on", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(slow)], keyed)
+      const r = yield* setUp([always(slow)], keyed)
       const first = yield* start(ask(kind, r.client, { prompt: "P", idempotencyKey: "k" }))
       const error = yield* Effect.flip(ask(kind, r.client, { prompt: "P′", idempotencyKey: "k" }))
       assert.strictEqual(error._tag, "IdempotencyConflict")
@@ -209,7 +209,7 @@ describe.each(kinds)("%s", (kind) => {
     "I7 stored at 0, asked again at %d: %s",
     ([at, source, calls]) =>
       vector(Effect.gen(function*() {
-        const r = yield* rig([always(S)], keyed)
+        const r = yield* setUp([always(succeeds)], keyed)
         const request = { prompt: "P", idempotencyKey: "k" }
         yield* ask(kind, r.client, request)
         yield* TestClock.adjust(at)
@@ -224,7 +224,7 @@ describe.each(kinds)("%s", (kind) => {
   it.effect("I7 `join` joins and keeps nothing, `replay` keeps", () =>
     vector(Effect.gen(function*() {
       for (const [options, sources] of [[join, "provider provider"], [replay, "provider replay"]] as const) {
-        const r = yield* rig([always(S)], options)
+        const r = yield* setUp([always(succeeds)], options)
         const first = yield* ask(kind, r.client)
         const second = yield* ask(kind, r.client)
         assert.strictEqual(`${first.source} ${second.source}`, sources)
@@ -233,7 +233,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("I8 a 503 is not kept: the repetition is executed", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([[F, S]], { ...keyed, retry: false })
+      const r = yield* setUp([[overloads, succeeds]], { ...keyed, retry: false })
       const request = { prompt: "P", idempotencyKey: "k" }
       assert.strictEqual(word(yield* Effect.flip(ask(kind, r.client, request))), "Overloaded")
       assert.strictEqual((yield* ask(kind, r.client, request)).source, "provider")
@@ -243,7 +243,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("I9 a 400 under a given key: the same typed error again, no call", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([[badRequest, S]], keyed)
+      const r = yield* setUp([[badRequest, succeeds]], keyed)
       const request = { prompt: "P", idempotencyKey: "k" }
       for (let i = 0; i < 3; i++) {
         assert.strictEqual(word(yield* Effect.flip(ask(kind, r.client, request))), "InvalidRequest")
@@ -254,10 +254,10 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("I9 without a key it is asked again, and so is any other failure under a key", () =>
     vector(Effect.gen(function*() {
-      const derived = yield* rig([[badRequest, S]], replay)
+      const derived = yield* setUp([[badRequest, succeeds]], replay)
       assert.strictEqual(word(yield* Effect.flip(ask(kind, derived.client))), "InvalidRequest")
       assert.strictEqual((yield* ask(kind, derived.client)).source, "provider")
-      const r = yield* rig([[unauthorized, S]], keyed)
+      const r = yield* setUp([[unauthorized, succeeds]], keyed)
       const request = { prompt: "P", idempotencyKey: "k" }
       assert.strictEqual(word(yield* Effect.flip(ask(kind, r.client, request))), "Authentication")
       assert.strictEqual((yield* ask(kind, r.client, request)).source, "provider")
@@ -280,7 +280,7 @@ describe.each(kinds)("%s", (kind) => {
     ["other metadata, where the provider may read it: different", { ...first, metadata: { trace: "2" } }, 2]
   ])("I10 %s", ([, second, calls]) =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(S)], { ...replay, timeout: timers })
+      const r = yield* setUp([always(succeeds)], { ...replay, timeout: timers })
       yield* ask(kind, r.client, first)
       yield* ask(kind, r.client, second)
       assert.strictEqual((yield* r.calls()).length, calls)
@@ -288,7 +288,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("I10 a key is its tenant's own", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(S)], keyed)
+      const r = yield* setUp([always(succeeds)], keyed)
       yield* ask(kind, r.client, { prompt: "P", idempotencyKey: "k", tenant: "a" })
       const other = yield* ask(kind, r.client, { prompt: "P′", idempotencyKey: "k", tenant: "b" })
       assert.strictEqual(other.source, "provider")
@@ -297,7 +297,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("I10 complete and stream do not share keys", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(S)], keyed)
+      const r = yield* setUp([always(succeeds)], keyed)
       const request = { prompt: "P", idempotencyKey: "k" }
       yield* ask("complete", r.client, request)
       yield* ask("stream", r.client, request)
@@ -306,8 +306,8 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("I13 a hundred followers of a leader that fails finally: the same 503, three calls in total", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(F)], join)
-      const calls = yield* crowd(101, kind, r)
+      const r = yield* setUp([always(overloads)], join)
+      const calls = yield* callAtOnce(101, kind, r)
       yield* TestClock.adjust("1 minute")
       for (const call of calls) {
         assert.strictEqual(word(failure(over(call))), "Overloaded")
@@ -319,8 +319,8 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("I14 a follower interrupted at 200 settles at 200, the leader is unaffected", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(slow)], join)
-      const [a, b] = yield* crowd(2, kind, r)
+      const r = yield* setUp([always(slow)], join)
+      const [a, b] = yield* callAtOnce(2, kind, r)
       yield* TestClock.adjust(200)
       yield* interrupt(b!)
       assertInterrupted(b!, 200)
@@ -334,8 +334,8 @@ describe.each(kinds)("%s", (kind) => {
   describe("bugs other projects shipped", () => {
     it.effect("elizaOS#17602, undici#5711: the leader's abort is its own, also when the leader is in backoff", () =>
       vector(Effect.gen(function*() {
-        const r = yield* rig([{ script: [F], always: S }], join)
-        const [a, b] = yield* crowd(2, kind, r)
+        const r = yield* setUp([{ script: [overloads], always: succeeds }], join)
+        const [a, b] = yield* callAtOnce(2, kind, r)
         yield* TestClock.adjust(100)
         yield* interrupt(a!)
         assertInterrupted(a!, 100)
@@ -346,7 +346,7 @@ describe.each(kinds)("%s", (kind) => {
 
     it.effect("claude-code#87101: identical requests 13 ms apart are one call, where joining is on", () =>
       vector(Effect.gen(function*() {
-        const r = yield* rig([always(slow)], join)
+        const r = yield* setUp([always(slow)], join)
         const a = yield* start(ask(kind, r.client))
         yield* TestClock.adjust(13)
         const b = yield* start(ask(kind, r.client))
@@ -357,7 +357,7 @@ describe.each(kinds)("%s", (kind) => {
 
     it.effect("and two calls, with two keys, where it is off: who samples twice wants two answers", () =>
       vector(Effect.gen(function*() {
-        const r = yield* rig([[answer("A"), answer("B")]], { idempotency: {} })
+        const r = yield* setUp([[answer("A"), answer("B")]], { idempotency: {} })
         const texts = [(yield* ask(kind, r.client)).text, (yield* ask(kind, r.client)).text]
         assert.deepStrictEqual(texts, ["A", "B"])
         for (const { request } of yield* r.providers[0]!.requests) assert.isString(request.idempotencyKey)
@@ -378,7 +378,7 @@ describe.each(kinds)("%s", (kind) => {
           { responseFormat: { type: "json" } },
           { tenant: "a" }
         ]
-        const r = yield* rig([always(slow)], join)
+        const r = yield* setUp([always(slow)], join)
         for (const variant of variants) yield* start(ask(kind, r.client, { prompt: "P", ...variant }))
         assert.strictEqual((yield* r.calls()).length, variants.length)
         yield* TestClock.adjust("1 minute")
@@ -387,8 +387,8 @@ describe.each(kinds)("%s", (kind) => {
 
     it.effect("axios-cache-interceptor#1149: after the leader's failure the followers do not ask one by one", () =>
       vector(Effect.gen(function*() {
-        const r = yield* rig([always({ ...F, delay: 10 })], { ...join, retry: false })
-        const calls = yield* crowd(20, kind, r)
+        const r = yield* setUp([always({ ...overloads, delay: 10 })], { ...join, retry: false })
+        const calls = yield* callAtOnce(20, kind, r)
         yield* TestClock.adjust("1 minute")
         assert.isTrue(calls.every((call) => call.at() === 10 && Exit.isFailure(over(call))))
         assert.deepStrictEqual(yield* r.calls(), [0])
@@ -396,8 +396,8 @@ describe.each(kinds)("%s", (kind) => {
 
     it.effect("axios-cache-interceptor#1149: nor after a defect of it, which is everybody's", () =>
       vector(Effect.gen(function*() {
-        const r = yield* rig([{ script: [{ ...die(new Error("a bug")), delay: 10 }], always: S }], join)
-        const calls = yield* crowd(20, kind, r)
+        const r = yield* setUp([{ script: [{ ...die(new Error("a bug")), delay: 10 }], always: succeeds }], join)
+        const calls = yield* callAtOnce(20, kind, r)
         yield* TestClock.adjust("1 minute")
         assert.isTrue(calls.every((call) => call.at() === 10 && Exit.hasDies(over(call))))
         assert.deepStrictEqual(yield* r.calls(), [0])
@@ -406,8 +406,8 @@ describe.each(kinds)("%s", (kind) => {
 
     it.effect("SwiftMail PR#181: the failure the followers get is the leader's, with a ledger of their own", () =>
       vector(Effect.gen(function*() {
-        const r = yield* rig([always({ ...F, delay: 10 })], { ...join, retry: false })
-        const calls = yield* crowd(2, kind, r)
+        const r = yield* setUp([always({ ...overloads, delay: 10 })], { ...join, retry: false })
+        const calls = yield* callAtOnce(2, kind, r)
         yield* TestClock.adjust("1 minute")
         const [a, b] = calls.map((call) => failure(over(call)))
         assert.deepStrictEqual(find(a!.ledger, "CallEnded").map((e) => e.call), [1])
@@ -420,7 +420,7 @@ describe.each(kinds)("%s", (kind) => {
 describe("stream", () => {
   it.effect("a broken stream is not replayed: who waited gets its failure, who comes later asks again", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([[stream("a", { wait: 100 }, ScriptedProvider.cut), S]], keyed)
+      const r = yield* setUp([[stream("a", { wait: 100 }, ScriptedProvider.cut), succeeds]], keyed)
       const request = { prompt: "P", idempotencyKey: "k" }
       const a = yield* start(ask("stream", r.client, request))
       const b = yield* start(ask("stream", r.client, request))
@@ -450,18 +450,18 @@ const gone = (store: Store.LeaseStore<string>): Store.LeaseStore<string> => ({
   complete: () => Effect.succeed(false),
   release: () => Effect.void
 })
-const hangs = { ...S, delay: 1e9 }
+const hangs = { ...succeeds, delay: 1e9 }
 
 const order = { prompt: "P", idempotencyKey: "k" }
 
 describe.each(kinds)("%s, several processes", (kind) => {
-  const askAt = (r: Rig, at: number) => start(Effect.delay(ask(kind, r.client, { ...order, deadline: "1 hour" }), at))
+  const askAt = (r: SetUp, at: number) => start(Effect.delay(ask(kind, r.client, { ...order, deadline: "1 hour" }), at))
 
   it.effect("I11 process 1 dies holding the lease at 0: process 2 waits at 239 999 and executes at 240 000", () =>
     vector(Effect.gen(function*() {
       const { options, store } = yield* shared()
-      const one = yield* rig([always(hangs)], options).pipe(recordsIn(gone(store)))
-      const two = yield* rig([always(S)], options).pipe(recordsIn(store))
+      const one = yield* setUp([always(hangs)], options).pipe(recordsIn(gone(store)))
+      const two = yield* setUp([always(succeeds)], options).pipe(recordsIn(store))
       yield* askAt(one, 0)
       const b = yield* askAt(two, 1)
       yield* TestClock.adjust(239_999)
@@ -475,8 +475,8 @@ describe.each(kinds)("%s, several processes", (kind) => {
   it.effect("I11 without the time to see the end of the lease: IdempotencyInProgress, which says how long it lasts", () =>
     vector(Effect.gen(function*() {
       const { options, store } = yield* shared()
-      const one = yield* rig([always(hangs)], options).pipe(recordsIn(gone(store)))
-      const two = yield* rig([always(S)], options).pipe(recordsIn(store))
+      const one = yield* setUp([always(hangs)], options).pipe(recordsIn(gone(store)))
+      const two = yield* setUp([always(succeeds)], options).pipe(recordsIn(store))
       const a = yield* askAt(one, 0)
       const calls = yield* Effect.forEach(
         ["10 seconds", "3 seconds"] as const,
@@ -503,8 +503,8 @@ describe.each(kinds)("%s, several processes", (kind) => {
     ([deadline, at]) =>
       vector(Effect.gen(function*() {
         const { options, store } = yield* shared()
-        const one = yield* rig([always(hangs)], options).pipe(recordsIn(gone(store)))
-        const two = yield* rig([always(S)], options).pipe(recordsIn(store))
+        const one = yield* setUp([always(hangs)], options).pipe(recordsIn(gone(store)))
+        const two = yield* setUp([always(succeeds)], options).pipe(recordsIn(store))
         yield* askAt(one, 0)
         const call = yield* start(ask(kind, two.client, { ...order, deadline }))
         yield* TestClock.adjust("1 minute")
@@ -517,12 +517,12 @@ describe.each(kinds)("%s, several processes", (kind) => {
     vector(Effect.gen(function*() {
       const { options, store } = yield* shared()
       const late = { ...answer("late"), delay: 241_000 }
-      const one = yield* rig([always(late)], {
+      const one = yield* setUp([always(late)], {
         ...options,
         timeout: { ...timers, attempt: "299 seconds", firstToken: "299 seconds" }
         // Its renewals do not arrive.
       }).pipe(recordsIn({ ...store, renew: () => Effect.succeed(true) }))
-      const two = yield* rig([always(answer("second"))], options).pipe(recordsIn(store))
+      const two = yield* setUp([always(answer("second"))], options).pipe(recordsIn(store))
       const a = yield* askAt(one, 0)
       const b = yield* askAt(two, 1)
       yield* TestClock.adjust(241_000)
@@ -538,9 +538,9 @@ describe.each(kinds)("%s, several processes", (kind) => {
   it.effect("two processes ask at once: one call, and the same answer for both, as it was recorded", () =>
     vector(Effect.gen(function*() {
       const { options, store } = yield* shared()
-      const one = yield* rig([always(slow)], options).pipe(recordsIn(store))
-      const two = yield* rig([always(slow)], options).pipe(recordsIn(store))
-      const calls = [...yield* crowd(10, kind, one, order), ...yield* crowd(10, kind, two, order)]
+      const one = yield* setUp([always(slow)], options).pipe(recordsIn(store))
+      const two = yield* setUp([always(slow)], options).pipe(recordsIn(store))
+      const calls = [...yield* callAtOnce(10, kind, one, order), ...yield* callAtOnce(10, kind, two, order)]
       yield* TestClock.adjust("1 minute")
       assert.deepStrictEqual([yield* one.calls(), yield* two.calls()], [[0], []])
       const [first] = calls.map((call) => success(over(call)))
@@ -570,8 +570,8 @@ describe.each(kinds)("%s, several processes", (kind) => {
         requestId: "r-1",
         detail
       })
-      const one = yield* rig([always(failing(refusal))], options).pipe(recordsIn(store))
-      const two = yield* rig([always(S)], options).pipe(recordsIn(store))
+      const one = yield* setUp([always(failing(refusal))], options).pipe(recordsIn(store))
+      const two = yield* setUp([always(succeeds)], options).pipe(recordsIn(store))
       yield* Effect.flip(ask(kind, one.client, order))
       const error = yield* Effect.flip(ask(kind, two.client, order))
       const { ledger: _, ...fields } = error as LlmError.ProviderError
@@ -588,8 +588,8 @@ describe.each(kinds)("%s, several processes", (kind) => {
         { type: "text", text: "Hello.", metadata: undefined },
         { type: "finish", reason: "stop", usage: { inputTokens: { total: undefined }, outputTokens: { total: 3 } } }
       ] as unknown as ReadonlyArray<LlmResponse.Part>
-      const one = yield* rig([always(answer(parts))], options).pipe(recordsIn(store))
-      const two = yield* rig([always(S)], options).pipe(recordsIn(store))
+      const one = yield* setUp([always(answer(parts))], options).pipe(recordsIn(store))
+      const two = yield* setUp([always(succeeds)], options).pipe(recordsIn(store))
       const [a, b] = [yield* ask(kind, one.client, order), yield* ask(kind, two.client, order)]
       for (const { ledger } of [a, b]) {
         assert.notInclude(find(ledger, "Idempotency").map(({ result }) => result), "unavailable")
@@ -600,8 +600,10 @@ describe.each(kinds)("%s, several processes", (kind) => {
   it.effect("I8 a failure is not recorded: the other process makes its own call at its next look", () =>
     vector(Effect.gen(function*() {
       const { options, store } = yield* shared()
-      const one = yield* rig([always({ ...F, delay: 100 })], { ...options, retry: false }).pipe(recordsIn(store))
-      const two = yield* rig([always(S)], options).pipe(recordsIn(store))
+      const one = yield* setUp([always({ ...overloads, delay: 100 })], { ...options, retry: false }).pipe(
+        recordsIn(store)
+      )
+      const two = yield* setUp([always(succeeds)], options).pipe(recordsIn(store))
       const a = yield* askAt(one, 0)
       const b = yield* askAt(two, 1)
       yield* TestClock.adjust("1 minute")
@@ -614,8 +616,8 @@ describe.each(kinds)("%s, several processes", (kind) => {
   it.effect("a process that is interrupted gives its lease back", () =>
     vector(Effect.gen(function*() {
       const { options, store } = yield* shared()
-      const one = yield* rig([always(slow)], options).pipe(recordsIn(store))
-      const two = yield* rig([always(slow)], options).pipe(recordsIn(store))
+      const one = yield* setUp([always(slow)], options).pipe(recordsIn(store))
+      const two = yield* setUp([always(slow)], options).pipe(recordsIn(store))
       const a = yield* askAt(one, 0)
       const b = yield* askAt(two, 1)
       yield* TestClock.adjust(50)
@@ -630,8 +632,8 @@ describe.each(kinds)("%s, several processes", (kind) => {
   it.effect("I6 a key of another process, with another prompt: IdempotencyConflict, no call", () =>
     vector(Effect.gen(function*() {
       const { options, store } = yield* shared()
-      const one = yield* rig([always(slow)], options).pipe(recordsIn(store))
-      const two = yield* rig([always(S)], options).pipe(recordsIn(store))
+      const one = yield* setUp([always(slow)], options).pipe(recordsIn(store))
+      const two = yield* setUp([always(succeeds)], options).pipe(recordsIn(store))
       const a = yield* askAt(one, 0)
       const b = yield* start(ask(kind, two.client, { ...order, prompt: "P′" }))
       yield* TestClock.adjust("1 minute")
@@ -658,7 +660,7 @@ describe.each(kinds)("%s, several processes", (kind) => {
         }
       }
       for (const derive of [false, "replay"] as const) {
-        const r = yield* rig([always(S)], { idempotency: { derive } }).pipe(recordsIn(watched))
+        const r = yield* setUp([always(succeeds)], { idempotency: { derive } }).pipe(recordsIn(watched))
         yield* ask(kind, r.client, {
           prompt: "a secret question",
           tenant: "secret tenant",
@@ -675,7 +677,7 @@ describe.each(kinds)("%s, several processes", (kind) => {
     vector(Effect.gen(function*() {
       const { store } = yield* shared()
       const silent: Store.LeaseStore<string> = { ...store, acquire: () => Effect.die("asked") }
-      const r = yield* rig([always(S)], { idempotency: { derive: "join" } }).pipe(recordsIn(silent))
+      const r = yield* setUp([always(succeeds)], { idempotency: { derive: "join" } }).pipe(recordsIn(silent))
       const { ledger } = yield* ask(kind, r.client)
       assert.deepStrictEqual(find(ledger, "Idempotency").map(({ result }) => result), ["led"])
     })))
@@ -686,7 +688,7 @@ describe.each(kinds)("%s, several processes", (kind) => {
       vector(Effect.gen(function*() {
         const { options, store } = yield* shared()
         const broken = { ...store, [operation]: () => Effect.fail(new Store.StoreError({ operation })) }
-        const r = yield* rig([always(S)], { ...options, idempotency: {} }).pipe(recordsIn(broken))
+        const r = yield* setUp([always(succeeds)], { ...options, idempotency: {} }).pipe(recordsIn(broken))
         for (let i = 1; i <= 2; i++) {
           const { ledger, source } = yield* ask(kind, r.client, { ...order, idempotencyKey: `k${i}` })
           assert.strictEqual(source, "provider")
@@ -705,7 +707,7 @@ describe.each(kinds)("%s, several processes", (kind) => {
         acquire: () =>
           Effect.succeed({ _tag: "Found", value: "{\"_tag\":\"Success\",\"of\":\"another version\"}", age: 0 })
       }
-      const r = yield* rig([always(S)], { ...options, idempotency: {} }).pipe(recordsIn(foreign))
+      const r = yield* setUp([always(succeeds)], { ...options, idempotency: {} }).pipe(recordsIn(foreign))
       const { ledger, source } = yield* ask(kind, r.client, order)
       assert.strictEqual(source, "provider")
       assert.include(find(ledger, "Idempotency").map(({ result }) => result), "unavailable")
@@ -722,7 +724,7 @@ describe.each(kinds)("%s, several processes", (kind) => {
           ...(operation === "acquire" ? undefined : { complete: () => Effect.never }),
           get: () => Effect.never
         }
-        const r = yield* rig([always(S)], { ...options, idempotency: {} }).pipe(recordsIn(hanging))
+        const r = yield* setUp([always(succeeds)], { ...options, idempotency: {} }).pipe(recordsIn(hanging))
         for (const [i, expected] of [100, 0].entries()) {
           const begun = yield* now
           const call = yield* start(ask(kind, r.client, { ...order, idempotencyKey: `k${i}`, deadline: 500 }))
@@ -740,7 +742,7 @@ describe.each(kinds)("%s, several processes", (kind) => {
     vector(Effect.gen(function*() {
       const { options, store } = yield* shared()
       const hanging: Store.LeaseStore<string> = { ...store, complete: () => Effect.never }
-      const r = yield* rig([always(S)], { ...options, idempotency: {} }).pipe(recordsIn(hanging))
+      const r = yield* setUp([always(succeeds)], { ...options, idempotency: {} }).pipe(recordsIn(hanging))
       const call = yield* start(ask(kind, r.client, order))
       yield* TestClock.adjust(50)
       yield* fork(Fiber.interrupt(call.fiber))
@@ -762,7 +764,7 @@ describe.each(kinds)("%s, several processes", (kind) => {
               return { _tag: "Held", left }
             })
         }
-        const r = yield* rig([always(S)], { ...options, idempotency: {} }).pipe(recordsIn(stuck))
+        const r = yield* setUp([always(succeeds)], { ...options, idempotency: {} }).pipe(recordsIn(stuck))
         const call = yield* start(ask(kind, r.client, { ...order, deadline: "60 seconds" }))
         yield* TestClock.adjust("61 seconds")
         assert.strictEqual(word(failure(over(call))), "IdempotencyInProgress")
@@ -782,7 +784,7 @@ describe.each(kinds)("%s, several processes", (kind) => {
             return { _tag: "Held", left: 0.01 }
           })
       }
-      const r = yield* rig([always(S)], { ...options, idempotency: {} }).pipe(recordsIn(stuck))
+      const r = yield* setUp([always(succeeds)], { ...options, idempotency: {} }).pipe(recordsIn(stuck))
       yield* start(ask(kind, r.client, { ...order, deadline: "60 seconds" }))
       yield* TestClock.adjust("61 seconds")
       assert.isBelow(asked, 150)
@@ -801,8 +803,8 @@ describe.each(kinds)("%s, several processes", (kind) => {
             () => Effect.map(now, (at) => renewed.push(at))
           )
       }
-      const one = yield* rig([always({ ...S, delay: 62_000 })], options).pipe(recordsIn(watched))
-      const two = yield* rig([always(S)], options).pipe(recordsIn(store))
+      const one = yield* setUp([always({ ...succeeds, delay: 62_000 })], options).pipe(recordsIn(watched))
+      const two = yield* setUp([always(succeeds)], options).pipe(recordsIn(store))
       yield* askAt(one, 0)
       const b = yield* askAt(two, 1)
       yield* TestClock.adjust(61_000)
@@ -829,12 +831,12 @@ describe.each(kinds)("%s, several processes", (kind) => {
             Effect.fail(new Store.StoreError({ operation: "renew", reason: "too-large" }))
           )
       }
-      const one = yield* rig([always({ ...S, delay: 20_000 })], options).pipe(recordsIn(broken))
+      const one = yield* setUp([always({ ...succeeds, delay: 20_000 })], options).pipe(recordsIn(broken))
       const a = yield* askAt(one, 0)
       yield* TestClock.adjust(21_000)
       assert.strictEqual(success(over(a)).source, "provider")
       assert.deepStrictEqual(asked, Array.from({ length: 11 }, (_, i) => 5000 + 1000 * i))
-      const two = yield* rig([always(S)], options).pipe(recordsIn(store))
+      const two = yield* setUp([always(succeeds)], options).pipe(recordsIn(store))
       assert.strictEqual((yield* ask(kind, two.client, order)).source, "replay")
     })))
 
@@ -849,11 +851,11 @@ describe.each(kinds)("%s, several processes", (kind) => {
           return store.acquire(asked, lease, how)
         }
       }
-      const r = yield* rig([always(S)], { ...options, idempotency: {} }).pipe(recordsIn(watched))
+      const r = yield* setUp([always(succeeds)], { ...options, idempotency: {} }).pipe(recordsIn(watched))
       yield* ask(kind, r.client, order)
       for (const garbage of ["no JSON", "{\"_tag\":\"Success\",\"of\":\"another version\"}"]) {
         yield* store.set(key, garbage, { ttl: 86_400_000 })
-        const calls = yield* crowd(5, kind, r, order)
+        const calls = yield* callAtOnce(5, kind, r, order)
         yield* settle
         assert.strictEqual(calls.filter((call) => success(over(call)).source === "provider").length, 1)
         assert.strictEqual((yield* ask(kind, r.client, order)).source, "replay")
@@ -863,17 +865,20 @@ describe.each(kinds)("%s, several processes", (kind) => {
 
   it.effect("E14 two clients share what they record if and only if they share the store", () =>
     vector(Effect.gen(function*() {
-      const sources = (a: Rig, b: Rig) =>
+      const sources = (a: SetUp, b: SetUp) =>
         Effect.map(Effect.forEach([a, b], (r) => ask(kind, r.client, order)), (all) => all.map(({ source }) => source))
       const one = yield* shared()
       const other = yield* shared()
       const alone = { idempotency: {} }
       const make = ({ options, store }: Effect.Success<ReturnType<typeof shared>>) =>
-        rig([always(S)], options).pipe(recordsIn(store))
-      assert.deepStrictEqual(yield* sources(yield* rig([always(S)], alone), yield* rig([always(S)], alone)), [
-        "provider",
-        "provider"
-      ])
+        setUp([always(succeeds)], options).pipe(recordsIn(store))
+      assert.deepStrictEqual(
+        yield* sources(yield* setUp([always(succeeds)], alone), yield* setUp([always(succeeds)], alone)),
+        [
+          "provider",
+          "provider"
+        ]
+      )
       const [a, b, c] = [yield* make(one), yield* make(one), yield* make(other)]
       assert.deepStrictEqual(yield* sources(a, b), ["provider", "replay"])
       assert.deepStrictEqual(yield* sources(c, b), ["provider", "replay"])
@@ -899,7 +904,7 @@ describe("the lease", () => {
           return memory.acquire(key, lease)
         }
       }
-      const r = yield* rig([always(S)], { idempotency: {}, ...options }).pipe(recordsIn(store))
+      const r = yield* setUp([always(succeeds)], { idempotency: {}, ...options }).pipe(recordsIn(store))
       yield* ask("complete", r.client, order)
       assert.deepStrictEqual(leases, [expected])
     })))
@@ -908,7 +913,7 @@ describe("the lease", () => {
     "refuses %o",
     ([idempotency]) =>
       Effect.gen(function*() {
-        const error = yield* Effect.flip(Effect.scoped(rig([always(S)], { idempotency } as LlmConfig.Options)))
+        const error = yield* Effect.flip(Effect.scoped(setUp([always(succeeds)], { idempotency } as LlmConfig.Options)))
         // A lease is checked also where no store uses it.
         assert.strictEqual(error.path, "idempotency.lease")
       })

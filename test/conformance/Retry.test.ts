@@ -7,24 +7,24 @@ import { Retry } from "effect-resilient-llm/resilience"
 import { CountingClock, ScriptedProvider } from "effect-resilient-llm/testing"
 import { HttpClient, HttpClientResponse } from "effect/http"
 import { TestClock } from "effect/testing"
-import { ask, failure, kinds, nothingHeld, now, rig, success, timed, vector } from "../support.ts"
+import { ask, failure, kinds, nothingHeld, now, setUp, success, timed, vector } from "../support.ts"
 import {
   always,
   answered,
   assertInterrupted,
   breaker,
   code,
-  F,
   failing,
   find,
   interrupt,
   millis,
   network,
   over,
+  overloads,
   rateLimited,
-  rigOf,
-  S,
+  setUpWith,
   start,
+  succeeds,
   timers,
   word
 } from "./support.ts"
@@ -39,12 +39,12 @@ const policy = (options: Retry.Options = {}) =>
 describe.each(kinds)("%s", (kind) => {
   /** The vector of most rows: one target, one call; when it was asked, when and how the call ended. */
   const row = (
-    script: Parameters<typeof rig>[0][0],
+    script: Parameters<typeof setUp>[0][0],
     expected: { readonly calls: ReadonlyArray<number>; readonly at: number; readonly word: string },
     options: LlmConfig.Options = {}
   ) =>
     Effect.gen(function*() {
-      const r = yield* rig([script], options)
+      const r = yield* setUp([script], options)
       const { at, exit } = yield* timed(ask(kind, r.client))
       assert.deepStrictEqual(yield* r.calls(), expected.calls)
       assert.strictEqual(at, expected.at)
@@ -56,7 +56,9 @@ describe.each(kinds)("%s", (kind) => {
   const delays = (u: number, expected: ReadonlyArray<number>) =>
     vector(
       Effect.gen(function*() {
-        const r = yield* rig([always(F)], { retry: { maxRetries: expected.length, baseDelay: 500, maxDelay: 8000 } })
+        const r = yield* setUp([always(overloads)], {
+          retry: { maxRetries: expected.length, baseDelay: 500, maxDelay: 8000 }
+        })
         yield* timed(ask(kind, r.client))
         assert.deepStrictEqual(gaps(yield* r.calls()), expected)
         yield* nothingHeld(r)
@@ -70,7 +72,11 @@ describe.each(kinds)("%s", (kind) => {
     vector(Effect.gen(function*() {
       const e1 = answered(503, { "x-request-id": "one" })
       const e3 = answered(503, { "x-request-id": "three" })
-      const exit = yield* row([failing(e1), F, failing(e3)], { calls: [0, 375, 1125], at: 1125, word: "Overloaded" })
+      const exit = yield* row([failing(e1), overloads, failing(e3)], {
+        calls: [0, 375, 1125],
+        at: 1125,
+        word: "Overloaded"
+      })
       const error = failure(exit) as LlmError.ProviderError
       assert.strictEqual(error.status, 503)
       assert.strictEqual(error.requestId, "three")
@@ -82,7 +88,7 @@ describe.each(kinds)("%s", (kind) => {
   it.effect("R3 the tenth delay is 4000 with u = 0", () =>
     delays(0, [250, 500, 1000, 2000, 4000, 4000, 4000, 4000, 4000, 4000]))
 
-  it.effect("R4 F, then S", () => vector(row([F, S], { calls: [0, 375], at: 375, word: "Hello." })))
+  it.effect("R4 F, then S", () => vector(row([overloads, succeeds], { calls: [0, 375], at: 375, word: "Hello." })))
 
   it.effect.each<[string, LlmError.ProviderError, string]>([
     ["400", answered(400, {}, code("invalid_value")), "InvalidRequest"],
@@ -99,19 +105,23 @@ describe.each(kinds)("%s", (kind) => {
   )
 
   it.effect("R6 429 with a hint of 2 s", () =>
-    vector(row([rateLimited("2 seconds"), S], { calls: [0, 2100], at: 2100, word: "Hello." })))
+    vector(row([rateLimited("2 seconds"), succeeds], { calls: [0, 2100], at: 2100, word: "Hello." })))
 
   it.effect("R7 429 with a hint of 0", () =>
-    vector(row([rateLimited(0), S], { calls: [0, 375], at: 375, word: "Hello." })))
+    vector(row([rateLimited(0), succeeds], { calls: [0, 375], at: 375, word: "Hello." })))
 
   it.effect("R8 503 with a hint of 30 s", () =>
     vector(
-      row([failing(answered(503, { "retry-after": "30" })), S], { calls: [0, 30_500], at: 30_500, word: "Hello." })
+      row([failing(answered(503, { "retry-after": "30" })), succeeds], {
+        calls: [0, 30_500],
+        at: 30_500,
+        word: "Hello."
+      })
     ))
 
   it.effect("R9 retry-after-ms beats retry-after", () =>
     vector(
-      row([failing(answered(429, { "retry-after-ms": "1500", "retry-after": "9" })), S], {
+      row([failing(answered(429, { "retry-after-ms": "1500", "retry-after": "9" })), succeeds], {
         calls: [0, 1500],
         at: 1500,
         word: "Hello."
@@ -140,19 +150,23 @@ describe.each(kinds)("%s", (kind) => {
     ["Wed, 31 Dec 2025 23:59:00 GMT", 250]
   ])("R11 a hint as a date: %s", ([date, at]) =>
     vector(
-      row([failing(answered(429, { "retry-after": date }, "", wall)), S], { calls: [0, at], at, word: "Hello." }),
+      row([failing(answered(429, { "retry-after": date }, "", wall)), succeeds], {
+        calls: [0, at],
+        at,
+        word: "Hello."
+      }),
       0
     ))
 
   it.effect.each(["-5", "1.5", "abc", "", "5 s"])("R12 the hint '%s' is no hint", (text) =>
     vector(
-      row([failing(answered(429, { "retry-after": text })), S], { calls: [0, 250], at: 250, word: "Hello." }),
+      row([failing(answered(429, { "retry-after": text })), succeeds], { calls: [0, 250], at: 250, word: "Hello." }),
       0
     ))
 
   it.effect("R13 interrupted in backoff", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(F)])
+      const r = yield* setUp([always(overloads)])
       const call = yield* start(ask(kind, r.client))
       yield* TestClock.adjust(100)
       yield* interrupt(call)
@@ -165,14 +179,14 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("R14 a deadline of 1000: no sleep that cannot end before it", () =>
     vector(Effect.gen(function*() {
-      const exit = yield* row(always(F), { calls: [0, 375], at: 375, word: "Overloaded" }, {
+      const exit = yield* row(always(overloads), { calls: [0, 375], at: 375, word: "Overloaded" }, {
         timeout: { ...timers, deadline: 1000 }
       })
       assert.deepStrictEqual(find(failure(exit).ledger, "RetryDenied").map((e) => e.because), ["deadline"])
     })))
 
   it.effect("R15 one counter for all causes", () =>
-    vector(row([F, F, network, S], { calls: [0, 375, 1125], at: 1125, word: "Network" })))
+    vector(row([overloads, overloads, network, succeeds], { calls: [0, 375, 1125], at: 1125, word: "Network" })))
 
   it.effect.each<[string, LlmError.ProviderError, string]>([
     ["429 with code insufficient_quota", answered(429, {}, code("insufficient_quota")), "Quota"],
@@ -184,7 +198,11 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("R17 400 with x-should-retry: true, then S", () =>
     vector(
-      row([failing(answered(400, { "x-should-retry": "true" })), S], { calls: [0, 375], at: 375, word: "Hello." })
+      row([failing(answered(400, { "x-should-retry": "true" })), succeeds], {
+        calls: [0, 375],
+        at: 375,
+        word: "Hello."
+      })
     ))
 
   it.effect("R20 the body of a failed attempt is closed before the next one", () =>
@@ -203,7 +221,7 @@ describe.each(kinds)("%s", (kind) => {
         active: Effect.succeed(0),
         play: () => Effect.void
       }
-      const r = yield* rigOf([provider], { retry: { maxRetries: 1, baseDelay: 500, maxDelay: 8000 } })
+      const r = yield* setUpWith([provider], { retry: { maxRetries: 1, baseDelay: 500, maxDelay: 8000 } })
       const call = yield* start(ask(kind, r.client))
       yield* TestClock.adjust(374)
       assert.deepStrictEqual(log, ["open 0", "closed 0"])
@@ -214,7 +232,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("R21 the breaker opens on the second failure: no sleep, the original 503", () =>
     vector(Effect.gen(function*() {
-      const exit = yield* row(always(F), { calls: [0, 375], at: 375, word: "Overloaded" }, {
+      const exit = yield* row(always(overloads), { calls: [0, 375], at: 375, word: "Overloaded" }, {
         circuitBreaker: { ...breaker, failureThreshold: 2 }
       })
       assert.deepStrictEqual(find(failure(exit).ledger, "RetryDenied").map((e) => e.because), ["circuit-open"])
@@ -223,7 +241,9 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("R21 the breaker opens on the second failure: the secondary at once", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(F), always(S)], { circuitBreaker: { ...breaker, failureThreshold: 2 } })
+      const r = yield* setUp([always(overloads), always(succeeds)], {
+        circuitBreaker: { ...breaker, failureThreshold: 2 }
+      })
       const { at, exit } = yield* timed(ask(kind, r.client))
       assert.strictEqual(success(exit).target, "s")
       assert.strictEqual(at, 375)
@@ -244,7 +264,7 @@ describe.each(kinds)("%s", (kind) => {
         Effect.provideService(HttpClient.HttpClient, http)
       )
       const scripted = yield* ScriptedProvider.make()
-      const r = yield* rigOf([{ ...scripted, ...openai }])
+      const r = yield* setUpWith([{ ...scripted, ...openai }])
       const fiber = yield* Effect.forkChild(Effect.exit(ask(kind, r.client)), { startImmediately: true })
       // The body of an error is read through a web stream, which is not the clock's.
       const turn = Effect.promise(() => new Promise<void>((done) => setImmediate(done)))
@@ -260,7 +280,7 @@ describe.each(kinds)("%s", (kind) => {
   describe("bugs other projects shipped", () => {
     it.effect("openai-node#2580, vercel/ai#7656, opensea-sdk#2003, cockatiel, smithy: an abort in backoff ends it now", () =>
       vector(Effect.gen(function*() {
-        const r = yield* rig([{ script: [F], always: S }], {
+        const r = yield* setUp([{ script: [overloads], always: succeeds }], {
           retry: { maxRetries: 2, baseDelay: "1 hour", maxDelay: "1 hour" }
         })
         const call = yield* start(ask(kind, r.client))
@@ -274,7 +294,7 @@ describe.each(kinds)("%s", (kind) => {
 
     it.effect("sim PR#6281: an abort in backoff is an abort, not the HTTP error before it", () =>
       vector(Effect.gen(function*() {
-        const r = yield* rig([always(F), always(S)])
+        const r = yield* setUp([always(overloads), always(succeeds)])
         const call = yield* start(ask(kind, r.client))
         yield* TestClock.adjust(500)
         yield* interrupt(call)
@@ -298,13 +318,15 @@ describe.each(kinds)("%s", (kind) => {
 
     it.effect("xingyu#72: every attempt has a whole timer of its own", () =>
       vector(row(
-        always({ ...S, delay: 1001 }),
+        always({ ...succeeds, delay: 1001 }),
         { calls: [0, 1375, 3125], at: 4125, word: "AttemptTimeout attempt" },
         { timeout: { ...timers, attempt: 1000 } }
       )))
 
     it.effect("Effect retryTransient: failures of two kinds share one counter", () =>
-      vector(row([F, network, F, network, S], { calls: [0, 375, 1125], at: 1125, word: "Overloaded" })))
+      vector(
+        row([overloads, network, overloads, network, succeeds], { calls: [0, 375, 1125], at: 1125, word: "Overloaded" })
+      ))
 
     it.effect("Kevlar#506: no sleep past the deadline, also when the hint asks for it", () =>
       vector(row(always(rateLimited("2 seconds")), { calls: [0], at: 0, word: "RateLimit" }, {
@@ -312,13 +334,13 @@ describe.each(kinds)("%s", (kind) => {
       })))
 
     it.effect("vercel/ai#5018, openai-node#1840: a hint is obeyed, but not beyond its cap", () =>
-      vector(row([rateLimited(59_999), S], { calls: [0, 60_499], at: 60_499, word: "Hello." })))
+      vector(row([rateLimited(59_999), succeeds], { calls: [0, 60_499], at: 60_499, word: "Hello." })))
 
     it.effect("vercel/ai#5018, openai-node#1840: a hint above 60 s is the end", () =>
       vector(row(always(rateLimited(60_001)), { calls: [0], at: 0, word: "RateLimit" })))
 
     it.effect("litellm#20722: the delay follows the latest failure, not the first", () =>
-      vector(row([rateLimited("10 seconds"), rateLimited("2 seconds"), S], {
+      vector(row([rateLimited("10 seconds"), rateLimited("2 seconds"), succeeds], {
         calls: [0, 10_500, 12_600],
         at: 12_600,
         word: "Hello."
@@ -335,7 +357,7 @@ describe("stream", () => {
     "R18 %s before the first content: retried, and only the second stream is seen",
     ([, first]) =>
       vector(Effect.gen(function*() {
-        const r = yield* rig([[first, stream("Hi")]])
+        const r = yield* setUp([[first, stream("Hi")]])
         const { at, exit } = yield* timed(Stream.runCollect(r.client.stream("Hello?")))
         const parts = success(exit).map((part) => part.type === "text-delta" ? part.delta : part.type)
         assert.deepStrictEqual(parts, ["response-metadata", "Hi", "finish"])
@@ -349,7 +371,7 @@ describe("stream", () => {
     vector(Effect.gen(function*() {
       const lost = new LlmError.ProviderError({ provider: "p", reason: { _tag: "Network", sent: true } })
       const reset = stream("A", { error: lost })
-      const r = yield* rig([{ script: [reset], always: S }])
+      const r = yield* setUp([{ script: [reset], always: succeeds }])
       const seen: Array<string> = []
       const { at, exit } = yield* timed(
         Stream.runForEach(r.client.stream("Hello?"), (part) => Effect.sync(() => seen.push(part.type)))
@@ -365,9 +387,9 @@ describe("stream", () => {
 
   it.effect("litellm#29808, OrcaRouter-Lite#115: an error after content is final, no second answer is spliced in", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([
+      const r = yield* setUp([
         { script: [stream("A", { type: "error", error: "overloaded" })], always: answer("B") },
-        always(S)
+        always(succeeds)
       ])
       const { exit } = yield* timed(Stream.runCollect(r.client.stream("Hello?")))
       assert.strictEqual(word(failure(exit)), "StreamInterrupted error")

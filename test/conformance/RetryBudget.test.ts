@@ -3,21 +3,21 @@ import { Clock, Effect, Exit } from "effect"
 import type { LlmConfig, LlmError } from "effect-resilient-llm"
 import { CountingClock } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
-import { ask, failure, kinds, nothingHeld, type Rig, rig, success, timed, vector } from "../support.ts"
+import { ask, failure, kinds, nothingHeld, type SetUp, setUp, success, timed, vector } from "../support.ts"
 import {
   always,
   assertInterrupted,
   budget,
-  crowd,
-  F,
+  callAtOnce,
   find,
   gated,
   interrupt,
   over,
-  rigOf,
-  S,
+  overloads,
   settle,
+  setUpWith,
   start,
+  succeeds,
   word
 } from "./support.ts"
 
@@ -31,7 +31,7 @@ const isDenied = (error: LlmError.LlmError): boolean =>
 
 describe.each(kinds)("%s", (kind) => {
   /** One call while time stands still: how often the transport was asked. */
-  const cost = (r: Rig, i = 0) =>
+  const cost = (r: SetUp, i = 0) =>
     Effect.gen(function*() {
       const before = (yield* r.calls(i)).length
       const call = yield* start(ask(kind, r.client))
@@ -43,16 +43,16 @@ describe.each(kinds)("%s", (kind) => {
   /** A client whose purse of ten was emptied by ten calls at 0; first attempts put nothing in. */
   const emptied = (options: LlmConfig.Options["retryBudget"] = { ...budget, perAttempt: 0 }) =>
     Effect.gen(function*() {
-      const r = yield* rig([always(F)], { retry: frozen(2), retryBudget: options })
+      const r = yield* setUp([always(overloads)], { retry: frozen(2), retryBudget: options })
       for (let i = 0; i < 10; i++) assert.strictEqual(yield* cost(r), 2)
       return r
     })
 
   it.effect("B1 twelve concurrent calls, always F: 22 transport calls, 2 fail at 0, 10 at 375", () =>
     vector(Effect.gen(function*() {
-      const { open, provider } = yield* gated(F)
-      const r = yield* rigOf([provider], { retry: attempts(3), retryBudget: budget })
-      const calls = yield* crowd(12, kind, r)
+      const { open, provider } = yield* gated(overloads)
+      const r = yield* setUpWith([provider], { retry: attempts(3), retryBudget: budget })
+      const calls = yield* callAtOnce(12, kind, r)
       yield* open
       yield* TestClock.adjust("1 minute")
       assert.deepStrictEqual(calls.map((call) => call.at()).toSorted(), [...Array(2).fill(0), ...Array(10).fill(375)])
@@ -80,14 +80,14 @@ describe.each(kinds)("%s", (kind) => {
     "B3 an empty purse and %d first attempts pay for one retry at most",
     ([n, calls]) =>
       vector(Effect.gen(function*() {
-        const { open, provider } = yield* gated(F)
+        const { open, provider } = yield* gated(overloads)
         // Twelve failures at once empty the purse exactly: the deposits come before the withdrawals, at the cap.
-        const r = yield* rigOf([provider], { retry: frozen(2), retryBudget: { ...budget, perSecond: 0 } })
-        yield* crowd(12, kind, r)
+        const r = yield* setUpWith([provider], { retry: frozen(2), retryBudget: { ...budget, perSecond: 0 } })
+        yield* callAtOnce(12, kind, r)
         yield* open
         yield* settle
         assert.strictEqual((yield* r.calls()).length, 22)
-        yield* r.providers[0]!.play(...Array(n - 1).fill(S))
+        yield* r.providers[0]!.play(...Array(n - 1).fill(succeeds))
         for (let i = 1; i < n; i++) assert.strictEqual(yield* cost(r), 1)
         assert.strictEqual(yield* cost(r), calls)
         assert.strictEqual(yield* cost(r), 3 - calls) // the fifth deposit pays, neither the fourth nor the sixth
@@ -96,7 +96,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("B4 a thousand calls one after the other, time frozen: 209 retries", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(F)], { retry: frozen(3), retryBudget: budget })
+      const r = yield* setUp([always(overloads)], { retry: frozen(3), retryBudget: budget })
       for (let i = 0; i < 1000; i++) yield* Effect.exit(ask(kind, r.client))
       assert.strictEqual((yield* r.calls()).length, 1209)
       assert.strictEqual(yield* Clock.currentTimeMillis, 0)
@@ -105,9 +105,9 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("B5 a hundred parallel failures: exactly ten retries", () =>
     vector(Effect.gen(function*() {
-      const { open, provider } = yield* gated(F)
-      const r = yield* rigOf([provider], { retry: attempts(2), retryBudget: budget })
-      const calls = yield* crowd(100, kind, r)
+      const { open, provider } = yield* gated(overloads)
+      const r = yield* setUpWith([provider], { retry: attempts(2), retryBudget: budget })
+      const calls = yield* callAtOnce(100, kind, r)
       yield* open
       yield* TestClock.adjust("1 minute")
       assert.strictEqual((yield* r.calls()).length, 110)
@@ -117,9 +117,9 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("B6 one token, two failures: one retries at 375, the other fails at 0 with its 503", () =>
     vector(Effect.gen(function*() {
-      const { open, provider } = yield* gated(F)
-      const r = yield* rigOf([provider], { retry: attempts(2), retryBudget: { ...budget, capacity: 1 } })
-      const calls = yield* crowd(2, kind, r)
+      const { open, provider } = yield* gated(overloads)
+      const r = yield* setUpWith([provider], { retry: attempts(2), retryBudget: { ...budget, capacity: 1 } })
+      const calls = yield* callAtOnce(2, kind, r)
       yield* open
       yield* TestClock.adjust("1 minute")
       assert.deepStrictEqual(yield* r.calls(), [0, 0, 375])
@@ -136,7 +136,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("B7 interrupted in backoff: the token is back", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(F)], { retry: attempts(2), retryBudget: single })
+      const r = yield* setUp([always(overloads)], { retry: attempts(2), retryBudget: single })
       const call = yield* start(ask(kind, r.client))
       yield* TestClock.adjust(100)
       yield* interrupt(call)
@@ -150,7 +150,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("B7 interrupted in the attempt it paid for: the token is spent", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([{ script: [F, { ...S, delay: 1000 }], always: F }], {
+      const r = yield* setUp([{ script: [overloads, { ...succeeds, delay: 1000 }], always: overloads }], {
         retry: attempts(2),
         retryBudget: single
       })
@@ -166,7 +166,10 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("B8 a success refunds nothing", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([{ script: [F, S], always: F }], { retry: attempts(2), retryBudget: single })
+      const r = yield* setUp([{ script: [overloads, succeeds], always: overloads }], {
+        retry: attempts(2),
+        retryBudget: single
+      })
       success((yield* timed(ask(kind, r.client))).exit)
       assert.strictEqual(yield* cost(r), 1)
       yield* nothingHeld(r)
@@ -185,7 +188,10 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("B11 the primary's purse is empty: no retry there, the secondary still", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(F), { script: [F], always: S }], { retry: attempts(2), retryBudget: single })
+      const r = yield* setUp([always(overloads), { script: [overloads], always: succeeds }], {
+        retry: attempts(2),
+        retryBudget: single
+      })
       const first = yield* timed(ask(kind, r.client)) // empties both
       assert.strictEqual(success(first.exit).target, "s")
       assert.deepStrictEqual([yield* r.calls(0), yield* r.calls(1)], [[0, 375], [375, 750]])
@@ -199,19 +205,19 @@ describe.each(kinds)("%s", (kind) => {
   describe("bugs other projects shipped", () => {
     it.effect("failsafe-go#139: first attempts are not paid for, however many", () =>
       vector(Effect.gen(function*() {
-        const r = yield* rig([always(S)], { retry: attempts(3), retryBudget: { ...single, capacity: 0 } })
+        const r = yield* setUp([always(succeeds)], { retry: attempts(3), retryBudget: { ...single, capacity: 0 } })
         for (let i = 0; i < 100; i++) assert.isTrue(Exit.isSuccess(yield* Effect.exit(ask(kind, r.client))))
         assert.strictEqual((yield* r.calls()).length, 100)
       })))
 
     it.effect("failsafe-go#141: an empty purse touches nobody but the retry it denies", () =>
       vector(Effect.gen(function*() {
-        const slow = { ...S, delay: 1000 }
-        const r = yield* rig([{ script: [slow, F, slow], always: F }], {
+        const slow = { ...succeeds, delay: 1000 }
+        const r = yield* setUp([{ script: [slow, overloads, slow], always: overloads }], {
           retry: attempts(2),
           retryBudget: { ...single, capacity: 0 }
         })
-        const calls = yield* crowd(3, kind, r)
+        const calls = yield* callAtOnce(3, kind, r)
         yield* TestClock.adjust("1 minute")
         assert.deepStrictEqual(calls.map((call) => call.at()), [1000, 0, 1000])
         assert.deepStrictEqual(calls.map((call) => Exit.isSuccess(over(call))), [true, false, true])
@@ -219,7 +225,7 @@ describe.each(kinds)("%s", (kind) => {
 
     it.effect("checks after sleeping, ErrExceeded: the denial comes before the sleep and keeps its cause", () =>
       vector(Effect.gen(function*() {
-        const r = yield* rig([always(F)], { retry: attempts(3), retryBudget: { ...single, capacity: 0 } })
+        const r = yield* setUp([always(overloads)], { retry: attempts(3), retryBudget: { ...single, capacity: 0 } })
         const { at, exit } = yield* timed(ask(kind, r.client))
         assert.strictEqual(at, 0)
         assert.strictEqual(word(failure(exit)), "Overloaded")

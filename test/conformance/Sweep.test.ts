@@ -5,19 +5,19 @@ import type { LlmConfig, LlmEvent } from "effect-resilient-llm"
 import { Timeout } from "effect-resilient-llm/resilience"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
-import { ask, fork, type Kind, kinds, nothingHeld, type Rig, rig, success, vector } from "../support.ts"
+import { ask, fork, type Kind, kinds, nothingHeld, type SetUp, setUp, success, vector } from "../support.ts"
 import {
   always,
   assertInterrupted,
   breaker,
-  F,
   find,
   interrupt,
   over,
+  overloads,
   recorded,
-  rigOf,
-  S,
+  setUpWith,
   start,
+  succeeds,
   timers,
   word
 } from "./support.ts"
@@ -59,7 +59,7 @@ const interruptedAt = (kind: Kind, at: number, first: boolean) =>
     const where = `${first ? "first" : "last"} at ${at}`
     const asked = starts.filter((start) => first ? start < at : start <= at)
     const all = exactly({ retries: asked.length - 1 + 2, tokens: asked.length + 4 })
-    const r = yield* rig([always(F), always(S)], all, [perDay(asked.length + 3), perDay(1)])
+    const r = yield* setUp([always(overloads), always(succeeds)], all, [perDay(asked.length + 3), perDay(1)])
     const events = yield* recorded(r)
     let call: ReturnType<typeof interrupt> = Effect.void
     // Who sleeps first wakes first.
@@ -114,8 +114,8 @@ const byQuestion = (id: string, forQuestion: ReadonlyArray<ScriptedProvider.Step
       id
     })
     const two = yield* ScriptedProvider.make([ScriptedProvider.always(others)], { id })
-    const flaky = yield* ScriptedProvider.make([F, ScriptedProvider.always(S)], { id })
-    const drain = yield* ScriptedProvider.make([ScriptedProvider.always(S)], { id })
+    const flaky = yield* ScriptedProvider.make([overloads, ScriptedProvider.always(succeeds)], { id })
+    const drain = yield* ScriptedProvider.make([ScriptedProvider.always(succeeds)], { id })
     const all = [one, two, flaky, drain]
     const pick = (request: { readonly prompt: unknown }) => {
       const text = JSON.stringify(request.prompt)
@@ -155,11 +155,11 @@ const sweepRun = (kind: Kind, keyed: boolean, budget: number, steps: number, tal
   const where = `budget ${budget}, step ${steps}`
   const world = new World()
   const scope = Scope.makeUnsafe()
-  const build: Effect.Effect<Rig> = Effect.orDie(Scope.provide(
+  const build: Effect.Effect<SetUp> = Effect.orDie(Scope.provide(
     Effect.gen(function*() {
-      const p = yield* byQuestion("p", [{ ...F, delay: 10 }], answerOf(other.prompt))
+      const p = yield* byQuestion("p", [{ ...overloads, delay: 10 }], answerOf(other.prompt))
       const s = yield* byQuestion("s", [], answerOf(other.prompt))
-      return yield* rigOf([p, s], exactly({ retries: 1, tokens: BUCKET }), [perDay(LIMIT), {}])
+      return yield* setUpWith([p, s], exactly({ retries: 1, tokens: BUCKET }), [perDay(LIMIT), {}])
     }),
     scope
   ))
@@ -263,7 +263,7 @@ describe("found by sweeping", () => {
   it.effect("a consumer that is interrupted while its finished stream is being closed leaves no permit", () =>
     vector(Effect.gen(function*() {
       const slow = ScriptedProvider.stream("a", { wait: 1 }, "b")
-      const r = yield* rig([always({ ...slow, cleanup: 1000 })], { bulkhead: { maxConcurrent: 1 } })
+      const r = yield* setUp([always({ ...slow, cleanup: 1000 })], { bulkhead: { maxConcurrent: 1 } })
       const call = yield* start(ask("stream", r.client))
       yield* TestClock.adjust(500)
       call.fiber.interruptUnsafe()
@@ -277,7 +277,7 @@ describe("found by sweeping", () => {
     for (let budget = 3; budget < 20; budget++) {
       for (let steps = 0, running = true; running; steps++) {
         const world = new World()
-        const client = Scope.provide(rig([always(stream)], { bulkhead: { maxConcurrent: 1 } }), Scope.makeUnsafe())
+        const client = Scope.provide(setUp([always(stream)], { bulkhead: { maxConcurrent: 1 } }), Scope.makeUnsafe())
         const r = world.run(Effect.orDie(client))
         const call = world.fork(ask("stream", r.client), budget)
         for (let i = 0; i < steps && call.pollUnsafe() === undefined; i++) world.step()

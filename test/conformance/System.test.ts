@@ -4,22 +4,22 @@ import { LlmClient, type LlmConfig, LlmError } from "effect-resilient-llm"
 import { CountingClock, ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
 import { vi } from "vitest"
-import { ask, failure, kinds, nothingHeld, rig, success, timed, vector, vectorOptions } from "../support.ts"
+import { ask, failure, kinds, nothingHeld, setUp, success, timed, vector, vectorOptions } from "../support.ts"
 import {
   ageOf,
   always,
   breaker,
   budget,
-  crowd,
-  F,
+  callAtOnce,
   find,
   millis,
   over,
+  overloads,
   perTenSeconds,
   rateLimited,
   recorded,
-  S,
   start,
+  succeeds,
   tags,
   timers,
   word
@@ -31,7 +31,7 @@ const { hang, stream } = ScriptedProvider
 const perDay = (limit: number) => [{ dimension: "requests", limit, per: "1 day" }] as const
 
 describe.each(kinds)("%s", (kind) => {
-  const twoTargets = rig([always(F), always(S)], { retryBudget: budget, circuitBreaker: breaker })
+  const twoTargets = setUp([always(overloads), always(succeeds)], { retryBudget: budget, circuitBreaker: breaker })
 
   /** Three requests, one after the other. */
   const first = Effect.gen(function*() {
@@ -89,7 +89,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("E3 everything on, both always F, an answer stored at 0: stale at 100 000, with its age and its story", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([{ script: [S], always: F }, always(F)], {
+      const r = yield* setUp([{ script: [succeeds], always: overloads }, always(overloads)], {
         retryBudget: budget,
         circuitBreaker: breaker,
         timeout: timers,
@@ -118,7 +118,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("E4 everything on, nothing fails: one call at 0, the result at 0, no sleep, one token, one permit", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(S)], {
+      const r = yield* setUp([always(succeeds)], {
         retryBudget: budget,
         circuitBreaker: breaker,
         timeout: timers,
@@ -140,7 +140,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("E6 p always 429 with 1 s: calls [0, 1050, 2100], the block adds no wait, the breaker counts nothing", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(rateLimited("1 second"))], { circuitBreaker: breaker }, [perTenSeconds(10)])
+      const r = yield* setUp([always(rateLimited("1 second"))], { circuitBreaker: breaker }, [perTenSeconds(10)])
       const { at, exit } = yield* timed(ask(kind, r.client))
       assert.strictEqual(word(failure(exit)), "RateLimit")
       assert.strictEqual(at, 2100)
@@ -153,7 +153,7 @@ describe.each(kinds)("%s", (kind) => {
   it.effect("E6 three requests are used, their tokens are all given back", () =>
     vector(Effect.gen(function*() {
       // One estimate fits: without the refund the second attempt would find no tokens.
-      const r = yield* rig([{ script: Array(3).fill(rateLimited("1 second")), always: S }], {}, [{
+      const r = yield* setUp([{ script: Array(3).fill(rateLimited("1 second")), always: succeeds }], {}, [{
         limits: [...perDay(4), { dimension: "tokens", limit: 1100, per: "1 day" }]
       }])
       const request = { prompt: "Hi", maxTokens: 1000 }
@@ -166,7 +166,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("E7 a stream holds the only permit for 10 s: who has 5 s fails at 5000, unsent and unpaid", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([[stream("a", { wait: 10_000 }, "b")]], {
+      const r = yield* setUp([[stream("a", { wait: 10_000 }, "b")]], {
         timeout: timers,
         bulkhead: { maxConcurrent: 1, queue: 100, maxWait: "30 seconds" },
         rateLimit: { capacity: 2, refillPerSecond: 1e-6, maxWait: 0 }
@@ -185,7 +185,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("E8 an open breaker is seen before anything is spent: neither p's limiter nor the client's", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([{ script: [F], always: S }], {
+      const r = yield* setUp([{ script: [overloads], always: succeeds }], {
         retry: false,
         circuitBreaker: { ...breaker, failureThreshold: 1 },
         rateLimit: { capacity: 2, refillPerSecond: 1e-6, maxWait: 0 }
@@ -200,7 +200,9 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("§0.2 no token is spent for an attempt that never reached its transport", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(S), always(S)], { rateLimit: { capacity: 2, refillPerSecond: 1e-6, maxWait: 0 } }, [
+      const r = yield* setUp([always(succeeds), always(succeeds)], {
+        rateLimit: { capacity: 2, refillPerSecond: 1e-6, maxWait: 0 }
+      }, [
         { limits: perDay(1) }
       ])
       assert.strictEqual((yield* ask(kind, r.client)).target, "p")
@@ -211,7 +213,9 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("§0.2 the bucket that all targets share refuses once, for all of them", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(S), always(S)], { rateLimit: { capacity: 1, refillPerSecond: 1e-6, maxWait: 0 } })
+      const r = yield* setUp([always(succeeds), always(succeeds)], {
+        rateLimit: { capacity: 1, refillPerSecond: 1e-6, maxWait: 0 }
+      })
       yield* ask(kind, r.client)
       const error = yield* Effect.flip(ask(kind, r.client))
       assert.strictEqual(error._tag, "RateLimited")
@@ -222,8 +226,8 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("E9 a half-open p whose permits are busy for 60 s: who waits for one holds no half-open slot", () =>
     vector(Effect.gen(function*() {
-      const long = { ...S, delay: 60_000 }
-      const r = yield* rig([{ script: [long, F, long], always: S }], {
+      const long = { ...succeeds, delay: 60_000 }
+      const r = yield* setUp([{ script: [long, overloads, long], always: succeeds }], {
         retry: false,
         circuitBreaker: { ...breaker, failureThreshold: 1 },
         bulkhead: { maxConcurrent: 2, queue: 100, maxWait: "60 seconds" }
@@ -245,7 +249,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("E10 p hangs behind 20 permits, a thousand requests: p opens once at 1000, all succeed via s", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(hang), always(S)], {
+      const r = yield* setUp([always(hang), always(succeeds)], {
         retryBudget: budget,
         circuitBreaker: breaker,
         timeout: { ...timers, attempt: 1000 }
@@ -254,7 +258,7 @@ describe.each(kinds)("%s", (kind) => {
         { bulkhead: { maxConcurrent: 1000, queue: 1000 } }
       ])
       const events = yield* recorded(r)
-      const calls = yield* crowd(1000, kind, r)
+      const calls = yield* callAtOnce(1000, kind, r)
       yield* TestClock.adjust("1 minute")
       const ends = calls.map((call) => {
         assert.strictEqual(success(over(call)).target, "s")
@@ -282,7 +286,7 @@ describe.each(kinds)("%s", (kind) => {
     const turn = () => new Promise<void>((done) => setImmediate(done))
     try {
       const layer = Layer.unwrap(Effect.map(
-        ScriptedProvider.make([ScriptedProvider.always(F)], { id: "p" }),
+        ScriptedProvider.make([ScriptedProvider.always(overloads)], { id: "p" }),
         (provider) => LlmClient.layerDynamic([provider], { retry: { baseDelay: "1 minute" } })
       ))
       const controller = new AbortController()
@@ -319,7 +323,9 @@ describe.each(kinds)("%s", (kind) => {
         idempotency: {},
         cache: {}
       }
-      const provider = yield* ScriptedProvider.make([S, F, F, F, F, S], { id: "p" })
+      const provider = yield* ScriptedProvider.make([succeeds, overloads, overloads, overloads, overloads, succeeds], {
+        id: "p"
+      })
       const build = Effect.map(
         Layer.build(LlmClient.layerDynamic([provider], options)),
         (context) => Context.get(context, LlmClient)
@@ -348,7 +354,9 @@ describe("stream", () => {
   it.effect("C22 headers, three chunks, then a reset, five times: open, each counted at its end", () =>
     vector(Effect.gen(function*() {
       const lost = new LlmError.ProviderError({ provider: "p", reason: { _tag: "Network", sent: true } })
-      const r = yield* rig([always(stream("a", "b", { wait: 100 }, "c", { error: lost }))], { circuitBreaker: breaker })
+      const r = yield* setUp([always(stream("a", "b", { wait: 100 }, "c", { error: lost }))], {
+        circuitBreaker: breaker
+      })
       for (let i = 0; i < 5; i++) {
         const call = yield* start(ask("stream", r.client))
         yield* TestClock.adjust(99)
@@ -363,7 +371,7 @@ describe("stream", () => {
 
   it.effect("C22 a whole stream of several chunks counts as one success, at its end", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([[F, stream("a", { wait: 100 }, "b")]], { retry: false, circuitBreaker: breaker })
+      const r = yield* setUp([[overloads, stream("a", { wait: 100 }, "b")]], { retry: false, circuitBreaker: breaker })
       yield* Effect.exit(ask("stream", r.client))
       const call = yield* start(ask("stream", r.client))
       assert.deepInclude((yield* r.client.status).targets[0]?.circuit, { calls: 1, streak: 1 })
@@ -381,7 +389,7 @@ describe("stream", () => {
 
   it.effect("C23 a consumer that stops after the first chunk, ten times: closed, never a failure, no slot held", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(stream("a", { wait: 1000 }, "b"))], {
+      const r = yield* setUp([always(stream("a", { wait: 1000 }, "b"))], {
         timeout: timers,
         circuitBreaker: breaker,
         bulkhead: { maxConcurrent: 1, queue: 0 }
@@ -396,7 +404,7 @@ describe("stream", () => {
 
   it.effect("K9 a stream of 10 s holds its permit to the end, not to its first chunk", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([{ script: [stream({ wait: 100 }, "a", { wait: 9900 }, "b")], always: S }], {
+      const r = yield* setUp([{ script: [stream({ wait: 100 }, "a", { wait: 9900 }, "b")], always: succeeds }], {
         bulkhead: { maxConcurrent: 1 }
       })
       const first = yield* start(ask("stream", r.client))

@@ -3,21 +3,21 @@ import { Cause, Effect, Exit, Queue, Stream } from "effect"
 import { type LlmError, type LlmResponse } from "effect-resilient-llm"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
-import { ask, failure, kinds, nothingHeld, now, rig, success, timed, vector } from "../support.ts"
+import { ask, failure, kinds, nothingHeld, now, setUp, success, timed, vector } from "../support.ts"
 import {
   always,
   assertInterrupted,
   breaker,
-  F,
   interrupt,
   millis,
   over,
+  overloads,
   ping,
   rateLimited,
   recorded,
-  rigOf,
-  S,
+  setUpWith,
   start,
+  succeeds,
   tags,
   timers,
   wait,
@@ -33,7 +33,7 @@ const after = (error: LlmError.LlmError): number | undefined => "after" in error
 describe.each(kinds)("%s", (kind) => {
   it.effect("T1 no answer, two attempts of 1000: calls [0, 1375], the end at 2375, kind attempt", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(hang)], { retry: twice, timeout: { ...timers, attempt: 1000 } })
+      const r = yield* setUp([always(hang)], { retry: twice, timeout: { ...timers, attempt: 1000 } })
       const { at, exit } = yield* timed(ask(kind, r.client))
       const error = failure(exit)
       assert.strictEqual(at, 2375)
@@ -45,7 +45,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("T2 with a deadline of 1500 the second attempt gets 125 ms: the end at 1500, kind deadline", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(hang)], { retry: twice, timeout: { ...timers, attempt: 1000, deadline: 1500 } })
+      const r = yield* setUp([always(hang)], { retry: twice, timeout: { ...timers, attempt: 1000, deadline: 1500 } })
       const { at, exit } = yield* timed(ask(kind, r.client))
       const error = failure(exit)
       assert.strictEqual(at, 1500)
@@ -57,7 +57,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("T3 ten seconds of cleanup: the caller is free at 1000, the permit at 11 000", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([[{ ...hang, cleanup: "10 seconds" }, S]], {
+      const r = yield* setUp([[{ ...hang, cleanup: "10 seconds" }, succeeds]], {
         retry: false,
         timeout: { ...timers, attempt: 1000 },
         bulkhead: { maxConcurrent: 1, queue: 100, maxWait: "30 seconds" }
@@ -78,7 +78,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("T3 also when the cleanup is inside the provider's effect, not in its scope", () =>
     vector(Effect.gen(function*() {
-      const scripted = yield* ScriptedProvider.make([ScriptedProvider.always(S)])
+      const scripted = yield* ScriptedProvider.make([ScriptedProvider.always(succeeds)])
       let first = true
       const slowly = <A>(then: Effect.Effect<A>) => {
         if (!first) return then
@@ -90,7 +90,7 @@ describe.each(kinds)("%s", (kind) => {
         generate: (request) => Effect.andThen(slowly(Effect.void), scripted.generate(request)),
         stream: (request) => Stream.unwrap(Effect.as(slowly(Effect.void), scripted.stream(request)))
       }
-      const r = yield* rigOf([provider], {
+      const r = yield* setUpWith([provider], {
         retry: false,
         timeout: { ...timers, attempt: 1000 },
         bulkhead: { maxConcurrent: 1, queue: 100, maxWait: "30 seconds" }
@@ -106,7 +106,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("T4 the caller's own timeout at 500 is an interruption: the streak unchanged, no permit held", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([{ script: [F], always: hang }], {
+      const r = yield* setUp([{ script: [overloads], always: hang }], {
         retry: false,
         timeout: { ...timers, attempt: 1000 },
         circuitBreaker: breaker,
@@ -125,7 +125,10 @@ describe.each(kinds)("%s", (kind) => {
     "T9 an answer at %d under a limit of 1000",
     ([delay, at, expected]) =>
       vector(Effect.gen(function*() {
-        const r = yield* rig([always({ ...S, delay })], { retry: false, timeout: { ...timers, attempt: 1000 } })
+        const r = yield* setUp([always({ ...succeeds, delay })], {
+          retry: false,
+          timeout: { ...timers, attempt: 1000 }
+        })
         const ended = yield* timed(ask(kind, r.client))
         assert.strictEqual(ended.at, at)
         assert.strictEqual(Exit.isSuccess(ended.exit) ? ended.exit.value.text : word(failure(ended.exit)), expected)
@@ -135,7 +138,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("T10 a transport that cannot be interrupted answers at 1500: the failure is at 1000 and counts once", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([[{ ...S, delay: 1500, uninterruptible: true }]], {
+      const r = yield* setUp([[{ ...succeeds, delay: 1500, uninterruptible: true }]], {
         retry: false,
         timeout: { ...timers, attempt: 1000 },
         circuitBreaker: breaker,
@@ -156,7 +159,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("T11 a hint of 30 s and a deadline of 10 s: RateLimit at 0, not the deadline", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(rateLimited("30 seconds"))], { timeout: { ...timers, deadline: "10 seconds" } })
+      const r = yield* setUp([always(rateLimited("30 seconds"))], { timeout: { ...timers, deadline: "10 seconds" } })
       const { at, exit } = yield* timed(ask(kind, r.client))
       assert.strictEqual(at, 0)
       assert.strictEqual(word(failure(exit)), "RateLimit")
@@ -166,7 +169,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("T12 a limiter's wait of 1500 and a deadline of 1000: RateLimited at 0, no token consumed", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(S)], {
+      const r = yield* setUp([always(succeeds)], {
         timeout: { ...timers, deadline: 1000 },
         rateLimit: { capacity: 1, refillPerSecond: 1 / 1.5, maxWait: "30 seconds" }
       })
@@ -188,7 +191,7 @@ describe.each(kinds)("%s", (kind) => {
     "T13 without timers a transport may take an hour (%j)",
     (timeout) =>
       vector(Effect.gen(function*() {
-        const r = yield* rig([always({ ...S, delay: "1 hour" })], { timeout })
+        const r = yield* setUp([always({ ...succeeds, delay: "1 hour" })], { timeout })
         const { at, exit } = yield* timed(ask(kind, r.client))
         assert.strictEqual(success(exit).text, "Hello.")
         assert.strictEqual(at, 3_600_000)
@@ -198,7 +201,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("T14 a deadline that is spent already: no call", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(S), always(S)], {
+      const r = yield* setUp([always(succeeds), always(succeeds)], {
         timeout: { ...timers, deadline: 1000 },
         bulkhead: {},
         circuitBreaker: breaker
@@ -212,7 +215,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("a request's own deadline replaces the client's, shorter or longer", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(hang)], { retry: false, timeout: { ...timers, deadline: 1000 } })
+      const r = yield* setUp([always(hang)], { retry: false, timeout: { ...timers, deadline: 1000 } })
       for (const deadline of [500, 2000]) {
         const { at, exit } = yield* timed(ask(kind, r.client, { prompt: "Hi", deadline }), 5000)
         assert.strictEqual(word(failure(exit)), "DeadlineExceeded")
@@ -223,7 +226,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("a caller's own interruption waits for the provider's cleanup", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always({ ...hang, cleanup: "10 seconds" })], { timeout: timers })
+      const r = yield* setUp([always({ ...hang, cleanup: "10 seconds" })], { timeout: timers })
       const call = yield* start(ask(kind, r.client))
       yield* TestClock.adjust(100)
       yield* interrupt(call)
@@ -236,7 +239,7 @@ describe.each(kinds)("%s", (kind) => {
   describe("bugs other projects shipped", () => {
     it.effect("Effect.timeout: a slow finalizer does not stretch the limit, nor does it delay the retry", () =>
       vector(Effect.gen(function*() {
-        const r = yield* rig([[{ ...hang, cleanup: "1 hour" }, S]], { timeout: { ...timers, attempt: 1000 } })
+        const r = yield* setUp([[{ ...hang, cleanup: "1 hour" }, succeeds]], { timeout: { ...timers, attempt: 1000 } })
         const { at, exit } = yield* timed(ask(kind, r.client), "2 hours")
         assert.strictEqual(success(exit).text, "Hello.")
         assert.strictEqual(at, 1375)
@@ -246,7 +249,7 @@ describe.each(kinds)("%s", (kind) => {
     it.effect("anthropic-sdk#867 #959 #998 #749, AutoGPT PR#14206 #14293: the limit covers the body too", () =>
       vector(Effect.gen(function*() {
         // Headers at once, then nothing useful for an hour.
-        const r = yield* rig([always(stream(ping, wait(3_600_000), "late"))], {
+        const r = yield* setUp([always(stream(ping, wait(3_600_000), "late"))], {
           retry: false,
           timeout: { ...timers, attempt: 1000 }
         })
@@ -258,7 +261,7 @@ describe.each(kinds)("%s", (kind) => {
 
     it.effect("ai-retry#50, litellm#34819: our limit fails over, the deadline does not", () =>
       vector(Effect.gen(function*() {
-        const r = yield* rig([always(hang), always(hang)], {
+        const r = yield* setUp([always(hang), always(hang)], {
           retry: false,
           timeout: { ...timers, attempt: 1000, deadline: 2500 }
         })
@@ -291,9 +294,9 @@ const watch = <E>(parts: Stream.Stream<LlmResponse.StreamPart, E>, consumer: Eff
 describe("stream", () => {
   it.effect("T5 content at 1500, 2400, 3300, then silence: three parts, kind idle at 4300, one call", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([
+      const r = yield* setUp([
         always(stream(wait(1500), "a", wait(900), "b", wait(900), "c", ScriptedProvider.stall)),
-        always(S)
+        always(succeeds)
       ], {
         timeout: { ...timers, firstToken: 2000, idle: 1000 }
       })
@@ -311,7 +314,7 @@ describe("stream", () => {
 
   it.effect("T6 only pings: kind firstToken at 2000", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(stream(...pings))], {
+      const r = yield* setUp([always(stream(...pings))], {
         retry: false,
         timeout: { ...timers, firstToken: 2000, idle: 1000 }
       })
@@ -324,7 +327,7 @@ describe("stream", () => {
 
   it.effect("T6 it is retryable", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([[stream(...pings), S]], { timeout: { ...timers, firstToken: 2000, idle: 1000 } })
+      const r = yield* setUp([[stream(...pings), succeeds]], { timeout: { ...timers, firstToken: 2000, idle: 1000 } })
       const { at, exit } = yield* watch(r.client.stream("Hi"))
       success(exit)
       assert.strictEqual(at, 2375)
@@ -334,7 +337,7 @@ describe("stream", () => {
 
   it.effect("T7 content at 1500, pings at 2000, 2500, 3000: idle at 2500, not 4000 (ARCHITECTURE §5: content only)", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([
+      const r = yield* setUp([
         always(stream(wait(1500), "a", wait(500), ping, wait(500), ping, wait(500), ping, ScriptedProvider.stall))
       ], {
         timeout: { ...timers, firstToken: 2000, idle: 1000 }
@@ -368,7 +371,7 @@ describe("stream", () => {
 
   it.effect("T8 a slow consumer: chunks sent at 0 and 100, pulled at 0 and 5000, both delivered", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rigOf([yield* sending(0, 100)], { timeout: { ...timers, firstToken: 1000, idle: 1000 } })
+      const r = yield* setUpWith([yield* sending(0, 100)], { timeout: { ...timers, firstToken: 1000, idle: 1000 } })
       const { exit, seen } = yield* watch(r.client.stream("Hi"), Effect.sleep(5000))
       success(exit)
       assert.deepStrictEqual(seen, [0, 5000])
@@ -378,7 +381,7 @@ describe("stream", () => {
   it.effect("T8 the silence before a slow consumer's pull does not count, that of its pulls adds up", () =>
     vector(Effect.gen(function*() {
       const elements = ["a", wait(600), ping, wait(300), "b", wait(600), ping, wait(600), "c"] as const
-      const r = yield* rig([always(stream(...elements))], { timeout: { ...timers, idle: 1000 } })
+      const r = yield* setUp([always(stream(...elements))], { timeout: { ...timers, idle: 1000 } })
       const { at, exit, seen } = yield* watch(r.client.stream("Hi"), Effect.sleep(5000))
       assert.strictEqual(word(failure(exit)), "StreamInterrupted idle")
       assert.deepStrictEqual(seen, [0, 5900])
@@ -388,7 +391,7 @@ describe("stream", () => {
 
   it.effect("the deadline bounds a stream after its commit", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(stream("a", wait(900), "b", wait(900), "c"))], {
+      const r = yield* setUp([always(stream("a", wait(900), "b", wait(900), "c"))], {
         timeout: { ...timers, deadline: 1000 }
       })
       const { at, exit, seen } = yield* watch(r.client.stream("Hi"))
@@ -400,7 +403,7 @@ describe("stream", () => {
 
   it.effect("T3 after the commit too: the consumer is free when the idle timer fires, cleanup goes on", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always({ ...stream("a", ScriptedProvider.stall), cleanup: "10 seconds" })], {
+      const r = yield* setUp([always({ ...stream("a", ScriptedProvider.stall), cleanup: "10 seconds" })], {
         timeout: { ...timers, idle: 1000 },
         bulkhead: { maxConcurrent: 1 }
       })
@@ -417,7 +420,7 @@ describe("stream", () => {
     it.effect("opencode PR#29348: after the commit the attempt limit no longer counts", () =>
       vector(Effect.gen(function*() {
         const long = Array.from({ length: 20 }, () => [wait(900), "x"]).flat()
-        const r = yield* rig([always(stream(...long))], {
+        const r = yield* setUp([always(stream(...long))], {
           timeout: { ...timers, attempt: 1000, firstToken: 1000, idle: 1000 }
         })
         const { at, exit } = yield* watch(r.client.stream("Hi"))
@@ -428,7 +431,7 @@ describe("stream", () => {
 
     it.effect("jp PR#708, openfox PR#226: `idle: false` lets a model think for an hour", () =>
       vector(Effect.gen(function*() {
-        const r = yield* rig([always(stream("a", wait(3_000_000), "b"))], {
+        const r = yield* setUp([always(stream("a", wait(3_000_000), "b"))], {
           timeout: { ...timers, idle: false, deadline: false }
         })
         const { at, exit } = yield* watch(r.client.stream("Hi"))
@@ -439,7 +442,7 @@ describe("stream", () => {
     it.effect("pipecat#5804 #5842: one that dribbles content without end is ended by the deadline", () =>
       vector(Effect.gen(function*() {
         const dribble = Array.from({ length: 100 }, () => [wait(900), "."]).flat()
-        const r = yield* rig([always(stream(...dribble))], { timeout: { ...timers, idle: 1000, deadline: 10_000 } })
+        const r = yield* setUp([always(stream(...dribble))], { timeout: { ...timers, idle: 1000, deadline: 10_000 } })
         const { at, exit } = yield* watch(r.client.stream("Hi"))
         assert.strictEqual(word(failure(exit)), "DeadlineExceeded")
         assert.strictEqual(at, 10_000)
@@ -452,7 +455,7 @@ describe("stream", () => {
           { length: 100 },
           () => [wait(10), { type: "text-delta", id: "0", delta: "" } as const]
         ).flat()
-        const r = yield* rig([always(stream("a", ...dribble))], { timeout: { ...timers, idle: 500 } })
+        const r = yield* setUp([always(stream("a", ...dribble))], { timeout: { ...timers, idle: 500 } })
         const { at, exit } = yield* watch(r.client.stream("Hi"))
         assert.strictEqual(word(failure(exit)), "StreamInterrupted idle")
         assert.strictEqual(at, 500)

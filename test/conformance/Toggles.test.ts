@@ -4,18 +4,30 @@ import { Cause, Effect, Exit } from "effect"
 import { LlmError, type LlmEvent } from "effect-resilient-llm"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
-import { ask, failure, type Kind, kinds, nothingHeld, rig, vector } from "../support.ts"
+import { ask, failure, type Kind, kinds, nothingHeld, setUp, vector } from "../support.ts"
 import { type Answer, type Enabled, expect, optionsOf, type Toggle, toggles } from "./reference.ts"
-import { badRequest, F, failing, find, interrupt, over, rateLimited, type Running, S, start, word } from "./support.ts"
+import {
+  badRequest,
+  failing,
+  find,
+  interrupt,
+  over,
+  overloads,
+  rateLimited,
+  type Running,
+  start,
+  succeeds,
+  word
+} from "./support.ts"
 
 const TEN_MINUTES = 600_000
 
 const stepOf = (answer: Answer, kind: Kind): ScriptedProvider.Step => {
   switch (answer) {
     case "S":
-      return S
+      return succeeds
     case "F":
-      return F
+      return overloads
     case "400":
       return badRequest
     case "429":
@@ -86,7 +98,7 @@ const check = (enabled: Enabled, kind: Kind, scripts: readonly [ReadonlyArray<An
   const keyed = { ...question, idempotencyKey: "k" }
 
   return vector(Effect.gen(function*() {
-    const r = yield* rig([script(scripts[0], [S]), script(scripts[1], [])], optionsOf(enabled))
+    const r = yield* setUp([script(scripts[0], [succeeds]), script(scripts[1], [])], optionsOf(enabled))
     const asked = Effect.map(
       Effect.all([r.calls(0), r.calls(1)]),
       (calls) => calls.map((times) => times.filter((at) => at >= TEN_MINUTES).map((at) => at - TEN_MINUTES))
@@ -98,7 +110,7 @@ const check = (enabled: Enabled, kind: Kind, scripts: readonly [ReadonlyArray<An
     assert.deepStrictEqual({ name, calls: yield* asked, ...actual }, { name, calls, result, at })
     yield* nothingHeld(r)
 
-    yield* r.providers[0]!.play(S)
+    yield* r.providers[0]!.play(succeeds)
     const again = yield* settled(keyed)(r.client)
     assert.strictEqual(again.result, repeated, name)
     const more = repeated === "provider p" ? [TEN_MINUTES] : []

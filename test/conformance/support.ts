@@ -1,5 +1,5 @@
 // What the vectors share beyond test/support.ts: the parameters of SEMANTICS.md, one name per scripted failure, and
-// the two ways a vector ends that are not its own: interruption, and a crowd.
+// the two ways a vector ends that are not its own: interruption, and many calls at once.
 import { assert } from "@effect/vitest"
 import { Cause, Context, Duration, Effect, Exit, type Fiber, Latch, Layer, type Scope, Stream } from "effect"
 import {
@@ -13,7 +13,7 @@ import {
 import { ofResponse } from "effect-resilient-llm/providers/internal/errors"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
-import { ask, fork, type Kind, now, type Rig, vectorOptions } from "../support.ts"
+import { ask, fork, type Kind, now, type SetUp, vectorOptions } from "../support.ts"
 
 // -----------------------------------------------------------------------------
 // parameters of the vectors
@@ -47,8 +47,8 @@ export const perTenSeconds = (limit: number) =>
 // what a transport does
 // -----------------------------------------------------------------------------
 
-export const S = ScriptedProvider.answer("Hello.")
-export const F = ScriptedProvider.overloaded
+export const succeeds = ScriptedProvider.answer("Hello.")
+export const overloads = ScriptedProvider.overloaded
 export const always = (step: ScriptedProvider.Step) => ({ always: step })
 export const rateLimited = ScriptedProvider.rateLimited
 export const badRequest = ScriptedProvider.fail({ _tag: "InvalidRequest" }, { status: 400 })
@@ -75,17 +75,17 @@ export const ping = { type: "text-start", id: "0" } as const
 export const wait = (millis: number) => ({ wait: millis })
 
 // -----------------------------------------------------------------------------
-// rigs
+// clients in their surroundings
 // -----------------------------------------------------------------------------
 
 const names = ["p", "s", "t"]
 
-/** `rig` of the shared support, for providers that are more than a script. */
-export const rigOf = (
+/** `setUp` of the shared support, for providers that are more than a script. */
+export const setUpWith = (
   providers: ReadonlyArray<ScriptedProvider.ScriptedProvider>,
   options: LlmConfig.Options = {},
   targets: ReadonlyArray<Parameters<typeof LlmClient.target>[1]> = []
-): Effect.Effect<Rig, LlmError.LlmConfigError, Scope.Scope> =>
+): Effect.Effect<SetUp, LlmError.LlmConfigError, Scope.Scope> =>
   Effect.gen(function*() {
     const [first, ...others] = providers.map((provider, i) => ({ ...targets[i], id: names[i]!, provider }))
     const layer = LlmClient.layerDynamic([first!, ...others], { ...vectorOptions, ...options })
@@ -157,8 +157,8 @@ export const over = <A, E>(running: Running<A, E>): Exit.Exit<A, E> => {
 }
 
 /** `count` equal calls that start in the same moment. */
-export const crowd = (count: number, kind: Kind, rig: Rig, input?: string | LlmRequest.Input) =>
-  Effect.forEach(Array.from({ length: count }), () => start(ask(kind, rig.client, input)))
+export const callAtOnce = (count: number, kind: Kind, setUp: SetUp, input?: string | LlmRequest.Input) =>
+  Effect.forEach(Array.from({ length: count }), () => start(ask(kind, setUp.client, input)))
 
 // -----------------------------------------------------------------------------
 // views
@@ -188,10 +188,10 @@ export const ageOf = (response: object): number => (response as LlmResponse.LlmR
 export const tags = (ledger: LlmEvent.Ledger): ReadonlyArray<LlmEvent.LlmEvent["_tag"]> => ledger.map((e) => e._tag)
 
 /** Everything the client publishes from now on. */
-export const recorded = (rig: Rig): Effect.Effect<ReadonlyArray<LlmEvent.LlmEvent>, never, Scope.Scope> =>
+export const recorded = (setUp: SetUp): Effect.Effect<ReadonlyArray<LlmEvent.LlmEvent>, never, Scope.Scope> =>
   Effect.suspend(() => {
     const events: Array<LlmEvent.LlmEvent> = []
-    const listen = Stream.runForEach(rig.client.events, (event) => Effect.sync(() => events.push(event)))
+    const listen = Stream.runForEach(setUp.client.events, (event) => Effect.sync(() => events.push(event)))
     return Effect.as(Effect.forkScoped(listen, { startImmediately: true }), events)
   })
 

@@ -5,12 +5,12 @@ import { type LlmEvent, LlmObserver, type LlmRequest } from "effect-resilient-ll
 import { Logging, Metrics } from "effect-resilient-llm/observability"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { type Plan, run, settings, targetIds } from "../conformance/Chaos.run.ts"
-import { ask, failure, kinds, type Rig, rig, timed, vector } from "../support.ts"
+import { ask, failure, kinds, type SetUp, setUp, timed, vector } from "../support.ts"
 import { counters, tally } from "./metrics.ts"
 import { type Recorded, Recorder } from "./spans.ts"
 
-const F = ScriptedProvider.overloaded
-const S = ScriptedProvider.answer("Hello.")
+const overloads = ScriptedProvider.overloaded
+const succeeds = ScriptedProvider.answer("Hello.")
 
 // -----------------------------------------------------------------------------
 // one fact, one row, whoever tells it
@@ -252,7 +252,7 @@ describe.each(kinds)("%s", (kind) => {
   it.effect("M1 three attempts that fail: each with its start, its failure and the retry after it, then one end", () =>
     vector(Effect.gen(function*() {
       const { agree, events, on } = watch()
-      const r = yield* on(rig([[F, F, F]], { failover: false }))
+      const r = yield* on(setUp([[overloads, overloads, overloads]], { failover: false }))
       const { exit } = yield* timed(on(ask(kind, r.client)))
       assert.deepStrictEqual(
         events.map((
@@ -282,10 +282,10 @@ describe.each(kinds)("%s", (kind) => {
     () =>
       vector(Effect.gen(function*() {
         const { agree, events, on, seen } = watch()
-        const r: Rig = yield* on(rig(
+        const r: SetUp = yield* on(setUp(
           [
-            { script: [F, S, ScriptedProvider.hang, ScriptedProvider.die("bug")], always: F },
-            { script: [S], always: ScriptedProvider.fail({ _tag: "Quota" }, { status: 429 }) }
+            { script: [overloads, succeeds, ScriptedProvider.hang, ScriptedProvider.die("bug")], always: overloads },
+            { script: [succeeds], always: ScriptedProvider.fail({ _tag: "Quota" }, { status: 429 }) }
           ],
           {
             timeout: { attempt: 2000, firstToken: 2000, deadline: "1 minute" },

@@ -3,11 +3,11 @@ import { Effect, Fiber, Logger, type LogLevel, References } from "effect"
 import { Logging } from "effect-resilient-llm/observability"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
-import { ask, fork, kinds, rig, timed, vector } from "../support.ts"
+import { ask, fork, kinds, setUp, timed, vector } from "../support.ts"
 import { Recorder } from "./spans.ts"
 
-const F = ScriptedProvider.overloaded
-const S = ScriptedProvider.answer("Hello.")
+const overloads = ScriptedProvider.overloaded
+const succeeds = ScriptedProvider.answer("Hello.")
 
 interface Line {
   readonly level: string
@@ -42,8 +42,11 @@ describe.each(kinds)("%s", (kind) => {
     vector(Effect.gen(function*() {
       const { on, short } = lines()
       const info = on("Info")
-      const r = yield* info(rig(
-        [{ script: [S, F, S, F, F, F], always: ScriptedProvider.hang }, { script: [S], always: F }],
+      const r = yield* info(setUp(
+        [{ script: [succeeds, overloads, succeeds, overloads, overloads, overloads], always: ScriptedProvider.hang }, {
+          script: [succeeds],
+          always: overloads
+        }],
         {
           circuitBreaker: { failureThreshold: 3, recoveryTimeout: 5000 },
           cache: { staleIfError: "1 day" },
@@ -79,7 +82,7 @@ describe.each(kinds)("%s", (kind) => {
       const { on, short } = lines()
       const info = on("Info")
       const circuitBreaker = { failureThreshold: 1, recoveryTimeout: 5000, successThreshold: 1 }
-      const r = yield* info(rig([[F, S]], { retry: false, failover: false, circuitBreaker }))
+      const r = yield* info(setUp([[overloads, succeeds]], { retry: false, failover: false, circuitBreaker }))
       yield* timed(info(ask(kind, r.client)), 6000)
       yield* timed(info(ask(kind, r.client)), 6000)
       assert.deepStrictEqual(short(), [
@@ -94,7 +97,7 @@ describe.each(kinds)("%s", (kind) => {
     vector(Effect.gen(function*() {
       const { all, on } = lines()
       const debug = on("Debug")
-      const r = yield* debug(rig([[F, S]]))
+      const r = yield* debug(setUp([[overloads, succeeds]]))
       yield* timed(debug(ask(kind, r.client)))
       assert.deepStrictEqual(all.map(({ facts, level, message }) => [level, message, facts]), [
         ["Debug", "LLM attempt failed", {
@@ -131,7 +134,7 @@ describe.each(kinds)("%s", (kind) => {
     vector(Effect.gen(function*() {
       const { all, on } = lines()
       const debug = on("Debug")
-      const r = yield* debug(rig([[ScriptedProvider.hang, ScriptedProvider.die(new Error("secret"))]]))
+      const r = yield* debug(setUp([[ScriptedProvider.hang, ScriptedProvider.die(new Error("secret"))]]))
       const fiber = yield* fork(debug(ask(kind, r.client)))
       yield* TestClock.adjust(100)
       yield* Fiber.interrupt(fiber)
@@ -150,7 +153,7 @@ describe.each(kinds)("%s", (kind) => {
       const { all, on } = lines()
       const debug = on("Debug")
       const seen = new Recorder()
-      const r = yield* debug(rig([[S]]))
+      const r = yield* debug(setUp([[succeeds]]))
       yield* ask(kind, r.client).pipe(
         Effect.annotateLogs("request", "r-1"),
         Effect.withLogSpan("checkout"),
@@ -175,7 +178,7 @@ describe.each(kinds)("%s", (kind) => {
             event._tag === "CallEnded" ? "Fatal" : event._tag === "FailedOver" ? undefined : Logging.levelOf(event)
         })
       )
-      const r = yield* own(rig([[F], [S]], { retry: false }))
+      const r = yield* own(setUp([[overloads], [succeeds]], { retry: false }))
       yield* own(ask(kind, r.client))
       assert.deepStrictEqual(short(), ["Fatal: LLM call answered"])
     })))

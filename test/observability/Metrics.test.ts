@@ -5,14 +5,14 @@ import { Metrics } from "effect-resilient-llm/observability"
 import { Chaos, FaultServer, ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
 import { run, settings } from "../conformance/Chaos.run.ts"
-import { always, F, S } from "../conformance/support.ts"
-import { ask, fork, kinds, rig, success, timed, vector, vectorOptions } from "../support.ts"
+import { always, overloads, succeeds } from "../conformance/support.ts"
+import { ask, fork, kinds, setUp, success, timed, vector, vectorOptions } from "../support.ts"
 import { counters, measured, observed, series, tally, total } from "./metrics.ts"
 
 describe.each(kinds)("%s", (kind) => {
   it.effect("M2 100 concurrent failures: exactly one circuit opens", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(F)], { retry: false, circuitBreaker: { failureThreshold: 5 } })
+      const r = yield* setUp([always(overloads)], { retry: false, circuitBreaker: { failureThreshold: 5 } })
       yield* Effect.all(Array.from({ length: 100 }, () => Effect.exit(ask(kind, r.client))), { concurrency: 100 })
       assert.strictEqual(yield* total("llm_breaker_transitions_total", { target: "p", from: "closed", to: "open" }), 1)
       assert.strictEqual(yield* total("llm_breaker_transitions_total"), 1)
@@ -28,9 +28,9 @@ describe.each(kinds)("%s", (kind) => {
           throw new Error("broken listener")
         })
       )
-      const quiet = yield* rig([[F, F, S]])
+      const quiet = yield* setUp([[overloads, overloads, succeeds]])
       const plain = yield* timed(ask(kind, quiet.client))
-      const loud = yield* Effect.provide(rig([[F, F, S]]), broken)
+      const loud = yield* Effect.provide(setUp([[overloads, overloads, succeeds]]), broken)
       yield* fork(Stream.runForEach(loud.client.events, () => Effect.never))
       const watched = yield* timed(ask(kind, loud.client))
       assert.strictEqual(watched.at, plain.at)
@@ -41,7 +41,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("M4 the caller interrupts: outcome interrupted, the error rate stays", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(ScriptedProvider.hang)], { circuitBreaker: { failureThreshold: 1 } })
+      const r = yield* setUp([always(ScriptedProvider.hang)], { circuitBreaker: { failureThreshold: 1 } })
       const fiber = yield* fork(ask(kind, r.client))
       yield* TestClock.adjust(200)
       assert.strictEqual(yield* total("llm_calls_in_flight", { operation: kind }), 1)
@@ -72,7 +72,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("M6 failover: the secondary's label, four attempts, 1.125 s", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(F), always(S)])
+      const r = yield* setUp([always(overloads), always(succeeds)])
       const { exit } = yield* timed(ask(kind, r.client))
       success(exit)
       assert.strictEqual(yield* total("llm_calls_total", { target: "s", outcome: "provider", operation: kind }), 1)
@@ -89,7 +89,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("M7 a cache hit: counted, and no attempt", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([[S]], { cache: { readThrough: true } })
+      const r = yield* setUp([[succeeds]], { cache: { readThrough: true } })
       const input = { prompt: "What is AI?", temperature: 0 }
       yield* ask(kind, r.client, input)
       const before = yield* total("llm_attempt_duration_seconds")
@@ -103,8 +103,8 @@ describe.each(kinds)("%s", (kind) => {
   it.effect("M9 the circuit's gauge is 2, 1, 0 as it opens, probes and closes, with one change each", () =>
     vector(Effect.gen(function*() {
       const circuitBreaker = { failureThreshold: 1, recoveryTimeout: 5000, halfOpenProbes: 1 }
-      const slow = { ...S, delay: 100 }
-      const r = yield* rig([[F, slow]], { retry: false, circuitBreaker })
+      const slow = { ...succeeds, delay: 100 }
+      const r = yield* setUp([[overloads, slow]], { retry: false, circuitBreaker })
       yield* Effect.exit(ask(kind, r.client))
       assert.strictEqual(yield* total("llm_breaker_state", { target: "p" }), 2)
       yield* TestClock.adjust(5000)
@@ -119,7 +119,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("a stale answer: its age, and what it stood in for", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([{ script: [S], always: F }], { retry: false, cache: {} })
+      const r = yield* setUp([{ script: [succeeds], always: overloads }], { retry: false, cache: {} })
       yield* ask(kind, r.client)
       yield* TestClock.adjust(90_000)
       yield* ask(kind, r.client)
@@ -130,7 +130,10 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("lines, permits, waits and refusals", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always({ ...S, delay: 1000 })], { bulkhead: { maxConcurrent: 1, queue: 1 }, retry: false })
+      const r = yield* setUp([always({ ...succeeds, delay: 1000 })], {
+        bulkhead: { maxConcurrent: 1, queue: 1 },
+        retry: false
+      })
       const asking = yield* Effect.forEach([1, 2, 3], () => fork(Effect.exit(ask(kind, r.client))))
       assert.strictEqual(yield* total("llm_permits_in_use", { target: "p" }), 1)
       assert.strictEqual(yield* total("llm_permits_limit", { target: "p" }), 1)
@@ -150,7 +153,7 @@ describe.each(kinds)("%s", (kind) => {
         inputTokens: { total: 20, uncached: 15, cacheRead: 5, cacheWrite: undefined },
         outputTokens: { total: 7, text: 4, reasoning: 3 }
       }
-      const r = yield* rig([[ScriptedProvider.answer([
+      const r = yield* setUp([[ScriptedProvider.answer([
         { type: "text", text: "Hello." },
         { type: "finish", reason: "stop", usage }
       ])]])
@@ -169,7 +172,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("series are bounded, whatever models, keys, tenants and prompts callers name", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(S)], { idempotency: {}, cache: {} })
+      const r = yield* setUp([always(succeeds)], { idempotency: {}, cache: {} })
       const one = (k: number) =>
         ask(kind, r.client, { prompt: `p${k}`, model: `m${k}`, tenant: `t${k}`, idempotencyKey: `k${k}` })
       for (const model of ["known", "m"]) yield* ask(kind, r.client, { prompt: "p", model })
@@ -194,7 +197,7 @@ it.effect("gauges end with their client; equal targets of two clients, and of tw
       (scope) =>
         Effect.flatMap(
           Layer.build(Metrics.layer()),
-          (metrics) => Effect.provide(rig([always(ScriptedProvider.hang)], options), metrics)
+          (metrics) => Effect.provide(setUp([always(ScriptedProvider.hang)], options), metrics)
         ).pipe(Scope.provide(scope))
     )
     const fibers = yield* Effect.forEach(clients, ({ client }) => fork(Effect.exit(client.complete("Hi"))))
@@ -213,11 +216,11 @@ it.effect("gauges end with their client; equal targets of two clients, and of tw
 it.effect("P14 a client below two layers, or beside them, is counted once", () =>
   Effect.gen(function*() {
     const both = Layer.merge(Metrics.layer(), Layer.provideMerge(Metrics.layer(), Metrics.layer()))
-    const below = yield* Effect.provide(rig([always(S)]), both)
+    const below = yield* Effect.provide(setUp([always(succeeds)]), both)
     yield* below.client.complete("Hi")
     assert.strictEqual(yield* total("llm_calls_total", { outcome: "provider" }), 1)
     assert.strictEqual(yield* total("llm_permits_limit"), 0)
-    const beside = yield* rig([always(S)], { bulkhead: { maxConcurrent: 3 } })
+    const beside = yield* setUp([always(succeeds)], { bulkhead: { maxConcurrent: 3 } })
     yield* Effect.provide(Effect.andThen(beside.client.complete("Hi"), beside.client.complete("Ho")), both)
     assert.strictEqual(yield* total("llm_calls_total", { outcome: "provider" }), 3)
     assert.strictEqual(yield* total("llm_permits_limit"), 3)
@@ -225,9 +228,13 @@ it.effect("P14 a client below two layers, or beside them, is counted once", () =
 
 it.effect("what one client has switched off, another one shows", () =>
   Effect.gen(function*() {
-    yield* rig([always(S)], { rateLimit: false, bulkhead: false, circuitBreaker: false })
+    yield* setUp([always(succeeds)], { rateLimit: false, bulkhead: false, circuitBreaker: false })
     assert.deepStrictEqual(yield* series("llm_queue_limit"), [])
-    yield* rig([always(S)], { rateLimit: { queue: 7 }, bulkhead: { maxConcurrent: 3, queue: 5 }, circuitBreaker: {} })
+    yield* setUp([always(succeeds)], {
+      rateLimit: { queue: 7 },
+      bulkhead: { maxConcurrent: 3, queue: 5 },
+      circuitBreaker: {}
+    })
     assert.strictEqual(yield* total("llm_queue_limit"), 12)
     assert.strictEqual(yield* total("llm_permits_limit"), 3)
     assert.lengthOf(yield* series("llm_breaker_state"), 1)
@@ -237,7 +244,7 @@ it.effect("equal attributes are the same attributes: layers of one registry add 
   Effect.gen(function*() {
     for (const service of ["shop", "shop"]) {
       yield* Effect.gen(function*() {
-        const r = yield* Effect.provide(rig([always(S)]), yield* Layer.build(Metrics.layer()))
+        const r = yield* Effect.provide(setUp([always(succeeds)]), yield* Layer.build(Metrics.layer()))
         yield* r.client.complete("Hi")
       }).pipe(Effect.provideService(Metric.CurrentMetricAttributes, { service }))
     }
@@ -246,7 +253,7 @@ it.effect("equal attributes are the same attributes: layers of one registry add 
 
 it.effect("attributes that all metrics of a program have are theirs too", () =>
   Effect.gen(function*() {
-    const r = yield* rig([always(S)])
+    const r = yield* setUp([always(succeeds)])
     yield* r.client.complete("Hi")
     assert.strictEqual(yield* total("llm_calls_total", { service: "shop", outcome: "provider" }), 1)
     assert.strictEqual(yield* total("llm_calls_in_flight", { service: "shop" }), 0)

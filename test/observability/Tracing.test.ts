@@ -19,11 +19,11 @@ import { OpenAi } from "effect-resilient-llm/providers"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { HttpClient, HttpClientResponse } from "effect/http"
 import { TestClock } from "effect/testing"
-import { ask, failure, fork, kinds, rig, type Script, success, timed, vector } from "../support.ts"
+import { ask, failure, fork, kinds, type Script, setUp, success, timed, vector } from "../support.ts"
 import { Recorder } from "./spans.ts"
 
-const F = ScriptedProvider.overloaded
-const S = ScriptedProvider.answer("Hello.")
+const overloads = ScriptedProvider.overloaded
+const succeeds = ScriptedProvider.answer("Hello.")
 const failed = { "llm.target": "p", "error.type": "Overloaded", "llm.error.status": 503 }
 const retried = { ...failed, "llm.delayed_by": "backoff" }
 const always = (step: ScriptedProvider.Step): Script => ({ always: step })
@@ -32,7 +32,7 @@ describe.each(kinds)("%s", (kind) => {
   it.effect("M6 failover: four attempts below one call, 1125 ms, each with what it met", () =>
     vector(Effect.gen(function*() {
       const seen = new Recorder()
-      const r = yield* rig([always(F), [S]], {}, [{}, { defaultModel: "n" }])
+      const r = yield* setUp([always(overloads), [succeeds]], {}, [{}, { defaultModel: "n" }])
       yield* timed(seen.on(ask(kind, r.client, { prompt: "Hi", model: "m", temperature: 0.5, maxTokens: 9 })))
       const { attempts, call } = seen
       assert.deepStrictEqual([call.parentName, call.kind, call.how, call.to! - call.from], [
@@ -98,7 +98,7 @@ describe.each(kinds)("%s", (kind) => {
     vector(Effect.gen(function*() {
       const seen = new Recorder()
       const late = { delay: 1000 }
-      const r = yield* rig(
+      const r = yield* setUp(
         [[ScriptedProvider.answer("Hello.", late), ScriptedProvider.fail({ _tag: "Quota" }, late)]],
         { idempotency: {}, retry: false }
       )
@@ -136,7 +136,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("M7 a cache hit: no attempt span", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([[S]], { cache: { readThrough: true } })
+      const r = yield* setUp([[succeeds]], { cache: { readThrough: true } })
       yield* ask(kind, r.client, { prompt: "Hi", temperature: 0 })
       const seen = new Recorder()
       yield* seen.on(ask(kind, r.client, { prompt: "Hi", temperature: 0 }))
@@ -148,7 +148,7 @@ describe.each(kinds)("%s", (kind) => {
   it.effect("M4 an interrupted call ends as interrupted, at that moment, and so does its attempt", () =>
     vector(Effect.gen(function*() {
       const seen = new Recorder()
-      const r = yield* rig([always(ScriptedProvider.hang)])
+      const r = yield* setUp([always(ScriptedProvider.hang)])
       const fiber = yield* fork(seen.on(ask(kind, r.client)))
       yield* TestClock.adjust(700)
       yield* Fiber.interrupt(fiber)
@@ -166,7 +166,7 @@ describe.each(kinds)("%s", (kind) => {
     vector(Effect.gen(function*() {
       const seen = new Recorder()
       const step = ScriptedProvider.fail({ _tag: "RateLimit" }, { status: 429, retryAfter: 3000 })
-      const r = yield* rig([[step]], { retry: false, failover: false })
+      const r = yield* setUp([[step]], { retry: false, failover: false })
       yield* timed(seen.on(ask(kind, r.client)))
       for (const span of seen.spans) {
         assert.strictEqual(span.how, "error")
@@ -183,7 +183,7 @@ describe.each(kinds)("%s", (kind) => {
   it.effect("a timer's failure is named by its error", () =>
     vector(Effect.gen(function*() {
       const seen = new Recorder()
-      const r = yield* rig([[ScriptedProvider.hang]], { retry: false, failover: false, timeout: { attempt: 1000 } })
+      const r = yield* setUp([[ScriptedProvider.hang]], { retry: false, failover: false, timeout: { attempt: 1000 } })
       yield* timed(seen.on(ask(kind, r.client)))
       assert.deepStrictEqual(seen.spans.map((span) => [span.facts["error.type"], span.to! - span.from]), [
         ["AttemptTimeout", 1000],
@@ -194,7 +194,7 @@ describe.each(kinds)("%s", (kind) => {
   it.effect("a bug of a provider: an error of no class, and nothing of what was thrown", () =>
     vector(Effect.gen(function*() {
       const seen = new Recorder()
-      const r = yield* rig([[ScriptedProvider.die(new Error("the secret prompt"))]])
+      const r = yield* setUp([[ScriptedProvider.die(new Error("the secret prompt"))]])
       const { exit } = yield* timed(seen.on(ask(kind, r.client)))
       assert.isTrue(Exit.isFailure(exit))
       assert.lengthOf(seen.spans, 2)
@@ -208,7 +208,7 @@ describe.each(kinds)("%s", (kind) => {
   it.effect("skipped targets and refusals are events of the call", () =>
     vector(Effect.gen(function*() {
       const seen = new Recorder()
-      const r = yield* rig([always(F), [S, S]], {
+      const r = yield* setUp([always(overloads), [succeeds, succeeds]], {
         retry: false,
         circuitBreaker: { failureThreshold: 1, recoveryTimeout: 5000 }
       })
@@ -223,7 +223,7 @@ describe.each(kinds)("%s", (kind) => {
   it.effect("hangs below the caller's span, with the caller's annotations and links", () =>
     vector(Effect.gen(function*() {
       const seen = new Recorder()
-      const r = yield* rig([[S]])
+      const r = yield* setUp([[succeeds]])
       const linked = Tracer.externalSpan({ spanId: "b".repeat(16), traceId: "c".repeat(32) })
       yield* ask(kind, r.client).pipe(
         Effect.annotateSpans("tenant", "blue"),
@@ -244,7 +244,7 @@ describe.each(kinds)("%s", (kind) => {
   it.effect("a parent that is not sampled, or a level below the minimum: not sampled; switched off: no span", () =>
     vector(Effect.gen(function*() {
       const seen = new Recorder()
-      const r = yield* rig([always(S)])
+      const r = yield* setUp([always(succeeds)])
       const call = ask(kind, r.client)
       yield* seen.on(Effect.withSpan(call, "request", { sampled: false }))
       yield* seen.on(Effect.provideService(call, References.MinimumTraceLevel, "Warn"))
@@ -321,7 +321,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("prompts and completions only with a redactor, and what it leaves of them", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(ScriptedProvider.answer("my secret answer"))])
+      const r = yield* setUp([always(ScriptedProvider.answer("my secret answer"))])
       const call = ask(kind, r.client, {
         prompt: [{ role: "system", content: "Be brief." }, {
           role: "user",
@@ -350,7 +350,7 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("content is cut from the front, and one redactor that throws records nothing", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([always(S)])
+      const r = yield* setUp([always(succeeds)])
       const prompt = [
         { role: "user" as const, content: "a".repeat(5000) },
         { role: "assistant" as const, content: "b".repeat(5000) },
@@ -387,7 +387,7 @@ describe.each(kinds)("%s", (kind) => {
             }
           })
       })
-      const r = yield* rig([[F, S]], { bulkhead: { maxConcurrent: 1 } })
+      const r = yield* setUp([[overloads, succeeds]], { bulkhead: { maxConcurrent: 1 } })
       const { exit } = yield* timed(
         ask(kind, r.client).pipe(
           Effect.withTracer(tracer),
@@ -403,7 +403,7 @@ describe.each(kinds)("%s", (kind) => {
 it.effect("a stream's first content part", () =>
   vector(Effect.gen(function*() {
     const seen = new Recorder()
-    const r = yield* rig([[ScriptedProvider.stream({ wait: 250 }, "a", { wait: 50 }, "b")]])
+    const r = yield* setUp([[ScriptedProvider.stream({ wait: 250 }, "a", { wait: 50 }, "b")]])
     yield* timed(seen.on(ask("stream", r.client)))
     const [attempt] = seen.attempts
     assert.strictEqual(attempt!.facts["gen_ai.response.time_to_first_chunk"], 0.25)
@@ -415,7 +415,7 @@ it.effect("a stream's first content part", () =>
 it.effect("a broken stream: after the commit, with its class", () =>
   vector(Effect.gen(function*() {
     const seen = new Recorder()
-    const r = yield* rig([[ScriptedProvider.stream("a", ScriptedProvider.cut)]])
+    const r = yield* setUp([[ScriptedProvider.stream("a", ScriptedProvider.cut)]])
     const { exit } = yield* timed(seen.on(ask("stream", r.client)))
     assert.instanceOf(failure(exit), LlmError.StreamInterrupted)
     assert.deepInclude(seen.attempts[0]!.facts, { "error.type": "StreamInterrupted", "llm.after_commit": true })
@@ -424,7 +424,7 @@ it.effect("a broken stream: after the commit, with its class", () =>
 it.effect("work that goes on after its first caller left: the call's span ends with the caller, the attempt's later", () =>
   vector(Effect.gen(function*() {
     const seen = new Recorder()
-    const r = yield* rig([[ScriptedProvider.answer("Hello.", { delay: 1000 })]], { idempotency: {} })
+    const r = yield* setUp([[ScriptedProvider.answer("Hello.", { delay: 1000 })]], { idempotency: {} })
     const input = { prompt: "Hi", idempotencyKey: "k" }
     const leader = yield* fork(seen.on(ask("complete", r.client, input)))
     const other = yield* fork(seen.on(ask("complete", r.client, input)))
@@ -458,7 +458,7 @@ it.effect("without a tracer there is none", () =>
 it.effect("a stream that nobody reads to its end", () =>
   vector(Effect.gen(function*() {
     const seen = new Recorder()
-    const r = yield* rig([[ScriptedProvider.stream("a", { wait: 50 }, "b", ScriptedProvider.stall)]])
+    const r = yield* setUp([[ScriptedProvider.stream("a", { wait: 50 }, "b", ScriptedProvider.stall)]])
     const opened = yield* Latch.make()
     const fiber = yield* fork(seen.on(Stream.runForEach(r.client.stream("Hi"), () => opened.open)))
     yield* opened.await

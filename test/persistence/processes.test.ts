@@ -4,7 +4,7 @@ import { Cause, Effect, Exit, Schema, Scope } from "effect"
 import { Store } from "effect-resilient-llm/persistence"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
-import { over, type Running, S, start } from "../conformance/support.ts"
+import { over, type Running, start, succeeds } from "../conformance/support.ts"
 import { World } from "../conformance/Sweep.world.ts"
 import {
   ask,
@@ -14,8 +14,8 @@ import {
   now,
   type Outcome,
   recordsIn,
-  type Rig,
-  rig,
+  type SetUp,
+  setUp,
   success,
   vector
 } from "../support.ts"
@@ -61,7 +61,7 @@ describe.each(kinds)("%s", (kind) => {
         const memory = yield* Store.memory<string>({ maxEntries: 10 })
         const accepted: Array<string> = []
         const begun: Array<Running<Outcome, unknown>> = []
-        const rigs: Array<{ readonly r: Rig; readonly leased: ReadonlyArray<number> }> = []
+        const fleets: Array<{ readonly r: SetUp; readonly leased: ReadonlyArray<number> }> = []
         for (const [by, { calls, diesAt, renews, script, slow }] of processes.entries()) {
           const leased: Array<number> = []
           const whileItLives = <A>(use: (now: number) => Effect.Effect<A, Store.StoreError>, instead: A) =>
@@ -87,8 +87,8 @@ describe.each(kinds)("%s", (kind) => {
           }
           const steps = script.map((does, i) => stepOf(`${by}.${i}`, does))
           const provider = { script: steps, always: ScriptedProvider.answer(`${by}.x`) }
-          const r = yield* rig([provider], { retry: false, idempotency: { lease: LEASE } }).pipe(recordsIn(store))
-          rigs.push({ r, leased })
+          const r = yield* setUp([provider], { retry: false, idempotency: { lease: LEASE } }).pipe(recordsIn(store))
+          fleets.push({ r, leased })
           for (const { at, patience } of calls) {
             const call = yield* start(Effect.delay(ask(kind, r.client, order), at))
             begun.push(call)
@@ -100,8 +100,8 @@ describe.each(kinds)("%s", (kind) => {
         assert.isAtMost(accepted.length, 1)
         const [record] = accepted
         // Nobody works without the lease.
-        for (const { leased, r } of rigs) assert.includeMembers([...leased], [...yield* r.calls()])
-        if (rigs.every(({ leased }) => leased.length > 0)) seen.takenOver += 1
+        for (const { leased, r } of fleets) assert.includeMembers([...leased], [...yield* r.calls()])
+        if (fleets.every(({ leased }) => leased.length > 0)) seen.takenOver += 1
         for (const call of begun) {
           const exit = over(call)
           if (Exit.isFailure(exit)) continue
@@ -112,7 +112,7 @@ describe.each(kinds)("%s", (kind) => {
           seen.replayed += 1
         }
         // Whoever comes now, from wherever: the record, or else nothing, not even a lease.
-        const last = yield* rig([[ScriptedProvider.answer("new")]], { idempotency: {} }).pipe(recordsIn(memory))
+        const last = yield* setUp([[ScriptedProvider.answer("new")]], { idempotency: {} }).pipe(recordsIn(memory))
         const { source, text } = yield* ask(kind, last.client, order)
         assert.strictEqual(source, record === undefined ? "provider" : "replay")
         assert.include(record ?? "\"new\"", `"${text}"`)
@@ -148,7 +148,7 @@ const sweepRun = (kind: Kind, budget: number, steps: number): boolean => {
     release: (asked, fence) => Effect.andThen(Effect.yieldNow, memory.release(asked, fence))
   }
   const step = { ...ScriptedProvider.stream("a", { wait: 10 }, "b"), delay: 10 }
-  const build = Effect.orDie(rig([{ always: step }], { idempotency: { lease: LEASE } }).pipe(recordsIn(store)))
+  const build = Effect.orDie(setUp([{ always: step }], { idempotency: { lease: LEASE } }).pipe(recordsIn(store)))
   const [one, two] = [world.run(Scope.provide(build, scope)), world.run(Scope.provide(build, scope))]
   const victim = world.fork(ask(kind, one.client, order), budget)
   const companion = world.fork(ask(kind, two.client, order), budget)
@@ -183,7 +183,7 @@ const aloneRun = (kind: Kind, budget: number, steps: number): boolean => {
       })
   }
   const build = Effect.orDie(
-    rig([{ always: { ...S, delay: 10 } }], { idempotency: { lease: LEASE } }).pipe(recordsIn(store))
+    setUp([{ always: { ...succeeds, delay: 10 } }], { idempotency: { lease: LEASE } }).pipe(recordsIn(store))
   )
   const r = world.run(Scope.provide(build, scope))
   const call = world.fork(ask(kind, r.client, order), budget)

@@ -4,7 +4,8 @@ import { Cause, Context, Effect, Exit, Fiber, Layer, Stream } from "effect"
 import { LlmClient, type LlmConfig, LlmProvider, type LlmRequest, type LlmResponse } from "effect-resilient-llm"
 import { Bulkhead, RateLimiter } from "effect-resilient-llm/resilience"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
-import { ask, failure, kinds, rig, success, timed, vector } from "../support.ts"
+import { TestClock } from "effect/testing"
+import { ask, failure, fork, kinds, setUp, success, timed, vector } from "../support.ts"
 
 /** A client of one provider, with one permit and every token in sight. */
 const clientOf = (
@@ -119,14 +120,14 @@ describe("A5: an answer that says nothing", () => {
     "text %j and reasoning %j: whole, the next target answers",
     ([text, reasoning]) =>
       vector(Effect.gen(function*() {
-        const alone = yield* rig([[says(text, reasoning), ScriptedProvider.answer("Hello.")]], keeping)
+        const alone = yield* setUp([[says(text, reasoning), ScriptedProvider.answer("Hello.")]], keeping)
         const { exit } = yield* timed(ask("complete", alone.client, input))
         const error = failure(exit)
         assert.strictEqual(error._tag === "ProviderError" ? error.reason._tag : error._tag, "MalformedResponse")
         // It is not kept, neither under its key nor for its question.
         const again = yield* timed(ask("complete", alone.client, input))
         assert.strictEqual(success(again.exit).text, "Hello.")
-        const two = yield* rig([[says(text, reasoning)], [ScriptedProvider.answer("Hello.")]], keeping)
+        const two = yield* setUp([[says(text, reasoning)], [ScriptedProvider.answer("Hello.")]], keeping)
         assert.strictEqual(success((yield* timed(ask("complete", two.client, input))).exit).target, "s")
       }))
   )
@@ -140,7 +141,7 @@ describe("A5: an answer that says nothing", () => {
         { type: "reasoning-end", id: "0" },
         { type: "finish", reason: "stop", usage }
       )
-      const r = yield* rig([[thinking, ScriptedProvider.answer("Hello.")], [ScriptedProvider.answer("s")]], keeping)
+      const r = yield* setUp([[thinking, ScriptedProvider.answer("Hello.")], [ScriptedProvider.answer("s")]], keeping)
       const first = success((yield* timed(ask("stream", r.client, input))).exit)
       assert.deepStrictEqual([first.target, first.text, first.source], ["p", "", "provider"])
       const second = success((yield* timed(ask("stream", r.client, input))).exit)
@@ -149,7 +150,29 @@ describe("A5: an answer that says nothing", () => {
 
   it.effect.each(kinds)("%s: one that had no room is an answer", (kind) =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([[says("", "Hm", "length")], [ScriptedProvider.answer("s")]], keeping)
+      const r = yield* setUp([[says("", "Hm", "length")], [ScriptedProvider.answer("s")]], keeping)
       assert.strictEqual(success((yield* timed(ask(kind, r.client, input))).exit).target, "p")
+    })))
+})
+
+describe.each(kinds)("%s", (kind) => {
+  it.effect("callers whose time went into waiting do not open the breaker of a healthy provider", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* setUp([{ always: { ...ScriptedProvider.answer("x"), delay: 500 } }], {
+        circuitBreaker: {},
+        timeout: {},
+        bulkhead: { maxConcurrent: 1 }
+      })
+      for (let i = 0; i < 6; i++) {
+        // Most of its time it waits for the permit of another call; the provider has 40 ms of 100.
+        const other = yield* fork(ask(kind, r.client, { prompt: "Hi" }))
+        yield* TestClock.adjust(440)
+        const { at, exit } = yield* timed(ask(kind, r.client, { prompt: "Hi", deadline: 100 }), 1000)
+        assert.strictEqual(failure(exit)._tag, "DeadlineExceeded")
+        assert.strictEqual(at, 100)
+        yield* Fiber.join(other)
+      }
+      const { targets: [status] } = yield* r.client.status
+      assert.strictEqual(status?.circuit?.state, "closed")
     })))
 })

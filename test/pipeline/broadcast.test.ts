@@ -4,7 +4,7 @@ import { Effect, Exit, Fiber, Scope, Stream } from "effect"
 import type { LlmError, LlmResponse } from "effect-resilient-llm"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
-import { failure, fork, nothingHeld, now, type Rig, rig, vector } from "../support.ts"
+import { failure, fork, nothingHeld, now, type SetUp, setUp, vector } from "../support.ts"
 
 const { cut, stream } = ScriptedProvider
 const wait = (millis: number) => ({ wait: millis })
@@ -12,7 +12,7 @@ const request = { prompt: "Hi", idempotencyKey: "k" }
 const live = [stream("a", wait(100), "b", wait(100), "c", wait(100), "d")]
 
 /** Reads a stream with the key; says what came, when, and how it ended. */
-const read = (r: Rig, take = Infinity, deadline?: number) =>
+const read = (r: SetUp, take = Infinity, deadline?: number) =>
   Effect.gen(function*() {
     const seen: Array<readonly [string, number]> = []
     const parts = r.client.stream(deadline === undefined ? request : { ...request, deadline })
@@ -28,7 +28,7 @@ const textOf = ({ seen }: { readonly seen: ReadonlyArray<readonly [string, numbe
 describe("a second reader", () => {
   it.effect("gets what came so far, and then the live parts", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([live], { idempotency: {}, bulkhead: { maxConcurrent: 1 } })
+      const r = yield* setUp([live], { idempotency: {}, bulkhead: { maxConcurrent: 1 } })
       const first = yield* fork(read(r))
       yield* TestClock.adjust(150)
       const second = yield* fork(read(r))
@@ -41,7 +41,7 @@ describe("a second reader", () => {
 
   it.effect("reads on when the first one leaves: no second call", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([live], { idempotency: {}, bulkhead: { maxConcurrent: 1 } })
+      const r = yield* setUp([live], { idempotency: {}, bulkhead: { maxConcurrent: 1 } })
       const first = yield* fork(read(r))
       yield* TestClock.adjust(50)
       const second = yield* fork(read(r))
@@ -55,7 +55,7 @@ describe("a second reader", () => {
 
   it.effect("the last one that leaves ends the stream", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([live], { idempotency: {}, bulkhead: { maxConcurrent: 1 } })
+      const r = yield* setUp([live], { idempotency: {}, bulkhead: { maxConcurrent: 1 } })
       const both = [yield* fork(read(r)), yield* fork(read(r))]
       yield* TestClock.adjust(150)
       yield* Fiber.interrupt(both[0]!)
@@ -66,7 +66,7 @@ describe("a second reader", () => {
 
   it.effect("has a deadline of its own", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([live], { idempotency: {}, timeout: {} })
+      const r = yield* setUp([live], { idempotency: {}, timeout: {} })
       const first = yield* fork(read(r))
       const second = yield* fork(read(r, Infinity, 150))
       yield* TestClock.adjust(1000)
@@ -78,7 +78,7 @@ describe("a second reader", () => {
 
   it.effect("a slow one does not hold up a fast one", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([live], { idempotency: {} })
+      const r = yield* setUp([live], { idempotency: {} })
       const slow = yield* fork(Effect.scoped(Effect.gen(function*() {
         const { parts } = yield* r.client.open(request)
         return yield* Stream.runCollect(Stream.tap(parts, () => Effect.sleep(200)))
@@ -94,7 +94,7 @@ describe("a second reader", () => {
 
   it.effect("a break tells each the number of parts it received", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([[stream("a", wait(100), "b", wait(100), "c", wait(100), cut)]], { idempotency: {} })
+      const r = yield* setUp([[stream("a", wait(100), "b", wait(100), "c", wait(100), cut)]], { idempotency: {} })
       const first = yield* fork(read(r))
       const scope = yield* Scope.make()
       const { response } = yield* Scope.provide(r.client.open(request), scope)
@@ -113,7 +113,7 @@ describe("a second reader", () => {
 
   it.effect("its response is a replay with the attempts in its ledger", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([live], { idempotency: {} })
+      const r = yield* setUp([live], { idempotency: {} })
       const first = yield* fork(read(r))
       yield* TestClock.adjust(50)
       const second = yield* fork(Effect.scoped(Effect.flatMap(r.client.open(request), ({ response }) => response)))
@@ -128,7 +128,7 @@ describe("a second reader", () => {
   it.effect("past the bound of what is kept it waits for the end", () =>
     vector(Effect.gen(function*() {
       const long = "x".repeat(9 * 1024 * 1024)
-      const r = yield* rig([[stream("a", long, wait(100), "c")]], { idempotency: {} })
+      const r = yield* setUp([[stream("a", long, wait(100), "c")]], { idempotency: {} })
       const first = yield* fork(read(r))
       yield* TestClock.adjust(50)
       const second = yield* fork(Effect.scoped(Effect.flatMap(r.client.open(request), ({ response }) => response)))

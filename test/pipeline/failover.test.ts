@@ -2,8 +2,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { type LlmConfig, type LlmError, type LlmEvent, type LlmProvider, type LlmRequest } from "effect-resilient-llm"
-import { ScriptedProvider as S } from "effect-resilient-llm/testing"
-import { ask, failure, fork, kinds, nothingHeld, rig, type Script, success, timed, vector } from "../support.ts"
+import { ScriptedProvider } from "effect-resilient-llm/testing"
+import { ask, failure, fork, kinds, nothingHeld, type Script, setUp, success, timed, vector } from "../support.ts"
 
 const only = <T extends LlmEvent.LlmEvent["_tag"]>(ledger: LlmEvent.Ledger, tag: T) =>
   ledger.filter((event): event is Extract<LlmEvent.LlmEvent, { readonly _tag: T }> => event._tag === tag)
@@ -17,23 +17,23 @@ describe.each(kinds)("failover: %s", (kind) => {
     scripts: Scripts,
     options: LlmConfig.Options,
     request: Partial<LlmRequest.Input> = {},
-    targets: Parameters<typeof rig>[2] = [],
-    traits: ReadonlyArray<S.Options> = []
+    targets: Parameters<typeof setUp>[2] = [],
+    traits: ReadonlyArray<ScriptedProvider.Options> = []
   ) =>
     vector(Effect.gen(function*() {
-      const r = yield* rig(scripts, options, targets, traits)
+      const r = yield* setUp(scripts, options, targets, traits)
       const { at, exit } = yield* timed(ask(kind, r.client, { prompt: "Hi", ...request }))
       yield* nothingHeld(r)
       const asked = yield* Effect.forEach(scripts, (_, i) => Effect.map(r.calls(i), ({ length }) => length))
       const ledger = exit._tag === "Success" ? exit.value.ledger : failure(exit).ledger
       return { at, exit, asked, ledger, skips: only(ledger, "TargetSkipped") }
     }))
-  const refused = S.fail({ _tag: "ContentPolicy" })
+  const refused = ScriptedProvider.fail({ _tag: "ContentPolicy" })
   const policyOf = (error: LlmError.LlmError) => error._tag === "ProviderError" ? error.reason._tag : error._tag
 
   it.effect("on: a refusal by policy goes on to the next target, when asked for, and not by itself", () =>
     Effect.gen(function*() {
-      const scripts: Scripts = [[refused], [S.answer("s")]]
+      const scripts: Scripts = [[refused], [ScriptedProvider.answer("s")]]
       const alone = yield* played(scripts, {})
       assert.deepStrictEqual([policyOf(failure(alone.exit)), alone.asked], ["ContentPolicy", [1, 0]])
       const moved = yield* played(scripts, { failover: { on: { ContentPolicy: true } } })
@@ -43,7 +43,7 @@ describe.each(kinds)("failover: %s", (kind) => {
 
   it.effect("on: a failure that may not move the call is its own, after its retries", () =>
     Effect.gen(function*() {
-      const { asked, exit } = yield* played([{ always: S.overloaded }, [S.answer("s")]], {
+      const { asked, exit } = yield* played([{ always: ScriptedProvider.overloaded }, [ScriptedProvider.answer("s")]], {
         failover: { on: { Overloaded: false } }
       })
       assert.deepStrictEqual([policyOf(failure(exit)), asked], ["Overloaded", [3, 0]])
@@ -52,10 +52,13 @@ describe.each(kinds)("failover: %s", (kind) => {
   it.effect("on: a name that is no reason is refused, and what is absent is the table's", () =>
     Effect.gen(function*() {
       const wrong = { failover: { on: { Shed: true } } } as LlmConfig.Options
-      const error = yield* Effect.flip(Effect.scoped(rig([[]], wrong)))
+      const error = yield* Effect.flip(Effect.scoped(setUp([[]], wrong)))
       assert.strictEqual(error.path, "failover.on.Shed")
       const options = { retry: false, failover: { on: { Server: undefined, ContentPolicy: true } } } as const
-      const { asked } = yield* played([[S.fail({ _tag: "Server" })], [S.answer("s")]], options)
+      const { asked } = yield* played(
+        [[ScriptedProvider.fail({ _tag: "Server" })], [ScriptedProvider.answer("s")]],
+        options
+      )
       assert.deepStrictEqual(asked, [1, 1])
     }))
 
@@ -74,16 +77,16 @@ describe.each(kinds)("failover: %s", (kind) => {
           }
         }
       } as const)
-      const conflict = S.fail({ _tag: "Unknown" }, { status: 418 })
-      const all = yield* played([[conflict, S.hang, S.answer("p")]], options(() => true))
+      const conflict = ScriptedProvider.fail({ _tag: "Unknown" }, { status: 418 })
+      const all = yield* played([[conflict, ScriptedProvider.hang, ScriptedProvider.answer("p")]], options(() => true))
       assert.deepStrictEqual([success(all.exit).target, all.asked], ["p", [3]])
       assert.deepStrictEqual(told.splice(0), ["Unknown", "AttemptTimeout"])
-      const none = yield* played([[S.overloaded, S.answer("p")]], options(() => false))
+      const none = yield* played([[ScriptedProvider.overloaded, ScriptedProvider.answer("p")]], options(() => false))
       assert.deepStrictEqual([policyOf(failure(none.exit)), none.asked], ["Overloaded", [1]])
       assert.deepStrictEqual(told.splice(0), ["Overloaded"])
       yield* vector(Effect.gen(function*() {
         const full = { ...options(() => true), bulkhead: { maxConcurrent: 1, queue: 0 } }
-        const r = yield* rig([[S.hang]], full)
+        const r = yield* setUp([[ScriptedProvider.hang]], full)
         yield* fork(Effect.exit(ask(kind, r.client)))
         assert.strictEqual((yield* Effect.flip(ask(kind, r.client)))._tag, "BulkheadFull")
       }))
@@ -95,7 +98,7 @@ describe.each(kinds)("failover: %s", (kind) => {
       const when = (): boolean => {
         throw new Error("mine")
       }
-      const r = yield* rig([[S.overloaded]], { retry: { when } })
+      const r = yield* setUp([[ScriptedProvider.overloaded]], { retry: { when } })
       const { exit } = yield* timed(ask(kind, r.client))
       assert.isTrue(exit._tag === "Failure" && exit.cause.reasons.some(({ _tag }) => _tag === "Die"))
       yield* nothingHeld(r)
@@ -103,7 +106,7 @@ describe.each(kinds)("failover: %s", (kind) => {
 
   it.effect("when: only `true` is a yes, not a promise of it", () =>
     Effect.gen(function*() {
-      const run = yield* played([{ always: S.overloaded }], {
+      const run = yield* played([{ always: ScriptedProvider.overloaded }], {
         retry: { when: (() => Promise.resolve(false)) as never }
       })
       assert.deepStrictEqual(run.asked, [1])
@@ -111,7 +114,7 @@ describe.each(kinds)("failover: %s", (kind) => {
 
   it.effect("maxAttempts: bounds retries and targets together", () =>
     Effect.gen(function*() {
-      const down = { always: S.overloaded }
+      const down = { always: ScriptedProvider.overloaded }
       for (
         const [maxAttempts, asked] of [
           [1, [1, 0, 0]],
@@ -135,8 +138,8 @@ describe.each(kinds)("failover: %s", (kind) => {
 
   it.effect("maxAttempts: a hedge takes none that the target's own line needs", () =>
     Effect.gen(function*() {
-      const slow: Scripts = [{ always: S.fail({ _tag: "Overloaded" }, { delay: 3000 }) }, {
-        always: S.fail({ _tag: "Overloaded" }, { delay: 9000 })
+      const slow: Scripts = [{ always: ScriptedProvider.fail({ _tag: "Overloaded" }, { delay: 3000 }) }, {
+        always: ScriptedProvider.fail({ _tag: "Overloaded" }, { delay: 9000 })
       }]
       for (const maxAttempts of [1, 2, 3, 4]) {
         const { asked, ledger } = yield* played(slow, { hedge: { delay: 1000 }, failover: { maxAttempts } })
@@ -152,7 +155,7 @@ describe.each(kinds)("failover: %s", (kind) => {
 
   it.effect("requireFeatures: who would leave it out is passed over", () =>
     Effect.gen(function*() {
-      const scripts: Scripts = [[S.answer("p")], [S.answer("s")]]
+      const scripts: Scripts = [[ScriptedProvider.answer("p")], [ScriptedProvider.answer("s")]]
       const traits = [{ changes: drops("seed") }]
       const usual = yield* played(scripts, {}, { seed: 1 }, [], traits)
       assert.strictEqual(success(usual.exit).target, "p")
@@ -188,7 +191,7 @@ describe.each(kinds)("failover: %s", (kind) => {
 
   it.effect("models: \"strict\" passes over a target for a name that it does not map", () =>
     Effect.gen(function*() {
-      const scripts: Scripts = [[S.answer("p")], [S.answer("s")]]
+      const scripts: Scripts = [[ScriptedProvider.answer("p")], [ScriptedProvider.answer("s")]]
       const traits = [{ models: { fast: "p-1" }, defaultModel: "p-0" }, { defaultModel: "s-0" }]
       const strict = [{ models: "strict" }] as const
       const mapped = yield* played(scripts, {}, { model: "fast" }, strict, traits)
@@ -212,4 +215,23 @@ describe.each(kinds)("failover: %s", (kind) => {
         }
       }
     }))
+})
+
+describe.each(kinds)("%s", (kind) => {
+  it.effect("too long for a target of unknown size goes to a large one", () =>
+    vector(Effect.gen(function*() {
+      const tooLong = ScriptedProvider.fail({ _tag: "ContextLength" })
+      const r = yield* setUp([[tooLong], [ScriptedProvider.answer("fits")]], {}, [{}, { contextWindow: 1_000_000 }])
+      assert.strictEqual((yield* ask(kind, r.client)).target, "s")
+      const smaller = yield* setUp(
+        [[tooLong], [ScriptedProvider.answer("never")], [ScriptedProvider.answer("fits")]],
+        {},
+        [
+          { contextWindow: 100_000 },
+          { contextWindow: 8000 },
+          { contextWindow: 200_000 }
+        ]
+      )
+      assert.strictEqual((yield* ask(kind, smaller.client)).target, "t")
+    })))
 })

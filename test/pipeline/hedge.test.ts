@@ -2,13 +2,14 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Scheduler } from "effect"
 import { type LlmConfig, LlmError, type LlmEvent } from "effect-resilient-llm"
-import { ScriptedProvider as S } from "effect-resilient-llm/testing"
+import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
-import { ask, failure, fork, kinds, nothingHeld, rig, type Script, success, timed, vector } from "../support.ts"
+import { ask, failure, fork, kinds, nothingHeld, type Script, setUp, success, timed, vector } from "../support.ts"
 
 const hedge = { hedge: { delay: 1000 } } as const satisfies LlmConfig.Options
-const after = (millis: number, text = "ok"): S.Step => S.answer(text, { delay: millis })
-const fails = (millis: number, reason: LlmError.Reason = { _tag: "Overloaded" }) => S.fail(reason, { delay: millis })
+const after = (millis: number, text = "ok"): ScriptedProvider.Step => ScriptedProvider.answer(text, { delay: millis })
+const fails = (millis: number, reason: LlmError.Reason = { _tag: "Overloaded" }) =>
+  ScriptedProvider.fail(reason, { delay: millis })
 
 const only = <T extends LlmEvent.LlmEvent["_tag"]>(ledger: LlmEvent.Ledger, tag: T) =>
   ledger.filter((event): event is Extract<LlmEvent.LlmEvent, { readonly _tag: T }> => event._tag === tag)
@@ -20,7 +21,7 @@ const played = (
   options: LlmConfig.Options = {}
 ) =>
   Effect.gen(function*() {
-    const r = yield* rig(scripts, { ...hedge, retry: false, ...options })
+    const r = yield* setUp(scripts, { ...hedge, retry: false, ...options })
     const { at, exit } = yield* timed(ask(kind, r.client), 20_000)
     yield* nothingHeld(r)
     return { r, at, exit, p: yield* r.calls(0), s: scripts.length > 1 ? yield* r.calls(1) : [] }
@@ -132,8 +133,8 @@ describe.each(kinds)("hedge: %s", (kind) => {
 
   it.effect("H10 the caller is free at once; the loser's permit when it has cleaned up", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig(
-        [[S.answer("p", { delay: 3000, cleanup: 10_000 })], [after(500)]],
+      const r = yield* setUp(
+        [[ScriptedProvider.answer("p", { delay: 3000, cleanup: 10_000 })], [after(500)]],
         { ...hedge, retry: false, bulkhead: { maxConcurrent: 1 } }
       )
       const { at } = yield* timed(ask(kind, r.client), 1500)
@@ -149,7 +150,7 @@ describe.each(kinds)("hedge: %s", (kind) => {
       for (let budget = 3; budget <= 64; budget += 12) {
         for (const leaves of [0, 500, 1000, 1200, 1500]) {
           for (const steps of [0, 1, 2, 3, 5, 8]) {
-            const r = yield* rig([[after(3000)], [after(500)]], {
+            const r = yield* setUp([[after(3000)], [after(500)]], {
               ...hedge,
               retry: {},
               circuitBreaker: {},
@@ -171,7 +172,7 @@ describe.each(kinds)("hedge: %s", (kind) => {
 
   it.effect("a hedge goes past targets that cannot be asked, to the next one that can", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([{ always: after(3000) }, { always: fails(0, { _tag: "Authentication" }) }, {
+      const r = yield* setUp([{ always: after(3000) }, { always: fails(0, { _tag: "Authentication" }) }, {
         always: after(500, "t")
       }], {
         ...hedge,
@@ -186,7 +187,7 @@ describe.each(kinds)("hedge: %s", (kind) => {
 
   it.effect("a guard of ours that refuses the hedge gives the price back, and its target may still be asked", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([{ always: fails(2000) }, { always: after(1500, "s") }], {
+      const r = yield* setUp([{ always: fails(2000) }, { always: after(1500, "s") }], {
         ...hedge,
         retry: {},
         retryBudget: { capacity: 1, perAttempt: 0, perSecond: 0 },
@@ -206,7 +207,7 @@ describe.each(kinds)("hedge: %s", (kind) => {
 
   it.effect("several hedges: each on the next target, after its own delay", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([[after(9000)], [after(9000)], [after(300, "t")]], {
+      const r = yield* setUp([[after(9000)], [after(9000)], [after(300, "t")]], {
         hedge: { delay: 1000, maxHedges: 2 },
         retry: false
       })
@@ -227,8 +228,8 @@ describe.each(kinds)("hedge: %s", (kind) => {
 describe("hedge p95", () => {
   it.effect("H9 measured per target, of streams up to their first content; whole answers are not hedged", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig(
-        [{ always: S.stream({ wait: 700 }, "a", { wait: 5000 }, "b") }, { always: after(100, "s") }],
+      const r = yield* setUp(
+        [{ always: ScriptedProvider.stream({ wait: 700 }, "a", { wait: 5000 }, "b") }, { always: after(100, "s") }],
         {
           hedge: {},
           retry: false
@@ -248,10 +249,10 @@ describe("hedge p95", () => {
   it.effect("a stored stream is as old as its end, also where a hedge brought it", () =>
     vector(Effect.gen(function*() {
       const scripts: readonly [Script, ...ReadonlyArray<Script>] = [
-        [S.hang],
-        [S.stream("s", { wait: 5000 }, "!")]
+        [ScriptedProvider.hang],
+        [ScriptedProvider.stream("s", { wait: 5000 }, "!")]
       ]
-      const r = yield* rig(scripts, { ...hedge, retry: false, cache: { readThrough: true } })
+      const r = yield* setUp(scripts, { ...hedge, retry: false, cache: { readThrough: true } })
       const input = { prompt: "What is AI?", cache: "always" } as const
       const { at, exit } = yield* timed(ask("stream", r.client, input), 20_000)
       assert.strictEqual(at, 6000)
@@ -262,9 +263,9 @@ describe("hedge p95", () => {
 
   it.effect("H2 streams: whoever has content first wins, although it ends later", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([
-        [S.stream({ wait: 1600 }, "p")],
-        [S.stream({ wait: 500 }, "s", { wait: 5000 }, "!")]
+      const r = yield* setUp([
+        [ScriptedProvider.stream({ wait: 1600 }, "p")],
+        [ScriptedProvider.stream({ wait: 500 }, "s", { wait: 5000 }, "!")]
       ], { ...hedge, retry: false })
       const { at, exit } = yield* timed(ask("stream", r.client))
       assert.deepStrictEqual([at, success(exit).text], [6500, "s!"])

@@ -2,12 +2,12 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Layer, Random, Stream } from "effect"
 import { LlmClient, type LlmConfig, type LlmError, type LlmEvent, type LlmRequest } from "effect-resilient-llm"
-import { ScriptedProvider as S } from "effect-resilient-llm/testing"
+import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
-import { ask, failure, kinds, nothingHeld, rig, type Script, success, timed, vector } from "../support.ts"
+import { ask, failure, kinds, nothingHeld, type Script, setUp, success, timed, vector } from "../support.ts"
 
-const says = (text: string, delay = 0): Script => ({ always: S.answer(text, { delay }) })
-const down: Script = { always: S.fail({ _tag: "Overloaded" }) }
+const says = (text: string, delay = 0): Script => ({ always: ScriptedProvider.answer(text, { delay }) })
+const down: Script = { always: ScriptedProvider.fail({ _tag: "Overloaded" }) }
 const three = [says("p"), says("s"), says("t")] as const
 
 const only = <T extends LlmEvent.LlmEvent["_tag"]>(ledger: LlmEvent.Ledger | undefined, tag: T) =>
@@ -21,7 +21,7 @@ const seeded = <A, E, R>(effect: Effect.Effect<A, E, R>) => Random.withSeed(effe
 describe.each(kinds)("routing: %s", (kind) => {
   it.effect("off: as the targets are listed, and nobody speaks of it", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig(three)
+      const r = yield* setUp(three)
       const { ledger, target } = yield* ask(kind, r.client)
       assert.deepStrictEqual([target, only(ledger, "Routed")], ["p", []])
     })))
@@ -29,7 +29,7 @@ describe.each(kinds)("routing: %s", (kind) => {
   it.effect("weights: by chance, in proportion; weight zero is for bad times only", () =>
     vector(seeded(Effect.gen(function*() {
       const weights = [{ weight: 3 }, { weight: 1 }, { weight: 0 }]
-      const r = yield* rig(three, { routing: { strategy: "weights" } }, weights)
+      const r = yield* setUp(three, { routing: { strategy: "weights" } }, weights)
       const counts: Record<string, number> = {}
       for (let i = 0; i < 400; i++) {
         const { ledger, target } = yield* ask(kind, r.client)
@@ -38,14 +38,14 @@ describe.each(kinds)("routing: %s", (kind) => {
       }
       assert.approximately(counts["p"]!, 300, 30)
       assert.strictEqual(counts["t"], undefined)
-      const sick = yield* rig([down, down, says("t")], { retry: false, routing: { strategy: "weights" } }, weights)
+      const sick = yield* setUp([down, down, says("t")], { retry: false, routing: { strategy: "weights" } }, weights)
       assert.strictEqual((yield* ask(kind, sick.client)).target, "t")
     }))))
 
   it.effect("sticky: a conversation stays where it is, and moves only while its target is ill", () =>
     vector(seeded(Effect.gen(function*() {
-      const sick: Script = { script: [], always: S.answer("p") }
-      const r = yield* rig([sick, says("s"), says("t")], { routing: { strategy: "weights", sticky: "conversation" } })
+      const sick: Script = { script: [], always: ScriptedProvider.answer("p") }
+      const r = yield* setUp([sick, says("s"), says("t")], { routing: { strategy: "weights", sticky: "conversation" } })
       const first = new Map<string, string>()
       for (let round = 0; round < 3; round++) {
         for (let i = 0; i < 30; i++) {
@@ -68,7 +68,7 @@ describe.each(kinds)("routing: %s", (kind) => {
 
   it.effect("a request's own targets: these only, in this order; of other names there is a complaint", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([says("p"), down, says("t")], { retry: false })
+      const r = yield* setUp([says("p"), down, says("t")], { retry: false })
       const { ledger, target } = yield* ask(kind, r.client, { prompt: "Hi", targets: ["s", "t"] })
       assert.strictEqual(target, "t")
       assert.deepInclude(only(ledger, "Routed")[0], { by: "request", target: "s" })
@@ -85,7 +85,7 @@ describe.each(kinds)("routing: %s", (kind) => {
     vector(Effect.gen(function*() {
       const of = (retry: LlmRequest.LlmRequest["retry"], options: LlmConfig.Options = {}) =>
         Effect.gen(function*() {
-          const r = yield* rig([down], options)
+          const r = yield* setUp([down], options)
           const { exit } = yield* timed(ask(kind, r.client, { prompt: "Hi", ...(retry !== undefined && { retry }) }))
           return [failure(exit)._tag, (yield* r.calls(0)).length]
         })
@@ -101,7 +101,7 @@ describe.each(kinds)("routing: %s", (kind) => {
   it.effect("without failover the first of the route is the only one", () =>
     vector(Effect.gen(function*() {
       for (const hedge of [false, { delay: 1000 }] as const) {
-        const r = yield* rig([says("p"), down], { retry: false, failover: false, hedge })
+        const r = yield* setUp([says("p"), down], { retry: false, failover: false, hedge })
         const { exit } = yield* timed(ask(kind, r.client, { prompt: "Hi", targets: ["s", "p"] }))
         assert.strictEqual(failure(exit)._tag, "ProviderError")
         assert.deepStrictEqual(yield* r.calls(0), [])
@@ -111,7 +111,7 @@ describe.each(kinds)("routing: %s", (kind) => {
 
   it.effect("a hedge takes the next target of the route", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([says("p"), says("s", 9000), says("t", 9000)], { hedge: { delay: 1000 } })
+      const r = yield* setUp([says("p"), says("s", 9000), says("t", 9000)], { hedge: { delay: 1000 } })
       const { at, exit } = yield* timed(ask(kind, r.client, { prompt: "Hi", targets: ["t", "p", "s"] }))
       assert.deepStrictEqual([at, success(exit).target], [1000, "p"])
     })))
@@ -120,7 +120,7 @@ describe.each(kinds)("routing: %s", (kind) => {
 describe("fastest", () => {
   it.effect("by the time to first content of streams; who was never measured comes behind; a share explores", () =>
     vector(seeded(Effect.gen(function*() {
-      const r = yield* rig([says("p", 800), says("s", 200), says("t", 400)], { routing: { strategy: "fastest" } })
+      const r = yield* setUp([says("p", 800), says("s", 200), says("t", 400)], { routing: { strategy: "fastest" } })
       const targets: Array<string> = []
       for (let i = 0; i < 400; i++) {
         const { exit } = yield* timed(ask("stream", r.client), 1000)
@@ -139,8 +139,11 @@ describe("fastest", () => {
 
   it.effect("it only reorders: an open circuit is skipped, and the next one is asked", () =>
     vector(Effect.gen(function*() {
-      const fast: Script = { script: [S.answer("s")], always: S.fail({ _tag: "Overloaded" }) }
-      const r = yield* rig([says("p", 500), fast], {
+      const fast: Script = {
+        script: [ScriptedProvider.answer("s")],
+        always: ScriptedProvider.fail({ _tag: "Overloaded" })
+      }
+      const r = yield* setUp([says("p", 500), fast], {
         retry: false,
         circuitBreaker: { failureThreshold: 1 },
         routing: { strategy: "fastest", explore: 0 }
@@ -185,21 +188,21 @@ describe.each(kinds)("what a target cannot do is not asked of it: %s", (kind) =>
   ]
   it.effect.each(rows)("%s", ([, cannot, input, can = {}, reason]) =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([says("p"), says("s")], {}, [cannot, can])
+      const r = yield* setUp([says("p"), says("s")], {}, [cannot, can])
       const { ledger, target } = yield* ask(kind, r.client, input)
       assert.deepStrictEqual([target, skips(ledger)], ["s", [["p", ...reason]]])
       assert.deepStrictEqual(yield* r.calls(0), [])
       // What asks for nothing of the kind is asked as ever.
       assert.strictEqual((yield* ask(kind, r.client, "Hi")).target, "p")
       // Where nobody can, the first one says so itself.
-      const nobody = yield* rig([says("p"), says("s")], {}, [cannot, cannot])
+      const nobody = yield* setUp([says("p"), says("s")], {}, [cannot, cannot])
       assert.strictEqual((yield* ask(kind, nobody.client, input)).target, "p")
     })))
 })
 
 it.effect("a conversation is no part of the question, targets are", () =>
   vector(Effect.gen(function*() {
-    const r = yield* rig([says("p"), says("s")], { cache: { readThrough: true } })
+    const r = yield* setUp([says("p"), says("s")], { cache: { readThrough: true } })
     const input = { prompt: "Hi", temperature: 0 }
     yield* ask("complete", r.client, { ...input, conversation: "a" })
     assert.strictEqual((yield* ask("complete", r.client, { ...input, conversation: "b" })).source, "cache")
@@ -209,14 +212,14 @@ it.effect("a conversation is no part of the question, targets are", () =>
 
 it.effect("weights that say nothing, and a list of targets that is none", () =>
   Effect.gen(function*() {
-    const one = yield* S.make([], { id: "one" })
+    const one = yield* ScriptedProvider.make([], { id: "one" })
     const build = (weight: number) =>
       Effect.scoped(Effect.flip(Layer.build(LlmClient.layerDynamic([{ provider: one, weight }]))))
     assert.deepInclude(yield* build(0), { _tag: "LlmConfigError", path: "targets" })
     assert.deepInclude(yield* build(-1), { _tag: "LlmConfigError", path: "targets[0].weight" })
     yield* TestClock.adjust(0)
     yield* Effect.scoped(Effect.gen(function*() {
-      const r = yield* rig([says("p")])
+      const r = yield* setUp([says("p")])
       for (const targets of [[], ["p", "p"]]) {
         const error: LlmError.LlmError = yield* Effect.flip(r.client.complete({ prompt: "Hi", targets }))
         assert.deepInclude(error, { _tag: "InvalidRequest", path: "targets" })

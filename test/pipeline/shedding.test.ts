@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Duration, Effect, Exit, type Fiber } from "effect"
 import type { LlmClient, LlmConfig, LlmError, LlmEvent, LlmRequest } from "effect-resilient-llm"
-import { ScriptedProvider as S } from "effect-resilient-llm/testing"
+import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
 import {
   ask,
@@ -11,14 +11,14 @@ import {
   kinds,
   nothingHeld,
   type Outcome,
-  type Rig,
-  rig,
   type Script,
+  type SetUp,
+  setUp,
   success,
   vector
 } from "../support.ts"
 
-const slow = (millis = 1000): Script => ({ always: S.answer("ok", { delay: millis }) })
+const slow = (millis = 1000): Script => ({ always: ScriptedProvider.answer("ok", { delay: millis }) })
 const shedding = { loadShedding: { throttle: false }, retry: false } as const satisfies LlmConfig.Options
 
 type Priority = LlmRequest.LlmRequest["priority"]
@@ -39,7 +39,7 @@ const now = (fiber: Fiber.Fiber<Outcome, LlmError.LlmError>) =>
   })
 
 /** Which calls the provider got, by what they asked, in order. */
-const asked = (r: Rig) =>
+const asked = (r: SetUp) =>
   Effect.map(
     r.providers[0]!.requests,
     (requests) => requests.map(({ request }) => /x\d|y\d|first|urgent/.exec(JSON.stringify(request.prompt))?.[0])
@@ -55,7 +55,7 @@ const lines: ReadonlyArray<readonly [string, LlmConfig.Options, Parameters<typeo
 
 describe.each(lines)("the line of a %s", (name, options, target) => {
   const make = (scripts: readonly [Script, ...ReadonlyArray<Script>] = [slow()], more: LlmConfig.Options = {}) =>
-    rig(scripts, { ...shedding, ...options, ...more }, [target])
+    setUp(scripts, { ...shedding, ...options, ...more }, [target])
 
   it.effect.each(kinds)("S5, S7 its order: classes, and tenants in turn (%s)", (kind) =>
     vector(Effect.gen(function*() {
@@ -103,7 +103,7 @@ describe.each(lines)("the line of a %s", (name, options, target) => {
   it.effect("without loadShedding there are no doors: what finds no room goes to the next target", () =>
     vector(Effect.gen(function*() {
       const full = name === "bulkhead"
-        ? rig([slow(), slow(0)], { bulkhead: { maxConcurrent: 1, queue: 1 }, retry: false })
+        ? setUp([slow(), slow(0)], { bulkhead: { maxConcurrent: 1, queue: 1 }, retry: false })
         : undefined
       if (full === undefined) return
       const r = yield* full
@@ -117,7 +117,7 @@ describe("a wait that cannot meet its deadline", () => {
   it.effect("of a bucket: refused on arrival, with the time at which it could have gone", () =>
     vector(Effect.gen(function*() {
       const options = { ...shedding, timeout: {}, rateLimit: { capacity: 1, refillPerSecond: 0.5 } }
-      const r = yield* rig([slow(0), slow(0)], options)
+      const r = yield* setUp([slow(0), slow(0)], options)
       yield* ask("complete", r.client)
       const late = yield* fork(ask("complete", r.client, { prompt: "Hi", deadline: 1999 }))
       const error = shedOf(yield* now(late))
@@ -125,14 +125,14 @@ describe("a wait that cannot meet its deadline", () => {
       assert.strictEqual(Duration.toMillis(error.retryAfter!), 2000)
       assert.deepStrictEqual(yield* r.calls(1), [])
       // One that waits longer than the line allows is not shed: another target may serve it.
-      const short = yield* rig([slow(0)], { ...options, rateLimit: { ...options.rateLimit, maxWait: 1000 } })
+      const short = yield* setUp([slow(0)], { ...options, rateLimit: { ...options.rateLimit, maxWait: 1000 } })
       yield* ask("complete", short.client)
       assert.strictEqual(failure(yield* now(yield* fork(ask("complete", short.client))))._tag, "RateLimited")
     })))
 
   it.effect("of a bulkhead: by the pace of its line, once it has one", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([slow(1000)], { ...shedding, timeout: {}, bulkhead: { maxConcurrent: 1 } })
+      const r = yield* setUp([slow(1000)], { ...shedding, timeout: {}, bulkhead: { maxConcurrent: 1 } })
       const call = (deadline: number) => fork(ask("complete", r.client, { prompt: "Hi", deadline }))
       for (let i = 0; i < 6; i++) yield* call(60_000)
       // Nobody knows yet how fast it moves.
@@ -152,7 +152,7 @@ describe("a wait that cannot meet its deadline", () => {
 
 it.effect("what a store can answer is not shed: a stale answer stands in for a call that is", () =>
   vector(Effect.gen(function*() {
-    const r = yield* rig([slow()], {
+    const r = yield* setUp([slow()], {
       ...shedding,
       cache: {},
       bulkhead: { maxConcurrent: 1, queue: 2 }

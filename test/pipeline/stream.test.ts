@@ -7,7 +7,7 @@ import { TestClock } from "effect/testing"
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
 import { find } from "../conformance/support.ts"
-import { failure, fork, nothingHeld, now, rig, success, timed, vector } from "../support.ts"
+import { ask, failure, fork, nothingHeld, now, setUp, success, timed, vector } from "../support.ts"
 
 const MiB = 1024 * 1024
 
@@ -113,7 +113,7 @@ describe("who reads", () => {
 
   it.effect("asked for while the finish part is being handled, the response is there", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([[stream("a", "b")]], { bulkhead: {} })
+      const r = yield* setUp([[stream("a", "b")]], { bulkhead: {} })
       const opened = yield* r.client.open("Hi")
       let text = ""
       const handle = (part: LlmResponse.StreamPart) =>
@@ -126,7 +126,7 @@ describe("who reads", () => {
 
   it.effect("a complete response waits for nobody who still looks at the parts, nor for the provider's cleanup", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([[{ ...stream("a", wait(1), "b"), cleanup: 5000 }]])
+      const r = yield* setUp([[{ ...ScriptedProvider.stream("a", wait(1), "b"), cleanup: 5000 }]])
       const { parts, response } = yield* r.client.open("Hi")
       const slow = yield* fork(Stream.runForEach(parts, (part) => part.type === "finish" ? Effect.never : Effect.void))
       yield* TestClock.adjust(10)
@@ -149,7 +149,7 @@ describe("who reads", () => {
 
   it.effect("polling with short timeouts does not hide a silent stream", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([[stream("a", stall)]], { timeout: { idle: 1000 } })
+      const r = yield* setUp([[stream("a", stall)]], { timeout: { idle: 1000 } })
       const { response } = yield* r.client.open("Hi")
       const begun = yield* now
       // Each poll gives up its pull after 300 ms.
@@ -172,7 +172,7 @@ describe("who reads", () => {
 
   it.effect("the deadline of an open stream holds while nobody reads, and is not the provider's failure", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([[stream("a", wait(10), "b")]], {
+      const r = yield* setUp([[stream("a", wait(10), "b")]], {
         timeout: {},
         bulkhead: { maxConcurrent: 1 },
         circuitBreaker: { failureThreshold: 1 }
@@ -189,7 +189,7 @@ describe("who reads", () => {
 
   it.effect("who has not read for long, and then does, has its silence measured as ever", () =>
     vector(Effect.gen(function*() {
-      const r = yield* rig([[stream("a", stall)]], { timeout: { idle: 1000 } })
+      const r = yield* setUp([[stream("a", stall)]], { timeout: { idle: 1000 } })
       const { response } = yield* r.client.open("Hi")
       yield* TestClock.adjust(60_000)
       const { at, exit } = yield* timed(response, 2000)
@@ -203,7 +203,7 @@ describe("who reads", () => {
         type: "response-metadata",
         metadata: LlmResponse.httpMetadata({ usage: { inputTokens: 12 } })
       }
-      const r = yield* rig([[stream(told, "a", cut)]])
+      const r = yield* setUp([[stream(told, "a", cut)]])
       const error = yield* Effect.flip(Stream.runDrain(r.client.stream("Hi")))
       assert.deepStrictEqual((error as LlmError.StreamInterrupted).usage, { inputTokens: 12 })
       yield* r.providers[0]!.play(answer("next"))
@@ -281,3 +281,128 @@ describe("a probe that streams", () => {
       assert.strictEqual((yield* client.status).targets[0]?.circuit?.state, "closed")
     })))
 })
+
+describe("an open stream", () => {
+  it.effect("its response reads what an early consumer left", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* setUp([[ScriptedProvider.stream("a", "b", "c", "d")]])
+      const { parts, response } = yield* r.client.open("Hi")
+      const seen = yield* Stream.runCollect(Stream.take(parts, 2))
+      assert.strictEqual(seen.length, 2)
+      assert.strictEqual((yield* response).text, "abcd")
+      yield* nothingHeld(r)
+    })))
+
+  it.effect("a response asked for while another fibre reads the parts waits for it", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* setUp([[ScriptedProvider.stream("a", { wait: 100 }, "b", { wait: 100 }, "c")]])
+      const { parts, response } = yield* r.client.open("Hi")
+      const both = yield* fork(Effect.all([Stream.runCollect(parts), response], { concurrency: 2 }))
+      yield* TestClock.adjust(1000)
+      const [seen, whole] = yield* Fiber.join(both)
+      assert.strictEqual(whole.text, "abc")
+      assert.strictEqual(seen.filter((part) => part.type === "text-delta").length, 3)
+    })))
+
+  it.effect("a defect of the provider ends it, and nothing is held", () =>
+    vector(Effect.gen(function*() {
+      const broken = { ...ScriptedProvider.stream("a", { error: undefined as never }) }
+      const r = yield* setUp([[broken]], { bulkhead: {} })
+      const exit = yield* Effect.exit(ask("stream", r.client))
+      assert.strictEqual(exit._tag, "Failure")
+      yield* nothingHeld(r)
+    })))
+
+  it.effect("interrupted while opening, inside a scope that lives on, it frees its key at once", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* setUp(
+        [[{ ...ScriptedProvider.answer("late"), delay: 10_000 }, ScriptedProvider.answer("now")]],
+        {
+          idempotency: {},
+          timeout: {}
+        }
+      )
+      const request = { prompt: "Hi", idempotencyKey: "k" }
+      const first = yield* fork(r.client.open(request))
+      yield* TestClock.adjust(100)
+      yield* Fiber.interrupt(first)
+      const begun = yield* now
+      const { response } = yield* r.client.open(request)
+      assert.strictEqual((yield* response).text, "now")
+      assert.strictEqual(yield* now, begun)
+    })))
+
+  it.effect("a finished one leaves nothing in the scope it was opened in", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* setUp([{ always: ScriptedProvider.answer("x") }])
+      const scope = yield* Effect.scope
+      const size = () => scope.state._tag === "Open" ? scope.state.finalizers?.size ?? 1 : 0
+      const before = size()
+      for (let i = 0; i < 20; i++) yield* (yield* r.client.open("Hi")).response
+      assert.strictEqual(size(), before)
+    })))
+
+  it.effect("partialParts counts the content that came with the error", () =>
+    vector(Effect.gen(function*() {
+      const error = new LlmError.ProviderError({ provider: "p", reason: { _tag: "Overloaded" } })
+      const r = yield* setUp([[ScriptedProvider.stream("a", "b", { type: "error", error })]])
+      const interrupted = failure((yield* timed(ask("stream", r.client))).exit)
+      assert.strictEqual((interrupted as LlmError.StreamInterrupted).partialParts, 2)
+    })))
+
+  it.effect("the deadline also ends it under a slow consumer", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* setUp([[ScriptedProvider.stream(...Array.from({ length: 12 }, () => "x"))]], {
+        timeout: { deadline: 1000 }
+      })
+      const slow = r.client.stream("Hi").pipe(Stream.tap(() => Effect.sleep(400)), Stream.runDrain)
+      const { at, exit } = yield* timed(slow)
+      assert.strictEqual(failure(exit)._tag, "DeadlineExceeded")
+      assert.isAtMost(at, 1600)
+    })))
+})
+
+it.effect("a stream of 100 000 parts and more is delivered whole; its response says that it was cut", () =>
+  vector(Effect.gen(function*() {
+    const deltas = Array.from({ length: 100_500 }, () => ({ type: "text-delta", id: "0", delta: "x" }) as const)
+    const usage = { inputTokens: { total: 1 }, outputTokens: { total: 100_500 } }
+    const provider = LlmProvider.make({
+      id: "long",
+      generate: () => Effect.succeed("unused"),
+      stream: () =>
+        Stream.concat(
+          Stream.rechunk(Stream.fromIterable(deltas), 1000),
+          Stream.make({ type: "finish", reason: "stop", usage } as const)
+        )
+    })
+    const client = Context.get(yield* Layer.build(LlmClient.layerDynamic([provider])), LlmClient)
+    const { parts, response } = yield* client.open("Hi")
+    const count = yield* Stream.runFold(parts, () => 0, (n, part) => part.type === "text-delta" ? n + 1 : n)
+    assert.strictEqual(count, 100_500)
+    const whole = yield* response
+    assert.strictEqual(whole.cut, true)
+    assert.strictEqual(whole.usage.outputTokens.total, 100_500)
+    assert.isFalse(whole.ledger.some((event) => event._tag === "Cache" && event.result === "stored"))
+  })))
+
+it.effect("a ScriptedProvider.cut that nobody saw stays a failure: truncated before the commit is retried", () =>
+  vector(Effect.gen(function*() {
+    const r = yield* setUp([[
+      ScriptedProvider.stream({ type: "text-start", id: "0" }, ScriptedProvider.cut),
+      ScriptedProvider.answer("whole")
+    ]])
+    assert.strictEqual(success((yield* timed(ask("stream", r.client))).exit).text, "whole")
+  })))
+
+it.effect("a second reader that waits for the first one can leave", () =>
+  vector(Effect.gen(function*() {
+    const r = yield* setUp([[ScriptedProvider.stream("a", ScriptedProvider.stall)]])
+    const { parts } = yield* r.client.open("Hi")
+    const first = yield* fork(Stream.runDrain(parts))
+    const second = yield* fork(Stream.runDrain(parts))
+    yield* TestClock.adjust(10)
+    const left = yield* fork(Fiber.interrupt(second))
+    yield* TestClock.adjust(10)
+    assert.isDefined(left.pollUnsafe(), "the second reader is gone")
+    yield* Fiber.interrupt(first)
+  })))

@@ -21,7 +21,7 @@ const parameters: CircuitBreaker.Options = {
 const outcomes = { S: "success", F: "failure", I: "ignored" } as const
 
 /** A breaker driven by hand: every step names its time. */
-const rig = (options?: CircuitBreaker.Options) =>
+const setUp = (options?: CircuitBreaker.Options) =>
   Effect.gen(function*() {
     const changes: Array<string> = []
     const breaker = yield* CircuitBreaker.make({
@@ -75,7 +75,7 @@ class ManualClock implements Clock.Clock {
   sleep = () => Effect.die("nothing here sleeps")
 }
 
-const opened = Effect.map(rig(), (r) => {
+const opened = Effect.map(setUp(), (r) => {
   r.run("FFFFF", 0)
   assert.strictEqual(r.until(), 5000)
   return r
@@ -147,7 +147,7 @@ describe("CircuitBreaker", () => {
     ]
     it.effect.each(rows)("%s", ([, steps, options]) =>
       Effect.gen(function*() {
-        const r = yield* rig(options)
+        const r = yield* setUp(options)
         for (const [at, script, after, details] of steps) {
           r.run(script, at, details)
           assert.strictEqual(r.tag(), after, `after ${script} at ${at}`)
@@ -158,7 +158,7 @@ describe("CircuitBreaker", () => {
   describe("vectors: probing", () => {
     it.effect("C4 one call is in the window after the bucket went", () =>
       Effect.gen(function*() {
-        const r = yield* rig()
+        const r = yield* setUp()
         r.run("SFSFSFSFS", 5999)
         r.run("F", 60_000)
         assert.deepInclude(yield* r.status(60_000), { calls: 1, failures: 1, streak: 1 })
@@ -186,7 +186,7 @@ describe("CircuitBreaker", () => {
 
     it.effect("C6 two of five concurrent calls are probes", () =>
       Effect.gen(function*() {
-        const r = yield* rig()
+        const r = yield* setUp()
         let calls = 0
         const call = Effect.suspend(() => (calls++, Effect.never)).pipe(r.breaker.protect)
         r.run("FFFFF", 0)
@@ -240,7 +240,7 @@ describe("CircuitBreaker", () => {
 
     it.effect("C10 outcomes of calls from before the trip are stale", () =>
       Effect.gen(function*() {
-        const r = yield* rig()
+        const r = yield* setUp()
         const x = r.admit(0)
         const y = r.admit(0)
         r.run("FFFFF", 0)
@@ -304,14 +304,14 @@ describe("CircuitBreaker", () => {
 
     it.effect("C12 the window holds four calls before the last failure", () =>
       Effect.gen(function*() {
-        const r = yield* rig()
+        const r = yield* setUp()
         r.run("FFFFIIIIII", 0)
         assert.deepInclude(yield* r.status(0), { calls: 4, failures: 4, streak: 4 })
       }))
 
     it.effect("C13 open times double up to the cap", () =>
       Effect.gen(function*() {
-        const r = yield* rig({ halfOpenProbes: 1, successThreshold: 1 })
+        const r = yield* setUp({ halfOpenProbes: 1, successThreshold: 1 })
         r.run("FFFFF", 0)
         const openings: Array<readonly [at: number, openFor: number]> = [[0, r.until()]]
         while (openings.length < 6) {
@@ -330,7 +330,7 @@ describe("CircuitBreaker", () => {
 
     it.effect("C14 a hundred simultaneous failures are one transition", () =>
       Effect.gen(function*() {
-        const r = yield* rig()
+        const r = yield* setUp()
         r.run("S".repeat(20), 0)
         const permits = Array.from({ length: 100 }, () => r.admit(10))
         const changed = permits.filter((permit) => {
@@ -364,7 +364,7 @@ describe("CircuitBreaker", () => {
 
     it.effect("C16 an open time of zero probes each time, without recursion", () =>
       Effect.gen(function*() {
-        const r = yield* rig({ recoveryTimeout: 0, maxRecoveryTimeout: 0 })
+        const r = yield* setUp({ recoveryTimeout: 0, maxRecoveryTimeout: 0 })
         r.run("FFFFF", 0)
         for (let i = 0; i < 1000; i++) {
           const permit = r.admit(0)
@@ -391,7 +391,7 @@ describe("CircuitBreaker", () => {
       "C18 a hint of %d ms on the tripping failure: open until %d",
       ([retryAfter, until]) =>
         Effect.gen(function*() {
-          const r = yield* rig()
+          const r = yield* setUp()
           r.run("FFFF", 0)
           r.run("F", 0, { retryAfter })
           assert.strictEqual(r.until(), until)
@@ -400,7 +400,7 @@ describe("CircuitBreaker", () => {
 
     it.effect("C18 a hint on a failed probe counts too, one on an earlier failure does not", () =>
       Effect.gen(function*() {
-        const r = yield* rig()
+        const r = yield* setUp()
         r.run("FFFF", 0, { retryAfter: 99_000 })
         r.run("F", 0)
         assert.strictEqual(r.until(), 5000)
@@ -410,7 +410,7 @@ describe("CircuitBreaker", () => {
 
     it.effect("C20 a slow failure is slow too", () =>
       Effect.gen(function*() {
-        const r = yield* rig({ failureThreshold: false, failureRate: false, slowCall: { duration: 10, rate: 1 } })
+        const r = yield* setUp({ failureThreshold: false, failureRate: false, slowCall: { duration: 10, rate: 1 } })
         r.run("F".repeat(10), 0, { duration: 10 })
         assert.strictEqual(r.tag(), "Closed")
         r.run("F".repeat(9), 60_000, { duration: 11 })
@@ -421,7 +421,7 @@ describe("CircuitBreaker", () => {
 
     it.effect("C20 a slow probe reopens", () =>
       Effect.gen(function*() {
-        const r = yield* rig({ slowCall: { duration: "30 seconds" } })
+        const r = yield* setUp({ slowCall: { duration: "30 seconds" } })
         r.run("FFFFF", 0)
         r.run("S", 5000, { duration: 30_000 })
         assert.strictEqual(r.tag(), "HalfOpen")
@@ -430,19 +430,19 @@ describe("CircuitBreaker", () => {
       }))
 
     const slow = { slowCall: { duration: "10 seconds", rate: 0.8 } } as const
-    const admitAll = (r: Effect.Success<ReturnType<typeof rig>>, count: number, at: number) =>
+    const admitAll = (r: Effect.Success<ReturnType<typeof setUp>>, count: number, at: number) =>
       Array.from({ length: count }, () => r.admit(at))
 
     it.effect("C24 ten calls that hang open when the threshold has passed, not when they end", () =>
       Effect.gen(function*() {
-        const r = yield* rig(slow)
+        const r = yield* setUp(slow)
         const calls = admitAll(r, 10, 0)
         assert.isFalse(r.breaker.isOpenUnsafe(10_000))
         r.rejects(10_001)
         assert.deepStrictEqual(r.changes, ["closed > open @ 10001"])
         assert.strictEqual(r.until(), 15_001)
         // Whoever looks later finds the same moment.
-        const late = yield* rig(slow)
+        const late = yield* setUp(slow)
         admitAll(late, 10, 0)
         assert.strictEqual((yield* late.status(12_000)).state, "open")
         assert.strictEqual(late.until(), 15_001)
@@ -453,12 +453,12 @@ describe("CircuitBreaker", () => {
 
     it.effect("C24 eight of ten are enough, seven are not; what was fast a minute ago hides nothing", () =>
       Effect.gen(function*() {
-        const r = yield* rig(slow)
+        const r = yield* setUp(slow)
         r.run("S".repeat(100), 0)
         admitAll(r, 7, 30_000)
         r.run("SSS", 40_001)
         assert.isFalse(r.breaker.isOpenUnsafe(40_002))
-        const again = yield* rig(slow)
+        const again = yield* setUp(slow)
         again.run("S".repeat(100), 0)
         again.run("SS", 36_000)
         admitAll(again, 8, 30_000)
@@ -467,7 +467,7 @@ describe("CircuitBreaker", () => {
 
     it.effect("C25 slow under way, then a success: one call in the window", () =>
       Effect.gen(function*() {
-        const r = yield* rig(slow)
+        const r = yield* setUp(slow)
         r.run("FFFF", 0)
         const call = r.admit(0)
         const { calls, streak } = yield* r.status(10_001)
@@ -482,13 +482,13 @@ describe("CircuitBreaker", () => {
 
     it.effect("C25 slow under way, then a failure: one call, one failure, and one more in the row", () =>
       Effect.gen(function*() {
-        const r = yield* rig(slow)
+        const r = yield* setUp(slow)
         r.run("FFFF", 0)
         const call = r.admit(0)
         r.breaker.recordUnsafe(call, "failure", 12_000, { duration: 12_000 })
         assert.strictEqual(r.tag(), "Open")
         // It has left the window meanwhile: then it counts as what ends now.
-        const long = yield* rig({ ...slow, failureThreshold: false })
+        const long = yield* setUp({ ...slow, failureThreshold: false })
         const old = long.admit(0)
         assert.strictEqual((yield* long.status(10_001)).calls, 1)
         assert.strictEqual((yield* long.status(70_000)).calls, 0)
@@ -499,7 +499,7 @@ describe("CircuitBreaker", () => {
 
     it.effect("C26 an ignored end does not take the mark back; below the threshold there is none", () =>
       Effect.gen(function*() {
-        const r = yield* rig(slow)
+        const r = yield* setUp(slow)
         const calls = admitAll(r, 2, 0)
         r.breaker.recordUnsafe(calls[0]!, "ignored", 10_000)
         assert.strictEqual((yield* r.status(10_000)).calls, 0)
@@ -513,19 +513,19 @@ describe("CircuitBreaker", () => {
 
     it.effect("C24 a probe that hangs reopens; a stream that has begun to answer does not hang", () =>
       Effect.gen(function*() {
-        const r = yield* rig(slow)
+        const r = yield* setUp(slow)
         r.run("FFFFF", 0)
         r.admit(5000)
         r.rejects(15_001)
         assert.deepStrictEqual(r.changes.at(-1), "half-open > open @ 15001")
-        const streams = yield* rig(slow)
+        const streams = yield* setUp(slow)
         for (const call of admitAll(streams, 20, 0)) streams.breaker.renewUnsafe(call, 9000)
         assert.isFalse(streams.breaker.isOpenUnsafe(100_000))
       }))
 
     it.effect("C24 measured: twice the 95th percentile of what succeeded, of each kind by itself", () =>
       Effect.gen(function*() {
-        const r = yield* rig({ slowCall: {} })
+        const r = yield* setUp({ slowCall: {} })
         const succeed = (kind: string, count: number, duration: number) => {
           for (let i = 0; i < count; i++) {
             r.breaker.recordUnsafe(r.breaker.admitUnsafe(0, kind)!, "success", 0, { duration })
@@ -544,7 +544,7 @@ describe("CircuitBreaker", () => {
         r.rejects(180_001)
         assert.deepStrictEqual(r.changes, ["closed > open @ 180001"])
         // The least is five seconds.
-        const quick = yield* rig({ slowCall: {} })
+        const quick = yield* setUp({ slowCall: {} })
         quick.run("S".repeat(20), 0, { duration: 10 })
         admitAll(quick, 10, 60_000)
         assert.isFalse(quick.breaker.isOpenUnsafe(65_000))
@@ -553,7 +553,7 @@ describe("CircuitBreaker", () => {
 
     it.effect("C21 forced open rejects for ever; leaving the mode starts closed and empty", () =>
       Effect.gen(function*() {
-        const r = yield* rig()
+        const r = yield* setUp()
         r.run("FFFF", 0)
         const before = r.admit(0)
         const alsoBefore = r.admit(0)
@@ -577,7 +577,7 @@ describe("CircuitBreaker", () => {
 
     it.effect("C21 metrics-only admits everything and reports once that it would have opened", () =>
       Effect.gen(function*() {
-        const r = yield* rig()
+        const r = yield* setUp()
         yield* r.breaker.force("metrics-only")
         r.run("FFFFF", 0)
         assert.deepStrictEqual(r.changes, ["closed > metrics-only @ 0", "metrics-only > would-open @ 0"])
@@ -602,7 +602,7 @@ describe("CircuitBreaker", () => {
 
     it.effect("C22 a stream that breaks after its first parts is a failure when it breaks", () =>
       Effect.gen(function*() {
-        const r = yield* rig()
+        const r = yield* setUp()
         const broken = guarded(r.breaker, Stream.concat(Stream.make(1, 2, 3), Stream.fail("reset")))
         for (let i = 1; i <= 5; i++) {
           assert.strictEqual(r.tag(), "Closed")
@@ -636,7 +636,7 @@ describe("CircuitBreaker", () => {
       "%d probes, %d successes: %d at once, and successes close",
       ([halfOpenProbes, successThreshold, atOnce]) =>
         Effect.gen(function*() {
-          const r = yield* rig({ halfOpenProbes, successThreshold })
+          const r = yield* setUp({ halfOpenProbes, successThreshold })
           r.run("FFFFF", 0)
           const permits = Array.from({ length: atOnce }, () => r.admit(5000))
           r.rejects(5000)
@@ -732,11 +732,11 @@ describe("CircuitBreaker", () => {
 
     it.effect("opossum#276 the minimum of calls does not apply to probes", () =>
       Effect.gen(function*() {
-        const closing = yield* rig({ minimumCalls: 1000 })
+        const closing = yield* setUp({ minimumCalls: 1000 })
         closing.run("FFFFF", 0)
         closing.run("SS", 5000)
         assert.strictEqual(closing.tag(), "Closed")
-        const reopening = yield* rig({ minimumCalls: 1000 })
+        const reopening = yield* setUp({ minimumCalls: 1000 })
         reopening.run("FFFFF", 0)
         reopening.run("F", 5000)
         assert.strictEqual(reopening.until(), 15_000)
@@ -744,7 +744,7 @@ describe("CircuitBreaker", () => {
 
     it.effect("opossum#385 simultaneous failures do not cancel the way back", () =>
       Effect.gen(function*() {
-        const r = yield* rig()
+        const r = yield* setUp()
         const failing = Effect.andThen(Effect.sleep(20), Effect.fail("F")).pipe(r.breaker.protect, Effect.exit)
         const fibers = yield* Effect.forEach(Array.from({ length: 100 }), () => Effect.forkChild(failing))
         yield* TestClock.adjust(20)
@@ -763,7 +763,7 @@ describe("CircuitBreaker", () => {
 
     it.effect("opossum#484 closing sticks although old calls keep failing", () =>
       Effect.gen(function*() {
-        const r = yield* rig()
+        const r = yield* setUp()
         const old = Array.from({ length: 200 }, () => r.admit(0))
         r.run("FFFFF", 0)
         const [p1, p2] = [r.admit(5000), r.admit(5000)]
@@ -776,14 +776,14 @@ describe("CircuitBreaker", () => {
 
     it.effect("opossum#217 opossum#660 the first failure does not open, although it is 100 percent", () =>
       Effect.gen(function*() {
-        const r = yield* rig()
+        const r = yield* setUp()
         r.run("F", 0)
         assert.deepInclude(yield* r.status(0), { state: "closed", calls: 1, failures: 1 })
       }))
 
     it.effect("Polly#311 Polly#717 a cancelled probe is not a success", () =>
       Effect.gen(function*() {
-        const r = yield* rig({ halfOpenProbes: 1, successThreshold: 1 })
+        const r = yield* setUp({ halfOpenProbes: 1, successThreshold: 1 })
         r.run("FFFFF", 0)
         r.run("I", 5000)
         assert.strictEqual(r.tag(), "HalfOpen")
@@ -826,7 +826,7 @@ describe("CircuitBreaker", () => {
 
     it.effect("one permit counts once", () =>
       Effect.gen(function*() {
-        const r = yield* rig()
+        const r = yield* setUp()
         const permit = r.admit(0)
         for (let i = 0; i < 10; i++) r.breaker.recordUnsafe(permit, "failure", 0)
         assert.deepInclude(yield* r.status(0), { calls: 1, failures: 1, streak: 1 })
@@ -839,7 +839,7 @@ describe("CircuitBreaker", () => {
 
     it.effect("cockatiel#64 old failures are forgotten after an idle hour", () =>
       Effect.gen(function*() {
-        const r = yield* rig({ failureThreshold: false })
+        const r = yield* setUp({ failureThreshold: false })
         r.run("F".repeat(9), 0)
         r.run("F", 3_600_000)
         assert.deepInclude(yield* r.status(3_600_000), { state: "closed", calls: 1, failures: 1 })
@@ -855,7 +855,7 @@ describe("CircuitBreaker", () => {
 
     it.effect("OmniRoute#7908 cockatiel#112 clients that go away neither open nor heal", () =>
       Effect.gen(function*() {
-        const r = yield* rig()
+        const r = yield* setUp()
         r.run("FFFF", 0)
         r.run("I".repeat(1000), 0)
         assert.deepInclude(yield* r.status(0), { state: "closed", calls: 4, streak: 4 })
@@ -883,7 +883,7 @@ describe("CircuitBreaker", () => {
 
     it.effect("litellm#40130 a late failure with a shorter hint does not shorten the open time", () =>
       Effect.gen(function*() {
-        const r = yield* rig()
+        const r = yield* setUp()
         const late = r.admit(0)
         r.run("FFFF", 0)
         r.run("F", 0, { retryAfter: 42_000 })

@@ -5,7 +5,7 @@ import { Store } from "effect-resilient-llm/persistence"
 import { Failover } from "effect-resilient-llm/resilience"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
-import { ask, kinds, nothingHeld, rig, vector } from "../support.ts"
+import { ask, kinds, nothingHeld, setUp, vector } from "../support.ts"
 
 const { answer, fail } = ScriptedProvider
 const noQuota = { always: fail({ _tag: "Quota" }) } as const
@@ -17,8 +17,8 @@ describe.each(kinds)("%s, cool-downs over processes", (kind) => {
   it.effect("a quota that one process has met is met by no other, until it is over", () =>
     vector(Effect.gen(function*() {
       const store = yield* memory
-      const here = yield* rig([noQuota, fine], { failover: { coolDown: "1 minute" } }).pipe(knownIn(store))
-      const there = yield* rig([noQuota, fine], { failover: { coolDown: "1 minute" } }).pipe(knownIn(store))
+      const here = yield* setUp([noQuota, fine], { failover: { coolDown: "1 minute" } }).pipe(knownIn(store))
+      const there = yield* setUp([noQuota, fine], { failover: { coolDown: "1 minute" } }).pipe(knownIn(store))
       yield* ask(kind, here.client, "a")
       yield* TestClock.adjust("10 seconds")
       const { ledger, target } = yield* ask(kind, there.client, "b")
@@ -50,13 +50,13 @@ describe.each(kinds)("%s, cool-downs over processes", (kind) => {
           return store.get(key)
         }
       }
-      const r = yield* rig([fine, fine], {}).pipe(knownIn(watched))
+      const r = yield* setUp([fine, fine], {}).pipe(knownIn(watched))
       for (let i = 0; i < 20; i++) {
         yield* ask(kind, r.client, String(i))
         yield* TestClock.adjust(100)
       }
       assert.deepStrictEqual(looks, ["p", "p", "p"])
-      const alone = yield* rig([fine], {}).pipe(knownIn(watched))
+      const alone = yield* setUp([fine], {}).pipe(knownIn(watched))
       yield* ask(kind, alone.client, "x")
       assert.strictEqual(looks.length, 3)
       // A minute after the last use nobody looks any more.
@@ -74,7 +74,7 @@ describe.each(kinds)("%s, cool-downs over processes", (kind) => {
           return how === "hangs" ? Effect.never : Effect.fail(new Store.StoreError({ operation }))
         }
         const store: Store.Store<string> = { get: broken("get"), set: broken("set"), remove: () => Effect.void }
-        const r = yield* rig([noQuota, fine], {}).pipe(knownIn(store))
+        const r = yield* setUp([noQuota, fine], {}).pipe(knownIn(store))
         const { ledger, target } = yield* ask(kind, r.client, "a")
         assert.deepStrictEqual([target, ledger.at(-1)?.at], ["s", 0])
         assert.strictEqual((yield* ask(kind, r.client, "b")).ledger.some(({ _tag }) => _tag === "TargetSkipped"), true)

@@ -14,7 +14,7 @@ import * as Scheduler from "effect/Scheduler"
 import * as Schema from "effect/Schema"
 import * as TestClock from "effect/testing/TestClock"
 
-const F = new ProviderError({ provider: "stub", reason: { _tag: "Overloaded" }, status: 503 })
+const overloads = new ProviderError({ provider: "stub", reason: { _tag: "Overloaded" }, status: 503 })
 const invalid = new ProviderError({ provider: "stub", reason: { _tag: "InvalidRequest" }, status: 400 })
 const finalWhenInvalid = { storeFailure: (error: ProviderError) => error.reason._tag === "InvalidRequest" }
 
@@ -255,8 +255,8 @@ describe("SEMANTICS I", () => {
     Effect.gen(function*() {
       const idempotency = yield* make(finalWhenInvalid)
       const stub = transport(0)
-      stub.failWith = F
-      assert.strictEqual(yield* Effect.flip(idempotency.run(request, stub.work)), F)
+      stub.failWith = overloads
+      assert.strictEqual(yield* Effect.flip(idempotency.run(request, stub.work)), overloads)
       stub.failWith = undefined
       assert.strictEqual((yield* idempotency.run(request, stub.work)).value, "S2")
       yield* nothingLeft(idempotency, stub)
@@ -317,11 +317,13 @@ describe("SEMANTICS I", () => {
     Effect.gen(function*() {
       const idempotency = yield* make()
       const stub = transport(100)
-      stub.failWith = F
+      stub.failWith = overloads
       const run = idempotency.run(request, () => Effect.retry(stub.work(), { times: 2 }))
       const callers = yield* Effect.replicateEffect(caller(run), 101)
       yield* TestClock.adjust(300)
-      for (const fiber of callers) assert.deepStrictEqual(yield* Fiber.join(fiber), { exit: Exit.fail(F), at: 300 })
+      for (const fiber of callers) {
+        assert.deepStrictEqual(yield* Fiber.join(fiber), { exit: Exit.fail(overloads), at: 300 })
+      }
       assert.deepStrictEqual(stub.calls, [0, 100, 200])
       yield* nothingLeft(idempotency, stub)
     }))
@@ -405,7 +407,7 @@ describe("bugs of other projects", () => {
     Effect.gen(function*() {
       const idempotency = yield* make()
       const stub = transport(100)
-      stub.failWith = F
+      stub.failWith = overloads
       const run = Effect.retry(idempotency.run(request, stub.work), { times: 1 })
       const callers = yield* Effect.replicateEffect(caller(run), 10)
       yield* TestClock.adjust(100)
@@ -484,7 +486,7 @@ describe("run", () => {
       const idempotency = yield* make({ storeFailure: () => true })
       const stub = transport(0)
       for (const other of [Cause.die("bug"), Cause.interrupt(1)]) {
-        const cause = Cause.combine(Cause.fail(F), other)
+        const cause = Cause.combine(Cause.fail(overloads), other)
         assert.isTrue(Exit.isFailure(yield* Effect.exit(idempotency.run(request, () => Effect.failCause(cause)))))
         assert.strictEqual(yield* idempotency.inFlight, 0)
       }
@@ -512,7 +514,7 @@ describe("run", () => {
         }
       })
       const stub = transport(0)
-      stub.failWith = F
+      stub.failWith = overloads
       assert.isTrue(Cause.hasDies(yield* Effect.flip(Effect.sandbox(idempotency.run(request, stub.work)))))
       yield* nothingLeft(idempotency, stub)
     }))
@@ -527,7 +529,7 @@ describe("run", () => {
         }
       })
       const stub = transport(0)
-      stub.failWith = F
+      stub.failWith = overloads
       yield* Effect.flip(Effect.sandbox(idempotency.run(request, stub.work)))
       stub.failWith = undefined
       assert.strictEqual((yield* idempotency.run(request, stub.work)).value, "S2")
@@ -846,8 +848,8 @@ describe("enter", () => {
       const idempotency = yield* make(finalWhenInvalid)
       const ticket = lead(yield* idempotency.enter(request))
       const follower = yield* caller(Effect.flatMap(idempotency.enter(request), join))
-      yield* ticket.complete(Exit.fail(F))
-      const outcome = { exit: Exit.fail(F), storeFailed: false }
+      yield* ticket.complete(Exit.fail(overloads))
+      const outcome = { exit: Exit.fail(overloads), storeFailed: false }
       assert.deepStrictEqual((yield* Fiber.join(follower)).exit, Exit.succeed(outcome))
       yield* lead(yield* idempotency.enter(request)).complete(Exit.fail(invalid))
       assert.deepStrictEqual(yield* idempotency.enter(request), { _tag: "Replay", exit: Exit.fail(invalid), age: 0 })
@@ -1195,7 +1197,10 @@ describe("reference model", () => {
     }),
     Schema.TaggedStruct("leave", { nth: Schema.Literals([0, 1, 2, 3, 4]) }),
     Schema.TaggedStruct("complete", { key, store: Schema.Boolean }),
-    Schema.TaggedStruct("fail", { key, error: Schema.Literals([F, invalid].map((error) => error.reason._tag)) }),
+    Schema.TaggedStruct("fail", {
+      key,
+      error: Schema.Literals([overloads, invalid].map((error) => error.reason._tag))
+    }),
     Schema.TaggedStruct("advance", { ms: Schema.Literals([1, 20, 50]) })
   ])
   const ttl = 50
@@ -1299,7 +1304,7 @@ describe("reference model", () => {
             case "fail": {
               const work = works.get(op.key)
               if (work === undefined) break
-              const error = op.error === "InvalidRequest" ? invalid : F
+              const error = op.error === "InvalidRequest" ? invalid : overloads
               yield* Deferred.fail(work.end, error)
               const fingerprint = flights.get(op.key)!.fingerprint
               if (error === invalid) stored.set(op.key, { fingerprint, exit: Exit.fail(error), at: now })

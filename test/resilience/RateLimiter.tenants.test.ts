@@ -3,9 +3,9 @@ import { assert, describe, it } from "@effect/vitest"
 import { type Duration, Effect, Exit, Fiber } from "effect"
 import type { LlmRequest } from "effect-resilient-llm"
 import * as RateLimiter from "effect-resilient-llm/resilience/RateLimiter"
-import { ScriptedProvider as S } from "effect-resilient-llm/testing"
+import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
-import { ask, failure, fork, kinds, rig, success, vector } from "../support.ts"
+import { ask, failure, fork, kinds, setUp, success, vector } from "../support.ts"
 import { calm, countingSleeps, start } from "./waiting.ts"
 
 const requests = (limit: number, per: Duration.Input, by?: "tenant"): RateLimiter.Limit => ({
@@ -216,8 +216,8 @@ describe.each(kinds)("limits by tenant in a client: %s", (kind) => {
     vector(Effect.gen(function*() {
       for (const where of ["client", "target"] as const) {
         const limits = { limits: perTenant, maxWait: 0 }
-        const r = yield* rig(
-          [{ always: S.answer("ok") }],
+        const r = yield* setUp(
+          [{ always: ScriptedProvider.answer("ok") }],
           where === "client" ? { rateLimit: limits } : {},
           where === "target" ? [{ limits }] : []
         )

@@ -13,7 +13,7 @@ import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import * as TestClock from "effect/testing/TestClock"
 
-const F = new ProviderError({ provider: "stub", reason: { _tag: "Overloaded" }, status: 503 })
+const overloads = new ProviderError({ provider: "stub", reason: { _tag: "Overloaded" }, status: 503 })
 const refused = new ProviderError({ provider: "stub", reason: { _tag: "Authentication" }, status: 401 })
 
 const policy = { ttl: "60 seconds", swr: "30 seconds", staleIfError: "1 hour" } as const
@@ -88,7 +88,7 @@ describe("SEMANTICS J", () => {
     Effect.gen(function*() {
       const { read, stub } = yield* stored()
       yield* TestClock.adjust(60_000)
-      stub.failWith = F
+      stub.failWith = overloads
       for (let i = 0; i < 50; i++) {
         assert.strictEqual((yield* read).value, "S1")
         yield* settle
@@ -107,20 +107,20 @@ describe("SEMANTICS J", () => {
   it.effect("A5 transport F, read at 90 000: stale with its age and the error", () =>
     Effect.gen(function*() {
       const { read, stub } = yield* stored()
-      stub.failWith = F
+      stub.failWith = overloads
       yield* TestClock.adjust(90_000)
-      assert.deepStrictEqual(yield* read, { source: "stale", value: "S1", age: 90_000, error: F })
+      assert.deepStrictEqual(yield* read, { source: "stale", value: "S1", age: 90_000, error: overloads })
       assert.strictEqual(stub.calls, 2)
     }))
 
   it.effect("A6 transport F, read at 3 659 999 / 3 660 000: stale / the error", () =>
     Effect.gen(function*() {
       const { read, stub } = yield* stored()
-      stub.failWith = F
+      stub.failWith = overloads
       yield* TestClock.adjust(3_659_999)
-      assert.deepStrictEqual(yield* read, { source: "stale", value: "S1", age: 3_659_999, error: F })
+      assert.deepStrictEqual(yield* read, { source: "stale", value: "S1", age: 3_659_999, error: overloads })
       yield* TestClock.adjust(1)
-      assert.strictEqual(yield* Effect.flip(read), F)
+      assert.strictEqual(yield* Effect.flip(read), overloads)
     }))
 
   it.effect("A7 transport 401, read at 90 000: the 401", () =>
@@ -134,7 +134,7 @@ describe("SEMANTICS J", () => {
   it.effect("A8 background refresh F at 60 000: the old value stays; the next refresh after 1 s, not per read", () =>
     Effect.gen(function*() {
       const { read, stub } = yield* stored()
-      stub.failWith = F
+      stub.failWith = overloads
       yield* TestClock.adjust(60_000)
       const readAt = (age: number) =>
         Effect.gen(function*() {
@@ -156,7 +156,7 @@ describe("SEMANTICS J", () => {
   it.effect("A8 the second is counted from the end of the failed refresh", () =>
     Effect.gen(function*() {
       const { cache, stub } = yield* stored()
-      stub.failWith = F
+      stub.failWith = overloads
       const read = Effect.andThen(Effect.sleep(5000), stub.call).pipe(
         ResponseCache.cached(cache, { key: "k", fresh: true })
       )
@@ -210,9 +210,9 @@ describe("SEMANTICS J", () => {
       const { cache, stub } = yield* stored()
       const other = yield* stub.call.pipe(ResponseCache.cached(cache, { key: "k2", fresh: true }))
       assert.strictEqual(other.source, "live")
-      stub.failWith = F
+      stub.failWith = overloads
       const third = stub.call.pipe(ResponseCache.cached(cache, { key: "k3", fresh: true }))
-      assert.strictEqual(yield* Effect.flip(third), F)
+      assert.strictEqual(yield* Effect.flip(third), overloads)
     }))
 
   it.effect.each(["get", "set"] as const)(
@@ -254,9 +254,9 @@ describe("SEMANTICS J", () => {
       const read = stub.call.pipe(ResponseCache.cached(cache, { key: "k", fresh: false }))
       yield* TestClock.adjust(1000)
       assert.deepStrictEqual(yield* read, { source: "live", value: "S2", age: 0 })
-      stub.failWith = F
+      stub.failWith = overloads
       yield* TestClock.adjust(7)
-      assert.deepStrictEqual(yield* read, { source: "stale", value: "S2", age: 7, error: F })
+      assert.deepStrictEqual(yield* read, { source: "stale", value: "S2", age: 7, error: overloads })
     }))
 
   it.effect("A15 the caller goes during the background call: it continues", () =>
@@ -301,7 +301,7 @@ describe("bugs of other projects", () => {
     Effect.gen(function*() {
       const cache = yield* ResponseCache.make<string>(policy)
       const stub = transport()
-      stub.failWith = F
+      stub.failWith = overloads
       const read = stub.call.pipe(ResponseCache.cached(cache, { key: "k", fresh: true }))
       yield* Effect.flip(read)
       stub.failWith = undefined
@@ -311,12 +311,12 @@ describe("bugs of other projects", () => {
   it.effect("Effect Cache.refresh: a failed refresh leaves the good value, its age and its uses", () =>
     Effect.gen(function*() {
       const { cache, read, stub } = yield* stored()
-      stub.failWith = F
+      stub.failWith = overloads
       yield* TestClock.adjust(60_000)
       yield* read
       yield* settle
       yield* TestClock.adjust(30_000)
-      assert.deepStrictEqual(yield* read, { source: "stale", value: "S1", age: 90_000, error: F })
+      assert.deepStrictEqual(yield* read, { source: "stale", value: "S1", age: 90_000, error: overloads })
       assert.deepStrictEqual(yield* cache.lookup("k"), { value: "S1", age: 90_000, state: "stale" })
     }))
 
@@ -360,13 +360,13 @@ describe("cached", () => {
       const causes = [
         Cause.die("bug"),
         Cause.interrupt(1),
-        Cause.combine(Cause.fail(F), Cause.die("bug")),
-        Cause.combine(Cause.fail(F), Cause.interrupt(1))
+        Cause.combine(Cause.fail(overloads), Cause.die("bug")),
+        Cause.combine(Cause.fail(overloads), Cause.interrupt(1))
       ]
       for (const cause of causes) {
         assert.deepStrictEqual(yield* through(Effect.failCause(cause)), Exit.failCause(cause))
       }
-      assert.deepStrictEqual((yield* through(Effect.fail(F)))._tag, "Success")
+      assert.deepStrictEqual((yield* through(Effect.fail(overloads)))._tag, "Success")
 
       const caller = yield* Effect.forkChild(through(Effect.never))
       yield* settle
@@ -378,17 +378,26 @@ describe("cached", () => {
     Effect.gen(function*() {
       const { cache } = yield* stored()
       yield* TestClock.adjust(100_000)
-      const read = Effect.delay(Effect.fail(F), 4000).pipe(ResponseCache.cached(cache, { key: "k", fresh: true }))
+      const read = Effect.delay(Effect.fail(overloads), 4000).pipe(
+        ResponseCache.cached(cache, { key: "k", fresh: true })
+      )
       const caller = yield* Effect.forkChild(read)
       yield* TestClock.adjust(4000)
-      assert.deepStrictEqual(yield* Fiber.join(caller), { source: "stale", value: "S1", age: 100_000, error: F })
+      assert.deepStrictEqual(yield* Fiber.join(caller), {
+        source: "stale",
+        value: "S1",
+        age: 100_000,
+        error: overloads
+      })
     }))
 
   it.effect("an answer that became too old during the call still stands in, for it was usable when the call began", () =>
     Effect.gen(function*() {
       const { cache } = yield* stored()
       yield* TestClock.adjust(3_659_999)
-      const read = Effect.delay(Effect.fail(F), 4000).pipe(ResponseCache.cached(cache, { key: "k", fresh: true }))
+      const read = Effect.delay(Effect.fail(overloads), 4000).pipe(
+        ResponseCache.cached(cache, { key: "k", fresh: true })
+      )
       const caller = yield* Effect.forkChild(read)
       yield* TestClock.adjust(4000)
       assert.strictEqual((yield* Fiber.join(caller)).source, "stale")
@@ -682,7 +691,7 @@ describe("reference model", () => {
               const value = ++next
               const effect = Effect.suspend(() => {
                 real++
-                return op.ok ? Effect.succeed(value) : Effect.fail(F)
+                return op.ok ? Effect.succeed(value) : Effect.fail(overloads)
               })
               const result = yield* Effect.exit(
                 effect.pipe(ResponseCache.cached(cache, { key: op.key, fresh: op.fresh, size: () => 10 }))
@@ -706,10 +715,10 @@ describe("reference model", () => {
               } else {
                 live()
                 if (op.ok) assert.deepStrictEqual(result, Exit.succeed({ source: "live", value, age: 0 }))
-                else if (hit === undefined) assert.deepStrictEqual(result, Exit.fail(F))
+                else if (hit === undefined) assert.deepStrictEqual(result, Exit.fail(overloads))
                 else {
                   const { age, value } = hit
-                  assert.deepStrictEqual(result, Exit.succeed({ source: "stale", value, age, error: F }))
+                  assert.deepStrictEqual(result, Exit.succeed({ source: "stale", value, age, error: overloads }))
                 }
               }
               assert.strictEqual(real, calls)

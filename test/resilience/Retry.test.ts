@@ -4,7 +4,7 @@ import { LlmClient, LlmError } from "effect-resilient-llm"
 import * as Retry from "effect-resilient-llm/resilience/Retry"
 import { CountingClock, ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
-import { chance, failure, now, success, timed } from "../support.ts"
+import { chance, failure, fork, now, success, timed } from "../support.ts"
 
 class Busy extends Data.TaggedError("Busy")<{ readonly n: number; readonly retryAfter?: Duration.Duration }> {}
 
@@ -499,3 +499,17 @@ describe("run", () => {
       yield* Fiber.join(fiber)
     }).pipe(chance(0.5)))
 })
+
+it.effect("ten thousand retries do not grow the stack", () =>
+  Effect.gen(function*() {
+    let calls = 0
+    let deepest = 0
+    const flaky = Effect.withFiber((fiber) => {
+      deepest = Math.max(deepest, (fiber as unknown as { readonly _stack: ReadonlyArray<unknown> })._stack.length)
+      return ++calls < 10_000 ? Effect.fail("busy") : Effect.succeed(calls)
+    })
+    const fiber = yield* fork(flaky.pipe(Retry.retry(Schedule.spaced(1))))
+    yield* TestClock.adjust(20_000)
+    assert.strictEqual(yield* Fiber.join(fiber), 10_000)
+    assert.isBelow(deepest, 40)
+  }))
