@@ -14,7 +14,7 @@ import * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import type { Restore } from "./internal/line.ts"
 import { numbered } from "./internal/names.ts"
-import { check, type Options } from "./LlmConfig.ts"
+import { check, lint, type Options } from "./LlmConfig.ts"
 import type {
   AllProvidersFailed,
   AllProvidersUnavailable,
@@ -305,6 +305,9 @@ const fromTargets = <GE>(
       guards,
       hub
     )
+    for (const { fix, id, reason, severity } of yield* lint(targets, options)) {
+      if (severity === "warning") yield* Effect.logWarning(`${id}: ${reason} ${fix}`)
+    }
     const observed = {
       targets: targets.map(({ id, provider }) => ({ id, provider: provider.id })),
       status: pipeline.status

@@ -13,6 +13,7 @@ import { attempt } from "./internal/options.ts"
 import type { ClientOptions, DynamicTarget, TargetInput } from "./LlmClient.ts"
 import { LlmConfigError, withoutStack } from "./LlmError.ts"
 import { type Explanation, explanationOf, type Surroundings } from "./pipeline/explain.ts"
+import { type Finding, findings } from "./pipeline/lint.ts"
 import { rendered } from "./pipeline/render.ts"
 import type { CircuitRules, Settings } from "./pipeline/settings.ts"
 import type { TargetOptions } from "./pipeline/target.ts"
@@ -36,6 +37,7 @@ export type {
   ExplainedWaits,
   Explanation
 } from "./pipeline/explain.ts"
+export type { Finding, Rule } from "./pipeline/lint.ts"
 
 /**
  * Options of the idempotency layer.
@@ -310,7 +312,7 @@ export const explain = (
         limits: has(RateLimiter.RateLimiterStore)
       }
     }
-    return Effect.map(settled(targets, options), (settings) => explanationOf(settings, around))
+    return Effect.map(settled(targets, options), ({ settings }) => explanationOf(settings, around))
   })
 
 /**
@@ -321,16 +323,42 @@ export const explain = (
  */
 export const render: (explanation: Explanation) => string = rendered
 
-const settled = (
+/**
+ * What is surely or probably not meant: options that never matter, or that defeat each other. A client logs the warnings once,
+ * when it is built.
+ *
+ * **Example** (A retry that never comes)
+ *
+ * ```ts import.meta.vitest
+ * import { Effect } from "effect"
+ * import { LlmConfig } from "effect-resilient-llm"
+ *
+ * const findings = Effect.runSync(LlmConfig.lint(["openai"], { timeout: { attempt: "1 minute", deadline: "30 seconds" } }))
+ * findings.map(({ id }) => id) // => ["deadline-not-above-attempt"]
+ * ```
+ *
+ * @category combinators
+ * @since 0.2.0
+ */
+export const lint = (
   targets: ReadonlyArray<ExplainedInput>,
+  options: ClientOptions<unknown> = {}
+): Effect.Effect<ReadonlyArray<Finding>, LlmConfigError> =>
+  Effect.map(settled(targets, options), (linted) => findings(linted))
+
+const settled = (
+  inputs: ReadonlyArray<ExplainedInput>,
   all: ClientOptions<unknown>
-): Effect.Effect<Settings, LlmConfigError> => {
-  const { guards: _, ...options } = all
-  return Effect.flatMap(check(options), (options) =>
+): Effect.Effect<
+  { readonly settings: Settings; readonly options: Options; readonly targets: ReadonlyArray<Named> },
+  LlmConfigError
+> => {
+  const { guards: _, ...given } = all
+  return Effect.flatMap(check(given), (options) =>
     attempt(() => {
-      const ids = named(targets)
-      Failover.checkIds(ids.map(({ id }) => id))
-      return settings(ids, options)
+      const targets = named(inputs)
+      Failover.checkIds(targets.map(({ id }) => id))
+      return { settings: settings(targets, options), options, targets }
     }))
 }
 

@@ -140,7 +140,7 @@ const pauseAt = (policy: Retry.Policy, k: number, hint: number): { readonly leas
   }
 }
 
-const TOKEN = 1_000_000
+export const TOKEN = 1_000_000
 
 /** Pays for the retries of one call, from a full purse: as early as it can, or as late as it must. */
 class Purse {
