@@ -151,7 +151,7 @@ describe("rules", () => {
   it.effect.each(Object.entries(rows))("%s", ([rule, { right, says, wrong }]) =>
     Effect.gen(function*() {
       const all = yield* lint(wrong)
-      assert.deepStrictEqual(all.map(({ id }) => String(id)), [rule])
+      assert.deepStrictEqual<ReadonlyArray<string>>(all.map(({ id }) => id), [rule])
       const found = all[0]!
       assert.match(`${found.reason} ${found.fix}`, says)
       for (const config of right) assert.deepStrictEqual(yield* lint(config), [], JSON.stringify(config))
