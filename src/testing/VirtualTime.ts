@@ -45,9 +45,7 @@ export interface VirtualTime {
   readonly pending: () => number
   /** Does something at a moment, in milliseconds. What it returns cancels that. */
   readonly at: (moment: number, onMoment: () => void) => () => void
-  /**
-   * Runs what is ready, then goes to the next moment for which there is something, and does that. `false`: nothing was left.
-   */
+  /** Runs what is ready; else goes to the next moment for which there is something, and does that. `false`: nothing is left. */
   readonly step: () => boolean
   /**
    * Runs an effect to its end, with the services that are there. Other fibres of the program get their turn now and then, so
@@ -134,7 +132,10 @@ export const make = ({ maxSteps = 100_000_000, seed = 1 }: Options = {}): Virtua
     }
   }
   const step = (): boolean => {
-    runReady()
+    if (ready.length > 0) {
+      runReady()
+      return true
+    }
     const entry = agenda.next()
     if (entry === undefined) return false
     now = Math.max(now, entry.at)
