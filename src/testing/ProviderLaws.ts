@@ -69,6 +69,8 @@ export interface Subject<E = never, R = never> {
   readonly answering: (answer: Answer) => Effect.Effect<Scene, E, R>
   /** The server refuses so, every time. */
   readonly refusing?: ((refusal: Refusal) => Effect.Effect<Scene, E, R>) | undefined
+  /** The server answers with a success status what is no answer, such as a page. */
+  readonly garbling?: Effect.Effect<Scene, E, R> | undefined
   /** The server ends its answer after some content, without the protocol's terminal event. */
   readonly breaking?: Effect.Effect<Scene, E, R> | undefined
   /** The server takes the request and sends nothing. */
@@ -245,8 +247,11 @@ const nameOf = (error: unknown): string => error instanceof ProviderError ? "Pro
  *   answer and from one answer to the next.
  * - Usage is told as the server told it, in whole numbers.
  * - A refusal is one `ProviderError` with the provider's id, the reason and the delay, after one request: no retries.
- * - A stream that is cut fails; it has no `finish`.
+ * - What makes no sense is a `ProviderError` too, and nothing is thrown. A stream that is cut fails; it has no `finish`.
  * - Interruption ends the call at once and frees the connection, and so does a reader that has enough.
+ *
+ * A subject is asked to refuse as `RateLimit` (with a delay), `Overloaded`, `Server`, `Authentication`, `NotFound`,
+ * `ContextLength` and `InvalidRequest`: as its server words them.
  *
  * **Gotchas**
  *
@@ -420,6 +425,17 @@ export const providerLaws = <E = never, R = never>(
       }))
   }
 
+  both(
+    "an answer that makes no sense is one ProviderError",
+    subject.garbling,
+    ({ provider }, kind, expect) =>
+      Effect.flatMap(run(provider, kind), ({ exit, parts }) =>
+        Effect.andThen(
+          expect(kind, "ProviderError", nameOf(errorOf(exit)), errorOf(exit) instanceof ProviderError),
+          expect(kind, "no finish", typesOf(parts), finishOf(parts) === undefined)
+        ))
+  )
+
   law(
     "a stream that is cut fails, and has no finish",
     subject.breaking,
@@ -495,6 +511,7 @@ export const overServer = <E, R>(
     answering: ({ text, toolCalls, usage }) =>
       scene(FaultServer.ok({ usage, ...(toolCalls.length === 0 ? { text } : { toolCalls }) })),
     refusing: ({ reason, retryAfter }) => scene(FaultServer.error(reason, { retryAfter })),
+    garbling: scene(FaultServer.raw({ body: "<html>Hello.</html>", headers: { "content-type": "text/html" } })),
     breaking: scene(FaultServer.truncate({ afterChunks: 2 })),
     hanging: scene(FaultServer.hang()),
     stalling: scene(FaultServer.stall({ afterChunks: 1 }))

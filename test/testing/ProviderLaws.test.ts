@@ -77,6 +77,7 @@ const stub = (make: Make, { events, frame = sse, refusal, whole }: Words): Provi
         const headers = retryAfter === undefined ? {} : { "retry-after": String(retryAfter) }
         return { status, headers, body: JSON.stringify(body) }
       }),
+    garbling: scene(() => ({ headers: { "content-type": "text/html" }, body: "<html>Hello.</html>" })),
     breaking: answered(long, 1),
     hanging: scene(() => ({ body: "", after: "hang" })),
     stalling: answered(long, 1, "hang")
@@ -220,6 +221,7 @@ const BLOCKS = "a stream opens, feeds and closes its blocks, each under an id of
 const USAGE = "usage is told in whole numbers, as the server told it"
 const SAME = "a stream says what the whole answer says"
 const IDS = "tool calls have names, parameters, and ids that never repeat"
+const SENSE = "an answer that makes no sense is one ProviderError"
 const CUT = "a stream that is cut fails, and has no finish"
 const INTERRUPTED = "interruption ends the call at once and frees the connection"
 const ENOUGH = "a reader that has enough frees the connection"
@@ -266,6 +268,7 @@ describe("laws that are broken", () => {
               return Effect.fail(new ProviderError({ provider: "other", reason: { _tag: "Server" } }))
             })
         })
+        const throwing = LlmProvider.make({ id: "p", generate: () => Effect.sync(() => JSON.parse("<html>")) })
         const never = LlmProvider.make({
           id: "p",
           generate: () => Effect.uninterruptible(Effect.sleep("3 seconds")) as never
@@ -273,12 +276,13 @@ describe("laws that are broken", () => {
         const found = yield* broken({
           answering: () => Effect.succeed({ provider: good }),
           refusing: () => Effect.succeed({ provider: failing, traffic }),
+          garbling: Effect.succeed({ provider: throwing }),
           breaking: Effect.succeed({ provider: good }),
           hanging: Effect.succeed({ provider: never, traffic }),
           stalling: Effect.succeed({ provider: good, traffic })
         })
         // Scripted, so its own text and usage are not what was asked for.
-        for (const law of [SAME, CUT, INTERRUPTED, ENOUGH]) assert.include(found, law)
+        for (const law of [SAME, SENSE, CUT, INTERRUPTED, ENOUGH]) assert.include(found, law)
         assert.strictEqual(found.filter((name) => name.startsWith("a refusal is one ProviderError")).length, 7)
       }),
     20_000
