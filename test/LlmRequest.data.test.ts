@@ -253,6 +253,12 @@ describe("limits of a request", () => {
     assert.deepStrictEqual(refused({ prompt: [message], deadline: NaN, stop: new Set() }).path, "stop")
   })
 
+  it("two prompts that differ in half of a surrogate pair are two questions", () => {
+    const identityOf = (prompt: string) => sha256(LlmRequest.identity(accepted({ prompt })))
+    const all = ["a\ud800b", "a\udc00b", "a\ufffdb", "a\ud801b", "a?b"].map(identityOf)
+    assert.strictEqual(new Set(all).size, all.length)
+  })
+
   it("more than 100,000 messages are refused at once, however they come", () => {
     const many = Array.from({ length: 100_001 }, () => message)
     const endless = {

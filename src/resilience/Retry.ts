@@ -51,8 +51,11 @@ export interface Options {
   readonly jitter?: "equal" | "full" | "none" | undefined
   /** Longest `Retry-After` that is waited for. Default 60 seconds. */
   readonly maxRetryAfter?: Duration.Input | undefined
-  /** Delays by a schedule of your own instead of the backoff above; `maxRetries` still bounds it. */
-  readonly schedule?: Schedule.Schedule<unknown> | undefined
+  /**
+   * Delays by a schedule of your own instead of the backoff above; `maxRetries` still bounds it. One that fails, such as
+   * `Schedule.cron` of a text that is none, is a defect.
+   */
+  readonly schedule?: Schedule.Schedule<unknown, unknown, unknown> | undefined
   /**
    * Is this failure of an attempt worth another one? Asked once per failure, instead of the table and of
    * `x-should-retry`; `LlmError.classify(error).retry` is what they say. In code only.
@@ -73,7 +76,7 @@ export const OptionsSchema = optionsOf<Options>()({
   maxDelay: millis("60 seconds"),
   jitter: oneOf(["equal", "full", "none"], "equal"),
   maxRetryAfter: millis("60 seconds"),
-  schedule: value((u): u is Schedule.Schedule<unknown> => Schedule.isSchedule(u), "a Schedule"),
+  schedule: value((u): u is Schedule.Schedule<unknown, unknown, unknown> => Schedule.isSchedule(u), "a Schedule"),
   when: value((u): u is NonNullable<Options["when"]> => typeof u === "function", "a function")
 })
 
@@ -97,7 +100,7 @@ export interface Policy {
   readonly maxDelay: number
   readonly jitter: "equal" | "full" | "none"
   readonly maxRetryAfter: number
-  readonly schedule?: Schedule.Schedule<unknown> | undefined
+  readonly schedule?: Schedule.Schedule<unknown, unknown, unknown> | undefined
   readonly when?: Options["when"]
 }
 
@@ -178,7 +181,7 @@ export interface Payment {
   readonly refundUnsafe: () => void
 }
 
-type Step = (now: number, input: unknown) => Pull.Pull<[unknown, Duration.Duration], never, unknown>
+type Step = (now: number, input: unknown) => Pull.Pull<[unknown, Duration.Duration], unknown, unknown>
 /** Makes the steps of one run. */
 type Steps = Effect.Effect<Step>
 

@@ -1,6 +1,6 @@
 // Retries in the pipeline: what they cost, and what they give back.
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber } from "effect"
+import { Clock, Effect, Fiber, Schedule } from "effect"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
 import { ask, fork, kinds, setUp, success, timed, vector } from "../support.ts"
@@ -26,5 +26,41 @@ describe.each(kinds)("%s", (kind) => {
       yield* Fiber.join(second)
       const third = yield* timed(ask(kind, r.client))
       assert.strictEqual(success(third.exit).text, "x")
+    })))
+
+  it.effect("what was refused here pays nothing into the purse", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* setUp([{ always: overloaded }], {
+        retry: { maxRetries: 1, baseDelay: 100 },
+        retryBudget: { capacity: 5, perAttempt: 0.1, perSecond: 0 },
+        circuitBreaker: { failureThreshold: 3, recoveryTimeout: "1 hour" }
+      })
+      const purse = Effect.map(r.client.status, ({ targets: [target] }) => target?.retryBudget)
+      yield* timed(ask(kind, r.client), "1 second")
+      yield* timed(ask(kind, r.client), "1 second")
+      const before = yield* purse
+      assert.strictEqual(before, 4.1)
+      for (let i = 0; i < 5; i++) {
+        assert.strictEqual((yield* Effect.flip(ask(kind, r.client)))._tag, "CircuitOpen")
+      }
+      assert.strictEqual(yield* purse, before)
+      assert.strictEqual((yield* r.calls()).length, 3)
+    })))
+
+  it.effect("a schedule by the hour goes by the clock on the wall", () =>
+    vector(Effect.gen(function*() {
+      // Twenty to one: the next full hour is twenty minutes away, whatever the clock that only counts says.
+      yield* TestClock.setTime(40 * 60_000)
+      const r = yield* setUp([[overloaded, answer("x")]], {
+        retry: {
+          maxRetries: 1,
+          schedule: Schedule.cron("0 * * * *", "UTC"),
+          maxRetryAfter: "2 hours"
+        }
+      })
+      const begun = yield* Clock.currentTimeMillis
+      const { at, exit } = yield* timed(ask(kind, r.client), "2 hours")
+      assert.strictEqual(success(exit).text, "x")
+      assert.strictEqual(begun + at, 60 * 60_000)
     })))
 })

@@ -406,3 +406,14 @@ it.effect("a second reader that waits for the first one can leave", () =>
     assert.isDefined(left.pollUnsafe(), "the second reader is gone")
     yield* Fiber.interrupt(first)
   })))
+
+it.effect("the response can be asked for while the finish part is handled", () =>
+  vector(Effect.gen(function*() {
+    const r = yield* setUp([[ScriptedProvider.stream("a", "b")]])
+    const { parts, response } = yield* r.client.open("Hi")
+    const texts: Array<string> = []
+    const reading = Stream.runForEach(parts, (part) =>
+      part.type === "finish" ? Effect.map(response, ({ text }) => void texts.push(text)) : Effect.void)
+    assert.strictEqual((yield* timed(reading)).exit._tag, "Success")
+    assert.deepStrictEqual(texts, ["ab"])
+  })))

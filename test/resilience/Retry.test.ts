@@ -513,3 +513,12 @@ it.effect("ten thousand retries do not grow the stack", () =>
     assert.strictEqual(yield* Fiber.join(fiber), 10_000)
     assert.isBelow(deepest, 40)
   }))
+
+it.effect("a schedule of one's own is taken by the schedule, too, within its bounds", () =>
+  Effect.gen(function*() {
+    let calls = 0
+    const busy = Effect.suspend(() => Effect.fail(`busy ${++calls}`))
+    const schedule = Retry.schedule({ schedule: Schedule.spaced("7 seconds"), maxRetries: 3 })
+    const { at } = yield* timed(Effect.retry(busy, schedule))
+    assert.deepStrictEqual([calls, at], [4, 21_000])
+  }))
