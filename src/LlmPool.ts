@@ -18,7 +18,7 @@ import { monotonicMillis } from "./internal/clock.ts"
 import { numbered } from "./internal/names.ts"
 import { attempt } from "./internal/options.ts"
 import { classify, LlmConfigError, TRUNCATED, type Verdict } from "./LlmError.ts"
-import type { Held, Outcome } from "./LlmGuard.ts"
+import { type Held, isDone, type Outcome } from "./LlmGuard.ts"
 import type { LlmProvider } from "./LlmProvider.ts"
 import * as OutlierEjection from "./resilience/OutlierEjection.ts"
 
@@ -41,6 +41,8 @@ export interface Options extends OutlierEjection.Options {
   readonly id?: string | undefined
 }
 
+const nothing: Held = {}
+
 type Named = readonly [name: string, provider: LlmProvider]
 
 /**
@@ -55,6 +57,7 @@ type Named = readonly [name: string, provider: LlmProvider]
  * - The pipeline tells the pool how each attempt ended, so a host that hangs, answers nothing or breaks a stream is judged
  *   like one that fails. `LlmError.classify` decides which failures are the host's fault; what its reader leaves counts for
  *   nothing.
+ * - A host that has a guard of its own, such as a pool, is asked through it.
  * - A host whose key or quota failed is out at once, and the call asks another one; only when no other is left, the target
  *   as a whole rests.
  *
@@ -115,24 +118,40 @@ const fromHosts = (given: ReadonlyArray<Named>, options: Options = {}): LlmPool 
   class Chosen implements Held {
     readonly provider: LlmProvider
     private readonly index: number
+    /** Of the host's own guard. */
+    private readonly own: Held
     private verdict: Verdict | undefined
 
-    constructor(index: number) {
+    constructor(index: number, own: Held) {
       this.index = index
-      this.provider = hosts[index]![1]
+      this.own = own
+      this.provider = own.provider ?? hosts[index]![1]
+    }
+
+    get injected(): boolean | undefined {
+      return this.own.injected
     }
 
     /** Another host has another key: what would rest a whole target is a reason to ask once more. */
-    judge(verdict: Verdict, now: number): Verdict {
-      this.verdict = verdict
+    judge(judged: Verdict, now: number): Verdict {
+      const verdict = this.verdict = this.own.judge?.(judged, now) ?? judged
       return verdict.coolDown && rotation.hasOthersUnsafe(this.index, now)
         ? { ...verdict, coolDown: false, retry: true }
         : verdict
     }
 
-    settle(outcome: Outcome): void {
+    settle(outcome: Outcome): Effect.Effect<void> | void {
       if (outcome._tag === "Succeeded") rotation.recordUnsafe(this.index, false, outcome.now)
       else if (outcome._tag === "Failed") failed(this.index, this.verdict ?? outcome.verdict, outcome.now)
+      return this.own.settle?.(outcome)
+    }
+
+    release(): void {
+      this.own.release?.()
+    }
+
+    renew(now: number): void {
+      this.own.renew?.(now)
     }
   }
 
@@ -144,7 +163,16 @@ const fromHosts = (given: ReadonlyArray<Named>, options: Options = {}): LlmPool 
     vendor,
     changes,
     readsMetadata,
-    guard: { name: "pool", acquire: ({ now }) => Exit.succeed(new Chosen(rotation.selectUnsafe(now))) },
+    guard: {
+      name: "pool",
+      acquire: (ask) => {
+        const index = rotation.selectUnsafe(ask.now)
+        const own = hosts[index]![1].guard?.acquire(ask)
+        if (own === undefined) return Exit.succeed(new Chosen(index, nothing))
+        const chosen = (held: Held) => new Chosen(index, held)
+        return isDone(own) ? Exit.map(own, chosen) : Effect.map(own, chosen)
+      }
+    },
     // Outside of a pipeline, the same by itself.
     generate: (request) =>
       Effect.clockWith((clock) => {

@@ -187,7 +187,7 @@ export interface Options {
  *   comes after the first part of a stream; one in a whole answer does not.
  * - A `Status` is read by the classifier of the built-in providers, in OpenAI's words where it has no `body`.
  * - At rate 0 nothing is drawn, and nothing differs from the provider alone.
- * - Outside of a client it is the same, without the marks. Wrap a pool rather than its hosts: a host's own marks are lost.
+ * - A pool can be wrapped, or one of its hosts. Outside of a client it is all the same, without the marks.
  *
  * **Example** (Two failures, then the provider's own answer)
  *

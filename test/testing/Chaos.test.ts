@@ -493,6 +493,27 @@ describe("a wrapped provider", () => {
       assert.deepStrictEqual([(yield* a.requests).length, (yield* b.requests).length], [0, 1])
     })))
 
+  it.effect("one host of a pool: its attempts alone are disturbed, and marked", () =>
+    vector(Effect.gen(function*() {
+      const [a, b] = yield* Effect.all([ScriptedProvider.make([], { id: "v" }), ScriptedProvider.make([], { id: "v" })])
+      const ill = yield* Chaos.provider(a, { rate: 1, faults: [overload] })
+      const pool = yield* LlmPool.make({ ill, b }, { consecutiveFailures: 3 })
+      const client = yield* clientOver([pool], { retry: { maxRetries: 1, baseDelay: 10 } })
+      const outcomes: Array<readonly [string, boolean]> = []
+      for (let i = 0; i < 6; i++) {
+        const { ledger } = success((yield* timed(ask("complete", client), 1000)).exit)
+        for (const event of ledger) {
+          if (event._tag === "AttemptFailed" || event._tag === "AttemptSucceeded") {
+            outcomes.push([event._tag, event.injected === true])
+          }
+        }
+      }
+      const failures = outcomes.filter(([tag]) => tag === "AttemptFailed")
+      assert.deepStrictEqual(failures, Array.from({ length: 3 }, () => ["AttemptFailed", true] as const))
+      assert.lengthOf(outcomes.filter(([tag, isInjected]) => tag === "AttemptSucceeded" && !isInjected), 6)
+      assert.deepStrictEqual((yield* pool.hosts).map(({ ejectedFor }) => ejectedFor !== undefined), [true, false])
+    })))
+
   it.effect("an interruption ends what it waits for", () =>
     vector(Effect.gen(function*() {
       const r = yield* disturbed({ rate: 1, faults: [{ fault: FaultServer.slowHeaders(5000) }] })
