@@ -15,7 +15,10 @@ import type { Call } from "./call.ts"
 import type { Moving } from "./deadline.ts"
 import { type Chunk, type Rest, type Served, type Stage, whenEnded, whole } from "./stage.ts"
 
-/** Work that ends by its own deadline is given a moment for that, so that it can say whose fault it was. */
+/**
+ * Work that ends by its own deadline is given a moment for that, so that it can say whose fault it was. Not where its
+ * deadline came nearer: it would not end by then.
+ */
 const GRACE = 50
 
 /** Bounds a wait for work of others, `flight`, by this call's own deadline. */
@@ -28,8 +31,8 @@ export const untilDeadline = <A, E>(
   if (deadline.end === Infinity) return self
   const left = (now: number): number => {
     const own = deadline.left(now)
-    const until = own > 0 ? undefined : flight?.()?.deadlineAt
-    return until !== undefined && until <= deadline.end ? own + GRACE : own
+    const work = own > 0 ? undefined : flight?.()
+    return work !== undefined && !work.wasLater && work.deadlineAt <= deadline.end ? own + GRACE : own
   }
   return Timeout.bounded(self, left, () => deadline.exceeded())
 }
@@ -57,6 +60,7 @@ export class Broadcast<E> implements Moving {
   /** The call that began it, in whose ledger the work is written. */
   readonly call: Call
   deadlineAt = -Infinity
+  wasLater = false
   private readonly scope: Scope.Closeable
   private readonly ending: Ending<E>
   private readonly listeners = new Set<Listener>()
@@ -232,7 +236,9 @@ export class Broadcast<E> implements Moving {
     if (!this.listeners.delete(listener)) return Effect.void
     this.waiting.get(listener)?.(Effect.interrupt)
     this.waiting.delete(listener)
-    this.deadlineAt = Math.max(-Infinity, ...[...this.listeners].map(({ call }) => call.deadline.end))
+    const deadlineAt = Math.max(-Infinity, ...[...this.listeners].map(({ call }) => call.deadline.end))
+    this.wasLater ||= deadlineAt < this.deadlineAt
+    this.deadlineAt = deadlineAt
     if (this.listeners.size > 0) return Effect.void
     // At once: nobody can join what is being given up.
     this.ending.over()

@@ -5,6 +5,8 @@ import { AttemptTimeout, DeadlineExceeded, withoutStack } from "../LlmError.ts"
 /** Work that several calls wait for has until the last of them leaves. */
 export interface Moving {
   readonly deadlineAt: number
+  /** Somebody with more time has left: what the work waits for may have been given until then. */
+  readonly wasLater: boolean
 }
 
 export class Deadline {

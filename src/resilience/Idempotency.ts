@@ -72,6 +72,8 @@ export interface Request {
 export interface Flight {
   /** The latest `deadlineAt` of the callers that are waiting now. Read it anew whenever it matters. */
   readonly deadlineAt: number
+  /** It has been later: a caller with more time has left. */
+  readonly wasLater: boolean
 }
 
 /**
@@ -315,6 +317,7 @@ class FlightState<A, E> implements Flight {
   /** The work, when it belongs to the flight and not to a leader in place. */
   fiber: Fiber.Fiber<unknown> | undefined
   deadlineAt = -Infinity
+  wasLater = false
   /** What the leader found in the store, for those that came while it was `reading`. `undefined`: look again. */
   found: Deferred.Deferred<Found<A, E> | undefined> | undefined
   private readonly members = new Set<Member<A, E>>()
@@ -350,6 +353,7 @@ class FlightState<A, E> implements Flight {
       if (deadlineAt > this.deadlineAt) this.deadlineAt = deadlineAt
       if (deadlineAt === member.deadlineAt) break
     }
+    this.wasLater ||= this.deadlineAt < member.deadlineAt
   }
 
   end(result: Outcome<A, E> | "abandoned"): void {
