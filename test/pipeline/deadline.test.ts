@@ -3,7 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit } from "effect"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
-import { ask, failure, fork, kinds, nothingHeld, now, rig, vector } from "../support.ts"
+import { ask, failure, fork, kinds, nothingHeld, now, setUp, vector } from "../support.ts"
 
 describe.each(kinds)("%s", (kind) => {
   /** Two callers with one key; the one with more time leaves after a second. When is the other one gone? */
@@ -16,7 +16,7 @@ describe.each(kinds)("%s", (kind) => {
       } as const
       // The second attempt begins while both are there.
       const script = [{ ...ScriptedProvider.overloaded, delay: 500 }]
-      const r = yield* rig([{ script, always: ScriptedProvider.hang }], options)
+      const r = yield* setUp([{ script, always: ScriptedProvider.hang }], options)
       const gone: Array<readonly [string, number]> = []
       const fibers = yield* Effect.forEach(deadlines, (deadline) =>
         fork(Effect.onExit(ask(kind, r.client, { prompt: "Hi", idempotencyKey: "k", deadline }), (exit) =>

@@ -287,28 +287,37 @@ interface Memory {
   readonly keyOf: (caller: Caller) => string | undefined
 }
 
-/** Nothing is answered from memory when `most` other things were stored after it was last used. */
+/** Nothing is answered from memory when `most` other things were stored after somebody last asked for it. */
 function* remembered(facts: Facts, { grace, keyOf, most, name, sources, stored }: Memory) {
-  const used = new Map<string, number>()
+  const asked = new Map<string, number>()
   const storedAt = new Map<string, number>()
-  const done = (facts.callers ?? []).flatMap((caller) =>
-    caller.exit !== undefined && Exit.isSuccess(caller.exit) && caller.to !== undefined
-      ? [{ caller, key: keyOf(caller), to: caller.to, source: caller.exit.value.source }]
-      : []
-  )
-  for (const { caller, key, source, to } of done.toSorted((a, b) => a.to - b.to)) {
+  /** How many other things were stored, when each caller asked. */
+  const others = new Map<Caller, number>()
+  const moments: Array<{ readonly at: number; readonly caller: Caller; readonly isEnd: boolean }> = []
+  for (const caller of facts.callers ?? []) {
+    moments.push({ at: caller.from, caller, isEnd: false })
+    if (caller.to !== undefined) moments.push({ at: caller.to, caller, isEnd: true })
+  }
+  for (const { at, caller, isEnd } of moments.toSorted((a, b) => a.at - b.at || Number(a.isEnd) - Number(b.isEnd))) {
+    const key = keyOf(caller)
     if (key === undefined) continue
-    const last = used.get(key)
-    if (last !== undefined && sources.includes(source)) {
-      let others = 0
-      for (const at of storedAt.values()) if (at > last + grace) others += 1
-      if (others >= most) {
-        const what = `${name} still knows what the caller of ${caller.from} asks, after ${others} others of ${most}`
-        yield facts.violation("P16", what, to)
-      }
+    const last = asked.get(key) ?? Infinity
+    // It is looked for at the beginning, and again where a failure needs something in its place.
+    asked.set(key, at)
+    if (!isEnd) {
+      let count = 0
+      for (const moment of storedAt.values()) if (moment > last + grace) count += 1
+      others.set(caller, count)
+      continue
     }
-    used.set(key, to)
-    if (caller.call !== undefined && stored.has(caller.call) && source === "provider") storedAt.set(key, to)
+    if (caller.exit === undefined || Exit.isFailure(caller.exit)) continue
+    const { source } = caller.exit.value
+    const isOld = (storedAt.get(key) ?? -Infinity) < caller.from
+    if (sources.includes(source) && isOld && others.get(caller)! >= most) {
+      const what = `${name} knows what the caller of ${caller.from} asks after ${others.get(caller)} others of ${most}`
+      yield facts.violation("P16", what, at)
+    }
+    if (caller.call !== undefined && stored.has(caller.call) && source === "provider") storedAt.set(key, at)
   }
 }
 
