@@ -15,6 +15,7 @@ import { millisOf } from "../internal/option.ts"
 import * as Ask from "./ask.ts"
 import { cases } from "./cases.ts"
 import * as Demo from "./demo.ts"
+import * as Explain from "./explain.ts"
 import * as Simulate from "./simulate.ts"
 import { vendorIds } from "./vendors.ts"
 import * as Watch from "./watch.ts"
@@ -221,9 +222,39 @@ const simulate = Command.make(
   ])
 )
 
+const explain = Command.make(
+  "explain",
+  {
+    targets: Argument.String("target").pipe(
+      Argument.withDescription("Names of the targets, first to last (default one)"),
+      Argument.variadic()
+    ),
+    config: Flag.String("config").pipe(
+      Flag.withMetavar("<file>"),
+      Flag.withDescription("Options as JSON (default LLM_… variables)"),
+      Flag.optional
+    ),
+    json: Flag.Boolean("json").pipe(Flag.withDescription("Print it as JSON"), Flag.withDefault(false))
+  },
+  ({ config, ...flags }) => Explain.explain({ ...flags, config: Option.getOrUndefined(config) })
+).pipe(
+  Command.withDescription(
+    lines(
+      "Say what options come to, before anything runs: what a call passes, how often",
+      "it asks and how long it waits at most, what becomes of each kind of failure,",
+      "what is kept in memory; and what is surely or probably not meant."
+    )
+  ),
+  Command.withShortDescription("Say what options come to, and what is wrong with them"),
+  Command.withExamples(({ commandPath }) => [
+    { command: `${commandPath.join(" ")} openai anthropic` },
+    { command: `${commandPath.join(" ")} openai anthropic --config llm.json --json` }
+  ])
+)
+
 const command = Command.make("resilient-llm").pipe(
   Command.withDescription("Resilient calls to LLM providers"),
-  Command.withSubcommands([demo, ask, watch, simulate])
+  Command.withSubcommands([demo, ask, watch, simulate, explain])
 )
 
 export const run = (args: ReadonlyArray<string>, version: string) => Command.runWith(command, { version })(args)

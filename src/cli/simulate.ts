@@ -6,9 +6,9 @@ import type * as Stdio from "effect/Stdio"
 import * as Stream from "effect/Stream"
 import type * as Terminal from "effect/Terminal"
 import { gunzipSync } from "node:zlib"
-import * as LlmConfig from "../LlmConfig.ts"
 import type { LlmConfigError } from "../LlmError.ts"
 import * as Simulator from "../testing/Simulator.ts"
+import { json, naming, optionsIn } from "./documents.ts"
 import { Failed } from "./failures.ts"
 import { file, InputError } from "./input.ts"
 import * as Progress from "./progress.ts"
@@ -145,25 +145,8 @@ const policiesOf = (paths: ReadonlyArray<string>): Read<ReadonlyArray<Simulator.
     const names = paths.map((path) => basename(path, ".json"))
     return yield* Effect.forEach(paths, (path, i) =>
       Effect.map(
-        naming(path, Effect.flatMap(json("--config", path), LlmConfig.fromJson)),
+        optionsIn(path),
         // Two files of one name are told apart by their folders.
         (options) => ({ name: names.indexOf(names[i]!) === names.lastIndexOf(names[i]!) ? names[i]! : path, options })
       ))
   })
-
-const json = (flag: string, path: string): Read<unknown> =>
-  Effect.flatMap(file(flag, path), (bytes) =>
-    Effect.try({
-      try: (): unknown => JSON.parse(bytes.toString("utf8")),
-      catch: () => new InputError({ what: `${flag} ${path}`, rule: "is not JSON" })
-    }))
-
-/** Of several files, which one is wrong. */
-const naming = <A, R>(
-  path: string,
-  effect: Effect.Effect<A, InputError | LlmConfigError, R>
-): Effect.Effect<A, InputError, R> =>
-  Effect.mapError(effect, (error) => error._tag === "InputError" ? error : inFile(path, error))
-
-const inFile = (path: string, { kind, path: at, rule }: LlmConfigError): InputError =>
-  new InputError({ what: `${path}: ${at === "" ? "the document" : at}`, rule: `must be ${rule}, but is ${kind}` })

@@ -199,7 +199,7 @@ const guardsOf = (
 
 const waitsOf = (settings: Settings, bounds: Bounds, { stores }: Surroundings): ExplainedWaits => {
   const { bucket, cache, failover, idempotency, retry, targets, timers } = settings
-  const hint = retry === undefined || retry.maxRetries === 0 ? 0 : retry.maxRetryAfter
+  const hint = retry === undefined || Math.max(...bounds.attemptsOf) === 1 ? 0 : retry.maxRetryAfter
   const asks = (stores.idempotency && idempotency !== undefined) || (stores.cache && cache !== undefined) ||
     (stores.limits && (bucket !== undefined || targets.some(({ limits }) => limits !== undefined)))
   return {

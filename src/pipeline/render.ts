@@ -8,14 +8,25 @@ const bytes = (count: number): string => count >= 2 ** 20 ? `${Math.round(count 
 
 const times = (count: number, one: string): string => `${count} ${count === 1 ? one : `${one}s`}`
 
-const chain = (names: ReadonlyArray<string>): string => names.join(" › ")
+const WIDTH = 80
+
+/** Broken between names where a line would be too long for a terminal, and then indented. */
+const chain = (names: ReadonlyArray<string>, indent = 2): string => {
+  const lines: Array<string> = []
+  for (const name of names) {
+    const longer = lines.length === 0 ? name : `${lines.at(-1)} › ${name}`
+    if (lines.length > 0 && indent + longer.length <= WIDTH - 2) lines[lines.length - 1] = longer
+    else lines.push(name)
+  }
+  return lines.join(` ›\n${" ".repeat(indent)}`)
+}
 
 const failures: { readonly [K in ExplainedFailure["what"]]: string } = {
-  "429": "rate limit (429)",
-  "503": "overload (503)",
+  "429": "429 rate limit",
+  "503": "503 overload",
   hang: "hang",
   cut: "answer cut",
-  "cut-stream": "stream cut later",
+  "cut-stream": "stream cut",
   quota: "quota used up",
   "bad-key": "bad key",
   "all-down": "unreachable",
@@ -26,7 +37,7 @@ const failure = ({ coolDown, counts, error, failover, retries, stale }: Explaine
   chain([
     ...(retries === 0 ? [] : [retries === 1 ? "1 retry" : `${retries} retries`]),
     ...(failover ? ["next target"] : []),
-    ...(stale ? ["stored answer"] : []),
+    ...(stale ? ["cache"] : []),
     error
   ]) + (counts ? " (trips)" : "") + (coolDown === undefined || coolDown === 0 ? "" : ` (rests ${duration(coolDown)})`)
 
@@ -46,12 +57,13 @@ const row = (name: string, millis: number | undefined): ReadonlyArray<Row> =>
 
 export const rendered = (explanation: Explanation): string => {
   const { attempts, memory, stages, targets, waits } = explanation
+  const widest = Math.max(...targets.map(({ id }) => id.length))
   return [
     "A call passes",
     `  ${chain([...stages, "target"])}`,
     ...section(
       "Each attempt on a target passes",
-      targets.map(({ guards, id }) => [id, chain([...guards, "provider"])])
+      targets.map(({ guards, id }) => [id, chain([...guards, "provider"], widest + 4)])
     ),
     ...section("One call asks at most", [
       ["all targets", times(attempts, "time")],

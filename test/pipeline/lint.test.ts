@@ -3,6 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Layer, Logger, References } from "effect"
 import { LlmClient, LlmConfig, LlmProvider } from "effect-resilient-llm"
 import { CircuitBreaker } from "effect-resilient-llm/resilience"
+import { readFileSync } from "node:fs"
 
 const names = ["p", "s", "t", "u", "v", "w"]
 const provider = LlmProvider.make({ id: "p", generate: () => Effect.succeed("yes") })
@@ -156,6 +157,12 @@ describe("rules", () => {
       assert.match(`${found.reason} ${found.fix}`, says)
       for (const config of right) assert.deepStrictEqual(yield* lint(config), [], JSON.stringify(config))
     }))
+
+  it("are on the page, each with a row of its table", () => {
+    const page = readFileSync(new URL("../../docs/explain.md", import.meta.url), "utf8")
+    const listed = [...page.matchAll(/^\| `([a-z-]+)`/gm)].map(([, rule]) => rule)
+    assert.deepStrictEqual(listed.toSorted(), Object.keys(rows).toSorted())
+  })
 
   it.effect("what nobody has set is no warning: one knob can be turned without the others", () =>
     Effect.gen(function*() {
