@@ -12,8 +12,10 @@
  *
  * @since 0.1.0
  */
+import * as Tokenizer from "effect/ai/Tokenizer"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import { monotonicMillis } from "./internal/clock.ts"
 import { attempt } from "./internal/options.ts"
@@ -29,6 +31,7 @@ import { failedOver } from "./pipeline/failover.ts"
 import { guarded } from "./pipeline/guards.ts"
 import type { Hub } from "./pipeline/hub.ts"
 import { idempotent } from "./pipeline/idempotency.ts"
+import { counting } from "./pipeline/patterns.ts"
 import { retried } from "./pipeline/retry.ts"
 import { Router } from "./pipeline/routing.ts"
 import type { Settings } from "./pipeline/settings.ts"
@@ -63,6 +66,7 @@ export const make = <GE>(
     const limiter = yield* makesLimiters(watch)
     const fleet = yield* makeFleet(watch)
     const bucket = limits === undefined ? undefined : yield* limiter("client", limits)
+    const counter = counting(Option.getOrUndefined(yield* Effect.serviceOption(Tokenizer.Tokenizer)))
     const router = yield* attempt(() => new Router(routing, configs))
     const ids = configs.map(({ id }) => id)
     const order = yield* failover === undefined ? Failover.make(ids) : makeOrder(ids, failover, watch)
@@ -70,7 +74,7 @@ export const make = <GE>(
     const background = yield* Background.make
     const begin = opening(hub, timers?.deadline ?? Infinity, configs)
 
-    const common = { settings, guards, bucket, limiter, fleet, router, hub, background, builtAt }
+    const common = { settings, guards, bucket, limiter, counting: counter, fleet, router, hub, background, builtAt }
     const candidate = (config: Target.TargetConfig, index: number) =>
       Effect.map(Target.make<GE>(config, index, common), (target) => {
         const bracket = guarded(target, target.doors)(timed(timers)(ask(timers)))

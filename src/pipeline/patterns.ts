@@ -1,4 +1,6 @@
 // The patterns that stand in front of an attempt, each as a guard.
+import type * as Tokenizer from "effect/ai/Tokenizer"
+import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -13,7 +15,7 @@ import {
   Shed,
   withoutStack
 } from "../LlmError.ts"
-import type { Ask, Held, Outcome, Refusal } from "../LlmGuard.ts"
+import type { Ask, Guard, Held, Outcome, Refusal } from "../LlmGuard.ts"
 import type { LlmRequest } from "../LlmRequest.ts"
 import type { Bulkhead, Permit } from "../resilience/Bulkhead.ts"
 import type * as CircuitBreaker from "../resilience/CircuitBreaker.ts"
@@ -172,11 +174,14 @@ class Tokens implements Held {
 export const inLimits = (
   limiter: RateLimiter,
   whose: "client" | "vendor",
-  doors: LoadShedder.Doors | undefined
+  doors: LoadShedder.Doors | undefined,
+  tokensOf: TokensOf
 ): Door<RateLimited | InvalidRequest | Shed> => {
   const vendors = whose === "vendor" ? limiter : undefined
-  const counted = limiter.dimensions.some((dimension) => dimension !== "requests")
-  const cost = counted ? estimate : () => 1
+  const counted = countsTokens(limiter)
+  const cost = counted
+    ? (request: LlmRequest) => costOf(tokensOf(request), request.maxTokens ?? 1024) // settled with the real usage
+    : () => 1
   return {
     ...ours,
     failover: whose === "vendor",
@@ -217,8 +222,44 @@ const costOf = (input: number, output: number) => ({
   "output-tokens": output
 })
 
-/** Input by length (four characters a token), output by `maxTokens`; settled with the real usage afterwards. */
-const estimate = (request: LlmRequest) => costOf(promptTokens(request), request.maxTokens ?? 1024)
+// -----------------------------------------------------------------------------
+// tokens
+// -----------------------------------------------------------------------------
+
+/** Tokens of a prompt, as well as can be known before the vendor says. */
+export type TokensOf = (request: LlmRequest) => number
+
+const byBytes: TokensOf = (request) => promptTokens(request, 3.5)
+
+export const countsTokens = ({ dimensions }: RateLimiter): boolean =>
+  dimensions.some((dimension) => dimension !== "requests")
+
+export interface Counting {
+  readonly tokensOf: TokensOf
+  /** Counts before anything is held. */
+  readonly guard: Guard<never> | undefined
+}
+
+/** By the tokenizer of the surroundings, and by bytes where there is none or it cannot. */
+export const counting = (tokenizer: Tokenizer.Service | undefined): Counting => {
+  if (tokenizer === undefined) return { tokensOf: byBytes, guard: undefined }
+  const known = new WeakMap<LlmRequest["prompt"], number>()
+  const nothing = Exit.succeed<Held>({})
+  return {
+    tokensOf: (request) => known.get(request.prompt) ?? byBytes(request),
+    guard: {
+      name: "tokenizer",
+      acquire: ({ request: { prompt } }) =>
+        known.has(prompt) ? nothing : Effect.suspend(() => tokenizer.tokenize(prompt)).pipe(
+          Effect.map((tokens) => {
+            known.set(prompt, tokens.length)
+          }),
+          Effect.catchCause((cause) => Cause.hasInterrupts(cause) ? Effect.interrupt : Effect.void),
+          Effect.andThen(nothing)
+        )
+    }
+  }
+}
 
 class Slot implements Held {
   private readonly breaker: CircuitBreaker.CircuitBreaker

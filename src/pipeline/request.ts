@@ -43,7 +43,8 @@ export class Needs implements Routing.Needs {
   }
 
   get tokens(): number {
-    return this.counted ??= promptTokens(this.request) + (this.request.maxTokens ?? 0)
+    // For what surely does not fit, rather too few.
+    return this.counted ??= promptTokens(this.request, 4) + (this.request.maxTokens ?? 0)
   }
 
   get tools(): boolean {
@@ -150,20 +151,31 @@ export const requestFor = ({ request, root }: Call, place: Place, now: number): 
   return own
 }
 
-/** About how many tokens a prompt has, at four characters a token. */
-export const promptTokens = ({ prompt }: LlmRequest): number => Math.ceil(lengthOf(prompt) / 4)
-
-/** Characters a tokenizer would see: the bytes of a file are not text, and count as a thousand tokens. */
-const lengthOf = (prompt: LlmRequest["prompt"]): number => {
-  let length = 0
+/**
+ * About how many tokens a prompt has, by its bytes in UTF-8: characters of scripts without an alphabet are a token each,
+ * and three bytes. The bytes of a file are not text, and count as a thousand tokens.
+ */
+export const promptTokens = ({ prompt }: LlmRequest, bytesPerToken: number): number => {
+  let bytes = 0
+  let files = 0
   // No recursion: what tools return can be nested deeper than a stack is.
   const open: Array<unknown> = [prompt]
   while (open.length > 0) {
     const value = open.pop()
-    if (typeof value === "string") length += value.length
-    else if (typeof value !== "object" || value === null) length += 1
-    else if ("type" in value && value.type === "file") length += 4000
+    if (typeof value === "string") bytes += bytesOf(value)
+    else if (typeof value !== "object" || value === null) bytes += 1
+    else if ("type" in value && value.type === "file") files += 1
     else for (const inner of Object.values(value)) open.push(inner)
   }
-  return length
+  return Math.ceil(bytes / bytesPerToken) + files * 1000
+}
+
+const bytesOf = (text: string): number => {
+  let bytes = text.length
+  for (let i = 0; i < text.length; i++) {
+    const unit = text.charCodeAt(i)
+    // Each half of a pair is two of its four bytes.
+    if (unit > 0x7f) bytes += unit > 0x7ff && (unit < 0xd800 || unit > 0xdfff) ? 2 : 1
+  }
+  return bytes
 }

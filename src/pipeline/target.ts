@@ -22,7 +22,7 @@ import type { Background } from "./background.ts"
 import { doors, foreign } from "./guards.ts"
 import { measuring } from "./hedge.ts"
 import type { Hub } from "./hub.ts"
-import { inBulkhead, inCircuit, inLimits, inThrottle, type Throttle } from "./patterns.ts"
+import { type Counting, countsTokens, inBulkhead, inCircuit, inLimits, inThrottle, type Throttle } from "./patterns.ts"
 import type { Router } from "./routing.ts"
 import type { CircuitRules, Settings } from "./settings.ts"
 import type { MakeLimiter } from "./shared.ts"
@@ -51,7 +51,7 @@ export interface TargetOptions {
   /** Asked when a request names no model, or one without a mapping. Default: the provider's. */
   readonly defaultModel?: string | undefined
   /**
-   * Tokens of context the target can take: it is passed over where a prompt is surely longer, at four characters a token,
+   * Tokens of context the target can take: it is passed over where a prompt is surely longer, at four bytes a token,
    * and where one was too long for a larger target. Default: not known.
    */
   readonly contextWindow?: number | undefined
@@ -63,6 +63,10 @@ export interface TargetOptions {
    * Limits of this target alone, such as a vendor's requests and tokens per minute. What the vendor says in its headers is
    * left of them, with answers and with failures, lowers them. A list, or with it how long and how many calls may wait:
    * `{ limits: [...], maxWait, queue }`; or a limiter that you have made. Default: none.
+   *
+   * Tokens are estimated before a call, and settled by what the vendor says of it: those of the prompt at 3.5 bytes a
+   * token, or by the `Tokenizer` of `effect/ai` in the surroundings of the client; those of the answer as `maxTokens`, or
+   * 1024.
    */
   readonly limits?: ReadonlyArray<RateLimiter.Limit> | RateLimiter.Options | RateLimiter.RateLimiter | undefined
   readonly circuitBreaker?: CircuitBreakerOptions | CircuitBreaker.CircuitBreaker | false | undefined
@@ -119,6 +123,7 @@ export interface Common<out GE> {
   readonly bucket: RateLimiter.RateLimiter | undefined
   readonly router: Router
   readonly limiter: MakeLimiter
+  readonly counting: Counting
   readonly fleet: Fleet | undefined
   readonly hub: Hub
   readonly background: Background
@@ -138,6 +143,8 @@ export const make = <GE>(config: TargetConfig, index: number, common: Common<GE>
       ? own.bulkhead
       : Bulkhead.fromPolicy(own.bulkhead)
     const limits = own.limits === undefined ? undefined : yield* common.limiter(`target:${id}`, own.limits)
+    const counts = [bucket, limits].some((limiter) => limiter !== undefined && countsTokens(limiter))
+    const { guard: counter, tokensOf } = common.counting
     const circuits = own.circuit === undefined ? undefined : yield* circuitsOf(id, own.circuit, common)
     const circuit = circuits === undefined ? undefined : inCircuit(circuits.of)
     const budget = settings.budget === undefined ? undefined : RetryBudget.fromPolicy(settings.budget, builtAt)
@@ -152,10 +159,11 @@ export const make = <GE>(config: TargetConfig, index: number, common: Common<GE>
     const list = doors(
       ...guards.map((guard) => foreign(guard, background)),
       throttle === undefined ? undefined : inThrottle(throttle),
+      counter === undefined || !counts ? undefined : foreign(counter, background),
       measured.length === 0 ? undefined : measuring(measured),
       bulkhead === undefined ? undefined : inBulkhead(bulkhead, shedding?.doors),
-      bucket === undefined ? undefined : inLimits(bucket, "client", shedding?.doors),
-      limits === undefined ? undefined : inLimits(limits, "vendor", shedding?.doors),
+      bucket === undefined ? undefined : inLimits(bucket, "client", shedding?.doors, tokensOf),
+      limits === undefined ? undefined : inLimits(limits, "vendor", shedding?.doors, tokensOf),
       provider.guard === undefined ? undefined : foreign(provider.guard, background),
       circuit
     )

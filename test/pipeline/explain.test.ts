@@ -6,6 +6,7 @@ import { Store } from "effect-resilient-llm/persistence"
 import { Bulkhead, CircuitBreaker, Idempotency, RateLimiter } from "effect-resilient-llm/resilience"
 import * as Background from "../../src/pipeline/background.ts"
 import { makeHub } from "../../src/pipeline/hub.ts"
+import { counting } from "../../src/pipeline/patterns.ts"
 import { Router } from "../../src/pipeline/routing.ts"
 import * as Target from "../../src/pipeline/target.ts"
 
@@ -23,6 +24,7 @@ const doors = (options: LlmConfig.Options, own: Target.TargetOptions) =>
       limiter: (_, limits) =>
         RateLimiter.isRateLimiter(limits) ? Effect.succeed(limits) : Effect.orDie(RateLimiter.make()),
       fleet: undefined,
+      counting: counting(undefined),
       router: new Router(settings.routing, [config]),
       hub: yield* makeHub(),
       background: yield* Background.make,

@@ -4,6 +4,7 @@ import { Effect, Layer } from "effect"
 import { LlmClient, LlmConfig, LlmProvider } from "effect-resilient-llm"
 import * as Background from "../../src/pipeline/background.ts"
 import { makeHub } from "../../src/pipeline/hub.ts"
+import { counting } from "../../src/pipeline/patterns.ts"
 import { Router } from "../../src/pipeline/routing.ts"
 import * as Target from "../../src/pipeline/target.ts"
 import * as RateLimiter from "../../src/resilience/RateLimiter.ts"
@@ -22,6 +23,7 @@ const passes = (options: LlmConfig.Options, own: Target.TargetOptions = {}) =>
       limiter: (_, limits) =>
         Effect.succeed(RateLimiter.isRateLimiter(limits) ? limits : RateLimiter.fromPolicy(limits)),
       fleet: undefined,
+      counting: counting(undefined),
       router: new Router(settings.routing, [config]),
       hub: yield* makeHub(),
       background: yield* Background.make,
