@@ -86,7 +86,7 @@ export const make = <GE>(
 
     const answered = failedOver(order, failover !== undefined, hedge, router.route)([first, ...later])
     const kept = cache === undefined ? undefined : yield* makeCache(cache, begin, background, watch)
-    const stored = checked(cached(kept)(answered))
+    const stored = checked([first, ...later])(cached(kept)(answered))
     const run = idempotency === undefined
       ? stored
       : yield* idempotent(idempotency, watch, kept?.orStale ?? noFallback, stored)

@@ -1,10 +1,14 @@
 import { NodeHttpClient } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber, Layer, Redacted, Schema } from "effect"
-import { LlmClient, type LlmConfig, LlmError, type LlmEvent } from "effect-resilient-llm"
-import { Anthropic, Cohere, OpenAi } from "effect-resilient-llm/providers"
+import { Effect, Fiber, Layer, Redacted, Schema, type Scope } from "effect"
+import { LlmClient, type LlmConfig, LlmError, type LlmEvent, LlmGuard, type LlmProvider } from "effect-resilient-llm"
+import { Anthropic, Cohere, Gemini, Ollama, OpenAi, OpenAiCompatible } from "effect-resilient-llm/providers"
+import { Bedrock } from "effect-resilient-llm/providers/Bedrock"
 import { FaultServer, ScriptedProvider } from "effect-resilient-llm/testing"
+import type { HttpClient } from "effect/http"
 import { TestClock } from "effect/testing"
+import { createServer } from "node:http"
+import type { AddressInfo } from "node:net"
 
 const Report = Schema.Struct({ city: Schema.String, celsius: Schema.Finite })
 const good = `{"city":"Berlin","celsius":21}`
@@ -72,6 +76,55 @@ describe("an answer that does not fit", () => {
       for (let i = 0; i < 5; i++) yield* Effect.flip(client.generateObject({ prompt: `${i}`, schema: Report }))
       const { targets } = yield* client.status
       assert.strictEqual(targets[0]?.circuit?.state, "closed")
+    }))
+
+  it.effect("pays for its repairs from the purse of the target that gave it", () =>
+    Effect.gen(function*() {
+      const { client, requests } = yield* setUp([answer(bad), answer(bad), answer(good), answer(bad)], {
+        retryBudget: { capacity: 2, perAttempt: 0, perSecond: 0 },
+        retry: { maxRetries: 3 }
+      })
+      const purse = Effect.map(client.status, ({ targets }) => targets[0]?.retryBudget)
+      const { response } = yield* client.generateObject({ prompt, schema: Report, repairs: 5 })
+      assert.deepInclude(response.ledger.at(-1), { _tag: "CallEnded", attempts: 3 })
+      assert.strictEqual(yield* purse, 0)
+      const denied = yield* Effect.flip(client.generateObject({ prompt: "Another one.", schema: Report }))
+      assert.instanceOf(denied, LlmError.InvalidOutput)
+      assert.deepInclude(fields(denied), { repairs: 0, path: "celsius", target: "vendor" })
+      assert.deepInclude(denied.ledger.find((event) => event._tag === "RetryDenied"), {
+        target: "vendor",
+        because: "budget",
+        attempt: 1,
+        error: { tag: "InvalidOutput" }
+      })
+      assert.notProperty(denied.ledger.find((event) => event._tag === "AnswerRejected"), "repair")
+      assert.strictEqual((yield* requests).length, 4)
+    }))
+
+  it.effect("a repair that nobody was asked for is not paid; without purses all are free", () =>
+    Effect.gen(function*() {
+      const closed = LlmGuard.make(
+        "closed",
+        ({ request }) =>
+          request.prompt.length > 1
+            ? Effect.fail(new LlmError.InvalidRequest({ path: "a", rule: "b", kind: "c" }))
+            : Effect.void
+      )
+      const provider = yield* ScriptedProvider.make([answer(bad)], { id: "vendor" })
+      const client = yield* Effect.provideContext(
+        LlmClient,
+        yield* Layer.build(LlmClient.layerDynamic([provider], {
+          retryBudget: { capacity: 2, perAttempt: 0, perSecond: 0 },
+          guards: [closed]
+        }))
+      )
+      assert.strictEqual(
+        (yield* Effect.flip(client.generateObject({ prompt, schema: Report })))._tag,
+        "InvalidRequest"
+      )
+      assert.strictEqual((yield* client.status).targets[0]?.retryBudget, 2)
+      const free = yield* setUp([answer(bad), answer(bad), answer(good)], { retryBudget: false })
+      assert.strictEqual((yield* free.client.generateObject({ prompt, schema: Report, repairs: 2 })).value.celsius, 21)
     }))
 
   it.effect("is not asked for again when that is off, or when it was cut off", () =>
@@ -196,26 +249,148 @@ describe("reading", () => {
 })
 
 describe("vendors are asked in their own way", () => {
-  const vendors = [
-    ["openai", (s: FaultServer.FaultServer) => OpenAi.make({ apiKey: Redacted.make("k"), baseUrl: s.openai })],
-    ["anthropic", (s: FaultServer.FaultServer) => Anthropic.make({ apiKey: Redacted.make("k"), baseUrl: s.anthropic })],
-    ["cohere", (s: FaultServer.FaultServer) => Cohere.make({ apiKey: Redacted.make("k"), baseUrl: s.cohere })]
-  ] as const
-  for (const [name, make] of vendors) {
-    it.live(name, () =>
+  const apiKey = Redacted.make("k")
+  const usage = { input_tokens: 1, output_tokens: 1 }
+  /** Vendors whose wire `FaultServer` does not speak: their answer with a text. */
+  const spoken = {
+    responses: (text: string) => ({
+      id: "resp_1",
+      object: "response",
+      model: "m",
+      status: "completed",
+      output: [{
+        id: "m",
+        type: "message",
+        role: "assistant",
+        status: "completed",
+        content: [{ type: "output_text", text }]
+      }],
+      usage
+    }),
+    gemini: (text: string) => ({
+      candidates: [{ content: { role: "model", parts: [{ text }] }, finishReason: "STOP" }]
+    }),
+    ollama: (text: string) => ({
+      model: "m",
+      message: { role: "assistant", content: text },
+      done: true,
+      done_reason: "stop"
+    })
+  }
+  const server = (texts: ReadonlyArray<string>, say: (text: string) => object) =>
+    Effect.acquireRelease(
+      Effect.callback<{ readonly url: string; readonly bodies: Array<string>; readonly close: () => void }>(
+        (resume) => {
+          const bodies: Array<string> = []
+          const left = [...texts]
+          const http = createServer((request, response) => {
+            let body = ""
+            request.on("data", (chunk) => body += chunk).on("end", () => {
+              bodies.push(body)
+              response.setHeader("content-type", "application/json")
+              response.end(JSON.stringify(say(left.shift() ?? "")))
+            })
+          })
+          http.listen(0, "127.0.0.1", () => {
+            const { port } = http.address() as AddressInfo
+            resume(Effect.succeed({
+              url: `http://127.0.0.1:${port}`,
+              bodies,
+              close: () => {
+                http.closeAllConnections()
+                http.close()
+              }
+            }))
+          })
+        }
+      ),
+      ({ close }) => Effect.sync(close)
+    )
+
+  interface World {
+    readonly provider: LlmProvider.LlmProvider
+    readonly bodies: Effect.Effect<ReadonlyArray<string>>
+  }
+  const faulty = (
+    make: (server: FaultServer.FaultServer) => Effect.Effect<LlmProvider.LlmProvider, unknown, HttpClient.HttpClient>
+  ) =>
+  (texts: ReadonlyArray<string>) =>
+    Effect.gen(function*() {
+      const server = yield* FaultServer.make()
+      yield* server.play(...texts.map((text) => FaultServer.ok({ text })))
+      const bodies = Effect.map(server.requests, (requests) => requests.map(({ body }) => JSON.stringify(body)))
+      return { provider: yield* make(server), bodies } satisfies World
+    })
+  const own = (
+    say: (text: string) => object,
+    make: (url: string) => Effect.Effect<LlmProvider.LlmProvider, unknown, HttpClient.HttpClient>
+  ) =>
+  (texts: ReadonlyArray<string>) =>
+    Effect.gen(function*() {
+      const { bodies, url } = yield* server(texts, say)
+      return { provider: yield* make(url), bodies: Effect.sync(() => bodies) } satisfies World
+    })
+
+  const credentials = Effect.succeed({ accessKeyId: "a", secretAccessKey: Redacted.make("s") })
+  const vendors = {
+    openai: ["response_format", faulty((s) => OpenAi.make({ apiKey, baseUrl: s.openai }))],
+    "openai, responses": [
+      "text",
+      own(spoken.responses, (baseUrl) => OpenAi.make({ apiKey, baseUrl, api: "responses" }))
+    ],
+    compatible: ["response_format", faulty((s) => OpenAiCompatible.make({ baseUrl: s.openai, defaultModel: "m" }))],
+    anthropic: ["output_config", faulty((s) => Anthropic.make({ apiKey, baseUrl: s.anthropic }))],
+    bedrock: [
+      "outputConfig",
+      faulty((s) => Bedrock.make({ region: "eu-central-1", credentials, baseUrl: s.bedrock, defaultModel: "m" }))
+    ],
+    cohere: ["response_format", faulty((s) => Cohere.make({ apiKey, baseUrl: s.cohere }))],
+    gemini: ["generationConfig", own(spoken.gemini, (baseUrl) => Gemini.make({ apiKey, baseUrl }))],
+    ollama: ["format", own(spoken.ollama, (baseUrl) => Ollama.make({ baseUrl, defaultModel: "m" }))]
+  } as const
+
+  for (const [name, [field, make]] of Object.entries(vendors)) {
+    const world = (texts: ReadonlyArray<string>) =>
       Effect.gen(function*() {
-        const server = yield* FaultServer.make()
-        yield* server.play(FaultServer.ok({ text: bad }), FaultServer.ok({ text: good }))
-        const provider = yield* make(server)
-        const client = yield* Effect.provideContext(
-          LlmClient,
-          yield* Layer.build(LlmClient.layerDynamic([provider]))
-        )
-        const { value } = yield* client.generateObject({ prompt, schema: Report })
-        assert.strictEqual(value.celsius, 21)
-        const requests = yield* server.requests
-        assert.strictEqual(requests.length, 2)
-        for (const { body } of requests) assert.include(JSON.stringify(body), "\"celsius\":{\"type\":\"number\"")
-      }).pipe(Effect.provide(NodeHttpClient.layerUndici)))
+        const { bodies, provider } = yield* make(texts)
+        const layer = LlmClient.layerDynamic([provider], { retry: false })
+        return { bodies, client: yield* Effect.provideContext(LlmClient, yield* Layer.build(layer)) }
+      })
+    const test = (what: string, body: Effect.Effect<void, unknown, HttpClient.HttpClient | Scope.Scope>) =>
+      it.live(`${name}: ${what}`, () => Effect.provide(body, NodeHttpClient.layerUndici))
+
+    test(
+      "a value, after a repair",
+      Effect.gen(function*() {
+        const { bodies, client } = yield* world([bad, good])
+        const { response, value } = yield* client.generateObject({ prompt, schema: Report })
+        assert.deepStrictEqual(value, { city: "Berlin", celsius: 21 })
+        assert.deepInclude(response.ledger.at(-1), { _tag: "CallEnded", attempts: 2 })
+        const sent = yield* bodies
+        assert.strictEqual(sent.length, 2)
+        for (const body of sent) {
+          // Bedrock takes the schema as a text.
+          assert.include(JSON.stringify(JSON.parse(body)[field]).replaceAll("\\", ""), `"celsius":{"type":"number"`)
+        }
+        assert.notInclude(sent[0], "warm")
+        assert.include(sent[1], "warm")
+        assert.include(sent[1], "does not fit the JSON schema")
+      })
+    )
+
+    test(
+      "an answer that never fits is an InvalidOutput, and under a key it is not replayed",
+      Effect.gen(function*() {
+        const { bodies, client } = yield* world([bad, "I cannot.", good])
+        const once = client.generateObject({ prompt, schema: Report, idempotencyKey: "report-1" })
+        const error = yield* Effect.flip(once)
+        assert.instanceOf(error, LlmError.InvalidOutput)
+        assert.deepInclude(fields(error), { rule: "JSON", repairs: 1 })
+        assert.strictEqual((yield* once).response.source, "provider")
+        const again = yield* once
+        assert.deepStrictEqual([again.value.celsius, again.response.source], [21, "replay"])
+        assert.strictEqual((yield* bodies).length, 3)
+      })
+    )
   }
 })

@@ -5,6 +5,7 @@ import * as Effect from "effect/Effect"
 import type { Complaint } from "../internal/issue.ts"
 import type { LlmRequest } from "../LlmRequest.ts"
 import { type Answer, fromAnswer } from "../LlmResponse.ts"
+import type { RetryBudget } from "../resilience/RetryBudget.ts"
 import { Call } from "./call.ts"
 import type { Served, Stage } from "./stage.ts"
 
@@ -25,12 +26,23 @@ export interface Check {
 export const accepts = ({ root: { check } }: Call, answer: Answer): boolean =>
   check === undefined || check.objection(answer) === undefined
 
-/** The last answer goes to the caller even when it does not fit: it is the caller's to refuse. */
-export const checked = <E>(self: Stage<E>): Stage<E> => (call, now) => {
-  const { check } = call.root
-  return check === undefined
-    ? self(call, now)
-    : Effect.flatMap(self(call, now), (served) => repaired(call, served, check, self, 1))
+interface Paid {
+  readonly id: string
+  readonly budget: RetryBudget | undefined
+}
+
+/**
+ * The last answer goes to the caller even when it does not fit: it is the caller's to refuse. A repair is a retry to the
+ * vendor, so the target whose answer it was pays for it.
+ */
+export const checked = (targets: ReadonlyArray<Paid>) => {
+  const budgets = new Map(targets.map(({ budget, id }) => [id, budget]))
+  return <E>(self: Stage<E>): Stage<E> => (call, now) => {
+    const { check } = call.root
+    return check === undefined
+      ? self(call, now)
+      : Effect.flatMap(self(call, now), (served) => repaired(call, served, check, self, budgets, 1))
+  }
 }
 
 const repaired = <E>(
@@ -38,23 +50,30 @@ const repaired = <E>(
   served: Served,
   check: Check,
   self: Stage<E>,
+  budgets: ReadonlyMap<string, RetryBudget | undefined>,
   repair: number
 ): Effect.Effect<Served, E> => {
   const objection = check.objection(served.answer)
   if (objection === undefined) return Effect.succeed(served)
   const { books, deadline, given, request, root, scope } = call
   const { kind, path, rule, told } = objection
-  const isLast = told === undefined || repair > check.repairs
-  root.emit({
-    _tag: "AnswerRejected",
-    call: root.id,
-    at: root.since(),
-    target: served.answer.target,
-    path,
-    rule,
-    kind,
-    ...(isLast ? undefined : { repair })
-  })
+  const { target } = served.answer
+  const about = { call: root.id, at: root.since(), target }
+  const budget = budgets.get(target)
+  const mayRepair = told !== undefined && repair <= check.repairs
+  const paid = mayRepair ? budget?.withdrawUnsafe(root.now()) : undefined
+  const isDenied = mayRepair && budget !== undefined && paid === undefined
+  const isLast = !mayRepair || isDenied
+  root.emit({ _tag: "AnswerRejected", ...about, path, rule, kind, ...(isLast ? undefined : { repair }) })
+  if (isDenied) {
+    root.emit({
+      _tag: "RetryDenied",
+      ...about,
+      attempt: books.attempt,
+      because: "budget",
+      error: { tag: "InvalidOutput" }
+    })
+  }
   if (isLast) return Effect.succeed(served)
   const { message } = fromAnswer(served.answer, served.source, served.age, [])
   const again: LlmRequest = {
@@ -66,5 +85,10 @@ const repaired = <E>(
   const key = root.upstreamKey
   if (key !== undefined) root.upstreamKey = `${key}-repair`
   const own = new Call(root, again, deadline, books, scope, given)
-  return Effect.flatMap(self(own, root.now()), (served) => repaired(own, served, check, self, repair + 1))
+  const { launches } = own.books
+  const asked = Effect.onExit(self(own, root.now()), () =>
+    Effect.sync(() => {
+      if (own.books.launches === launches) paid?.refundUnsafe()
+    }))
+  return Effect.flatMap(asked, (served) => repaired(own, served, check, self, budgets, repair + 1))
 }
