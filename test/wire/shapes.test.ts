@@ -88,6 +88,56 @@ describe("an error that says nothing, beside an answer", () => {
   )
 })
 
+describe("counts", () => {
+  const rows: ReadonlyArray<readonly [name: string, make: Make, answer: (count: unknown) => Answer]> = [
+    ["chat", chat, (n) => ({ ...chatWhole({ content: "Hi" }), usage: { prompt_tokens: n, completion_tokens: n } })],
+    ["chat, streamed", chat, (n) => [
+      delta({ content: "Hi" }),
+      { choices: [], usage: { prompt_tokens: n, completion_tokens: n } },
+      ...chatEnd
+    ]],
+    ["responses", responses, (n) => ({
+      ...item({ type: "message", content: "Hi" }),
+      usage: { input_tokens: n, output_tokens: n }
+    })],
+    ["messages", messages, (n) => ({
+      content: [{ type: "text", text: "Hi" }],
+      stop_reason: "end_turn",
+      usage: { input_tokens: n, cache_read_input_tokens: n, output_tokens: n }
+    })],
+    ["Cohere", cohere, (n) => ({
+      message: { content: "Hi" },
+      finish_reason: "COMPLETE",
+      usage: { tokens: { input_tokens: n, output_tokens: n } }
+    })],
+    ["Gemini", gemini, (n) => ({
+      ...candidate({ parts: [{ text: "Hi" }] }),
+      usageMetadata: { promptTokenCount: n, candidatesTokenCount: n }
+    })],
+    ["Bedrock", bedrock, (n) => ({
+      output: { message: { content: [{ text: "Hi" }] } },
+      stopReason: "end_turn",
+      usage: { inputTokens: n, cacheReadInputTokens: n, outputTokens: n }
+    })],
+    ["Ollama", ollama, (n) => ({ ...ollamaWhole({ content: "Hi" }), prompt_eval_count: n, eval_count: n })]
+  ]
+  // Believed, they would keep a limit of our own spent for years.
+  const wrong = [-1, 1.5, 2 ** 32 - 1, Number.MAX_SAFE_INTEGER, 2 ** 60, "5", true, {}, null]
+  it.effect.each(rows)("%s: those that no answer can have are unknown", ([, make, answer]) =>
+    Effect.gen(function*() {
+      for (const count of wrong) {
+        const { error, finish } = yield* Effect.map(answered(make, answer(count)), (outcome) => ({
+          error: outcome.error,
+          ...digest(outcome)
+        }))
+        assert.isUndefined(error)
+        assert.deepStrictEqual(finish?.usage, { inputTokens: {}, outputTokens: {} }, JSON.stringify(count))
+      }
+      const { finish } = digest(yield* answered(make, answer(0)))
+      assert.deepStrictEqual([finish?.usage.inputTokens.total, finish?.usage.outputTokens.total], [0, 0])
+    }))
+})
+
 describe("content", () => {
   const pieces = { type: "text", text: "Hello" }
   const rows: ReadonlyArray<Row> = [
@@ -184,6 +234,39 @@ describe("calls", () => {
         told: Array.isArray(answer) ? ["{\"a\":1}"] : []
       })
     }))
+
+  const free = { type: "custom_tool_call", id: "ct", call_id: "A", name: "f", input: "print(1)" }
+  const piecewise = (type: string, more: object) => ({ type: `response.${type}`, output_index: 0, ...more })
+  const customs: ReadonlyArray<Row> = [
+    ["chat", chat, chatWhole({ tool_calls: [{ id: "A", type: "custom", custom: { name: "f", input: "print(1)" } }] })],
+    ["chat, streamed", chat, [
+      delta({ tool_calls: [{ index: 0, id: "A", type: "custom", custom: { name: "f", input: "print" } }] }),
+      delta({ tool_calls: [{ index: 0, custom: { input: "(1)" } }] }),
+      ...chatEnd
+    ]],
+    ["responses", responses, item(free)],
+    ["responses, streamed", responses, [
+      piecewise("output_item.added", { item: { ...free, input: "" } }),
+      piecewise("custom_tool_call_input.delta", { delta: "print" }),
+      piecewise("custom_tool_call_input.delta", { delta: "(1)" }),
+      piecewise("custom_tool_call_input.done", { input: "print(1)" }),
+      piecewise("output_item.done", { item: free }),
+      { type: "response.completed", response: item(free) }
+    ]],
+    ["responses, at the end of a stream", responses, [{ type: "response.completed", response: item(free) }]]
+  ]
+  it.effect.each(customs)(
+    "%s: of a tool that takes a text",
+    ([, make, answer]) =>
+      Effect.map(read(make, answer), (seen) => {
+        assert.deepStrictEqual(seen, {
+          text: "",
+          calls: [["f", "print(1)"]],
+          reason: "tool-calls",
+          told: Array.isArray(answer) ? ["print(1)"] : []
+        })
+      })
+  )
 
   it.effect("chat: places as texts", () =>
     Effect.gen(function*() {

@@ -18,9 +18,12 @@ export const listed = (u: unknown): ReadonlyArray<unknown> =>
 /** A text that is not empty. */
 export const textOf = (u: unknown): string | undefined => typeof u === "string" && u.length > 0 ? u : undefined
 
+/** More tokens than any answer has: what is beyond is another number, such as the -1 of a counter without a sign. */
+const mostTokens = 1e9
+
 /** A number of tokens; anything else is unknown. */
 export const countOf = (u: unknown): number | undefined =>
-  typeof u === "number" && Number.isSafeInteger(u) && u >= 0 ? u : undefined
+  typeof u === "number" && Number.isInteger(u) && u >= 0 && u <= mostTokens ? Math.abs(u) : undefined
 
 /** A place among others; some servers tell the number as a text. */
 export const placeOf = (u: unknown): number | undefined =>

@@ -241,10 +241,13 @@ const imageOf = (item: Fields): Response.FilePartEncoded | undefined =>
     ? imagePart(item["result"], `image/${textOf(item["output_format"]) ?? "png"}`)
     : undefined
 
+/** A call of a function, or of a tool that takes a text. */
+const isCall = ({ type }: Fields): boolean => type === "function_call" || type === "custom_tool_call"
+
 const callOf = (item: Fields): WholeCall => ({
   id: textOf(item["call_id"]) ?? item["id"],
   name: item["name"],
-  args: item["arguments"]
+  args: item["arguments"] ?? item["input"]
 })
 
 // -----------------------------------------------------------------------------
@@ -257,14 +260,14 @@ const decode = (body: unknown, exchange: Exchange): ReadonlyArray<Response.PartE
   const { id, model, output, status, usage } = body
   if (!Array.isArray(output) || !output.every(isFields)) throw malformed(exchange, WRONG_SHAPE)
   if (status === "queued" || status === "in_progress") throw malformed(exchange, NO_CHOICE)
-  const calls = output.filter((item) => item["type"] === "function_call")
+  const calls = output.filter(isCall)
   const reason = reasonOf(exchange, body, calls.some((item) => textOf(item["name"]) !== undefined))
   const parts: Array<Response.PartEncoded> = [metadataPart(exchange, id, model)]
   const ids = new CallIds(exchange)
   const sources = new Sources()
   let refusal = ""
   for (const item of output) {
-    if (item["type"] === "function_call") {
+    if (isCall(item)) {
       for (const call of callParts(exchange, [callOf(item)], reason, ids)) parts.push(call)
     } else if (item["type"] === "message") {
       const { citations, metadata, text, ...message } = messageOf(item)
@@ -331,8 +334,9 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
 
   /** Where a call is that is told as an item: at `key`, unless another one is there. */
   const callKey = (key: unknown, item: Fields): unknown => {
-    if (item["type"] !== "function_call" || !parts.hasTool(key)) return key
-    const args = item["arguments"] === undefined || item["arguments"] === null ? "" : argumentsText(item["arguments"])
+    if (!isCall(item) || !parts.hasTool(key)) return key
+    const { args: told } = callOf(item)
+    const args = told === undefined || told === null ? "" : argumentsText(told)
     const isHere = (place: unknown): boolean => parts.isCall(place, textOf(item["name"]), args)
     if (isHere(key)) return key
     const known = twins.find(isHere)
@@ -390,7 +394,7 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
 
   const startTool = (key: unknown, item: Fields): void => {
     const call = callOf(item)
-    if (item["type"] !== "function_call" || parts.isNamed(key)) return
+    if (!isCall(item) || parts.isNamed(key)) return
     // One item in two places: whose the arguments were cannot be known.
     const place = places.get(textOf(item["id"]) ?? "")
     if (place !== undefined && place !== key && parts.hasTool(place)) throw malformed(exchange, WRONG_SHAPE)
@@ -428,8 +432,9 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
         break
       }
       case "function_call":
+      case "custom_tool_call":
         startTool(key, item)
-        takeArguments(key, item["arguments"])
+        takeArguments(key, callOf(item).args)
         parts.endTool(key)
         break
       default: {
@@ -497,10 +502,12 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
           if (refusal === "") takeRefusal(textOf(data["refusal"]) ?? "")
           break
         case "response.function_call_arguments.delta":
+        case "response.custom_tool_call_input.delta":
           parts.call({ key, args: data["delta"] })
           break
         case "response.function_call_arguments.done":
-          takeArguments(key, data["arguments"])
+        case "response.custom_tool_call_input.done":
+          takeArguments(key, data["arguments"] ?? data["input"])
           break
         case "response.output_item.done":
           endItem(key, item)
