@@ -6,18 +6,24 @@
 import * as Redis from "effect/persistence/Redis"
 import { EVER, GRACE } from "./bounds.ts"
 
-/** `us`, `ms`: now. Numbers above 2^31 must not be written by `tostring`, which rounds them. */
+/**
+ * `us`, `ms`: now. Numbers above 2^31 must not be written by `tostring`, which rounds them. A key that holds another type, and
+ * a number that is none, count as absent.
+ */
 export const PRELUDE = `
+local kind = redis.call('TYPE', KEYS[1]).ok
+if kind ~= 'hash' and kind ~= 'none' then redis.call('DEL', KEYS[1]) end
 local us
 if ARGV[1] ~= '' then us = tonumber(ARGV[1]) * 1000
 else local t = redis.call('TIME') us = t[1] * 1000000 + t[2] end
 local ms = math.floor(us / 1000)
 local function text(n) return string.format('%.0f', n) end
+local function num(s) return tonumber(s or 0) or 0 end
 `
 
 const READ = `
 local r = redis.call('HMGET', KEYS[1], 'v', 's', 'e', 'f', 'o')
-local v, s, e, f, o = r[1], tonumber(r[2] or 0), tonumber(r[3] or 0), tonumber(r[4] or 0), r[5]
+local v, s, e, f, o = r[1], num(r[2]), num(r[3]), num(r[4]), r[5]
 local lives = ms < e
 `
 
