@@ -705,7 +705,8 @@ export interface CircuitBreaker {
   readonly admitUnsafe: (now: number, kind?: string, slot?: number) => Permit | undefined
   /**
    * What must be waited for before admission: a slot among the probes of all processes, which is then given to
-   * `admitUnsafe`; `undefined` while others have them. Nothing, for a circuit of this process alone and for a closed one.
+   * `admitUnsafe` (0: none is needed, or there is no store); `undefined` while others have them. Nothing, for a circuit of
+   * this process alone and for a closed one.
    * `whose`: the call that waits.
    *
    * @internal
@@ -738,7 +739,10 @@ export interface CircuitBreaker {
    * ignored. Of several failures at once the worst counts.
    */
   readonly protect: <A, E, R>(self: Effect.Effect<A, E, R>) => Effect.Effect<A, E | CircuitOpen, R>
-  /** Switches the mode. `auto` gives the decision back to the circuit, closed and with an empty window. */
+  /**
+   * Switches the mode, of a shared circuit for all processes. `auto` gives the decision back to the circuit, closed and with
+   * an empty window.
+   */
   readonly force: (mode: Mode) => Effect.Effect<void>
 }
 
@@ -897,11 +901,9 @@ const nameOf = (state: State): StateName =>
     ? names.Open[state.mode]
     : "half-open"
 
-/** What others are to know of a transition. */
+/** What others are to know of a transition that nobody has forced. */
 const newsOf = (before: State, next: State, slot: number): Circuits.CircuitChange | undefined =>
-  next.mode !== before.mode
-    ? { _tag: "Forced", mode: next.mode }
-    : next._tag === "Open"
+  next._tag === "Open"
     ? { _tag: "Opened", openFor: next.openFor, openings: next.openings }
     : before._tag === "HalfOpen" && next._tag === "Closed"
     ? { _tag: "Closed", slot }
@@ -1015,13 +1017,18 @@ export const fromPolicy = (
     }
   }
 
+  const isDue = (now: number): boolean => cell.current._tag !== "Closed" && peek(policy, cell.current, now)
+
   const claimUnsafe: CircuitBreaker["claimUnsafe"] = (now, restore, whose) => {
     if (sharing === undefined) return undefined
     sharing.used(now)
     look(now)
-    return cell.current._tag === "Closed" || !peek(policy, cell.current, now)
-      ? undefined
-      : sharing.claim(restore, whose?.patience)
+    if (!isDue(now)) return undefined
+    return Effect.map(
+      sharing.claim(restore, whose?.patience),
+      // With the answer it may have heard that there is nothing to probe.
+      (slot) => slot ?? (isDue(monotonicMillis(fleet!.clock)) ? undefined : 0)
+    )
   }
 
   const admitUnsafe: CircuitBreaker["admitUnsafe"] = (now, kind = "", slot = 0) => {
@@ -1138,7 +1145,9 @@ export const fromPolicy = (
       Effect.clockWith((clock) => {
         const now = monotonicMillis(clock)
         look(now)
-        move((before) => force(before, mode, now), now)
+        step((before) => force(before, mode, now), now)
+        // Also what is nothing new here: others may not know it.
+        sharing?.tell({ _tag: "Forced", mode })
         return Effect.void
       })
   }

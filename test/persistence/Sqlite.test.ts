@@ -7,7 +7,7 @@ import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { DatabaseSync } from "node:sqlite"
 import { afterAll } from "vitest"
-import { keepsTheLaws, keepsTheLimitLaws, movable } from "./laws.ts"
+import { keepsTheLaws, keepsTheLimitLaws, movable, survivesAClockSetBack } from "./laws.ts"
 
 const folder = mkdtempSync(join(tmpdir(), "llm-sqlite-"))
 afterAll(() => rmSync(folder, { recursive: true, force: true }))
@@ -32,10 +32,12 @@ keepsTheLaws("SQLite in real time", () => {
   return { layer, another: layer }
 })
 
-keepsTheLimitLaws("SQLite", () => {
+const limitsOfFile = () => {
   const { advance, now } = movable()
   return { store: Effect.map(Sqlite.make({ filename: file() }, now), ({ limits }) => limits), advance }
-})
+}
+keepsTheLimitLaws("SQLite", limitsOfFile)
+survivesAClockSetBack("SQLite", limitsOfFile)
 
 const minute = { ttl: 60_000 }
 

@@ -1,6 +1,6 @@
 // Circuits that several processes share: a trip of one opens all, and all together probe no more than one would.
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Effect, Exit, Fiber } from "effect"
+import { Clock, Duration, Effect, Exit, Fiber, Scope } from "effect"
 import { LlmError } from "effect-resilient-llm"
 import { Store } from "effect-resilient-llm/persistence"
 import { CircuitBreaker } from "effect-resilient-llm/resilience"
@@ -161,6 +161,115 @@ describe("a circuit over processes", () => {
       yield* Effect.forEach(breakers, passing)
       yield* TestClock.adjust(0)
       assert.deepStrictEqual(yield* states(breakers), ["closed", "closed", "closed"])
+    }))
+
+  it.effect("an operator's word reaches those who are under the old one, also when the store has lost it", () =>
+    Effect.gen(function*() {
+      const [before, after] = yield* Effect.all([CircuitBreaker.storeMemory(), CircuitBreaker.storeMemory()])
+      let now = before
+      const store: CircuitBreaker.CircuitStore = {
+        trip: (...args) => now.trip(...args),
+        probe: (...args) => now.probe(...args),
+        renew: (...args) => now.renew(...args),
+        release: (...args) => now.release(...args),
+        look: (...args) => now.look(...args)
+      }
+      const [a, b] = yield* fleet(store)
+      yield* a.force("open")
+      yield* TestClock.adjust("1 second")
+      for (let i = 0; i < 10; i++) yield* after.probe("another", 1, 1)
+      now = after
+      // It has never heard of the old one.
+      const late = yield* CircuitBreaker.makeShared(store, options)
+      yield* late.force("auto")
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(yield* states([a, b, late]), ["closed", "closed", "closed"])
+    }))
+
+  it.effect("a word that changes nothing takes no place away from who probes", () =>
+    Effect.gen(function*() {
+      const store = yield* CircuitBreaker.storeMemory()
+      const [a, b] = yield* fleet(store)
+      yield* trip(a)
+      yield* TestClock.adjust("10 seconds")
+      const probing = yield* Effect.forkChild(a.protect(Effect.never))
+      yield* TestClock.adjust(1)
+      yield* a.force("auto")
+      yield* TestClock.adjust(1)
+      assert.strictEqual(rejection(yield* passing(b))?.state, "half-open")
+      yield* Fiber.interrupt(probing)
+      yield* TestClock.adjust(1)
+      assert.isTrue(Exit.isSuccess(yield* passing(b)))
+    }))
+
+  it.effect("what was seen before a trip does not undo it", () =>
+    Effect.gen(function*() {
+      const { watch: _, ...memory } = yield* CircuitBreaker.storeMemory()
+      const onItsWay = <A, E>(effect: Effect.Effect<A, E>) => Effect.tap(effect, () => Effect.sleep(10))
+      const slow: CircuitBreaker.CircuitStore = {
+        ...memory,
+        look: (key) => onItsWay(memory.look(key)),
+        trip: (key, change) => onItsWay(memory.trip(key, change))
+      }
+      const { slot } = yield* memory.probe("vendor", 1, 1000)
+      yield* memory.trip("vendor", { _tag: "Closed", slot: slot! })
+      const breaker = yield* CircuitBreaker.makeShared(slow, options)
+      yield* passing(breaker)
+      yield* TestClock.adjust(5)
+      yield* trip(breaker)
+      yield* TestClock.adjust(6)
+      assert.strictEqual(yield* stateOf(breaker), "open")
+      yield* TestClock.adjust(500)
+      assert.strictEqual(yield* stateOf(breaker), "open")
+    }))
+
+  describe("who asks for a place", () => {
+    const due = Effect.gen(function*() {
+      const { watch: _, ...memory } = yield* CircuitBreaker.storeMemory()
+      const store = { ...memory, look: () => Effect.undefined }
+      const breaker = yield* CircuitBreaker.makeShared(store, options)
+      yield* passing(breaker)
+      yield* trip(breaker)
+      yield* TestClock.adjust("10 seconds")
+      return { store, breaker }
+    })
+
+    it.effect("and hears that an operator has closed the circuit, passes", () =>
+      Effect.gen(function*() {
+        const { breaker, store } = yield* due
+        yield* store.trip("vendor", { _tag: "Forced", mode: "closed" })
+        assert.isTrue(Exit.isSuccess(yield* passing(breaker)))
+      }))
+
+    it.effect("and hears that it is open anew, is told for how long", () =>
+      Effect.gen(function*() {
+        const { breaker, store } = yield* due
+        yield* store.trip("vendor", { _tag: "Opened", openFor: 60_000, openings: 2 })
+        const error = rejection(yield* passing(breaker))
+        assert.strictEqual(error?.state, "open")
+        assert.deepStrictEqual(error?.retryAfter, Duration.minutes(1))
+      }))
+  })
+
+  it.effect("who probes while its process ends gives its place back", () =>
+    Effect.gen(function*() {
+      const store = yield* CircuitBreaker.storeMemory()
+      const [a, b] = yield* fleet(store)
+      yield* trip(a)
+      yield* TestClock.adjust("10 seconds")
+      const ending = yield* Scope.make()
+      const third = yield* Scope.provide(CircuitBreaker.makeShared(store, options), ending)
+      yield* passing(third)
+      yield* TestClock.adjust(0)
+      yield* trip(b)
+      yield* TestClock.adjust("20 seconds")
+      const probing = yield* Effect.forkChild(third.protect(Effect.never))
+      yield* TestClock.adjust(1)
+      assert.strictEqual(yield* stateOf(third), "half-open")
+      yield* Scope.close(ending, Exit.void)
+      yield* Fiber.interrupt(probing)
+      yield* TestClock.adjust(1)
+      assert.isTrue(Exit.isSuccess(yield* passing(a)))
     }))
 
   it.effect("each tells of what it has learned, and nobody tells it on", () =>

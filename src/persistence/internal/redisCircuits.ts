@@ -13,12 +13,17 @@ local slots = {}
 local all = redis.call('HGETALL', KEYS[1])
 for i = 1, #all, 2 do
   local f, v = all[i], all[i + 1]
-  if f == 'g' then g = tonumber(v)
-  elseif f == 'm' then m = v
-  elseif f == 'u' then u = tonumber(v)
-  elseif f == 'n' then n = tonumber(v)
-  elseif f == 'o' then o = tonumber(v)
-  elseif string.sub(f, 1, 2) == 'p:' then slots[string.sub(f, 3)] = tonumber(v) end
+  if f == 'g' then g = num(v)
+  elseif f == 'm' then if v == 'open' or v == 'closed' or v == 'metrics-only' then m = v end
+  elseif f == 'u' then u = num(v)
+  elseif f == 'n' then n = num(v)
+  elseif f == 'o' then o = num(v)
+  elseif string.sub(f, 1, 2) == 'p:' then slots[string.sub(f, 3)] = num(v) end
+end
+if u > ms + o then
+  -- The server's clock was set back.
+  u = ms + o
+  redis.call('HSET', KEYS[1], 'u', text(u))
 end
 local function held(slot) return (slots[slot] or 0) > ms end
 local function seen()
@@ -65,7 +70,7 @@ export const trip = Redis.script(
     lua: PRELUDE + READ + `
 local what, a, b = ARGV[2], ARGV[3], ARGV[4]
 if what == 'F' then
-  if a == m then return seen() end
+  if a == m and g > 0 then return seen() end
   m, u, n, o = a, 0, 0, 0
 elseif m ~= 'auto' then return seen()
 elseif what == 'C' then
@@ -97,7 +102,7 @@ local count, slot = 0, us
 for id, till in pairs(slots) do
   if till > ms then
     count = count + 1
-    slot = math.max(slot, tonumber(id) + 1)
+    slot = math.max(slot, num(id) + 1)
   else redis.call('HDEL', KEYS[1], 'p:' .. id) end
 end
 if m ~= 'auto' or u > ms or count >= tonumber(ARGV[2]) then return { '', seen() } end
@@ -121,7 +126,9 @@ return 1
 ).withReturnType<number | string>()
 
 export const release = Redis.script((name: string, now: string, slot: string) => [name, now, slot], {
-  lua: `return redis.call('HDEL', KEYS[1], 'p:' .. ARGV[2])`,
+  lua: `${PRELUDE}
+return redis.call('HDEL', KEYS[1], 'p:' .. ARGV[2])
+`,
   numberOfKeys: 1
 }).withReturnType<number | string>()
 

@@ -20,20 +20,24 @@ local n = tonumber(ARGV[2])
 local key = KEYS[1]
 local dims, burst, rate, level, blocked = {}, {}, {}, {}, {}
 local head = redis.call('HMGET', key, 'at', 'told')
-local at, told = tonumber(head[1] or '0'), tonumber(head[2] or '0')
+local at, told = num(head[1]), num(head[2])
+-- The server's clock was set back by so much.
+local back = math.max(0, at - ms)
 local elapsed = math.max(0, ms - at)
+told = told - back
 local function arg(i, j) return ARGV[3 + (i - 1) * width + j] end
 for i = 1, n do
   dims[i], burst[i], rate[i] = arg(i, 0), tonumber(arg(i, 1)), tonumber(arg(i, 2))
   local r = redis.call('HMGET', key, 'l:' .. dims[i], 'b:' .. dims[i])
   level[i] = burst[i]
-  if r[1] then level[i] = math.min(burst[i], tonumber(r[1]) + elapsed * rate[i]) end
-  blocked[i] = math.max(0, tonumber(r[2] or '0') - ms)
+  if tonumber(r[1] or '') then level[i] = math.min(burst[i], r[1] + elapsed * rate[i]) end
+  blocked[i] = math.max(0, num(r[2]) - back - ms)
 end
 local function exact(x) return string.format('%.17g', x) end
 local function save()
-  local fields, lasts = { 'at', text(math.max(ms, at)), 'told', text(told) }, ${SEEN_FOR}
+  local fields, lasts = { 'at', text(ms), 'told', text(told) }, ${SEEN_FOR}
   for i = 1, n do
+    if back > 0 then redis.call('HSET', key, 'b:' .. dims[i], exact(ms + blocked[i])) end
     fields[#fields + 1] = 'l:' .. dims[i]
     fields[#fields + 1] = exact(level[i])
     lasts = math.max(lasts, (burst[i] - level[i]) / rate[i], blocked[i])
@@ -78,7 +82,8 @@ if instance ~= '' then
   instances = 0
   for i = 1, #all, 2 do
     if string.sub(all[i], 1, 2) == 'i:' then
-      if tonumber(all[i + 1]) > ms - ${SEEN_FOR} then instances = instances + 1 else redis.call('HDEL', key, all[i]) end
+      local seen = num(all[i + 1])
+      if seen > ms - ${SEEN_FOR} and seen <= ms then instances = instances + 1 else redis.call('HDEL', key, all[i]) end
     end
   end
 end

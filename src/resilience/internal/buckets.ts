@@ -133,10 +133,23 @@ export const MAX_BLOCK = 5 * 60_000
 /** Milliseconds for which a process counts that has named itself. */
 export const SEEN_FOR = 6000
 
+/** A store's clock may be set back: then time goes on from there, and what was to come later comes earlier by as much. */
+const onClock = (state: State, now: number): State => {
+  const back = state.at - now
+  return back <= 0
+    ? state
+    : {
+      ...state,
+      at: now,
+      told: state.told - back,
+      blocked: new Map([...state.blocked].map(([dimension, until]) => [dimension, until - back]))
+    }
+}
+
 const levelsAt = (state: State, limits: ReadonlyArray<StoreLimit>, now: number): Array<number> =>
   limits.map(({ burst, dimension, rate }) => {
     const level = state.levels.get(dimension)
-    return level === undefined ? burst : Math.min(burst, level + Math.max(0, now - state.at) * rate)
+    return level === undefined ? burst : Math.min(burst, level + (now - state.at) * rate)
   })
 
 const blockedFor = (state: State, limits: ReadonlyArray<StoreLimit>, now: number): Array<number> =>
@@ -151,16 +164,17 @@ const put = (
 ): State => ({
   ...state,
   ...rest,
-  at: Math.max(now, state.at),
+  at: now,
   levels: new Map(limits.map(({ dimension }, i) => [dimension, levels[i]!]))
 })
 
 const count = (state: State, instance: string | undefined, now: number): Numbers =>
   instance === undefined
     ? state.seen
-    : new Map([...state.seen].filter(([id, at]) => id !== instance && at > now - SEEN_FOR)).set(instance, now)
+    : new Map([...state.seen].filter(([id, at]) => id !== instance && at > now - SEEN_FOR && at <= now)).set(instance, now)
 
-export const reserve = (state: State, request: Reserve, now: number): readonly [Reserved, State] => {
+export const reserve = (before: State, request: Reserve, now: number): readonly [Reserved, State] => {
+  const state = onClock(before, now)
   const { costs, extra, instance, limits, maxWait } = request
   const levels = levelsAt(state, limits, now)
   const blocked = blockedFor(state, limits, now)
@@ -199,7 +213,8 @@ export const reserve = (state: State, request: Reserve, now: number): readonly [
   ]
 }
 
-export const settle = (state: State, { atMost, back, block, early = 0, limits }: Settle, now: number): State => {
+export const settle = (before: State, { atMost, back, block, early = 0, limits }: Settle, now: number): State => {
+  const state = onClock(before, now)
   const levels = levelsAt(state, limits, now)
   // The one that was promised the latest moment leaves: then the bucket is as it was before it came.
   const isLast = early > 0 && now + early >= state.told
@@ -218,10 +233,10 @@ export const settle = (state: State, { atMost, back, block, early = 0, limits }:
   return put(state, limits, levels, now, { blocked, told: isLast ? now : state.told })
 }
 
-export const look = (state: State, limits: ReadonlyArray<StoreLimit>, now: number): Buckets => ({
-  levels: levelsAt(state, limits, now),
-  blockedFor: blockedFor(state, limits, now)
-})
+export const look = (before: State, limits: ReadonlyArray<StoreLimit>, now: number): Buckets => {
+  const state = onClock(before, now)
+  return { levels: levelsAt(state, limits, now), blockedFor: blockedFor(state, limits, now) }
+}
 
 /** Milliseconds until all buckets are full and nothing is blocked: then the state says nothing. */
 export const lasts = (state: State, limits: ReadonlyArray<StoreLimit>, now: number): number => {

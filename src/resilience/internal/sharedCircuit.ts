@@ -62,18 +62,21 @@ export const fleetOf = (store: CircuitStore): Effect.Effect<Fleet, never, Scope.
 export const share = (options: ShareOptions): Sharing => {
   const { clock, follow, health, key, lease, probes, scope, store } = options
   const fork = Effect.runForkWith(options.context)
+  /** Not in the scope: what is still to be told when the process ends, is told. Each takes as long as a store is waited for. */
   const aside = (effect: Effect.Effect<unknown, unknown>): void => {
-    fork(Effect.forkIn(Effect.ignoreCause(effect), scope, { startImmediately: true }))
+    fork(Effect.ignoreCause(effect))
   }
   /** What was told first arrives first. */
   const inOrder = Semaphore.makeUnsafe(1)
   const renewAt = new Map<number, number>()
+  let untold = 0
   let heardOf = 0
   let usedAt = -Infinity
   let isLooking = false
 
   const hear = (circuit: SharedCircuit | undefined, isAnswer = false): void => {
-    if (circuit === undefined || circuit.generation <= heardOf) return
+    // What was seen before something was told is older than the answer to that.
+    if (untold > 0 || circuit === undefined || circuit.generation <= heardOf) return
     heardOf = circuit.generation
     follow(circuit, monotonicMillis(clock), isAnswer)
   }
@@ -105,19 +108,19 @@ export const share = (options: ShareOptions): Sharing => {
       usedAt = now
       if (isLooking) return
       isLooking = true
-      aside(Effect.ensuring(watching, stopped))
+      fork(Effect.forkIn(Effect.ensuring(watching, stopped), scope, { startImmediately: true }))
     },
     tell: (change) => {
       const held = [...renewAt.keys()]
       const told = health.ask("trip", Effect.suspend(() => effectOf(store.trip(key, change), "store")))
+      untold += 1
       aside(
-        inOrder.withPermits(1)(Effect.matchCause(told, {
-          onFailure: () => held.forEach(release),
-          onSuccess: (circuit) => {
-            // With a transition all places end.
-            for (const slot of held) renewAt.delete(slot)
-            hear(circuit, change._tag === "Opened" && circuit?.isOpen === true)
-          }
+        inOrder.withPermits(1)(Effect.map(Effect.exit(told), (exit) => {
+          untold -= 1
+          const circuit = Exit.isSuccess(exit) ? exit.value : undefined
+          // With a transition all places have ended, at the store perhaps not. What an operator repeats is none.
+          if (change._tag !== "Forced" || (circuit?.generation ?? 0) > heardOf) held.forEach(release)
+          hear(circuit, change._tag === "Opened" && circuit?.isOpen === true)
         }))
       )
     },

@@ -183,6 +183,10 @@ export const circuitVectors: ReadonlyArray<CircuitVector> = [
     ]
   },
   {
+    name: "an operator's word counts also where nothing was known",
+    steps: [forces(0, "auto", closed()), look(1, closed()), forces(2, "auto", closed(), false)]
+  },
+  {
     name: "circuits with other keys are others",
     steps: [
       opens(0, 5000, open(5000, 5000)),
