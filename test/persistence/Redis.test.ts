@@ -111,48 +111,51 @@ if (redis !== undefined) {
         assert.isAbove(yield* ttl("c:c"), 1e11)
       }).pipe(Effect.scoped, Effect.provide(redis)))
 
-    it.live.each(["another type", "what are no numbers"])("a key that holds %s counts as absent, and is replaced", (what) =>
-      Effect.gen(function*() {
-        const prefix = unique()
-        const { circuits, idempotency, limits } = yield* Redis.make({ prefix })
-        const { send } = yield* Client.Redis
-        const spoiled = <A, E>(name: string, fields: ReadonlyArray<string>, use: Effect.Effect<A, E>) => {
-          const key = `${prefix}:${name}`
-          const spoil = what === "another type"
-            ? send("SET", key, "text")
-            : send("HSET", key, ...fields.flatMap((field) => [field, "x"]))
-          return Effect.andThen(Effect.andThen(send("DEL", key), spoil), use)
-        }
-        const record = <A, E>(use: Effect.Effect<A, E>) => spoiled("i:k", ["v", "s", "e", "f"], use)
-        assert.isUndefined(yield* record(idempotency.get("k")))
-        assert.strictEqual((yield* record(idempotency.acquire("k", 15_000)))._tag, "Acquired")
-        assert.isFalse(yield* record(idempotency.renew("k", 7, 15_000)))
-        assert.isTrue(yield* record(idempotency.complete("k", 7, "v", minute)))
-        yield* record(idempotency.release("k", 7))
-        yield* record(idempotency.remove("k"))
-        yield* record(idempotency.set("k", "v", minute))
-        assert.strictEqual((yield* idempotency.get("k"))?.value, "v")
+    it.live.each(["another type", "what are no numbers"])(
+      "a key that holds %s counts as absent, and is replaced",
+      (what) =>
+        Effect.gen(function*() {
+          const prefix = unique()
+          const { circuits, idempotency, limits } = yield* Redis.make({ prefix })
+          const { send } = yield* Client.Redis
+          const spoiled = <A, E>(name: string, fields: ReadonlyArray<string>, use: Effect.Effect<A, E>) => {
+            const key = `${prefix}:${name}`
+            const spoil = what === "another type"
+              ? send("SET", key, "text")
+              : send("HSET", key, ...fields.flatMap((field) => [field, "x"]))
+            return Effect.andThen(Effect.andThen(send("DEL", key), spoil), use)
+          }
+          const record = <A, E>(use: Effect.Effect<A, E>) => spoiled("i:k", ["v", "s", "e", "f"], use)
+          assert.isUndefined(yield* record(idempotency.get("k")))
+          assert.strictEqual((yield* record(idempotency.acquire("k", 15_000)))._tag, "Acquired")
+          assert.isFalse(yield* record(idempotency.renew("k", 7, 15_000)))
+          assert.isTrue(yield* record(idempotency.complete("k", 7, "v", minute)))
+          yield* record(idempotency.release("k", 7))
+          yield* record(idempotency.remove("k"))
+          yield* record(idempotency.set("k", "v", minute))
+          assert.strictEqual((yield* idempotency.get("k"))?.value, "v")
 
-        const of = [{ dimension: "requests", burst: 10, rate: 1e-6 }]
-        const limit = <A, E>(use: Effect.Effect<A, E>) =>
-          spoiled("l:k", ["at", "told", "l:requests", "b:requests", "i:other"], use)
-        const level = (buckets: { readonly levels: ReadonlyArray<number> }) => Math.round(buckets.levels[0]!)
-        const request = { key: "k", limits: of, costs: [1], maxWait: 0, instance: "me" }
-        assert.strictEqual(level(yield* limit(limits.snapshot("k", of))), 10)
-        yield* limit(limits.settle({ key: "k", limits: of, back: [-3] }))
-        assert.strictEqual(level(yield* limits.snapshot("k", of)), 7)
-        const reserved = yield* limit(limits.reserve(request))
-        assert.deepInclude(reserved, { _tag: "Granted", instances: 1 })
-        assert.strictEqual(level(reserved), 9)
+          const of = [{ dimension: "requests", burst: 10, rate: 1e-6 }]
+          const limit = <A, E>(use: Effect.Effect<A, E>) =>
+            spoiled("l:k", ["at", "told", "l:requests", "b:requests", "i:other"], use)
+          const level = (buckets: { readonly levels: ReadonlyArray<number> }) => Math.round(buckets.levels[0]!)
+          const request = { key: "k", limits: of, costs: [1], maxWait: 0, instance: "me" }
+          assert.strictEqual(level(yield* limit(limits.snapshot("k", of))), 10)
+          yield* limit(limits.settle({ key: "k", limits: of, back: [-3] }))
+          assert.strictEqual(level(yield* limits.snapshot("k", of)), 7)
+          const reserved = yield* limit(limits.reserve(request))
+          assert.deepInclude(reserved, { _tag: "Granted", instances: 1 })
+          assert.strictEqual(level(reserved), 9)
 
-        const circuit = <A, E>(use: Effect.Effect<A, E>) => spoiled("b:k", ["g", "u", "n", "o", "p:1"], use)
-        assert.isUndefined(yield* circuit(circuits.look("k")))
-        assert.isDefined((yield* circuit(circuits.probe("k", 1, 1000))).slot)
-        yield* circuit(circuits.renew("k", 1, 1000))
-        yield* circuit(circuits.release("k", 1))
-        const tripped = yield* circuit(circuits.trip("k", { _tag: "Opened", openFor: 1000, openings: 1 }))
-        assert.isTrue(tripped?.isOpen)
-      }).pipe(Effect.scoped, Effect.provide(redis)))
+          const circuit = <A, E>(use: Effect.Effect<A, E>) => spoiled("b:k", ["g", "u", "n", "o", "p:1"], use)
+          assert.isUndefined(yield* circuit(circuits.look("k")))
+          assert.isDefined((yield* circuit(circuits.probe("k", 1, 1000))).slot)
+          yield* circuit(circuits.renew("k", 1, 1000))
+          yield* circuit(circuits.release("k", 1))
+          const tripped = yield* circuit(circuits.trip("k", { _tag: "Opened", openFor: 1000, openings: 1 }))
+          assert.isTrue(tripped?.isOpen)
+        }).pipe(Effect.scoped, Effect.provide(redis))
+    )
 
     it.live("a clock that is set back keeps no circuit open longer than it was opened for", () =>
       Effect.gen(function*() {

@@ -171,7 +171,10 @@ const put = (
 const count = (state: State, instance: string | undefined, now: number): Numbers =>
   instance === undefined
     ? state.seen
-    : new Map([...state.seen].filter(([id, at]) => id !== instance && at > now - SEEN_FOR && at <= now)).set(instance, now)
+    : new Map([...state.seen].filter(([id, at]) => id !== instance && at > now - SEEN_FOR && at <= now)).set(
+      instance,
+      now
+    )
 
 export const reserve = (before: State, request: Reserve, now: number): readonly [Reserved, State] => {
   const state = onClock(before, now)

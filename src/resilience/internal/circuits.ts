@@ -109,7 +109,9 @@ export const change = (state: State, what: CircuitChange, now: number, stamp: nu
   const next = { ...state, generation: Math.max(stamp, state.generation + 1), slots: empty.slots }
   switch (what._tag) {
     case "Forced":
-      return what.mode === state.mode && state.generation > 0 ? state : { ...next, mode: what.mode, until: 0, openings: 0, openFor: 0 }
+      return what.mode === state.mode && state.generation > 0
+        ? state
+        : { ...next, mode: what.mode, until: 0, openings: 0, openFor: 0 }
     case "Closed":
       return state.mode === "auto" && isHeld(state, what.slot, now) ? { ...next, until: 0 } : state
     case "Opened": {
