@@ -23,11 +23,8 @@ import type { ResilientLlm, ResilientStream } from "../promise/index.ts"
 import * as Core from "../promise/internal/core.ts"
 import { Reader } from "../promise/internal/stream.ts"
 import { ResilientLlmError } from "../promise/ResilientLlmError.ts"
-import { toFinish, toInput, toResult, toStreamPart } from "./internal/convert.ts"
+import { NAMESPACE, toFinish, toInput, toResult, toStreamPart } from "./internal/convert.ts"
 import { type Call, CallOptions, providerOf } from "./internal/models.ts"
-
-/** The name under which the SDK's `providerOptions` and `providerMetadata` have our settings and facts. */
-const NAMESPACE = "effect-resilient-llm"
 
 /**
  * What the SDK has no word for. As a default of a model, or of one call as
@@ -92,10 +89,27 @@ interface Face {
 const asked = (call: LanguageModelV4CallOptions, { settings, unchanged }: Face) => {
   const { input, warnings } = toInput(call)
   const given = Object.entries(input).filter(([, value]) => value !== undefined)
-  return {
-    input: { ...settings, ...call.providerOptions?.[NAMESPACE], ...Object.fromEntries(given), prompt: input.prompt },
-    warnings: unchanged ? [] : warnings
+  const asRequest = {
+    ...settings,
+    ...call.providerOptions?.[NAMESPACE],
+    ...Object.fromEntries(given),
+    prompt: input.prompt
   }
+  if (!unchanged) return { input: asRequest, warnings }
+  const own = { [NAMESPACE]: beside(call, warnings.length > 0) }
+  return { input: { ...asRequest, providerOptions: { ...asRequest.providerOptions, ...own } }, warnings: [] }
+}
+
+/**
+ * What reaches a model beside the request, as part of the question: calls that differ only there are two. Where a prompt
+ * says what a request cannot, the prompt as it was; the bytes of its files are in the request.
+ */
+const beside = ({ prompt, ...call }: LanguageModelV4CallOptions, isPromptPoorer: boolean) => {
+  const text = JSON.stringify(
+    { ...call, abortSignal: undefined, prompt: isPromptPoorer ? prompt : undefined },
+    (_, value: unknown) => value instanceof Uint8Array ? value.length : value
+  )
+  return JSON.parse(text) as Record<string, unknown>
 }
 
 const modelOf = (face: Face): LanguageModelV4 => ({
@@ -156,7 +170,7 @@ const streamOf = (
           }
         }
       } catch (error) {
-        if (!(error instanceof ResilientLlmError)) return controller.error(error)
+        if (!ResilientLlmError.isInstance(error)) return controller.error(error)
         controller.enqueue({ type: "error", error: apiError(error) })
         controller.close()
       }
@@ -169,7 +183,7 @@ const streamOf = (
 
 /** Aborts and bugs stay what they are. */
 const apiError = (error: unknown): unknown => {
-  if (!(error instanceof ResilientLlmError)) return error
+  if (!ResilientLlmError.isInstance(error)) return error
   const { code, ledger, message, reason, retryAfterMs, retryable, status } = error
   return new APICallError({
     message,

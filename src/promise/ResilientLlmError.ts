@@ -15,6 +15,8 @@ import type { Ledger } from "../LlmEvent.ts"
  */
 export type Code = LlmError.LlmError["_tag"] | "InvalidOutput" | "LlmConfigError" | "Closed" | (string & {})
 
+const BRAND = Symbol.for("effect-resilient-llm/ResilientLlmError")
+
 /**
  * A call failed: retries, other targets and stored answers are behind it. The message is a sentence of ours; prompts,
  * answers and keys are in none.
@@ -38,6 +40,11 @@ export type Code = LlmError.LlmError["_tag"] | "InvalidOutput" | "LlmConfigError
  * @since 0.2.0
  */
 export class ResilientLlmError extends Error {
+  /** One of these, also one of another copy of this package, which `instanceof` does not know. */
+  static isInstance(error: unknown): error is ResilientLlmError {
+    return typeof error === "object" && error !== null && BRAND in error
+  }
+
   override readonly name = "ResilientLlmError"
   readonly code: Code
   /** A provider's reason, such as `RateLimit` or `Authentication`. */
@@ -77,6 +84,8 @@ export class ResilientLlmError extends Error {
     return LlmError.details(this.cause)
   }
 }
+
+Object.defineProperty(ResilientLlmError.prototype, BRAND, { value: true })
 
 // What `console.log` and a rejection that nobody handles show: one line after the sentence and its stack, not the ledger,
 // and not the error behind it, which says the same.

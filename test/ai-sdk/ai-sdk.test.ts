@@ -232,6 +232,12 @@ describe("resilient", () => {
   it("warns of what a request cannot say", async () => {
     const { warnings } = await generateText({ model: resilient(llm), prompt: "Hi", headers: { "x-mine": "1" } })
     assert.isTrue(warnings?.some((warning) => warning.type === "unsupported" && warning.feature === "headers"))
+    const flex = await generateText({
+      model: resilient(llm),
+      prompt: "Hi",
+      providerOptions: { openai: { serviceTier: "flex" }, "effect-resilient-llm": { tenant: "a" } }
+    })
+    assert.deepStrictEqual(flex.warnings, [{ type: "unsupported", feature: "providerOptions.openai" }])
   })
 })
 
@@ -319,6 +325,69 @@ describe("resilientModels", () => {
     ])
     assert.deepInclude(parts[0], { warnings: [{ type: "other", message: "spied" }] })
     assert.deepInclude(parts[5], { finishReason: { unified: "stop", raw: "end_of_thought" } })
+  })
+
+  it("calls that differ in anything that reaches a model are two questions", async () => {
+    let asked = 0
+    const counting: LanguageModelV4 = {
+      specificationVersion: "v4",
+      provider: "counting",
+      modelId: "m",
+      supportedUrls: {},
+      doGenerate: async () => ({
+        content: [{ type: "text", text: `Answer ${++asked}` }],
+        finishReason: { unified: "stop", raw: "stop" },
+        usage: {
+          inputTokens: { total: 1, noCache: undefined, cacheRead: undefined, cacheWrite: undefined },
+          outputTokens: { total: 1, text: undefined, reasoning: undefined }
+        },
+        warnings: []
+      }),
+      doStream: () => assert.fail("nobody streams")
+    }
+    await using model = resilientModels([counting], { cache: { readThrough: true }, settings: { cache: "always" } })
+    const hi = { type: "text", text: "Hi" } as const
+    const base: LanguageModelV4CallOptions = { prompt: [{ role: "user", content: [hi] }] }
+    const kept = (reference: string): LanguageModelV4CallOptions["prompt"] => [{
+      role: "user",
+      content: [hi, { type: "file", mediaType: "image/png", data: { type: "reference", reference: { v: reference } } }]
+    }]
+    const calls: ReadonlyArray<LanguageModelV4CallOptions> = [
+      base,
+      { ...base, temperature: 0.2 },
+      { ...base, temperature: 0.3 },
+      { ...base, providerOptions: { openai: { serviceTier: "flex" } } },
+      { ...base, providerOptions: { openai: { serviceTier: "default" } } },
+      { ...base, headers: { "anthropic-beta": "a" } },
+      { ...base, reasoning: "max" },
+      { ...base, reasoning: "xhigh" },
+      { prompt: kept("file-1") },
+      { prompt: kept("file-2") }
+    ]
+    const answers: Array<unknown> = []
+    const ask = async (call: LanguageModelV4CallOptions) => {
+      const { content, providerMetadata } = await model.doGenerate({
+        ...call,
+        abortSignal: new AbortController().signal
+      })
+      return [content[0], providerMetadata?.["effect-resilient-llm"]?.["source"]]
+    }
+    for (const call of calls) answers.push(await ask(call))
+    assert.strictEqual(asked, calls.length)
+    // The order of an object's keys says nothing, and neither does a signal.
+    for (const [i, call] of calls.entries()) {
+      const turned = Object.fromEntries(Object.entries(call).toReversed()) as unknown as LanguageModelV4CallOptions
+      assert.deepStrictEqual(await ask(turned), [(answers[i] as ReadonlyArray<unknown>)[0], "cache"])
+    }
+    assert.strictEqual(asked, calls.length)
+  })
+
+  it("tells of no adaptation: a model gets all of it", async () => {
+    const events: Array<string> = []
+    await using model = resilientModels(models(), { ...options, onEvent: ({ _tag }) => events.push(_tag) })
+    await generateText({ model, prompt: "Hi", providerOptions: { openai: { user: "me" } } })
+    assert.include(events, "CallEnded")
+    assert.notInclude(events, "RequestAdapted")
   })
 
   it("numbers models of one name, and shows how they are doing", async () => {

@@ -130,6 +130,9 @@ const programs: Readonly<
   "state.ts": [[ok({ text: "Thanks." })], /^provider\n$/, /^replay\n$/]
 }
 
+/** Node's `fetch` says so in every request. */
+const isOfFetch = ({ headers }: FaultServer.Recorded): boolean => headers["sec-fetch-mode"] !== undefined
+
 describe.concurrent("a fresh person", () => {
   let project: string
   beforeAll(async () => {
@@ -213,6 +216,13 @@ describe.concurrent("a fresh person", () => {
     assert.strictEqual((await Effect.runPromise(server.stats)).received, script.length)
   }, 60_000)
 
+  it("has promises that go over the fast transport on Node", async () => {
+    const server = await Effect.runPromise(Scope.provide(FaultServer.make({ reply: () => "Hello." }), scope))
+    await start("promise.ts", { OPENAI_API_KEY: "key", OPENAI_BASE_URL: server.openai })
+    const requests = await Effect.runPromise(server.requests)
+    assert.deepStrictEqual(requests.map(isOfFetch), [false, false])
+  }, 60_000)
+
   it("has a program that asks, or says that nobody was asked", async () => {
     const { stderr, stdout } = await start("node_modules/effect-resilient-llm/dist/cli/bin.js", {}, [
       "ask",
@@ -233,6 +243,7 @@ describe.concurrent("a fresh person", () => {
     const server = await Effect.runPromise(Scope.provide(FaultServer.make({ reply: () => "Hello." }), scope))
     const { stdout } = await start(join(bare, "promise.ts"), { OPENAI_API_KEY: "key", OPENAI_BASE_URL: server.openai })
     assert.strictEqual(stdout, "Hello.\nHello.")
+    assert.isTrue((await Effect.runPromise(server.requests)).every(isOfFetch))
     const { stderr } = await start(join(modules, "effect-resilient-llm/dist/cli/bin.js"), {}, ["ask", "Hi"]).then(
       () => assert.fail("asks without a transport"),
       (failed: unknown) => failed as { stderr: string }

@@ -99,6 +99,15 @@ describe("complete", () => {
     assert.isTrue(lines.slice(1).every((line) => line.startsWith("    at ")))
   })
 
+  it("an error of another copy of the package is one, too", () => {
+    const error = new ResilientLlmError("No.", { code: "Closed" })
+    const foreign = Object.create({ [Symbol.for("effect-resilient-llm/ResilientLlmError")]: true }) as unknown
+    assert.deepStrictEqual(
+      [error, foreign, new Error("x"), { name: "ResilientLlmError" }, null, "x"].map(ResilientLlmError.isInstance),
+      [true, true, false, false, false, false]
+    )
+  })
+
   it("a failure of all tells the soonest of their hints", async () => {
     await using llm = make({ retry: false })
     await play(server, FaultServer.status(429, { retryAfter: 900 }))

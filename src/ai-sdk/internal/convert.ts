@@ -220,6 +220,9 @@ export const toInput = (call: LanguageModelV4CallOptions): Asked => {
   if (Object.entries(call.headers ?? {}).some(([name, value]) => value !== undefined && name !== "user-agent")) {
     unsupported("headers")
   }
+  for (const vendor of Object.keys(call.providerOptions ?? {})) {
+    if (vendor !== NAMESPACE) unsupported(`providerOptions.${vendor}`)
+  }
   return { input, warnings: [...features].map((feature) => ({ type: "unsupported", feature })) }
 }
 
@@ -227,7 +230,8 @@ export const toInput = (call: LanguageModelV4CallOptions): Asked => {
 // what came back
 // -----------------------------------------------------------------------------
 
-const NAMESPACE = "effect-resilient-llm"
+/** The name under which the SDK's `providerOptions` and `providerMetadata` have our settings and facts. */
+export const NAMESPACE = "effect-resilient-llm"
 
 const metadataOf = (
   part: { readonly metadata?: Response.ProviderMetadata | undefined }

@@ -21,7 +21,7 @@ import * as Stream from "effect/Stream"
 import { ProviderError, type Reason } from "../../LlmError.ts"
 import * as LlmProvider from "../../LlmProvider.ts"
 import type { LlmRequest } from "../../LlmRequest.ts"
-import { fromResult, fromStreamPart } from "./convert.ts"
+import { fromResult, fromStreamPart, NAMESPACE } from "./convert.ts"
 
 export interface Call {
   readonly options: LanguageModelV4CallOptions
@@ -43,6 +43,7 @@ export const providerOf = (id: string, model: LanguageModelV4): LlmProvider.LlmP
     id,
     defaultModel: model.modelId,
     readsMetadata: false,
+    vendor: NAMESPACE,
     generate: (request) =>
       Effect.flatMap(optionsOf(request, id), (options) =>
         Effect.map(
