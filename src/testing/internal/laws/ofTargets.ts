@@ -9,6 +9,7 @@ import {
   type Event,
   type Facts,
   groupBy,
+  hasLimits,
   isBucketTold,
   isEnd,
   isLimitTold,
@@ -58,31 +59,58 @@ const paid = (facts: Facts): ReadonlyArray<Begun> => {
   return facts.attempts.filter(({ event }) => !free.has(`${event.call} ${event.attempt}`))
 }
 
-/** In any interval, at most the bucket's size and what flows in meanwhile. */
-function* flows(facts: Facts, attempts: ReadonlyArray<Begun>, bucket: Requests, name: string) {
+/**
+ * In any interval, at most the bucket's size and what flows in meanwhile, or comes back. `backAt`: when a token may have
+ * come back, in order.
+ */
+function* flows(
+  facts: Facts,
+  attempts: ReadonlyArray<Begun>,
+  bucket: Requests,
+  name: string,
+  backAt: ReadonlyArray<number>
+) {
   const when = ({ began, entered }: Begun): number => bucket.isLine ? began : entered
   let level = bucket.size
   let at = 0
+  let back = 0
+  const advance = (to: number): void => {
+    level = Math.min(bucket.size, level + (to - at) * bucket.rate)
+    at = to
+  }
   const timed = bucket.isLine ? attempts : attempts.filter(({ isHedged }) => !isHedged)
   for (const attempt of timed.toSorted((a, b) => when(a) - when(b))) {
-    level = Math.min(bucket.size, level + (when(attempt) - at) * bucket.rate) - 1
-    at = when(attempt)
+    for (; back < backAt.length && backAt[back]! <= when(attempt); back++) {
+      advance(backAt[back]!)
+      level = Math.min(bucket.size, level + 1)
+    }
+    advance(when(attempt))
+    level -= 1
     if (level < -Math.max(0, 1 - bucket.size) - facts.tolerance * bucket.rate - 1e-6) {
       yield facts.violation("P2", `${name} lets through more than it holds and gets`, attempt.event)
     }
   }
 }
 
+/** Who had a token and waited for the limits of a target gives it back when refused there, or gone. */
+const givenBack = (facts: Facts): ReadonlyArray<number> =>
+  facts.events.flatMap((event) =>
+    event._tag === "AttemptRefused" || (event._tag === "CallEnded" && event.outcome !== "provider") ? [event.when] : []
+  )
+
 const p2: Judge = function*(facts) {
   const attempts = paid(facts)
   const bucket = bucketOf(facts)
-  if (bucket !== undefined && isBucketTold(facts)) yield* flows(facts, attempts, bucket, "the client's bucket")
+  if (bucket !== undefined && isBucketTold(facts)) {
+    const backAt = hasLimits(facts) ? givenBack(facts) : []
+    yield* flows(facts, attempts, bucket, "the client's bucket", backAt)
+  }
   for (const target of facts.targetIds) {
     const limit = limitOf(facts, target)
     if (limit === undefined || !isLimitTold(facts)) continue
     // Who had to wait in vain for the bucket waited for nothing else, so what is left is the wait for this limit.
     const own = attempts.filter((attempt) => attempt.target === target)
-    yield* flows(facts, own, { ...limit, isLine: true }, `the limit of ${target}`)
+    yield* flows(facts, own, { ...limit, isLine: true }, `the limit of ${target}`, [])
   }
 }
 

@@ -148,7 +148,7 @@ export const limitOf = ({ targets }: Facts, target: string): Requests | undefine
   return requestsOf("length" in limits ? { limits } : limits)
 }
 
-const hasLimits = ({ targetIds, targets }: Facts): boolean =>
+export const hasLimits = ({ targetIds, targets }: Facts): boolean =>
   targetIds.some((id) => targets?.[id]?.limits !== undefined)
 
 /** Whether the events tell when the bucket was waited for: nobody waits for it, or for nothing else. */
