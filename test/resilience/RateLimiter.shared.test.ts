@@ -246,6 +246,30 @@ describe("RateLimiter.makeShared", () => {
       assert.deepStrictEqual(entries.map(([, at]) => at), [0, 0, 0, 1000, 2000, 3000])
     }))
 
+  it.effect("who is served and settles at once takes nobody else out of the line", () =>
+    Effect.gen(function*() {
+      const { does, memory, store } = yield* counted
+      does.delay = 50
+      const limiter = yield* RateLimiter.makeShared("k", store, tenPerTenSeconds)
+      yield* TestClock.adjust("1 second")
+      const { reserved } = does
+      const served: Array<readonly [number, number]> = []
+      for (let i = 0; i < 5; i++) {
+        yield* Effect.forkChild(
+          Effect.flatMap(limiter.acquire(1), (reservation) =>
+            Effect.map(now, (at) => {
+              served.push([i, at])
+              reservation.refundUnsafe("all")
+            })),
+          { startImmediately: true }
+        )
+      }
+      yield* TestClock.adjust("1 second")
+      assert.deepStrictEqual(served, Array.from({ length: 5 }, (_, i) => [i, 1050] as const))
+      assert.strictEqual(does.reserved - reserved, 1)
+      assert.strictEqual(yield* level(memory), 10)
+    }))
+
   it.effect("an answer that comes too late is given back", () =>
     Effect.gen(function*() {
       const { does, memory, store } = yield* counted

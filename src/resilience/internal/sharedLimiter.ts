@@ -430,24 +430,27 @@ export class SharedLimiter implements RateLimiter {
     return refused(refusal.dimension, refusal.until - now + refusal.longest)
   }
 
-  /** Serves from the pool, in order, and asks for the first who is left. */
+  /** Serves from the pool, in order, and asks for the first who is left. Who is served may settle at once, and come back here. */
   private ask(): void {
-    if (this.asking) return
-    const now = this.now()
-    for (let [first] = this.line; first !== undefined; [first] = this.line) {
-      if (this.covers(first.costs, now)) {
-        this.addToPool(first.costs, -1)
-        this.usedAt = now
-        first.end(go)
-      } else {
-        const error = this.refusalOf(first.costs, Math.max(0, first.latest - now), now)
-        if (error === undefined) break
-        first.end({ _tag: "Refused", error })
-      }
+    while (!this.asking) {
+      const now = this.now()
+      const [first] = this.line
+      if (first === undefined) return
+      const outcome = this.withoutAsking(first, now)
+      if (outcome === undefined) return this.askFor(first, now)
       this.line.shift()
+      first.end(outcome)
     }
-    const [first] = this.line
-    if (first !== undefined) this.askFor(first, now)
+  }
+
+  private withoutAsking({ costs, latest }: Waiter, now: number): Outcome | undefined {
+    if (this.covers(costs, now)) {
+      this.addToPool(costs, -1)
+      this.usedAt = now
+      return go
+    }
+    const error = this.refusalOf(costs, Math.max(0, latest - now), now)
+    return error && { _tag: "Refused", error }
   }
 
   /** One question at a time. It takes along what those behind the first one need, and some more. */
