@@ -180,8 +180,19 @@ const event = (name: string, data: unknown): Uint8Array =>
   )
 const comment = encoded.encode(": keep-alive\n\n")
 
+const OURS = "effect-resilient-llm"
+
+/** What a vendor says of your account's limits is not for those who are served. */
+const withoutLimits = (part: StreamPart): StreamPart => {
+  if (part.type !== "response-metadata") return part
+  const own = part.metadata?.[OURS]
+  if (typeof own !== "object" || own === null) return part
+  const others = Object.fromEntries(Object.entries(own).filter(([name]) => name !== "rateLimits"))
+  return { ...part, metadata: { ...part.metadata, [OURS]: others } }
+}
+
 /**
- * Parts as server-sent events: one `message` with each part as JSON, and, when the stream breaks, an `error` event with
+ * Parts as server-sent events: one `message` with each part as JSON (without what the vendor says of your limits), and, when the stream breaks, an `error` event with
  * `status`, `tag` and `message`. It never fails: what is on its way cannot change its status any more.
  *
  * **Example** (What travels)
@@ -207,7 +218,7 @@ export const toSse: {
   (args) => Stream.isStream(args[0]),
   <E, R>(parts: Stream.Stream<StreamPart, E, R>, options: SseOptions = {}): Stream.Stream<Uint8Array, never, R> => {
     const events = parts.pipe(
-      Stream.map((part) => event("message", part)),
+      Stream.map((part) => event("message", withoutLimits(part))),
       Stream.catch((error) => Stream.succeed(event("error", { ...publicOf(error), status: codeOf(error) })))
     )
     const { keepAlive = "15 seconds" } = options

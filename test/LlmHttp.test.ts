@@ -1,8 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Fiber, Layer, Stream } from "effect"
+import { Duration, Effect, Fiber, Layer, Redacted, Stream } from "effect"
 import { LlmClient, LlmError, LlmHttp, type LlmResponse } from "effect-resilient-llm"
-import { ScriptedProvider } from "effect-resilient-llm/testing"
-import { HttpServerResponse } from "effect/http"
+import { OpenAi } from "effect-resilient-llm/providers"
+import { FaultServer, ScriptedProvider } from "effect-resilient-llm/testing"
+import { FetchHttpClient, HttpServerResponse } from "effect/http"
 import { TestClock } from "effect/testing"
 
 const provider = (reason: LlmError.Reason["_tag"], more: object = {}) =>
@@ -94,6 +95,22 @@ const delta = (text: string): LlmResponse.StreamPart => ({ type: "text-delta", i
 const text = <E, R>(stream: Stream.Stream<Uint8Array, E, R>) => Stream.mkString(Stream.decodeText(stream))
 
 describe("toSse", () => {
+  it.live("tells nobody how much of an account's limits is left", () =>
+    Effect.gen(function*() {
+      const server = yield* FaultServer.make({ reply: () => "Hi" })
+      const client = yield* Effect.provide(
+        LlmClient.make([OpenAi]),
+        OpenAi.layer({ apiKey: Redacted.make("k"), baseUrl: server.openai })
+      )
+      const parts = client.stream("Hi")
+      const told = yield* Stream.runCollect(parts)
+      assert.include(JSON.stringify(told), "rateLimits")
+      const sent = yield* text(LlmHttp.toSse(client.stream("Hi again")))
+      assert.notInclude(sent, "rateLimits")
+      assert.include(sent, "requestId")
+      assert.include(sent, "\"delta\":\"Hi\"")
+    }).pipe(Effect.provide(FetchHttpClient.layer)))
+
   it.effect("line breaks in a text stay inside its event", () =>
     Effect.gen(function*() {
       const sent = yield* text(LlmHttp.toSse(Stream.make(delta("a\n\nb\r\ndata: x"), delta("…"))))

@@ -1,8 +1,10 @@
 // Which target is asked first, and which not at all, in the whole pipeline.
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer, Random, Stream } from "effect"
+import { Effect, Layer, Random, Redacted, Stream } from "effect"
 import { LlmClient, type LlmConfig, type LlmError, type LlmEvent, type LlmRequest } from "effect-resilient-llm"
-import { ScriptedProvider } from "effect-resilient-llm/testing"
+import { Anthropic, OpenAi } from "effect-resilient-llm/providers"
+import { FaultServer, ScriptedProvider } from "effect-resilient-llm/testing"
+import { FetchHttpClient } from "effect/http"
 import { TestClock } from "effect/testing"
 import { ask, failure, kinds, nothingHeld, type Script, setUp, success, timed, vector } from "../support.ts"
 
@@ -226,3 +228,34 @@ it.effect("weights that say nothing, and a list of targets that is none", () =>
       }
     }))
   }))
+
+describe("a vendor's own tool", () => {
+  const tool = (id: string) => ({ name: "web_search", parameters: {}, provider: { id, args: {} } })
+
+  it.live("goes to that vendor alone; the ledger says why the others were passed over", () =>
+    Effect.gen(function*() {
+      const server = yield* FaultServer.make({ reply: () => "Found." })
+      const apiKey = Redacted.make("k")
+      const live = Layer.mergeAll(
+        OpenAi.layer({ apiKey, baseUrl: server.openai }),
+        Anthropic.layer({ apiKey, baseUrl: server.anthropic })
+      )
+      const client = yield* Effect.provide(LlmClient.make([OpenAi, Anthropic], { cache: false }), live)
+      const found = yield* client.complete({ prompt: "Hi", tools: [tool("anthropic.web_search_20250305")] })
+      assert.strictEqual(found.target, "anthropic")
+      assert.deepInclude(found.ledger.find((event) => event._tag === "TargetSkipped"), {
+        target: "openai",
+        because: "unsupported",
+        field: "tools"
+      })
+      const [request] = yield* server.requests
+      assert.include(JSON.stringify(request?.body), "\"type\":\"web_search_20250305\"")
+      const nobody = yield* Effect.flip(client.complete({ prompt: "Hi", tools: [tool("nobody.tool")] }))
+      // Where nobody can, the first one says so, and sends nothing.
+      assert.deepInclude(nobody.ledger.find((event) => event._tag === "AttemptFailed")?.error, {
+        reason: "InvalidRequest",
+        code: "unsupported_tool"
+      })
+      assert.strictEqual((yield* server.stats).received, 1)
+    }).pipe(Effect.provide(FetchHttpClient.layer)))
+})
