@@ -19,11 +19,12 @@ import * as CircuitBreaker from "../resilience/CircuitBreaker.ts"
 import * as Failover from "../resilience/Failover.ts"
 import { MAX_TENANTS } from "../resilience/internal/tenantLimiter.ts"
 import * as Retry from "../resilience/Retry.ts"
-import { type Bounds, boundsOf, bulkheadAt, limiterAt } from "./bounds.ts"
+import { type Bounds, boundsOf } from "./bounds.ts"
 import { CAPACITY } from "./hub.ts"
 import type { Settings, TargetSettings } from "./settings.ts"
 import { MAX_KEPT_BYTES, MAX_KEPT_PARTS } from "./stream.ts"
 import { MAX_CIRCUITS } from "./target.ts"
+import { bulkheadAt, limiterAt } from "./turn.ts"
 
 // -----------------------------------------------------------------------------
 // models
@@ -34,9 +35,9 @@ import { MAX_CIRCUITS } from "./target.ts"
  *
  * **Details**
  *
- * The bounds are those of any one call that sets no `deadline` and no `retry` of its own, whatever vendors answer, whoever else
- * calls, and whichever targets are away. Each can be reached. Milliseconds; `Infinity` where an option says so, which JSON
- * writes as `null`.
+ * The bounds are those of any one call that sets no `deadline` and no `retry` of its own, whatever vendors answer, whoever
+ * else calls, and whichever targets are away. Without hedges each is reached in the worst case. Milliseconds; `Infinity`
+ * where an option says so, which JSON writes as `null`.
  *
  * @category models
  * @since 0.2.0

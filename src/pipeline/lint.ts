@@ -6,9 +6,9 @@ import * as CircuitBreaker from "../resilience/CircuitBreaker.ts"
 import { REQUESTS } from "../resilience/internal/costs.ts"
 import * as RateLimiter from "../resilience/RateLimiter.ts"
 import * as Retry from "../resilience/Retry.ts"
-import { bulkheadAt, limiterAt, TOKEN } from "./bounds.ts"
 import type { CircuitRules, Settings } from "./settings.ts"
 import type { TargetOptions } from "./target.ts"
+import { bulkheadAt, limiterAt, TOKEN } from "./turn.ts"
 
 /**
  * Something about a configuration that is surely or probably not meant.

@@ -1,8 +1,12 @@
 // What `explain` says a call can come to at most, against real clients with configurations at random: no call exceeds it, and a
 // vendor that does its worst reaches it.
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
-import { LlmConfig } from "effect-resilient-llm"
+import { Context, Effect, Layer, Stream } from "effect"
+import { LlmClient, LlmConfig, type LlmRequest } from "effect-resilient-llm"
+import { Store } from "effect-resilient-llm/persistence"
+import { Idempotency, ResponseCache } from "effect-resilient-llm/resilience"
+import { ScriptedProvider, VirtualTime } from "effect-resilient-llm/testing"
+import { now } from "../support.ts"
 import {
   call,
   dice,
@@ -269,6 +273,34 @@ describe("hedges", () => {
   })
 })
 
+it("a hedge waits in the line of the target that it goes to, and that one may have its turn all the same", () => {
+  const line = { queue: 5, maxWait: 2000, maxConcurrent: 1 }
+  const plan: Plan = {
+    ...planOf(1),
+    targets: [{ bulkhead: undefined, limits: undefined }, { bulkhead: line, limits: undefined }],
+    bucket: undefined,
+    timeout: { attempt: 10, firstToken: undefined, deadline: Infinity },
+    retry: false,
+    budget: false,
+    failover: { maxRetryAfter: 0, coolDown: 0, maxAttempts: undefined },
+    circuits: false,
+    hedge: { delay: 9, maxHedges: 1 },
+    shedding: false
+  }
+  const world = worldOf(plan, {
+    asked: () => ({ after: 10, error: limited() }),
+    // The hedge finds the bulkhead full for longer than it waits, and then the call waits there in its own turn.
+    arrived: (_door, _target, now) => now < 100 ? 3999 : 0,
+    draw: () => 0
+  })
+  const { attempts, waits } = explain(world)
+  const told = one(world, "complete")
+  assert.strictEqual(waits.complete, 9 + 2010 + 2019)
+  assert.isAtMost(told.attempts, attempts)
+  assert.isAtMost(told.took, waits.complete)
+  assert.isAbove(told.took, 2009 + 2000)
+})
+
 describe("a bound on attempts", () => {
   /** What a target does in its turn: so many attempts, and then a retry that is refused, or none. */
   type Part = { readonly made: number; readonly refused: boolean }
@@ -523,4 +555,120 @@ describe("waits are reached", () => {
     }
     assert.isAbove(finite, 2 * RUNS)
   })
+})
+
+describe("what begins before and goes on after", () => {
+  it("a call that joins another one waits in its own time for what that one would not have begun", () => {
+    const plan: Plan = {
+      ...planOf(1),
+      targets: [{ bulkhead: undefined, limits: undefined }],
+      bucket: undefined,
+      timeout: { attempt: 100, firstToken: undefined, deadline: 790 },
+      retry: { maxRetries: 2, baseDelay: 400, factor: 1, maxDelay: 400, jitter: "none", maxRetryAfter: 0 },
+      budget: false,
+      failover: false,
+      circuits: false,
+      hedge: false,
+      shedding: false
+    }
+    let made = 0
+    const world = worldOf(plan, {
+      asked: () => ++made < 3 ? { after: 100, error: limited() } : hang,
+      draw: () => 0
+    })
+    const { waits } = explain(world)
+    // The third attempt would begin at 1000 at the latest, and at 800 at the earliest.
+    assert.deepStrictEqual([waits.complete, waits.joined], [600, 790])
+    const took: Array<number> = []
+    for (const at of [0, 300]) {
+      call(world, "complete", at, { idempotencyKey: "same", cache: "never" }, (told) => took.push(told.took))
+    }
+    world.time.run()
+    assert.deepStrictEqual(took, [790, 790])
+  })
+
+  const streamed = (step: ScriptedProvider.Step, timeout: { readonly idle: number; readonly deadline: number }) =>
+    VirtualTime.run(Effect.scoped(Effect.gen(function*() {
+      const provider = yield* ScriptedProvider.make([step], { id: "p" })
+      const options = { timeout } as const
+      const { waits } = yield* LlmConfig.explain([provider], options)
+      const client = Context.get(yield* Layer.build(LlmClient.layerDynamic([provider], options)), LlmClient)
+      const arrivals: Array<number> = []
+      const error = yield* Effect.flip(
+        Stream.runForEach(
+          client.stream("Hi"),
+          (part) => Effect.map(now, (at) => part.type === "text-delta" ? arrivals.push(at) : undefined)
+        )
+      )
+      return { waits, arrivals, error: error._tag, endedAt: yield* now }
+    })))
+
+  it.effect("a stream that falls silent ends when its reader has waited long enough", () =>
+    Effect.gen(function*() {
+      const step = ScriptedProvider.stream("a", { wait: 299 }, "b", ScriptedProvider.stall)
+      const { arrivals, endedAt, error, waits } = yield* streamed(step, { idle: 300, deadline: 5000 })
+      assert.strictEqual(error, "StreamInterrupted")
+      assert.strictEqual(endedAt - arrivals.at(-1)!, waits.silence)
+    }))
+
+  it.effect("a stream that never ends does so at the deadline", () =>
+    Effect.gen(function*() {
+      const drops = Array.from({ length: 20 }, () => [{ wait: 290 }, "a"] as const).flat()
+      const { endedAt, error, waits } = yield* streamed(ScriptedProvider.stream("a", ...drops), {
+        idle: 300,
+        deadline: 5000
+      })
+      assert.strictEqual(error, "DeadlineExceeded")
+      assert.strictEqual(endedAt, waits.stream)
+    }))
+})
+
+describe("shared stores", () => {
+  /** A call whose stores take so long for each thing that they are asked. */
+  const slowed = (
+    millis: (operation: string) => number,
+    options: LlmConfig.Options,
+    input: Partial<LlmRequest.Input>
+  ) =>
+    VirtualTime.run(Effect.scoped(Effect.gen(function*() {
+      const memory = yield* Store.memory<string>({ maxEntries: 10 })
+      const after = <A, E>(operation: string, self: Effect.Effect<A, E>) => Effect.delay(self, millis(operation))
+      const store: typeof memory = {
+        ...memory,
+        get: (key) => after("get", memory.get(key)),
+        acquire: (key, lease, options) => after("acquire", memory.acquire(key, lease, options)),
+        complete: (key, fence, value, options) => after("complete", memory.complete(key, fence, value, options))
+      }
+      const provider = yield* ScriptedProvider.make([ScriptedProvider.always(ScriptedProvider.overloaded)], { id: "p" })
+      const answering = yield* ScriptedProvider.make([ScriptedProvider.always(ScriptedProvider.answer("yes"))], {
+        id: "p"
+      })
+      const target = input.idempotencyKey === undefined ? provider : answering
+      const all = { retry: false, rateLimit: false, ...options } as const
+      return yield* Effect.gen(function*() {
+        const { waits } = yield* LlmConfig.explain([target], all)
+        const client = Context.get(yield* Layer.build(LlmClient.layerDynamic([target], all)), LlmClient)
+        const begun = yield* now
+        yield* Effect.exit(client.complete({ prompt: "Hi", ...input }))
+        return { said: waits.stores, took: (yield* now) - begun }
+      }).pipe(
+        Effect.provideService(
+          options.cache === false ? Idempotency.IdempotencyStore : ResponseCache.ResponseCacheStore,
+          store
+        )
+      )
+    })))
+
+  it.effect("add what is said at most, and no more", () =>
+    Effect.gen(function*() {
+      // Looked up in time, and then written for as long as is left.
+      const keyed = yield* slowed((operation) => operation === "acquire" ? 99 : 1000, { cache: false }, {
+        idempotencyKey: "1"
+      })
+      assert.deepStrictEqual(keyed, { said: 150, took: 150 })
+      const fresh = yield* slowed(() => 99, { cache: { readThrough: true }, idempotency: false }, { cache: "always" })
+      assert.deepStrictEqual(fresh, { said: 150, took: 150 })
+      const stale = yield* slowed(() => 1000, { cache: {}, idempotency: false }, {})
+      assert.deepStrictEqual(stale, { said: 150, took: 100 })
+    }))
 })
