@@ -74,15 +74,16 @@ function* flows(
   let level = bucket.size
   let at = 0
   let back = 0
+  // In one millisecond one comes back and another one is taken, so nothing has flown over yet.
   const advance = (to: number): void => {
-    level = Math.min(bucket.size, level + (to - at) * bucket.rate)
+    if (to > at) level = Math.min(bucket.size, level + (to - at) * bucket.rate)
     at = to
   }
   const timed = bucket.isLine ? attempts : attempts.filter(({ isHedged }) => !isHedged)
   for (const attempt of timed.toSorted((a, b) => when(a) - when(b))) {
     for (; back < backAt.length && backAt[back]! <= when(attempt); back++) {
       advance(backAt[back]!)
-      level = Math.min(bucket.size, level + 1)
+      level += 1
     }
     advance(when(attempt))
     level -= 1
