@@ -46,7 +46,7 @@ import * as Sqlite from "./Sqlite.ts"
  * @since 0.2.0
  */
 export const layer = (state: string, options?: SharedOptions): Layer.Layer<never, LlmConfigError> => {
-  if (/^rediss?:\/\//.test(state)) return Layer.unwrap(overRedis(state, options))
+  if (/^rediss?:\/\//.test(state) && URL.canParse(state)) return Layer.unwrap(overRedis(state, options))
   const file = /^sqlite:(.+)$/.exec(state)?.[1]
   if (file !== undefined) return withoutServices(Sqlite.layer({ ...options, filename: file }))
   const rule = "redis://…, rediss://… or sqlite:<file>"

@@ -54,7 +54,7 @@ describe("LLM_STATE", () => {
       assert.deepStrictEqual(other, ["provider", "replay"])
     }))
 
-  it.live.each(["postgres://user:geheim@host/db", "geheim", "redis:geheim", "sqlite:"])(
+  it.live.each(["postgres://user:geheim@host/db", "geheim", "redis:geheim", "redis://geheim@a host:x", "sqlite:"])(
     "%s is refused, and not repeated",
     (text) =>
       Effect.gen(function*() {

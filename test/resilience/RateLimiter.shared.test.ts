@@ -270,6 +270,36 @@ describe("RateLimiter.makeShared", () => {
       assert.strictEqual(yield* level(memory), 10)
     }))
 
+  it.effect("a store that is slow, at the limit: what is spent without waiting for it is owed to it", () =>
+    Effect.gen(function*() {
+      const { does, health, store } = yield* counted
+      const processes = yield* Effect.all(
+        [0, 1, 2].map(() => RateLimiter.makeShared("k", store, perSecond(20, { maxWait: "1 second" })))
+      )
+      for (const { acquire } of processes) yield* acquire(1)
+      yield* TestClock.adjust("5 seconds")
+      for (const { acquire } of processes) yield* acquire(1)
+      yield* TestClock.adjust("5 seconds")
+      does.delay = 60
+      let admitted = 0
+      const asking = (limiter: RateLimiter.RateLimiter): Effect.Effect<void> =>
+        Effect.matchEffect(limiter.acquire(1), {
+          onSuccess: () => Effect.sync(() => admitted++),
+          onFailure: () => Effect.sleep(20)
+        }).pipe(Effect.andThen(Effect.suspend(() => asking(limiter))))
+      const fibers = yield* Effect.forEach(
+        Array.from({ length: 30 }, (_, i) => processes[i % 3]!),
+        (one) => Effect.forkChild(asking(one))
+      )
+      yield* TestClock.adjust("10 seconds")
+      does.delay = 0
+      yield* Fiber.interruptAll(fibers)
+      yield* TestClock.adjust("1 second")
+      assert.isTrue(health.isUp())
+      assert.isAtLeast(admitted, 200)
+      assert.isAtMost(admitted, 20 + 200 + 20)
+    }))
+
   it.effect("an answer that comes too late is given back", () =>
     Effect.gen(function*() {
       const { does, memory, store } = yield* counted

@@ -36,7 +36,10 @@ export interface SharedCircuit {
  *
  * - `Opened`: for `openFor` milliseconds from now. Of several open times the one with the latest end holds.
  * - `Closed`: a probe has found that all is well. It counts only while its `slot` is held.
- * - `Forced`: an operator decides, or with `auto` does so no more.
+ * - `Forced`: an operator decides, or with `auto` does so no more. Ends the openings before it. Nothing else changes a circuit
+ *   that is forced.
+ *
+ * Each change ends all slots. To force what is forced already is none, unless nothing is known of the circuit.
  *
  * @category models
  * @since 0.2.0

@@ -309,6 +309,13 @@ export class SharedLimiter implements RateLimiter {
     this.ask()
   }
 
+  /** It did not wait for the store, which is only slow: what it takes is taken there all the same. */
+  private owe(costs: Vector, waited: number): Reservation {
+    this.addToPool(costs, -1)
+    this.tell(SOON)
+    return this.grant(costs, waited)
+  }
+
   observe(facts: ReadonlyArray<RateLimitFact>, grant: number): void {
     const now = this.now()
     for (const { dimension, remaining, resetAfter } of facts) {
@@ -343,7 +350,11 @@ export class SharedLimiter implements RateLimiter {
     const handedOver = Effect.sync(() => handOver(this.grant(costs, this.now() - arrived), options))
     const withoutStore = Effect.suspend(() => {
       const maxWait = Math.max(0, arrived + longest - this.now())
-      return this.byItself().acquire(cost, { ...options, maxWait, restore })
+      const own = this.byItself().acquire(cost, { ...options, onAcquired: undefined, maxWait, restore })
+      return Effect.map(
+        own,
+        (reservation) => handOver(this.health.isUp() ? this.owe(costs, reservation.waited) : reservation, options)
+      )
     })
     const patience = options?.patience ?? Health.makePatience()
     if (!this.health.isUp() || patience.left <= 0) return withoutStore
