@@ -59,10 +59,13 @@ export type { Status, TargetOptions, TargetStatus } from "./pipeline/target.ts"
 // -----------------------------------------------------------------------------
 
 /** An error leaves the channel only where the option's static type is exactly `false`. */
-type IsOff<O, K extends PropertyKey> = K extends keyof O ? [O[K]] extends [false] ? true : false : false
+type IsOff<O, K extends PropertyKey> = K extends keyof O ? [O[K]] extends [Off] ? true : false : false
+
+/** What is in shadow mode refuses nothing. */
+type Off = false | { readonly mode: "shadow" }
 
 /** What is off by default comes in only where the option is given. */
-type IsGiven<O, K extends PropertyKey> = K extends keyof O ? [O[K]] extends [false | undefined] ? false : true : false
+type IsGiven<O, K extends PropertyKey> = K extends keyof O ? [O[K]] extends [Off | undefined] ? false : true : false
 
 type Unless<O, K extends PropertyKey, E> = IsOff<O, K> extends true ? never : E
 
@@ -71,7 +74,7 @@ type OwnOf<X, K extends PropertyKey> = K extends keyof X ? [X[K]] extends [undef
 
 /** `true` where one target has the pattern on: by its own setting, or by the client's. */
 type IsOnAt<X, K extends PropertyKey, Else> = [OwnOf<X, K>] extends [undefined] ? Else
-  : [OwnOf<X, K>] extends [false] ? false
+  : [OwnOf<X, K>] extends [Off] ? false
   : true
 
 type AtSome<T extends ReadonlyArray<unknown>, K extends PropertyKey, Else, E> = T[number] extends infer X

@@ -213,7 +213,7 @@ export const check = (options: Options): Effect.Effect<Options, LlmConfigError> 
  *
  * const error = Effect.runSync(Effect.flip(LlmConfig.fromJson({ retryBudget: { size: 3 } })))
  * error.path // => "retryBudget.size"
- * error.rule // => "one of capacity, perAttempt, perSecond"
+ * error.rule // => "one of capacity, perAttempt, perSecond, mode"
  * ```
  *
  * @category constructors

@@ -301,6 +301,24 @@ export const Hedged = Schema.TaggedStruct("Hedged", {
 export interface Hedged extends Schema.Schema.Type<typeof Hedged> {}
 
 /**
+ * A pattern in shadow mode has decided, and nothing came of it: the call went on as if the pattern were off. A circuit in
+ * shadow mode tells by `CircuitChanged` (`would-open`).
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export const Shadowed = Schema.TaggedStruct("Shadowed", {
+  ...base,
+  target: Schema.String,
+  by: Schema.Literals(["rate-limit", "load-shedding", "retry-budget", "hedge"]),
+  decision: Schema.Literals(["would-wait", "would-refuse", "would-shed", "would-deny", "would-hedge"]),
+  /** Milliseconds that the attempt would have waited, or would have had to. */
+  duration: Schema.optionalKey(Schema.Number)
+})
+/** @category models @since 0.2.0 */
+export interface Shadowed extends Schema.Schema.Type<typeof Shadowed> {}
+
+/**
  * The call moved on to the next target.
  *
  * @category models
@@ -398,7 +416,7 @@ export const Cache = Schema.TaggedStruct("Cache", {
 /** @category models @since 0.2.0 */
 export interface Cache extends Schema.Schema.Type<typeof Cache> {}
 
-const CircuitState = Schema.Literals(["closed", "open", "half-open", "forced-open", "forced-closed", "metrics-only"])
+const CircuitState = Schema.Literals(["closed", "open", "half-open", "forced-open", "forced-closed", "shadow"])
 
 /**
  * A circuit breaker changed its state. It belongs to a target, not to a call: `call` is 0 and `at` is the time since
@@ -469,6 +487,7 @@ const events = [
   RetryDenied,
   TargetSkipped,
   Hedged,
+  Shadowed,
   FailedOver,
   Routed,
   ModelSubstituted,
@@ -503,6 +522,7 @@ export type LlmEvent =
   | RetryDenied
   | TargetSkipped
   | Hedged
+  | Shadowed
   | FailedOver
   | Routed
   | ModelSubstituted

@@ -197,6 +197,13 @@ const rows: Readonly<Record<string, Row>> = {
     beside: { rateLimit: { capacity: 1, refillPerSecond: 1 } }
   }),
 
+  "rateLimit.mode": row("shadow", "shadow", {
+    scripts: [always(answer("x"))],
+    asks: together(3),
+    beside: { rateLimit: { capacity: 1, refillPerSecond: 1 } }
+  }),
+
+  "circuitBreaker.mode": row("shadow", "shadow", calls(7, 1000, always(overloaded))),
   "circuitBreaker.failureThreshold": row("2", 2, calls(3, 1000, always(overloaded))),
   "circuitBreaker.failureRate": row("0.9", 0.9, calls(12, 1000, alternating)),
   "circuitBreaker.minimumCalls": row("4", 4, calls(12, 1000, alternating)),
@@ -265,6 +272,8 @@ const rows: Readonly<Record<string, Row>> = {
     beside: { ...retries, retryBudget: { perAttempt: 0 } }
   }),
 
+  "retryBudget.mode": row("shadow", "shadow", { ...failing, beside: { ...retries, retryBudget: { capacity: 1 } } }),
+
   "failover.maxRetryAfter": row("30s", "30s", {
     scripts: [[rateLimited("10 seconds"), answer("p")], always(answer("s"))],
     asks: [[0]]
@@ -319,6 +328,11 @@ const rows: Readonly<Record<string, Row>> = {
     asks: [[0]],
     beside: { hedge: {} }
   }),
+  "hedge.mode": row("shadow", "shadow", {
+    scripts: [[after(3000)], always(after(100))],
+    asks: [[0]],
+    beside: { hedge: { delay: 1000 } }
+  }),
   "hedge.maxHedges": row("2", 2, {
     scripts: [always(after(9000)), always(after(9000)), always(after(9000))],
     asks: [[0]],
@@ -330,6 +344,7 @@ const rows: Readonly<Record<string, Row>> = {
     beside: { hedge: {} }
   }),
 
+  "loadShedding.mode": row("shadow", "shadow", queueing("sheddable")),
   "loadShedding.throttle.ratio": row(
     "1",
     1,

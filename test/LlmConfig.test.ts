@@ -73,7 +73,7 @@ describe("the environment", () => {
     ],
     [
       { LLM_RETRY_BUDGET_SIZE: "5" },
-      "\"LLM_RETRY_BUDGET_SIZE\" must be one of capacity, perAttempt, perSecond, but is an unknown option."
+      "\"LLM_RETRY_BUDGET_SIZE\" must be one of capacity, perAttempt, perSecond, mode, but is an unknown option."
     ],
     [
       { LLM_CIRCUIT_BREAKER_SLOW_CALL_DURATION: "1s", LLM_CIRCUIT_BREAKER_SLOW_CALL_SHARE: "1" },

@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Context, Duration, Effect, Exit, Fiber, Layer, Scope, Stream } from "effect"
 import { LlmClient, LlmError, LlmProvider, type LlmRequest, LlmResponse } from "effect-resilient-llm"
+import { CircuitBreaker } from "effect-resilient-llm/resilience"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
 import { types } from "node:util"
@@ -602,3 +603,14 @@ describe.each(kinds)("%s", (kind) => {
       assert.isAbove(error.ledger.length, 2)
     })))
 })
+
+it.effect("a circuit that an operator has forced shows in the status", () =>
+  vector(Effect.gen(function*() {
+    const circuitBreaker = yield* CircuitBreaker.make({ key: "p" })
+    const r = yield* setUp([[answer("x")]], { circuitBreaker })
+    const state = Effect.map(r.client.status, ({ targets: [target] }) => target?.circuit?.state)
+    for (const [mode, shown] of [["open", "forced-open"], ["closed", "forced-closed"], ["shadow", "shadow"]] as const) {
+      yield* circuitBreaker.force(mode)
+      assert.strictEqual(yield* state, shown)
+    }
+  })))

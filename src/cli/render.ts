@@ -281,6 +281,9 @@ export const rows = (events: ReadonlyArray<LlmEvent>): ReadonlyArray<Row> => {
           "warn"
         )
         break
+      case "Shadowed":
+        add(at, event.target, "shadow", `${event.by} ${event.decision}`, "quiet", event.duration)
+        break
       case "Routed":
         add(at, event.target, "first", routes[event.by], "quiet")
         break

@@ -145,6 +145,9 @@ export const boolean = (fallback: boolean) =>
 export const oneOf = <const A extends string | boolean>(allowed: ReadonlyArray<A>, fallback: A) =>
   withDefault(Schema.Literals(allowed).annotate({ expected: `one of ${allowed.join(", ")}` }), fallback)
 
+/** Does a pattern enforce what it decides, or only tell? */
+export const mode = () => oneOf(["enforce", "shadow"], "enforce")
+
 /** Something that no file can hold, such as a store. */
 export const value = <A>(is: (u: unknown) => u is A, expected: string) =>
   Schema.optional(Schema.declare<A>(is, { expected }))

@@ -143,6 +143,8 @@ const messageOf = (event: LlmEvent): string | undefined => {
       return "LLM target skipped"
     case "Hedged":
       return event.result === "started" ? "LLM target is slow, another attempt starts" : "LLM hedge cannot be paid"
+    case "Shadowed":
+      return `LLM ${event.by} in shadow mode: ${event.decision}`
     case "FailedOver":
       return "LLM call moves on to the next target"
     case "ModelSubstituted":

@@ -260,6 +260,7 @@ const make = (options: Options, counted: Numbers): LlmObserver.Observer => {
     retries: counted.of(llm.retries),
     retriesDenied: counted.of(llm.retriesDenied),
     hedges: counted.of(llm.hedges),
+    shadowed: counted.of(llm.shadowed),
     failovers: counted.of(llm.failovers),
     routed: counted.of(llm.routed),
     skips: counted.of(llm.skips),
@@ -400,6 +401,9 @@ const make = (options: Options, counted: Numbers): LlmObserver.Observer => {
             break
           case "Hedged":
             own.hedges.of(event.from, event.target, event.result).count += 1
+            break
+          case "Shadowed":
+            own.shadowed.of(event.target, event.by, event.decision).count += 1
             break
           case "Routed":
             own.routed.of(event.target, event.by).count += 1

@@ -70,9 +70,11 @@ export class Turn<E> implements Hedging<Served, E, never> {
     // The target's own line may be in a waiting line, or in the pause before its next attempt.
     const own = current?.isUnderWay === true ? 0 : 1
     if (this.maxAttempts !== undefined && root.counted() + own >= this.maxAttempts) return undefined
+    if (this.policy.mode === "shadow") return undefined
     const { budget, id, once } = this.rivals[index]!
     const paid = budget?.withdrawUnsafe(now)
     if (budget !== undefined && paid === undefined) return undefined
+    if (paid?.isOverdrawn === true) overdrawn(this.call, id, now)
     const line = this.call.line(id, this.requestAt(index, now), now)
     this.lines.push(line)
     root.hedges = [...root.hedges, line]
@@ -93,6 +95,12 @@ export class Turn<E> implements Hedging<Served, E, never> {
   }
 
   onSuppressed(to: number, now: number): void {
+    if (this.policy.mode === "shadow") {
+      const { root } = this.call
+      const at = root.since(now)
+      const target = this.rivals[to]!.id
+      return root.emit({ _tag: "Shadowed", call: root.id, at, target, by: "hedge", decision: "would-hedge" })
+    }
     this.tell("suppressed", this.lines.length + 1, to, now)
   }
 
@@ -110,6 +118,17 @@ export class Turn<E> implements Hedging<Served, E, never> {
     root.emit({ _tag: "Hedged", call: root.id, at: root.since(now), result, line, from, target })
   }
 }
+
+/** In shadow mode a purse denies nothing, but says that it would have. */
+export const overdrawn = ({ root }: Call, target: string, now: number): void =>
+  root.emit({
+    _tag: "Shadowed",
+    call: root.id,
+    at: root.since(now),
+    target,
+    by: "retry-budget",
+    decision: "would-deny"
+  })
 
 /** Measures how long the streams of a target take to their first content, for whoever asks: hedges, routing. */
 export const measuring = (tell: ReadonlyArray<(millis: number, now: number) => void>): Door<never> => {

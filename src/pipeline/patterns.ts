@@ -61,8 +61,26 @@ const turnedAway = (reason: Shed["reason"], wait: number | undefined): Shed =>
     new Shed(wait === undefined ? { reason } : { reason, retryAfter: Duration.millis(Math.ceil(wait)) })
   )
 
+/** Who may join a line, and does it hold? In shadow mode it is only told. */
+export interface DoorRules {
+  readonly doors: LoadShedder.Doors
+  readonly isShadow: boolean
+}
+
+const shadowed = (
+  ask: Ask,
+  by: "rate-limit" | "load-shedding",
+  decision: "would-wait" | "would-refuse" | "would-shed",
+  duration?: number
+): void => {
+  const { call: { root }, to } = ask as Attempt
+  const event = { _tag: "Shadowed" as const, call: root.id, at: root.since(ask.now), target: to.id, by, decision }
+  root.emit(duration === undefined ? event : { ...event, duration })
+}
+
 /** Room in flight. With `doors` a call that may not join the line, or would be too late in it, is shed. */
-export const inBulkhead = (bulkhead: Bulkhead, doors: LoadShedder.Doors | undefined): Door<BulkheadFull | Shed> => {
+export const inBulkhead = (bulkhead: Bulkhead, rules: DoorRules | undefined): Door<BulkheadFull | Shed> => {
+  const doors = rules?.isShadow === false ? rules.doors : undefined
   const placeOf = bulkhead.isAdaptive ? (permit: Permit) => new Lesson(permit) : (permit: Permit) => new Place(permit)
   return {
     ...ours,
@@ -73,12 +91,12 @@ export const inBulkhead = (bulkhead: Bulkhead, doors: LoadShedder.Doors | undefi
       if (permit !== undefined) return Exit.succeed(placeOf(permit))
       const { deadline, root } = (ask as Attempt).call
       const { priority, tenant } = ask.request
-      if (doors !== undefined) {
+      if (rules !== undefined) {
         const line = bulkhead.lineUnsafe(ask.request, ask.now)
-        if (!isOpen(doors, ask.request, line)) return Exit.fail(turnedAway("queue-full", line.wait))
-        if (line.wait !== undefined && line.wait > deadline.left(ask.now)) {
-          return Exit.fail(turnedAway("deadline", line.wait))
-        }
+        const isTooLate = line.wait !== undefined && line.wait > deadline.left(ask.now)
+        const reason = !isOpen(rules.doors, ask.request, line) ? "queue-full" : isTooLate ? "deadline" : undefined
+        if (reason !== undefined && !rules.isShadow) return Exit.fail(turnedAway(reason, line.wait))
+        if (reason !== undefined) shadowed(ask, "load-shedding", "would-shed", line.wait)
       }
       const maxWait = (): number => Math.max(deadline.left(root.now()), 0)
       let isTurnedAway = false
@@ -107,7 +125,15 @@ export interface Throttle {
 }
 
 /** Only as many calls as about half of them are accepted. */
-export const inThrottle = (throttle: Throttle): Door<Shed> => {
+export const inThrottle = (throttle: Throttle, isShadow: boolean): Door<Shed> => {
+  // What only watches draws no lots, so that chance goes on as if it were not there.
+  let owed = 0
+  const wouldReject = (now: number): boolean => {
+    owed += throttle.rejection(now)
+    if (owed < 1) return false
+    owed -= 1
+    return true
+  }
   const held: Exit.Exit<Held> = Exit.succeed({
     settle: (outcome) => {
       if (outcome._tag === "Succeeded") throttle.count(true, outcome.now)
@@ -120,6 +146,10 @@ export const inThrottle = (throttle: Throttle): Door<Shed> => {
     by: "throttle",
     acquire: (ask) => {
       const { now, request } = ask
+      if (isShadow) {
+        if (request.priority !== "critical" && wouldReject(now)) shadowed(ask, "load-shedding", "would-shed")
+        return held
+      }
       const { context } = (ask as Attempt).call.root
       return throttle.rejects(request.priority ?? "default", () => Context.get(context, Random.Random), now)
         ? Exit.fail(LoadShedder.shed(throttle.policy, now))
@@ -174,7 +204,7 @@ class Tokens implements Held {
 export const inLimits = (
   limiter: RateLimiter,
   whose: "client" | "vendor",
-  doors: LoadShedder.Doors | undefined,
+  rules: DoorRules | undefined,
   tokensOf: TokensOf
 ): Door<RateLimited | InvalidRequest | Shed> => {
   const vendors = whose === "vendor" ? limiter : undefined
@@ -182,6 +212,7 @@ export const inLimits = (
   const cost = counted
     ? (request: LlmRequest) => costOf(tokensOf(request), request.maxTokens ?? 1024) // settled with the real usage
     : () => 1
+  const doors = rules?.isShadow === false ? rules.doors : undefined
   return {
     ...ours,
     failover: whose === "vendor",
@@ -191,10 +222,19 @@ export const inLimits = (
       const needed = cost(ask.request)
       const { deadline, root } = (ask as Attempt).call
       const free = limiter.tryAcquireUnsafe(needed, root.clock, ask.now, ask.request.tenant)
-      if (free !== undefined) return Exit.succeed(new Tokens(free, counted, vendors))
-      const { priority, tenant } = ask.request
       const left = Math.max(deadline.left(ask.now), 0)
+      if (free !== undefined) {
+        const { would } = free
+        if (would !== undefined) {
+          shadowed(ask, "rate-limit", would.millis > left ? "would-refuse" : would.decision, would.millis)
+        }
+        return Exit.succeed(new Tokens(free, counted, vendors))
+      }
+      const { priority, tenant } = ask.request
       const mayJoin = isOpen(doors, ask.request, limiter.lineUnsafe(ask.request))
+      if (rules?.isShadow === true && !isOpen(rules.doors, ask.request, limiter.lineUnsafe(ask.request))) {
+        shadowed(ask, "load-shedding", "would-shed")
+      }
       let isTurnedAway = !mayJoin
       const onDisplaced = (): void => {
         isTurnedAway = true

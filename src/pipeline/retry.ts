@@ -4,6 +4,7 @@ import type { LlmEvent } from "../LlmEvent.ts"
 import * as Retry from "../resilience/Retry.ts"
 import type { RetryBudget } from "../resilience/RetryBudget.ts"
 import type { Call } from "./call.ts"
+import { overdrawn } from "./hedge.ts"
 import type { Served, Stage } from "./stage.ts"
 
 /** What retries need to know about their target. */
@@ -63,7 +64,12 @@ class Again<E> implements Retry.Again<Served, E, never> {
   }
 
   get withdraw(): RetryBudget["withdrawUnsafe"] | undefined {
-    return this.target.budget?.withdrawUnsafe
+    const { call, target: { budget, id } } = this
+    return budget && ((now) => {
+      const paid = budget.withdrawUnsafe(now)
+      if (paid?.isOverdrawn === true) overdrawn(call, id, now)
+      return paid
+    })
   }
 
   when(error: E): boolean {

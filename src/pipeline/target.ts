@@ -156,14 +156,15 @@ export const make = <GE>(config: TargetConfig, index: number, common: Common<GE>
       ...(firstContent === undefined ? [] : [(millis: number) => firstContent.add(millis)]),
       ...(speed === undefined ? [] : [speed])
     ]
+    const rules = shedding?.doors && { doors: shedding.doors, isShadow: shedding.isShadow }
     const list = doors(
       ...guards.map((guard) => foreign(guard, background)),
-      throttle === undefined ? undefined : inThrottle(throttle),
+      throttle === undefined ? undefined : inThrottle(throttle, shedding?.isShadow === true),
       counter === undefined || !counts ? undefined : foreign(counter, background),
       measured.length === 0 ? undefined : measuring(measured),
-      bulkhead === undefined ? undefined : inBulkhead(bulkhead, shedding?.doors),
-      bucket === undefined ? undefined : inLimits(bucket, "client", shedding?.doors, tokensOf),
-      limits === undefined ? undefined : inLimits(limits, "vendor", shedding?.doors, tokensOf),
+      bulkhead === undefined ? undefined : inBulkhead(bulkhead, rules),
+      bucket === undefined ? undefined : inLimits(bucket, "client", rules, tokensOf),
+      limits === undefined ? undefined : inLimits(limits, "vendor", rules, tokensOf),
       provider.guard === undefined ? undefined : foreign(provider.guard, background),
       circuit
     )
@@ -256,8 +257,16 @@ const ownCircuits = (
 // status
 // -----------------------------------------------------------------------------
 
-const rank = (status: CircuitBreaker.Status | undefined): number =>
-  status === undefined ? -1 : ["closed", "half-open", "open"].indexOf(status.state)
+const ranks: Readonly<Record<CircuitBreaker.StateName, number>> = {
+  closed: 0,
+  "forced-closed": 0,
+  shadow: 0,
+  "half-open": 1,
+  open: 2,
+  "forced-open": 3
+}
+
+const rank = (status: CircuitBreaker.Status | undefined): number => status === undefined ? -1 : ranks[status.state]
 
 export const statusOf = <GE>(target: Target<GE>, failover: Failover): Effect.Effect<TargetStatus> =>
   Effect.gen(function*() {

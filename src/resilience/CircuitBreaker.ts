@@ -33,6 +33,7 @@ import {
   integerOrOff,
   millis,
   millisIfGiven,
+  mode,
   number,
   numberOrOff,
   optionsOf,
@@ -94,6 +95,8 @@ export interface Rules {
     }
     | false
     | undefined
+  /** `shadow`: counts and tells that it would have opened (`would-open`), and rejects nothing. Default `enforce`. */
+  readonly mode?: "enforce" | "shadow" | undefined
 }
 
 /**
@@ -136,7 +139,8 @@ export const RulesSchema = optionsOf<Rules>()({
   maxRetryAfter: millis("5 minutes"),
   halfOpenProbes: integer(1, 1),
   successThreshold: integer(1, 1),
-  slowCall: orFalse(Schema.Struct({ duration: millisIfGiven(), rate: number(0.8, 0.01, 1) }))
+  slowCall: orFalse(Schema.Struct({ duration: millisIfGiven(), rate: number(0.8, 0.01, 1) })),
+  mode: mode()
 }).check(recoveryOrder)
 
 /**
@@ -170,6 +174,7 @@ export interface Policy {
   /** `measured`: learned from what succeeds. */
   readonly slowDuration: number | "measured"
   readonly slowRate: number
+  readonly isShadow: boolean
 }
 
 /**
@@ -179,12 +184,13 @@ export interface Policy {
  * @since 0.1.0
  */
 export const policy = (options?: Options, path = "circuitBreaker"): Policy => {
-  const { maxRecoveryTimeout, slowCall, ...rules } = readOptions(OptionsSchema, options, path)
+  const { maxRecoveryTimeout, mode, slowCall, ...rules } = readOptions(OptionsSchema, options, path)
   return {
     ...rules,
     maxRecoveryTimeout: maxRecoveryTimeout ?? Math.max(300_000, rules.recoveryTimeout),
     slowDuration: slowCall === false ? Infinity : slowCall?.duration ?? "measured",
-    slowRate: slowCall === false ? 0.8 : slowCall?.rate ?? 0.8
+    slowRate: slowCall === false ? 0.8 : slowCall?.rate ?? 0.8,
+    isShadow: mode === "shadow"
   }
 }
 
@@ -193,12 +199,12 @@ export const policy = (options?: Options, path = "circuitBreaker"): Policy => {
 // -----------------------------------------------------------------------------
 
 /**
- * Who decides: the circuit, or an operator. `metrics-only` counts and reports, but rejects nothing.
+ * Who decides: the circuit, or an operator. `shadow` counts and reports, but rejects nothing.
  *
  * @category models
  * @since 0.1.0
  */
-export type Mode = "auto" | "open" | "closed" | "metrics-only"
+export type Mode = "auto" | "open" | "closed" | "shadow"
 
 /**
  * Outcomes counted in one tenth of the window.
@@ -222,7 +228,7 @@ export interface Bucket {
  */
 export interface Closed extends Bucket {
   readonly _tag: "Closed"
-  readonly mode: "auto" | "closed" | "metrics-only"
+  readonly mode: "auto" | "closed" | "shadow"
   readonly generation: number
   /** Failures in a row, and when the last outcome was recorded. */
   readonly streak: number
@@ -490,7 +496,7 @@ const isHeld = (state: HalfOpen, permit: Permit, now: number): boolean =>
 
 /** Counts nothing: an operator decides, or what a real circuit would have rejected is only reported. */
 const isDeaf = (state: Closed, now: number): boolean =>
-  state.mode === "closed" || (state.mode === "metrics-only" && now < state.since)
+  state.mode === "closed" || (state.mode === "shadow" && now < state.since)
 
 /** What has just been counted opens the circuit, or not. */
 const tripped = (policy: Policy, before: Closed, next: Closed, now: number, details?: Details): State => {
@@ -498,7 +504,7 @@ const tripped = (policy: Policy, before: Closed, next: Closed, now: number, deta
   const flapping = now - before.since < before.openFor
   const generation = before.generation + 1
   const open = opened(policy, generation, now, flapping ? before.openings + 1 : 1, details)
-  return before.mode === "auto" ? open : closed("metrics-only", generation, open.until, open.openings, open.openFor)
+  return before.mode === "auto" ? open : closed("shadow", generation, open.until, open.openings, open.openFor)
 }
 
 /**
@@ -630,10 +636,10 @@ const opened = (policy: Policy, generation: number, now: number, openings: numbe
  * @category models
  * @since 0.1.0
  */
-export type StateName = "closed" | "open" | "half-open" | "forced-open" | "forced-closed" | "metrics-only"
+export type StateName = "closed" | "open" | "half-open" | "forced-open" | "forced-closed" | "shadow"
 
 /**
- * A change of state. `would-open`: the circuit is in mode `metrics-only` and would have opened.
+ * A change of state. `would-open`: the circuit is in mode `shadow` and would have opened.
  *
  * @category models
  * @since 0.1.0
@@ -890,7 +896,7 @@ export const layerConfig = (
 const checkKey = (key: unknown): string => readOption(text("a text that is not empty"), key, "circuitBreaker.key")
 
 const names = {
-  Closed: { auto: "closed", closed: "forced-closed", "metrics-only": "metrics-only" },
+  Closed: { auto: "closed", closed: "forced-closed", "shadow": "shadow" },
   Open: { auto: "open", open: "forced-open" }
 } as const
 
@@ -964,14 +970,15 @@ export const fromPolicy = (
   longest = Infinity,
   fleet?: Fleet
 ): CircuitBreaker => {
-  const state = Ref.makeUnsafe<State>(initial)
+  const state = Ref.makeUnsafe<State>(policy.isShadow ? force(initial, "shadow", 0) : initial)
   const cell = state.ref
   const fixed = policy.slowDuration === "measured" ? Infinity : policy.slowDuration
   const thresholds = policy.slowDuration === "measured" ? new Thresholds(LEAST_SLOW, longest) : undefined
   const timesCalls = policy.slowDuration !== Infinity
   const underWay = new InFlight<Admitted>()
   const listeners = new Set(onTransition === undefined ? [] : [onTransition])
-  const sharing: Sharing | undefined = fleet && share({
+  // What only watches has nothing to tell to others.
+  const sharing: Sharing | undefined = fleet === undefined || policy.isShadow ? undefined : share({
     ...fleet,
     key,
     probes: policy.halfOpenProbes,

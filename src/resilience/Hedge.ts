@@ -18,7 +18,7 @@ import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import { monotonicMillis } from "../internal/clock.ts"
-import { duration, integer, millis, optionsOf, readOptions, withDefault } from "../internal/option.ts"
+import { duration, integer, millis, mode, optionsOf, readOptions, withDefault } from "../internal/option.ts"
 import { attempt } from "../internal/options.ts"
 import { Recent } from "../internal/recent.ts"
 import { classify, type LlmConfigError } from "../LlmError.ts"
@@ -40,6 +40,8 @@ export interface Options {
   readonly delay?: Duration.Input | "p95" | undefined
   /** The least measured delay. Default 500 milliseconds. */
   readonly minDelay?: Duration.Input | undefined
+  /** `shadow`: no hedge starts; that one was due is told. Default `enforce`. */
+  readonly mode?: "enforce" | "shadow" | undefined
   /** Most hedges of one call. Default 1. */
   readonly maxHedges?: number | undefined
 }
@@ -53,7 +55,8 @@ export interface Options {
 export const OptionsSchema = optionsOf<Options>()({
   delay: withDefault(Schema.Union([Schema.Literal("p95"), duration()]), "p95"),
   minDelay: millis("500 millis"),
-  maxHedges: integer(1, 1)
+  maxHedges: integer(1, 1),
+  mode: mode()
 })
 
 /**
@@ -66,6 +69,7 @@ export interface Policy {
   readonly delay: number | "p95"
   readonly minDelay: number
   readonly maxHedges: number
+  readonly mode: "enforce" | "shadow"
 }
 
 /**
@@ -120,7 +124,7 @@ export interface Hooks<in E> {
   readonly pay?: ((now: number) => boolean) | undefined
   /** A hedge starts; the first one has the number 1. */
   readonly onHedge?: ((line: number, now: number) => void) | undefined
-  /** A hedge was due, and `pay` refused it. */
+  /** A hedge was due, and `pay` refused it, or it is in shadow mode. */
   readonly onSuppressed?: ((now: number) => void) | undefined
   /** Another one was faster: this one is about to be interrupted. */
   readonly onLost?: ((line: number, now: number) => void) | undefined
@@ -204,6 +208,8 @@ export const layerConfig = (
 ): Layer.Layer<Hedge, LlmConfigError | Config.ConfigError> =>
   Layer.effect(Hedge, Effect.flatMap(Config.unwrap(options), make))
 
+const never = (): boolean => false
+
 /** @internal */
 export const fromPolicy = (policy: Policy): Hedge => {
   const samples = makeSamples()
@@ -213,7 +219,7 @@ export const fromPolicy = (policy: Policy): Hedge => {
       delay: () => delayOf(policy, samples),
       attempt,
       onWon: (_, duration) => samples.add(duration),
-      hooks
+      hooks: policy.mode === "shadow" ? { ...hooks, when: never, pay: never } : hooks
     })
   return {
     delay: Effect.sync(() => {

@@ -16,7 +16,7 @@ import * as Exit from "effect/Exit"
 import * as Layer from "effect/Layer"
 import * as Random from "effect/Random"
 import { monotonicMillis } from "../internal/clock.ts"
-import { millis, number, optionsOf, orFalse, readOptions } from "../internal/option.ts"
+import { millis, mode, number, optionsOf, orFalse, readOptions } from "../internal/option.ts"
 import { attempt } from "../internal/options.ts"
 import * as Order from "../internal/order.ts"
 import { isOverload, type LlmConfigError, Shed, withoutStack } from "../LlmError.ts"
@@ -156,6 +156,8 @@ export interface Options {
    * before its deadline, fails at once with `Shed`, and no other target is asked. Default: on.
    */
   readonly thresholds?: Thresholds | false | undefined
+  /** `shadow`: nothing is shed; what would have been is told. Default `enforce`. */
+  readonly mode?: "enforce" | "shadow" | undefined
 }
 
 /**
@@ -166,7 +168,8 @@ export interface Options {
  */
 export const OptionsSchema = optionsOf<Options>()({
   throttle: orFalse(ThrottleOptionsSchema),
-  thresholds: orFalse(ThresholdsSchema)
+  thresholds: orFalse(ThresholdsSchema),
+  mode: mode()
 })
 
 /**
@@ -178,6 +181,7 @@ export const OptionsSchema = optionsOf<Options>()({
 export interface Policy {
   readonly throttle: ThrottlePolicy | undefined
   readonly doors: Doors | undefined
+  readonly isShadow: boolean
 }
 
 /**
@@ -187,10 +191,11 @@ export interface Policy {
  * @since 0.2.0
  */
 export const policy = (options?: Options, path = "loadShedding"): Policy => {
-  const { thresholds, throttle } = readOptions(OptionsSchema, options, path)
+  const { mode, thresholds, throttle } = readOptions(OptionsSchema, options, path)
   return {
     throttle: throttle === false ? undefined : throttle ?? throttlePolicy(),
-    doors: thresholds === false ? undefined : thresholds ?? doors()
+    doors: thresholds === false ? undefined : thresholds ?? doors(),
+    isShadow: mode === "shadow"
   }
 }
 

@@ -27,6 +27,7 @@ import {
   integer,
   list,
   millis,
+  mode,
   optionsOf,
   positive,
   readOptions,
@@ -42,6 +43,7 @@ import { ownName } from "../persistence/internal/bounds.ts"
 import * as Buckets from "./internal/buckets.ts"
 import { Costs, isCost, REQUESTS, takeWith, TypeId, type Vector } from "./internal/costs.ts"
 import { handOver, Taken } from "./internal/reservation.ts"
+import { ShadowLimiter } from "./internal/shadowLimiter.ts"
 import { SharedLimiter } from "./internal/sharedLimiter.ts"
 import { TenantLimiter } from "./internal/tenantLimiter.ts"
 import type { Priority } from "./LoadShedder.ts"
@@ -110,6 +112,11 @@ export interface Options {
   readonly maxWait?: Duration.Input | undefined
   /** Most waiters. Default 256. */
   readonly queue?: number | undefined
+  /**
+   * `shadow`: everything is granted at once; what would have waited or been refused is told (`Reservation.would`). Over a
+   * store it is about this process alone. Default `enforce`.
+   */
+  readonly mode?: "enforce" | "shadow" | undefined
 }
 
 /**
@@ -123,7 +130,8 @@ export const OptionsSchema = optionsOf<Options>()({
   capacity: Schema.optional(positive),
   refillPerSecond: Schema.optional(positive),
   maxWait: millis("30 seconds"),
-  queue: integer(256)
+  queue: integer(256),
+  mode: mode()
 }).check(rule(({ capacity, limits, refillPerSecond }) => {
   if (limits === undefined) return undefined
   if (capacity !== undefined) return ["capacity", "absent when \"limits\" is given"]
@@ -151,6 +159,7 @@ export interface Policy {
   readonly perTenant: Policy["limits"]
   readonly maxWait: number
   readonly queue: number
+  readonly isShadow: boolean
 }
 
 const isPositive = (value: unknown): boolean => typeof value === "number" && value > 0 && value < Infinity
@@ -167,11 +176,16 @@ const limitPolicy = ({ burst, dimension, limit, per, strict }: typeof LimitSchem
  * @since 0.1.0
  */
 export const policy = (options?: Options, path = "rateLimit"): Policy => {
-  const { capacity = 3500, limits, maxWait, queue, refillPerSecond = 58.33 } = readOptions(OptionsSchema, options, path)
+  const { capacity = 3500, limits, maxWait, mode, queue, refillPerSecond = 58.33 } = readOptions(
+    OptionsSchema,
+    options,
+    path
+  )
   const short = { dimension: REQUESTS, limit: capacity, burst: capacity, rate: refillPerSecond / 1000 }
   return {
     maxWait,
     queue,
+    isShadow: mode === "shadow",
     limits: limits === undefined ? [short] : limits.filter(({ by }) => by === undefined).map(limitPolicy),
     perTenant: limits === undefined ? [] : limits.filter(({ by }) => by === "tenant").map(limitPolicy)
   }
@@ -286,6 +300,15 @@ const delayBy = (buckets: ReadonlyArray<Bucket>, amounts: Vector): number => {
 export type Cost = number | Readonly<Record<string, number>>
 
 /**
+ * @category models
+ * @since 0.2.0
+ */
+export interface Would {
+  readonly decision: "would-wait" | "would-refuse"
+  readonly millis: number
+}
+
+/**
  * What was taken from the buckets for one acquisition. It is kept unless one of `settle` and `refund` gives something
  * back; the first of them counts, later ones do nothing. Both may be called at any time.
  *
@@ -293,6 +316,8 @@ export type Cost = number | Readonly<Record<string, number>>
  * @since 0.1.0
  */
 export interface Reservation {
+  /** In shadow mode: what would have become of it, and the milliseconds that it would have waited, or would have had to. */
+  readonly would?: Would | undefined
   /** Milliseconds spent in the line. */
   readonly waited: number
   /**
@@ -775,11 +800,12 @@ export const RateLimiter: Context.Service<RateLimiter, RateLimiter> = Context.Se
 
 /** @internal */
 export const fromPolicy = (policy: Policy): RateLimiter => {
-  const { limits, perTenant } = policy
-  if (perTenant.length === 0) return new Limiter(policy)
+  const { isShadow, limits, perTenant } = policy
+  const make = (policy: Policy): RateLimiter => isShadow ? new ShadowLimiter(policy) : new Limiter(policy)
+  if (perTenant.length === 0) return make(policy)
   return new TenantLimiter({
-    shared: limits.length === 0 ? undefined : new Limiter(policy),
-    make: () => ({ limiter: new Limiter({ ...policy, limits: perTenant }) }),
+    shared: limits.length === 0 ? undefined : make(policy),
+    make: () => ({ limiter: make({ ...policy, limits: perTenant }) }),
     run: Effect.runFork,
     policy
   })
@@ -871,7 +897,7 @@ export const sharedFromPolicy = (
   store: Buckets.LimitStore,
   policy: Policy
 ): Effect.Effect<RateLimiter, never, Scope.Scope> =>
-  Effect.gen(function*() {
+  policy.isShadow ? Effect.sync(() => fromPolicy(policy)) : Effect.gen(function*() {
     const { limits, perTenant } = policy
     const scope = yield* Effect.scope
     const context = yield* Effect.context()

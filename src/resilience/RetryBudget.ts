@@ -13,7 +13,7 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { monotonicMillis } from "../internal/clock.ts"
-import { amount, optionsOf, readOptions } from "../internal/option.ts"
+import { amount, mode, optionsOf, readOptions } from "../internal/option.ts"
 import { attempt } from "../internal/options.ts"
 import { type LlmConfigError } from "../LlmError.ts"
 
@@ -34,6 +34,8 @@ export interface Options {
   readonly perAttempt?: number | undefined
   /** Put in by time. Default 0.1. */
   readonly perSecond?: number | undefined
+  /** `shadow`: a retry that the purse cannot pay for is made all the same, and told. Default `enforce`. */
+  readonly mode?: "enforce" | "shadow" | undefined
 }
 
 /**
@@ -45,7 +47,8 @@ export interface Options {
 export const OptionsSchema = optionsOf<Options>()({
   capacity: amount(10),
   perAttempt: amount(0.2),
-  perSecond: amount(0.1)
+  perSecond: amount(0.1),
+  mode: mode()
 })
 
 /**
@@ -58,6 +61,7 @@ export interface Policy {
   readonly capacity: number
   readonly perAttempt: number
   readonly perMillisecond: number
+  readonly isShadow: boolean
 }
 
 const token = 1_000_000
@@ -69,11 +73,13 @@ const token = 1_000_000
  * @since 0.1.0
  */
 export const policy = (options?: Options, path = "retryBudget"): Policy => {
-  const { capacity, perAttempt, perSecond } = readOptions(OptionsSchema, options, path)
+  const { capacity, mode, perAttempt, perSecond } = readOptions(OptionsSchema, options, path)
   return {
     capacity: Math.round(capacity * token),
     perAttempt: Math.round(perAttempt * token),
-    perMillisecond: Math.round(perSecond * 1000) // a thousandth per second is a millionth per millisecond
+    // A thousandth per second is a millionth per millisecond.
+    perMillisecond: Math.round(perSecond * 1000),
+    isShadow: mode === "shadow"
   }
 }
 
@@ -153,6 +159,8 @@ export const refund = (policy: Policy, state: State): State => add(policy, state
  * @since 0.1.0
  */
 export interface Withdrawal {
+  /** In shadow mode: the purse held too little, and nothing was taken. */
+  readonly isOverdrawn?: boolean | undefined
   /** Gives the token back, once. */
   readonly refund: Effect.Effect<void>
   /** @internal */
@@ -236,6 +244,8 @@ export const layerConfig = (
 ): Layer.Layer<RetryBudget, LlmConfigError | Config.ConfigError> =>
   Layer.effect(RetryBudget, Effect.flatMap(Config.unwrap(options), make))
 
+const overdrawn: Withdrawal = { isOverdrawn: true, refund: Effect.void, refundUnsafe: () => {} }
+
 /** @internal */
 export const fromPolicy = (policy: Policy, now: number): RetryBudget => {
   let state = initial(policy, now)
@@ -244,7 +254,7 @@ export const fromPolicy = (policy: Policy, now: number): RetryBudget => {
   }
   const withdrawUnsafe = (now: number): Withdrawal | undefined => {
     const after = withdraw(policy, state, now)
-    if (after === undefined) return undefined
+    if (after === undefined) return policy.isShadow ? overdrawn : undefined
     state = after
     let refunded = false
     const refundUnsafe = (): void => {

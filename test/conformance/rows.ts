@@ -18,6 +18,7 @@ export const tables = {
   K: ["bulkhead", 15],
   S: ["load shedding", 10],
   X: ["chaos", 10],
+  W: ["shadow mode", 5],
   M: ["telemetry and alerts", 10],
   E: ["all patterns together", 15]
 } as const satisfies Record<string, readonly [string, number]>

@@ -107,6 +107,11 @@ export const rows: ReadonlyArray<readonly [title: string, panels: ReadonlyArray<
       unit: "reqps",
       queries: [["{{from}} to {{to}}, {{result}}", rate(llm.hedges, "from, to, result")]]
     },
+    {
+      title: "Shadow mode",
+      unit: "reqps",
+      queries: [["{{target}} {{by}} {{decision}}", rate(llm.shadowed, "target, by, decision")]]
+    },
     { title: "Stores", unit: "reqps", queries: [["{{store}} {{to}}", rate(llm.stores, "store, to")]] },
     {
       title: "Targets skipped",

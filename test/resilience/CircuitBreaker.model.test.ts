@@ -100,7 +100,7 @@ class Model {
         if (at < call.expiresAt) this.trip(this.openings + 1, at, undefined)
         continue
       }
-      if (this.state === "metrics-only" && at < this.closedAt) continue
+      if (this.state === "shadow" && at < this.closedAt) continue
       call.slowAt = at
       this.log.push({ at, call: true, end: false, failed: false, slow: true })
       this.judge(at, undefined)
@@ -155,8 +155,8 @@ class Model {
     let openFor = this.policy.recoveryTimeout
     for (let i = 1; i < n; i++) openFor = Math.min(openFor * 2, this.policy.maxRecoveryTimeout)
     if (retryAfter !== undefined) openFor = Math.max(openFor, Math.min(retryAfter, this.policy.maxRetryAfter))
-    if (this.state === "metrics-only") {
-      this.go("metrics-only", "would-open", now)
+    if (this.state === "shadow") {
+      this.go("shadow", "would-open", now)
       this.closedAt = now + openFor
     } else {
       this.go("open", "open", now)
@@ -183,7 +183,7 @@ class Model {
       return
     }
     if (outcome === "ignored" || this.state === "forced-closed") return
-    if (this.state === "metrics-only" && now < this.closedAt) return
+    if (this.state === "shadow" && now < this.closedAt) return
     const { slowAt } = call
     const isCounted = slowAt !== undefined && this.inWindow(now).some(({ at }) => at === slowAt)
     this.log.push({ at: now, call: !isCounted, end: true, failed: outcome === "failure", slow: slow && !isCounted })
@@ -206,8 +206,7 @@ class Model {
 
   force(mode: CircuitBreaker.Mode, now: number) {
     this.look(now)
-    const target =
-      ({ open: "forced-open", closed: "forced-closed", "metrics-only": "metrics-only", auto: "closed" } as const)[mode]
+    const target = ({ open: "forced-open", closed: "forced-closed", "shadow": "shadow", auto: "closed" } as const)[mode]
     if (mode === "auto" ? ["closed", "open", "half-open"].includes(this.state) : this.state === target) return
     this.go(target, target, now)
     this.openings = 0
@@ -295,7 +294,7 @@ const Op = Schema.Union([
   // Mostly left alone.
   Schema.TaggedStruct("force", {
     dice: Dice,
-    mode: Schema.Literals(["auto", "auto", "open", "closed", "metrics-only"])
+    mode: Schema.Literals(["auto", "auto", "open", "closed", "shadow"])
   })
 ])
 
@@ -304,7 +303,7 @@ const legal = new Set([
   "open > half-open",
   "half-open > open",
   "half-open > closed",
-  "metrics-only > would-open"
+  "shadow > would-open"
 ])
 
 const reached = new Map<string, number>()
@@ -397,7 +396,7 @@ describe("CircuitBreaker model", () => {
           }
           const status = yield* breaker.status
           model.look(now)
-          const counts = status.state === "closed" || status.state === "metrics-only"
+          const counts = status.state === "closed" || status.state === "shadow"
           assert.deepStrictEqual(
             {
               changes,

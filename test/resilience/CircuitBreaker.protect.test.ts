@@ -226,14 +226,14 @@ describe("CircuitBreaker.protect", () => {
         breaker.protect(Effect.andThen(Effect.sleep("1 second"), Effect.fail("F"))),
         { startImmediately: true }
       )
-      for (const mode of ["open", "closed", "metrics-only", "auto"] as const) yield* breaker.force(mode)
+      for (const mode of ["open", "closed", "shadow", "auto"] as const) yield* breaker.force(mode)
       yield* TestClock.adjust("1 second")
       yield* Fiber.await(fiber)
       assert.deepStrictEqual(seen, [
         "closed > forced-open",
         "forced-open > forced-closed",
-        "forced-closed > metrics-only",
-        "metrics-only > closed"
+        "forced-closed > shadow",
+        "shadow > closed"
       ])
       assert.deepInclude(yield* breaker.status, { state: "closed", calls: 0 })
     }))
@@ -295,7 +295,8 @@ describe("CircuitBreaker options", () => {
         successThreshold: 1,
         probeLease: 65_000,
         slowDuration: "measured",
-        slowRate: 0.8
+        slowRate: 0.8,
+        isShadow: false
       })
     ))
 

@@ -575,17 +575,17 @@ describe("CircuitBreaker", () => {
         assert.deepStrictEqual(r.changes, ["closed > forced-open @ 0", "forced-open > closed @ 0", "closed > open @ 0"])
       }))
 
-    it.effect("C21 metrics-only admits everything and reports once that it would have opened", () =>
+    it.effect("C21 shadow admits everything and reports once that it would have opened", () =>
       Effect.gen(function*() {
         const r = yield* setUp()
-        yield* r.breaker.force("metrics-only")
+        yield* r.breaker.force("shadow")
         r.run("FFFFF", 0)
-        assert.deepStrictEqual(r.changes, ["closed > metrics-only @ 0", "metrics-only > would-open @ 0"])
+        assert.deepStrictEqual(r.changes, ["closed > shadow @ 0", "shadow > would-open @ 0"])
         assert.isFalse(r.breaker.isOpenUnsafe(0))
         r.run("F".repeat(100), 4999)
         assert.strictEqual(r.changes.length, 2, "a circuit that is open does not open again")
         r.run("FFFFF", 5000)
-        assert.deepStrictEqual(r.changes.slice(2), ["metrics-only > would-open @ 5000"])
+        assert.deepStrictEqual(r.changes.slice(2), ["shadow > would-open @ 5000"])
         r.run("F".repeat(100), 14_999)
         assert.strictEqual(r.changes.length, 3, "open for 10 s the second time")
       }))

@@ -313,7 +313,7 @@ describe("Hedge", () => {
         [{ delay: -1 }, "hedge.delay", "a duration that is not negative"],
         [{ maxHedges: 0 }, "hedge.maxHedges", "a whole number of at least 1"],
         [{ minDelay: Number.NaN }, "hedge.minDelay", "a duration such as \"2 seconds\" or a number of milliseconds"],
-        [{ delays: 1 }, "hedge.delays", "one of delay, minDelay, maxHedges"]
+        [{ delays: 1 }, "hedge.delays", "one of delay, minDelay, maxHedges, mode"]
       ] as const
       for (const [options, path, rule] of wrong) {
         const error = yield* Effect.flip(Hedge.make(options as Hedge.Options))

@@ -478,7 +478,8 @@ describe("RateLimiter", () => {
           limits: [{ dimension: "requests", limit: 3500, burst: 3500, rate: 0.05833 }],
           perTenant: [],
           maxWait: 30_000,
-          queue: 256
+          queue: 256,
+          isShadow: false
         })
         const limiter = yield* RateLimiter.make()
         assert.strictEqual(yield* level(limiter), 3500)

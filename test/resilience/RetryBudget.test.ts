@@ -252,7 +252,12 @@ describe("RetryBudget", () => {
 
   it.effect("defaults", () =>
     Effect.sync(() =>
-      assert.deepStrictEqual(RetryBudget.policy(), { capacity: 10_000_000, perAttempt: 200_000, perMillisecond: 100 })
+      assert.deepStrictEqual(RetryBudget.policy(), {
+        capacity: 10_000_000,
+        perAttempt: 200_000,
+        perMillisecond: 100,
+        isShadow: false
+      })
     ))
 
   const wrong: ReadonlyArray<readonly [path: string, options: unknown]> = [

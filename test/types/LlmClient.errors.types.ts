@@ -111,6 +111,17 @@ const shedding = LlmClient.make([A], { loadShedding: {} })
 yes<Equal<Of<typeof shedding>, Exclude<Everything, LlmError.BulkheadFull>>>()
 const throttled = LlmClient.make([A], { ...off, loadShedding: { thresholds: false } })
 yes<Equal<Of<typeof throttled>, Base | LlmError.Shed>>()
+// What only watches refuses nothing.
+const shadow = { mode: "shadow" } as const
+const watched = LlmClient.make([LlmClient.target(A, { circuitBreaker: shadow, limits: { limits, ...shadow } }), B], {
+  ...off,
+  rateLimit: shadow,
+  circuitBreaker: shadow,
+  loadShedding: shadow
+})
+yes<Equal<Of<typeof watched>, Base>>()
+const enforced = LlmClient.make([A], { ...off, rateLimit: { mode: "enforce" }, circuitBreaker: { mode: "enforce" } })
+yes<Equal<Of<typeof enforced>, Base | LlmError.CircuitOpen | LlmError.RateLimited>>()
 const noLines = LlmClient.make([A], { ...off, loadShedding: { throttle: false } })
 yes<Equal<Of<typeof noLines>, Base>>()
 const oneLine = LlmClient.make([A, LlmClient.target(B, { limits })], { ...off, loadShedding: { throttle: false } })

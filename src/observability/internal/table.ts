@@ -78,6 +78,11 @@ export const llm = {
     "because"
   ]),
   rejections: own("counter", "llm_rejections_total", "Attempts refused by our own guards.", ["target", "by"]),
+  shadowed: own("counter", "llm_shadow_decisions_total", "What patterns in shadow mode would have done.", [
+    "target",
+    "by",
+    "decision"
+  ]),
   shed: own("counter", "llm_shed_total", "Attempts turned away early, by where and why.", ["target", "by", "reason"]),
   transitions: own("counter", "llm_breaker_transitions_total", "Changes of a circuit breaker's state.", [
     "target",

@@ -7,7 +7,7 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import { monotonicMillis } from "../../internal/clock.ts"
 import { LlmConfigError, type RateLimitFact } from "../../LlmError.ts"
-import type { Cost, Policy, RateLimiter, Reservation } from "../RateLimiter.ts"
+import type { Cost, Policy, RateLimiter, Reservation, Would } from "../RateLimiter.ts"
 import { MAX_BLOCK } from "./buckets.ts"
 import { REQUESTS, takeWith, TypeId } from "./costs.ts"
 import { handOver, Taken } from "./reservation.ts"
@@ -221,9 +221,11 @@ class Both extends Taken {
   readonly waited: number
   private readonly mine: Reservation
   private readonly theirs: Reservation | undefined
+  readonly would: Would | undefined
 
   constructor(mine: Reservation, theirs: Reservation | undefined) {
     super()
+    this.would = mine.would ?? theirs?.would
     this.mine = mine
     this.theirs = theirs
     this.waited = mine.waited + (theirs?.waited ?? 0)

@@ -1,0 +1,192 @@
+// Shadow mode: a pattern decides and tells, and everything goes on as if it were off.
+import { assert, describe, it } from "@effect/vitest"
+import { Duration, Effect, Exit, Fiber, Stream } from "effect"
+import type { LlmConfig, LlmEvent } from "effect-resilient-llm"
+import { RateLimiter } from "effect-resilient-llm/resilience"
+import { ScriptedProvider } from "effect-resilient-llm/testing"
+import { TestClock } from "effect/testing"
+import { ask, chance, failure, fork, kinds, now, setUp, success, timed, vector } from "../support.ts"
+
+const { answer, fail, overloaded } = ScriptedProvider
+const shadow = { mode: "shadow" } as const
+const slow = (delay: number) => answer("Hello.", { delay })
+const told = (ledger: LlmEvent.Ledger) =>
+  ledger.flatMap((event) =>
+    event._tag === "Shadowed" ? [`${event.by} ${event.decision} ${event.duration ?? ""}`.trim()] : []
+  )
+
+describe.each(kinds)("%s", (kind) => {
+  it.effect("W1 an empty limiter lets everything pass at once, and tells what it would have done", () =>
+    vector(Effect.gen(function*() {
+      const rateLimit = {
+        limits: [{ dimension: "requests", limit: 1, per: "10 seconds" }],
+        maxWait: "15 seconds",
+        ...shadow
+      }
+      const r = yield* setUp([{ always: answer("x") }], { rateLimit } as LlmConfig.Options)
+      const decisions: Array<ReadonlyArray<string>> = []
+      for (let i = 0; i < 4; i++) {
+        const { at, exit } = yield* timed(ask(kind, r.client, `${i}`), 0)
+        assert.strictEqual(at, 0)
+        decisions.push(told(success(exit).ledger))
+      }
+      assert.deepStrictEqual(decisions, [
+        [],
+        ["rate-limit would-wait 10000"],
+        ["rate-limit would-refuse 20000"],
+        ["rate-limit would-refuse 20000"]
+      ])
+      const { rateLimit: bucket } = yield* r.client.status
+      assert.deepStrictEqual(bucket?.levels, { requests: -1 })
+      assert.strictEqual(bucket?.queued, 1)
+    })))
+
+  it.effect("W1 with limits of a target that wait for tokens, and what the vendor says, no level is ever no number", () =>
+    vector(Effect.gen(function*() {
+      const limits = {
+        limits: [
+          { dimension: "requests", limit: 2, per: "1 second" },
+          { dimension: "tokens", limit: 1000, per: "1 minute" },
+          { dimension: "tokens", limit: 500, per: "1 minute", by: "tenant" }
+        ],
+        ...shadow
+      } as const
+      const steps = [answer("x"), fail({ _tag: "RateLimit" }, { status: 429, retryAfter: Duration.seconds(3) })]
+      const r = yield* setUp([{ script: steps, always: answer("y") }], { retry: false }, [{ limits }])
+      for (let i = 0; i < 6; i++) {
+        const { at } = yield* timed(ask(kind, r.client, { prompt: "Hi", tenant: `t${i % 2}`, maxTokens: 400 }), 0)
+        assert.strictEqual(at, 0)
+        const { targets: [target] } = yield* r.client.status
+        for (const level of Object.values(target?.limits?.levels ?? {})) {
+          assert.isTrue(Number.isFinite(level), `${level}`)
+        }
+      }
+    })))
+
+  it.effect("W2 a circuit admits all, and says once that it would have opened", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* setUp([{ always: overloaded }], {
+        retry: false,
+        circuitBreaker: { failureThreshold: 5, ...shadow }
+      })
+      const changes: Array<string> = []
+      yield* fork(Stream.runForEach(r.client.events, (event) =>
+        Effect.sync(() => {
+          if (event._tag === "CircuitChanged") changes.push(`${event.from} ${event.to}`)
+        })))
+      for (let i = 0; i < 5; i++) yield* Effect.exit(ask(kind, r.client))
+      assert.strictEqual((yield* r.calls()).length, 5)
+      const { targets: [target] } = yield* r.client.status
+      assert.strictEqual(target?.circuit?.state, "shadow")
+      yield* TestClock.adjust(0)
+      assert.deepStrictEqual(changes, ["shadow would-open"])
+    })))
+
+  it.effect("W3 when a hedge is due, it is told, and nobody is asked or pays", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* setUp([{ always: slow(1000) }, { always: answer("never") }], {
+        hedge: { delay: 300, maxHedges: 2, ...shadow },
+        retryBudget: { capacity: 5 }
+      })
+      const { at, exit } = yield* timed(ask(kind, r.client))
+      assert.strictEqual(at, 1000)
+      assert.deepStrictEqual(told(success(exit).ledger), ["hedge would-hedge"])
+      assert.deepStrictEqual(yield* r.calls(1), [])
+      const { targets } = yield* r.client.status
+      assert.deepStrictEqual(targets.map(({ retryBudget }) => retryBudget), [5, 5])
+    })))
+
+  it.effect("W4 an empty purse denies nothing, and nothing is taken from it", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* setUp([{ always: overloaded }], {
+        retry: { maxRetries: 2, baseDelay: 100 },
+        retryBudget: { capacity: 1, perAttempt: 0, perSecond: 0, ...shadow }
+      })
+      const { exit } = yield* timed(ask(kind, r.client))
+      assert.strictEqual((yield* r.calls()).length, 3)
+      assert.deepStrictEqual(told(failure(exit).ledger), ["retry-budget would-deny"])
+      const { targets: [target] } = yield* r.client.status
+      assert.strictEqual(target?.retryBudget, 0)
+    })))
+
+  it.effect("W4 a throttle and doors shed nothing, and draw no lots", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* setUp([{ always: fail({ _tag: "Overloaded" }, { status: 503, delay: 1000 }) }], {
+        retry: false,
+        loadShedding: { throttle: {}, thresholds: { sheddable: 0 }, ...shadow },
+        bulkhead: { maxConcurrent: 1, queue: 10 }
+      })
+      const all = yield* Effect.forEach(
+        Array.from({ length: 10 }),
+        (_, i) => fork(Effect.exit(ask(kind, r.client, { prompt: `${i}`, priority: "sheddable" })))
+      )
+      yield* TestClock.adjust("1 minute")
+      const decisions: Array<string> = []
+      for (const fiber of all) {
+        decisions.push(...told(failure(yield* Fiber.join(fiber)).ledger))
+      }
+      assert.strictEqual((yield* r.calls()).length, 10)
+      assert.strictEqual(decisions.filter((one) => one.startsWith("load-shedding would-shed")).length >= 9, true)
+      yield* Effect.forEach(Array.from({ length: 10 }), () => timed(ask(kind, r.client), "2 seconds"))
+      assert.strictEqual((yield* r.calls()).length, 20)
+    })))
+
+  const patterns = {
+    rateLimit: { limits: [{ dimension: "requests", limit: 2, per: "1 minute" }], maxWait: "1 second", ...shadow },
+    circuitBreaker: { failureThreshold: 2, recoveryTimeout: "1 minute", ...shadow },
+    hedge: { delay: 50, ...shadow },
+    loadShedding: { throttle: { ratio: 1 }, thresholds: { default: 0 }, ...shadow },
+    retryBudget: { capacity: 1, perAttempt: 0, perSecond: 0, ...shadow }
+  } as const
+
+  it.effect.each(Object.keys(patterns) as ReadonlyArray<keyof typeof patterns>)(
+    "W5 %s in shadow: results, calls and their moments are those of off",
+    (name) =>
+      vector(Effect.gen(function*() {
+        const steps = [overloaded, slow(200), overloaded, overloaded, slow(70), overloaded, overloaded, overloaded]
+        const play = (options: LlmConfig.Options) =>
+          Effect.gen(function*() {
+            const r = yield* setUp([{ script: steps, always: slow(30) }, { always: slow(10) }], {
+              bulkhead: { maxConcurrent: 1, queue: 5 },
+              ...options
+            })
+            const begun = yield* now
+            const fibers = yield* Effect.forEach([0, 1, 2, 3, 4, 5], (i) =>
+              fork(Effect.andThen(
+                Effect.sleep(i * 40),
+                Effect.flatMap(Effect.exit(ask(kind, r.client, `${i}`)), (exit) =>
+                  Effect.map(now, (at) => [exit._tag, Exit.isSuccess(exit) ? exit.value.target : "", at - begun]))
+              )))
+            yield* TestClock.adjust("10 minutes")
+            const ends = yield* Effect.forEach(fibers, Fiber.join)
+            return {
+              ends,
+              calls: [yield* r.calls(0), yield* r.calls(1)]
+            }
+          }).pipe(chance(0.25))
+        const off = yield* play({ [name]: false })
+        const watched = yield* play({ [name]: patterns[name] })
+        assert.deepStrictEqual(watched.ends, off.ends)
+        assert.deepStrictEqual(watched.calls, off.calls)
+      }))
+  )
+})
+
+describe("a limiter in shadow mode by itself", () => {
+  it.effect("grants all, tells with the reservation, and takes back what was not used", () =>
+    Effect.gen(function*() {
+      const limiter = yield* RateLimiter.make({ capacity: 2, refillPerSecond: 1, maxWait: "1 second", ...shadow })
+      const taken = yield* Effect.forEach([1, 1, 1, 1], (cost) => limiter.acquire(cost))
+      assert.deepStrictEqual(taken.map(({ would }) => would), [
+        undefined,
+        undefined,
+        { decision: "would-wait", millis: 1000 },
+        { decision: "would-refuse", millis: 2000 }
+      ])
+      yield* taken[2]!.refund("all")
+      yield* taken[3]!.refund("all")
+      assert.deepStrictEqual((yield* limiter.snapshot).levels, { requests: 0 })
+      const work = yield* limiter.take(1)(Effect.succeed("done"))
+      assert.strictEqual(work, "done")
+    }))
+})
