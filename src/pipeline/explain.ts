@@ -45,6 +45,8 @@ import { bulkheadAt, limiterAt } from "./turn.ts"
 export interface Explanation {
   /** What a call passes once, outermost first. What is off is absent. */
   readonly stages: ReadonlyArray<string>
+  /** What is in shadow mode: it is in none of the bounds. */
+  readonly shadow: ReadonlyArray<string>
   readonly targets: ReadonlyArray<ExplainedTarget>
   /**
    * Attempts of one call over all targets, with retries and hedges. A repair of `generateObject` makes as many again; work that
@@ -141,10 +143,12 @@ export interface Surroundings {
   readonly stores: { readonly cache: boolean; readonly idempotency: boolean; readonly limits: boolean }
 }
 
-export const explanationOf = (settings: Settings, around: Surroundings): Explanation => {
+export const explanationOf = (all: Settings, around: Surroundings): Explanation => {
+  const settings = enforced(all)
   const bounds = boundsOf(settings, around.guards.length > 0)
   return {
     stages: stagesOf(settings),
+    shadow: watching(all),
     targets: settings.targets.map((target, i) => ({
       id: target.id,
       guards: guardsOf(settings, target, around.guards),
@@ -158,6 +162,42 @@ export const explanationOf = (settings: Settings, around: Surroundings): Explana
     memory: memoryOf(settings, around)
   }
 }
+
+// -----------------------------------------------------------------------------
+// shadow mode
+// -----------------------------------------------------------------------------
+
+const limitsOnlyWatch = (limits: TargetSettings["limits"]): boolean => limiterAt(limits)?.isShadow === true
+
+const circuitOnlyWatches = (circuit: TargetSettings["circuit"]): boolean =>
+  circuit !== undefined && !CircuitBreaker.isCircuitBreaker(circuit) && circuit.policy.isShadow
+
+/** What only watches does nothing. */
+const enforced = (settings: Settings): Settings => {
+  const { budget, bucket, hedge, shedding, targets } = settings
+  return {
+    ...settings,
+    budget: budget?.isShadow === true ? undefined : budget,
+    bucket: limitsOnlyWatch(bucket) ? undefined : bucket,
+    hedge: hedge?.mode === "shadow" ? undefined : hedge,
+    shedding: shedding?.isShadow === true ? undefined : shedding,
+    targets: targets.map((target) => ({
+      ...target,
+      limits: limitsOnlyWatch(target.limits) ? undefined : target.limits,
+      circuit: circuitOnlyWatches(target.circuit) ? undefined : target.circuit
+    }))
+  }
+}
+
+const watching = ({ budget, bucket, hedge, shedding, targets }: Settings): ReadonlyArray<string> =>
+  names([
+    hedge?.mode === "shadow" && "hedge",
+    budget?.isShadow === true && "retry budget",
+    shedding?.isShadow === true && "load-shedding",
+    limitsOnlyWatch(bucket) && "rate-limit (client)",
+    ...targets.map(({ id, limits }) => limitsOnlyWatch(limits) && `rate-limit (${id})`),
+    ...targets.map(({ circuit, id }) => circuitOnlyWatches(circuit) && `circuit-breaker (${id})`)
+  ])
 
 // -----------------------------------------------------------------------------
 // order

@@ -56,11 +56,12 @@ const row = (name: string, millis: number | undefined): ReadonlyArray<Row> =>
   millis === undefined ? [] : [[name, duration(millis)]]
 
 export const rendered = (explanation: Explanation): string => {
-  const { attempts, memory, stages, targets, waits } = explanation
+  const { attempts, memory, shadow, stages, targets, waits } = explanation
   const widest = Math.max(...targets.map(({ id }) => id.length))
   return [
     "A call passes",
     `  ${chain([...stages, "target"])}`,
+    ...(shadow.length === 0 ? [] : ["", "In shadow mode, enforcing nothing", ...shadow.map((name) => `  ${name}`)]),
     ...section(
       "Each attempt on a target passes",
       targets.map(({ guards, id }) => [id, chain([...guards, "provider"], widest + 4)])

@@ -251,3 +251,32 @@ it.effect("as text, every line fits a terminal and no bound is missing", () =>
     assert.match(text, /for the end of a stream +no limit/)
     assert.notMatch(text, /Infinity|NaN|undefined/)
   }))
+
+it.effect("what only watches is in no bound, and named", () =>
+  Effect.gen(function*() {
+    const shadow = { mode: "shadow" } as const
+    const limits = [{ dimension: "requests", limit: 1, per: "1 minute" }] as const
+    const { shadow: watching, ...watched } = yield* LlmConfig.explain(
+      [{ id: "openai", limits: { limits, ...shadow }, circuitBreaker: shadow }],
+      {
+        rateLimit: shadow,
+        retryBudget: { capacity: 0, ...shadow },
+        hedge: { delay: 10, ...shadow },
+        loadShedding: shadow
+      }
+    )
+    const off = yield* LlmConfig.explain([{ id: "openai", circuitBreaker: false }], {
+      rateLimit: false,
+      retryBudget: false
+    })
+    assert.deepStrictEqual({ ...watched, shadow: [] }, off)
+    assert.deepStrictEqual(watching, [
+      "hedge",
+      "retry budget",
+      "load-shedding",
+      "rate-limit (client)",
+      "rate-limit (openai)",
+      "circuit-breaker (openai)"
+    ])
+    assert.include(LlmConfig.render({ ...watched, shadow: watching }), "In shadow mode")
+  }))
