@@ -22,6 +22,7 @@ import * as Retry from "../resilience/Retry.ts"
 import { type Bounds, boundsOf } from "./bounds.ts"
 import { CAPACITY } from "./hub.ts"
 import type { Settings, TargetSettings } from "./settings.ts"
+import { enforced, watching } from "./shadow.ts"
 import { MAX_KEPT_BYTES, MAX_KEPT_PARTS } from "./stream.ts"
 import { MAX_CIRCUITS } from "./target.ts"
 import { bulkheadAt, limiterAt } from "./turn.ts"
@@ -162,42 +163,6 @@ export const explanationOf = (all: Settings, around: Surroundings): Explanation 
     memory: memoryOf(settings, around)
   }
 }
-
-// -----------------------------------------------------------------------------
-// shadow mode
-// -----------------------------------------------------------------------------
-
-const limitsOnlyWatch = (limits: TargetSettings["limits"]): boolean => limiterAt(limits)?.isShadow === true
-
-const circuitOnlyWatches = (circuit: TargetSettings["circuit"]): boolean =>
-  circuit !== undefined && !CircuitBreaker.isCircuitBreaker(circuit) && circuit.policy.isShadow
-
-/** What only watches does nothing. */
-const enforced = (settings: Settings): Settings => {
-  const { budget, bucket, hedge, shedding, targets } = settings
-  return {
-    ...settings,
-    budget: budget?.isShadow === true ? undefined : budget,
-    bucket: limitsOnlyWatch(bucket) ? undefined : bucket,
-    hedge: hedge?.mode === "shadow" ? undefined : hedge,
-    shedding: shedding?.isShadow === true ? undefined : shedding,
-    targets: targets.map((target) => ({
-      ...target,
-      limits: limitsOnlyWatch(target.limits) ? undefined : target.limits,
-      circuit: circuitOnlyWatches(target.circuit) ? undefined : target.circuit
-    }))
-  }
-}
-
-const watching = ({ budget, bucket, hedge, shedding, targets }: Settings): ReadonlyArray<string> =>
-  names([
-    hedge?.mode === "shadow" && "hedge",
-    budget?.isShadow === true && "retry budget",
-    shedding?.isShadow === true && "load-shedding",
-    limitsOnlyWatch(bucket) && "rate-limit (client)",
-    ...targets.map(({ id, limits }) => limitsOnlyWatch(limits) && `rate-limit (${id})`),
-    ...targets.map(({ circuit, id }) => circuitOnlyWatches(circuit) && `circuit-breaker (${id})`)
-  ])
 
 // -----------------------------------------------------------------------------
 // order

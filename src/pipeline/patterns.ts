@@ -1,31 +1,26 @@
 // The patterns that stand in front of an attempt, each as a guard.
 import type * as Tokenizer from "effect/ai/Tokenizer"
 import * as Cause from "effect/Cause"
-import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
-import * as Random from "effect/Random"
 import {
   type BulkheadFull,
   type CircuitOpen,
   type InvalidRequest,
   isOverload,
   type RateLimited,
-  Shed,
-  withoutStack
+  type Shed
 } from "../LlmError.ts"
 import type { Ask, Guard, Held, Outcome, Refusal } from "../LlmGuard.ts"
 import type { LlmRequest } from "../LlmRequest.ts"
 import type { Bulkhead, Permit } from "../resilience/Bulkhead.ts"
 import type * as CircuitBreaker from "../resilience/CircuitBreaker.ts"
-import * as LoadShedder from "../resilience/LoadShedder.ts"
 import type { RateLimiter, Reservation } from "../resilience/RateLimiter.ts"
 import type { Attempt } from "./attempt.ts"
 import type { Door } from "./guards.ts"
 import { promptTokens } from "./request.ts"
-
-const ours = { failover: true, patience: 0 } as const
+import { type DoorRules, isOpen, ours, shadowed, turnedAway } from "./shedding.ts"
 
 class Place implements Held {
   protected readonly permit: Permit
@@ -48,34 +43,6 @@ class Lesson extends Place {
         : "neutral"
     )
   }
-}
-
-type Line = { readonly queued: number; readonly maxQueued: number; readonly displaces: () => boolean }
-
-/** May a call of this urgency join the line? Who has fewer in it than others may, and without doors whoever finds room. */
-const isOpen = (doors: LoadShedder.Doors | undefined, { priority = "default" }: LlmRequest, line: Line): boolean =>
-  doors === undefined || LoadShedder.admits(doors, priority, line.queued, line.maxQueued) || line.displaces()
-
-const turnedAway = (reason: Shed["reason"], wait: number | undefined): Shed =>
-  withoutStack(() =>
-    new Shed(wait === undefined ? { reason } : { reason, retryAfter: Duration.millis(Math.ceil(wait)) })
-  )
-
-/** Who may join a line, and does it hold? In shadow mode it is only told. */
-export interface DoorRules {
-  readonly doors: LoadShedder.Doors
-  readonly isShadow: boolean
-}
-
-const shadowed = (
-  ask: Ask,
-  by: "rate-limit" | "load-shedding",
-  decision: "would-wait" | "would-refuse" | "would-shed",
-  duration?: number
-): void => {
-  const { call: { root }, to } = ask as Attempt
-  const event = { _tag: "Shadowed" as const, call: root.id, at: root.since(ask.now), target: to.id, by, decision }
-  root.emit(duration === undefined ? event : { ...event, duration })
 }
 
 /** Room in flight. With `doors` a call that may not join the line, or would be too late in it, is shed. */
@@ -108,52 +75,6 @@ export const inBulkhead = (bulkhead: Bulkhead, rules: DoorRules | undefined): Do
         onSuccess: placeOf,
         onFailure: (error) => isTurnedAway ? turnedAway("queue-full", undefined) : error
       })
-    }
-  }
-}
-
-/** What is asked of `LoadShedder.Throttle`: that class is internal, so the package's types cannot name it. */
-export interface Throttle {
-  readonly policy: LoadShedder.ThrottlePolicy
-  readonly rejection: (now: number) => number
-  readonly count: (isAccepted: boolean, now: number) => void
-  readonly rejects: (
-    priority: LoadShedder.Priority,
-    random: () => (typeof Random.Random)["Service"],
-    now: number
-  ) => boolean
-}
-
-/** Only as many calls as about half of them are accepted. */
-export const inThrottle = (throttle: Throttle, isShadow: boolean): Door<Shed> => {
-  // What only watches draws no lots, so that chance goes on as if it were not there.
-  let owed = 0
-  const wouldReject = (now: number): boolean => {
-    owed += throttle.rejection(now)
-    if (owed < 1) return false
-    owed -= 1
-    return true
-  }
-  const held: Exit.Exit<Held> = Exit.succeed({
-    settle: (outcome) => {
-      if (outcome._tag === "Succeeded") throttle.count(true, outcome.now)
-      else if (outcome._tag === "Failed") throttle.count(!isOverload(outcome.error), outcome.now)
-    }
-  })
-  return {
-    ...ours,
-    name: "load-shedding",
-    by: "throttle",
-    acquire: (ask) => {
-      const { now, request } = ask
-      if (isShadow) {
-        if (request.priority !== "critical" && wouldReject(now)) shadowed(ask, "load-shedding", "would-shed")
-        return held
-      }
-      const { context } = (ask as Attempt).call.root
-      return throttle.rejects(request.priority ?? "default", () => Context.get(context, Random.Random), now)
-        ? Exit.fail(LoadShedder.shed(throttle.policy, now))
-        : held
     }
   }
 }

@@ -22,10 +22,11 @@ import type { Background } from "./background.ts"
 import { doors, foreign } from "./guards.ts"
 import { measuring } from "./hedge.ts"
 import type { Hub } from "./hub.ts"
-import { type Counting, countsTokens, inBulkhead, inCircuit, inLimits, inThrottle, type Throttle } from "./patterns.ts"
+import { type Counting, countsTokens, inBulkhead, inCircuit, inLimits } from "./patterns.ts"
 import type { Router } from "./routing.ts"
 import type { CircuitRules, Settings } from "./settings.ts"
 import type { MakeLimiter } from "./shared.ts"
+import { inThrottle, type Throttle } from "./shedding.ts"
 
 // -----------------------------------------------------------------------------
 // settings

@@ -255,9 +255,10 @@ it.effect("as text, every line fits a terminal and no bound is missing", () =>
 it.effect("what only watches is in no bound, and named", () =>
   Effect.gen(function*() {
     const shadow = { mode: "shadow" } as const
+    const provider = LlmProvider.make({ id: "openai", generate: () => Effect.never })
     const limits = [{ dimension: "requests", limit: 1, per: "1 minute" }] as const
     const { shadow: watching, ...watched } = yield* LlmConfig.explain(
-      [{ id: "openai", limits: { limits, ...shadow }, circuitBreaker: shadow }],
+      [{ provider, limits: { limits, ...shadow }, circuitBreaker: shadow }],
       {
         rateLimit: shadow,
         retryBudget: { capacity: 0, ...shadow },
@@ -265,7 +266,7 @@ it.effect("what only watches is in no bound, and named", () =>
         loadShedding: shadow
       }
     )
-    const off = yield* LlmConfig.explain([{ id: "openai", circuitBreaker: false }], {
+    const off = yield* LlmConfig.explain([{ provider, circuitBreaker: false }], {
       rateLimit: false,
       retryBudget: false
     })
