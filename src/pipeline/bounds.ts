@@ -95,7 +95,7 @@ const most = (walk: Walk, of: ReadonlyArray<number>): number => {
 /** Hedges of a call: each begins at least the delay after the line before it. */
 const hedges = (walk: Walk, of: ReadonlyArray<number>, retries: number): number => {
   const { deadline, hedge, settings: { budget, failover, targets } } = walk
-  if (hedge === undefined) return 0
+  if (hedge === undefined || hedge.delay === Infinity) return 0
   const delay = hedge.delay === "p95" ? hedge.minDelay : hedge.delay
   const rival = Math.max(...of.map((i) => walk.turns[i]!.attempt))
   const inTurn = Math.max(...of.map((i) => {
@@ -197,7 +197,18 @@ const merged = (spans: ReadonlyArray<Span>): ReadonlyArray<Span> => {
     if (last === undefined || from > last.to) out.push({ from, to })
     else out[out.length - 1] = { from: last.from, to: Math.max(last.to, to) }
   }
-  return out
+  return out.length > SPANS ? coarse(out) : out
+}
+
+/** So many spans are told apart; where there are more, those next to each other are taken for one. */
+const SPANS = 200
+
+const coarse = (spans: ReadonlyArray<Span>): ReadonlyArray<Span> => {
+  const each = Math.ceil(spans.length / SPANS)
+  return Array.from({ length: Math.ceil(spans.length / each) }, (_, i) => {
+    const some = spans.slice(i * each, (i + 1) * each)
+    return { from: some[0]!.from, to: some.at(-1)!.to }
+  })
 }
 
 /**
@@ -206,7 +217,8 @@ const merged = (spans: ReadonlyArray<Span>): ReadonlyArray<Span> => {
  */
 const withAttempts = (turns: ReadonlyArray<Turn>, maxAttempts: number): number => {
   const all = turns.reduce((sum, { further, pauses }) => sum + pauses.length + 1 + further, 0)
-  return all <= maxAttempts || all > MOST ? Infinity : Math.max(...turns.map((last) => {
+  if (all <= maxAttempts || all > MOST || turns.some(({ attempt }) => attempt === Infinity)) return Infinity
+  return Math.max(...turns.map((last) => {
     // By attempts made, so that at least one is left: the longest time.
     let times: ReadonlyArray<number> = [0, ...Array.from({ length: maxAttempts - 1 }, () => -Infinity)]
     for (const turn of turns) if (turn !== last) times = after(turn, times)

@@ -25,7 +25,7 @@ import type { Settings, TargetSettings } from "./settings.ts"
 import { enforced, watching } from "./shadow.ts"
 import { MAX_KEPT_BYTES, MAX_KEPT_PARTS } from "./stream.ts"
 import { MAX_CIRCUITS } from "./target.ts"
-import { bulkheadAt, limiterAt } from "./turn.ts"
+import { bulkheadAt, limiterAt, MOST } from "./turn.ts"
 
 // -----------------------------------------------------------------------------
 // models
@@ -275,14 +275,19 @@ const failuresOf = (settings: Settings, bounds: Bounds): ReadonlyArray<Explained
 const takesDeadline = ({ failover, retry, targets, timers }: Settings): boolean => {
   if (timers === undefined || timers.deadline === Infinity) return false
   const { attempt, deadline } = timers
+  const retries = retry?.maxRetries ?? 0
   let now = 0
   for (let left = failover === undefined ? 1 : targets.length; left > 0; left--) {
     const end = now + (deadline - now) / left
     for (let k = 1; now < end; k++) {
       now = Math.min(now + attempt, end)
-      const pause = retry === undefined || k > retry.maxRetries ? Infinity : Retry.backoffMillis(retry, k, 1)
+      const pause = retry === undefined || k > retries ? Infinity : Retry.backoffMillis(retry, k, 1)
       if (now + pause >= end) break
       now += pause
+      if (k < MOST) continue
+      // What comes after so many is like the last of them.
+      now = Math.min(end, now + (retries - k) * (attempt + pause))
+      break
     }
   }
   return now >= deadline

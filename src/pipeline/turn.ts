@@ -43,7 +43,7 @@ export const lineAt = ({ bucket }: Settings, target: TargetSettings): number =>
   waitAt(bulkheadAt(target)) + waitAt(limiterAt(bucket)) + waitAt(limiterAt(target.limits))
 
 /** What comes after so many retries is like the last of them. */
-export const MOST = 1000
+export const MOST = 200
 
 export const turnOf = (settings: Settings, index: number, line: number, limit: number, hint: number): Turn => {
   const { retry } = settings

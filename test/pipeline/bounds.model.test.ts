@@ -92,6 +92,53 @@ it("no bound is infinite unless an option is", () => {
   }
 })
 
+it("whatever is set, what is said are numbers", () => {
+  const { of } = dice(7)
+  const [wait, queue] = [() => of([0, 1, 1000, Infinity]), () => of([0, 1, 256])]
+  for (let i = 0; i < 1000; i++) {
+    const options: LlmConfig.Options = {
+      timeout: of([false, undefined, {
+        attempt: of([false, 1, 1000]),
+        firstToken: of([undefined, false, 5]),
+        deadline: of([false, 1, 5000, 86_400_000])
+      }]),
+      retry: of([false, undefined, {
+        maxRetries: of([0, 1, 3, 2000, 1e9]),
+        baseDelay: wait(),
+        maxDelay: wait(),
+        factor: of([1, 1.1, 1e6]),
+        jitter: of(["none", "full", "equal"]),
+        maxRetryAfter: wait()
+      }]),
+      retryBudget: of([false, undefined, {
+        capacity: of([0, 0.5, 1, 3]),
+        perAttempt: of([0, 0.2]),
+        perSecond: of([0, 0.1, 1000])
+      }]),
+      failover: of([false, undefined, {
+        maxRetryAfter: wait(),
+        coolDown: wait(),
+        maxAttempts: of([undefined, 1, 4, 5000])
+      }]),
+      bulkhead: of([undefined, { maxWait: wait(), queue: queue() }]),
+      rateLimit: of([false, undefined, { maxWait: wait(), queue: queue() }]),
+      circuitBreaker: of([false, undefined]),
+      hedge: of([undefined, {
+        delay: of([0, 50, 1e9, "p95", Infinity]),
+        minDelay: of([0, 500]),
+        maxHedges: of([1, 3])
+      }])
+    }
+    const targets = ["a", "b", "c", "d", "e", "f"].slice(0, of([1, 2, 3, 6]))
+    const guards = of([[], [{ name: "mine", acquire: () => Effect.never }]])
+    const told = Effect.runSync(LlmConfig.explain(targets, { ...options, guards }))
+    const where = JSON.stringify([targets, options])
+    const each = told.targets.flatMap(({ attempts, line, wait }) => [attempts, line, wait])
+    for (const number of [told.attempts, ...Object.values(told.waits), ...each]) assert.isAtLeast(number, 0, where)
+    assert.notMatch(LlmConfig.render(told), /NaN|undefined|Infinity/)
+  }
+})
+
 describe("no call exceeds what is said", () => {
   const fate = (plan: Plan, kind: Kind, { from, is, of }: ReturnType<typeof dice>): Fate => {
     const limit = Math.min(limitOf(plan, kind), 6000)
