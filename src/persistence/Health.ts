@@ -59,8 +59,8 @@ export interface Health {
 }
 
 /**
- * What one call still waits for stores: what is asked on its behalf draws on it. When it is used up, nothing is asked any more
- * that a call can do without.
+ * What one call still waits for stores: what is asked on its behalf draws on it. When it is used up, nothing is waited for any
+ * more: what must reach the store is still sent.
  *
  * @category models
  * @since 0.2.0

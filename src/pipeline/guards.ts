@@ -16,7 +16,7 @@ import type { Stage, Try } from "./stage.ts"
 export interface Door<out E> extends Guard<E> {
   readonly by: Refused["by"]
   /** Milliseconds of waiting that are worth an event. */
-  readonly patience: number
+  readonly tellsAfter: number
 }
 
 export type DoorError<D> = D extends Door<infer E> ? E : never
@@ -57,7 +57,7 @@ export const guarded = <GE>(to: Asked, doors: ReadonlyArray<Door<GE>>) =>
   }
 
   const waited = (attempt: Attempt, door: Door<GE>, duration: number): void => {
-    if (!(duration > door.patience)) return
+    if (!(duration > door.tellsAfter)) return
     const { root } = attempt.call
     const what = door.by === "circuit-breaker" || door.by === "throttle" ? "guard" : door.by
     const event = { _tag: "Waited" as const, call: root.id, at: root.since(), target: to.id, for: what, duration }
@@ -125,7 +125,7 @@ export const foreign = <E>(
 ): Door<E | AttemptTimeout | DeadlineExceeded> => ({
   ...guard,
   by: "guard",
-  patience: 1,
+  tellsAfter: 1,
   acquire: (ask) => {
     const acquire = guard.acquire(ask)
     if (isDone(acquire)) return acquire

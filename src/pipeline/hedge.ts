@@ -141,7 +141,7 @@ export const measuring = (tell: ReadonlyArray<(millis: number, now: number) => v
   return {
     name: "first-content",
     by: "guard",
-    patience: Infinity,
+    tellsAfter: Infinity,
     acquire: (ask) => (ask as Attempt).operation === "stream" ? measured : unmeasured
   }
 }

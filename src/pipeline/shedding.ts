@@ -11,7 +11,7 @@ import type { Attempt } from "./attempt.ts"
 import type { Door } from "./guards.ts"
 
 /** What the guards of our own patterns have in common: their refusal moves a call on, and each of their waits is an event. */
-export const ours = { failover: true, patience: 0 } as const
+export const ours = { failover: true, tellsAfter: 0 } as const
 
 // -----------------------------------------------------------------------------
 // doors

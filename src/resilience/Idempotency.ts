@@ -407,6 +407,9 @@ interface Books<A, E> {
   readonly nameOf: (request: Request) => Request
 }
 
+const isLate = (cause: Cause.Cause<Store.StoreError>): boolean =>
+  cause.reasons.some((reason) => reason._tag === "Fail" && reason.error.reason === "timeout")
+
 const free: Store.Acquired<never> = { _tag: "Acquired", fence: 0 }
 
 /** In one process the flights are the leases. */
@@ -774,10 +777,11 @@ const build = <A, E>(
       // Refused when another process has taken over: then that one's record counts.
       return Effect.matchCauseEffect(complete, {
         onSuccess: () => Effect.void,
-        onFailure: () => {
+        onFailure: (cause) => {
           flight.storeFailed = true
           report("complete")
-          return release(flight)
+          // What nobody waits for any more may still arrive: the lease is kept for it, and ends by itself.
+          return isLate(cause) ? Effect.void : release(flight)
         }
       })
     })

@@ -715,6 +715,26 @@ describe("a slow store", () => {
       yield* nothingLeft(idempotency, stub)
     }))
 
+  it.effect("that records later than somebody waits keeps its lease until then: nobody pays again meanwhile", () =>
+    Effect.gen(function*() {
+      const memory = yield* Store.memory<Idempotency.Stored<string, ProviderError>>({ maxEntries: 10 })
+      const late: Store.LeaseStore<Idempotency.Stored<string, ProviderError>> = {
+        ...memory,
+        acquire: (...args) => Effect.delay(memory.acquire(...args), 90),
+        complete: (...args) => Effect.delay(memory.complete(...args), 80)
+      }
+      const [here, there] = [yield* make({ store: late }), yield* make({ store: memory })]
+      const stub = transport(1000)
+      const first = yield* caller(here.run(request, stub.work))
+      yield* TestClock.adjust(1160)
+      assert.isDefined(first.pollUnsafe())
+      const second = yield* caller(there.run(request, stub.work))
+      yield* TestClock.adjust("3 seconds")
+      const { exit } = yield* Fiber.join(second)
+      assert.strictEqual(Exit.isSuccess(exit) ? exit.value.how : exit, "replayed")
+      assert.deepStrictEqual(stub.calls, [90])
+    }))
+
   it.effect("a ticket that is used twice at the same time records once", () =>
     Effect.gen(function*() {
       const { idempotency, log } = yield* slow(60)
