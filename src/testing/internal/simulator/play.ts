@@ -50,8 +50,13 @@ export const play = (
         if (tally.ended % NEWS === 0) progress(tally.ended)
         if (tally.ended === list.length) Deferred.doneUnsafe(over, Effect.void)
       }
-      for (const [index, { at, caller, question }] of list.entries()) {
+      // One after the other: what waits for its moment from the start on is old, and keeps the young of its call alive.
+      const arrive = (index: number): void => {
+        const next = list[index]
+        if (next === undefined) return
+        const { at, caller, question } = next
         time.at(at, () => {
+          arrive(index + 1)
           let content: number | undefined
           tally.begin()
           const input = { ...inputs[caller], prompt: `${question}` }
@@ -67,6 +72,7 @@ export const play = (
           })
         })
       }
+      arrive(0)
       const { arrivals, interval } = world.calls.series
       for (let i = 1; i <= arrivals.length; i++) {
         time.at(i * interval, () => {
