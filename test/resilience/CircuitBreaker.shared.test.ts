@@ -353,6 +353,31 @@ describe("a circuit over processes", () => {
       }))
   })
 
+  it.effect("of many at once only as many ask for a place as there are, the others wait for nothing", () =>
+    Effect.gen(function*() {
+      const memory = yield* CircuitBreaker.storeMemory()
+      let asked = 0
+      const slow: CircuitBreaker.CircuitStore = {
+        ...memory,
+        probe: (key, slots, lease) => {
+          asked += 1
+          return Effect.delay(memory.probe(key, slots, lease), 50)
+        }
+      }
+      const breaker = yield* CircuitBreaker.makeShared(slow, { ...options, halfOpenProbes: 2, successThreshold: 2 })
+      yield* passing(breaker)
+      yield* trip(breaker)
+      yield* TestClock.adjust("10 seconds")
+      const calls = yield* Effect.forEach(Array.from({ length: 20 }), () => Effect.forkChild(passing(breaker)))
+      yield* TestClock.adjust(0)
+      const over = calls.filter((call) => call.pollUnsafe() !== undefined)
+      const refused = yield* Effect.forEach(over, (call) => Effect.map(Fiber.join(call), rejection))
+      assert.strictEqual(refused.filter((error) => error?.state === "half-open").length, 18)
+      yield* TestClock.adjust(50)
+      assert.strictEqual(asked, 2)
+      assert.strictEqual(yield* stateOf(breaker), "closed")
+    }))
+
   it.effect("who leaves while the store thinks about a place does not keep it", () =>
     Effect.gen(function*() {
       const memory = yield* CircuitBreaker.storeMemory()

@@ -70,6 +70,7 @@ export const share = (options: ShareOptions): Sharing => {
   const inOrder = Semaphore.makeUnsafe(1)
   const renewAt = new Map<number, number>()
   let untold = 0
+  let asking = 0
   let heardOf = 0
   let usedAt = -Infinity
   let isLooking = false
@@ -126,6 +127,9 @@ export const share = (options: ShareOptions): Sharing => {
     },
     claim: (restore, patience) =>
       Effect.suspend(() => {
+        // Of many at once no more ask than there are places: the others are refused without a wait, as by a circuit of one's own.
+        if (asking >= probes) return Effect.undefined
+        asking += 1
         let claimed: Claim | undefined
         // Noted in the step that brings it, for whoever is interrupted before it comes back.
         const asked = Effect.suspend(() =>
@@ -146,7 +150,11 @@ export const share = (options: ShareOptions): Sharing => {
               return slot
             }
           })),
-          (exit) => Effect.sync(() => Exit.isFailure(exit) && drop(claimed))
+          (exit) =>
+            Effect.sync(() => {
+              asking -= 1
+              if (Exit.isFailure(exit)) drop(claimed)
+            })
         )
       }),
     renew: (slot, now) => {
