@@ -29,6 +29,9 @@ const between = (min: number, max: number) =>
     max === Infinity ? `a number of at least ${min}` : `a number from ${min} to ${max}`
   )
 
+/** A whole number, without a default. */
+export const integerAtLeast = whole
+
 /** A number above zero, without a default. */
 export const positive = numberThat(isPositive, "a number above zero")
 

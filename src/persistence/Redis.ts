@@ -13,7 +13,8 @@ import * as Client from "effect/persistence/Redis"
 import * as Queue from "effect/Queue"
 import * as Schedule from "effect/Schedule"
 import * as Scope from "effect/Scope"
-import { attempt, OptionsReader } from "../internal/options.ts"
+import { readOptions } from "../internal/option.ts"
+import { attempt } from "../internal/options.ts"
 import type { LlmConfigError } from "../LlmError.ts"
 import { CircuitBreakerStore, type CircuitStore } from "../resilience/CircuitBreaker.ts"
 import { CoolDownStore } from "../resilience/Failover.ts"
@@ -21,7 +22,7 @@ import { IdempotencyStore } from "../resilience/Idempotency.ts"
 import { type LimitStore, RateLimiterStore, type Reserved } from "../resilience/RateLimiter.ts"
 import { ResponseCacheStore } from "../resilience/ResponseCache.ts"
 import * as Health from "./Health.ts"
-import { isTooLarge, ownName, readShared, type SharedOptions, sharedOptions } from "./internal/bounds.ts"
+import { isTooLarge, ownName, type SharedOptions, SharedOptionsSchema, type SharedPolicy } from "./internal/bounds.ts"
 import * as Circuits from "./internal/redisCircuits.ts"
 import * as Limits from "./internal/redisLimits.ts"
 import * as Scripts from "./internal/redisScripts.ts"
@@ -201,7 +202,7 @@ export const make = (
   now?: () => number
 ): Effect.Effect<Stores, LlmConfigError, Client.Redis | Scope.Scope> =>
   Effect.gen(function*() {
-    const policy = yield* attempt(() => readShared(new OptionsReader("redis", options, sharedOptions)))
+    const policy = yield* attempt(() => readOptions(SharedOptionsSchema, options, "redis"))
     const redis = yield* Client.Redis
     const health = Health.make({ name: "redis", ping: redis.send("PING"), scope: yield* Effect.scope })
     const owner = yield* ownName
@@ -336,7 +337,7 @@ const listening = (
 
 const makeRecords = (
   redis: Client.Redis["Service"],
-  { maxValueBytes, prefix }: ReturnType<typeof readShared>,
+  { maxValueBytes, prefix }: SharedPolicy,
   kind: string,
   owner: string,
   now: () => string

@@ -9,13 +9,14 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
 import { SqlClient } from "effect/sql/SqlClient"
-import { attempt, OptionsReader } from "../internal/options.ts"
+import { readOptions } from "../internal/option.ts"
+import { attempt } from "../internal/options.ts"
 import { LlmConfigError } from "../LlmError.ts"
 import { CoolDownStore } from "../resilience/Failover.ts"
 import { IdempotencyStore } from "../resilience/Idempotency.ts"
 import { ResponseCacheStore } from "../resilience/ResponseCache.ts"
 import * as Health from "./Health.ts"
-import { ownName, readShared, type SharedOptions, sharedOptions } from "./internal/bounds.ts"
+import { ownName, type SharedOptions, SharedOptionsSchema } from "./internal/bounds.ts"
 import * as Records from "./internal/records.ts"
 import { type LeaseStore, SharedStore } from "./Store.ts"
 
@@ -68,7 +69,7 @@ export const make = (
   now?: () => number
 ): Effect.Effect<Stores, LlmConfigError, SqlClient | Scope.Scope> =>
   Effect.gen(function*() {
-    const policy = yield* attempt(() => readShared(new OptionsReader("sql", options, sharedOptions)))
+    const policy = yield* attempt(() => readOptions(SharedOptionsSchema, options, "sql"))
     const sql = (yield* SqlClient).withoutTransforms()
     const scope = yield* Effect.scope
     const dialect = sql.onDialectOrElse({

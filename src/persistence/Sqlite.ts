@@ -11,7 +11,8 @@ import * as Schedule from "effect/Schedule"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import type { DatabaseSync, StatementSync } from "node:sqlite"
-import { attempt, OptionsReader } from "../internal/options.ts"
+import { boolean, optionsOf, readOptions, text } from "../internal/option.ts"
+import { attempt } from "../internal/options.ts"
 import { LlmConfigError } from "../LlmError.ts"
 import { CoolDownStore } from "../resilience/Failover.ts"
 import { IdempotencyStore } from "../resilience/Idempotency.ts"
@@ -19,7 +20,7 @@ import * as Buckets from "../resilience/internal/buckets.ts"
 import { type LimitStore, RateLimiterStore, type StoreLimit } from "../resilience/RateLimiter.ts"
 import { ResponseCacheStore } from "../resilience/ResponseCache.ts"
 import * as Health from "./Health.ts"
-import { ownName, readShared, type SharedOptions, sharedOptions } from "./internal/bounds.ts"
+import { ownName, type SharedOptions, SharedOptionsSchema } from "./internal/bounds.ts"
 import * as Records from "./internal/records.ts"
 import { type LeaseStore, SharedStore, StoreError } from "./Store.ts"
 
@@ -40,6 +41,12 @@ export interface Options extends SharedOptions {
    */
   readonly durable?: boolean | undefined
 }
+
+const OptionsSchema = optionsOf<Options>()({
+  ...SharedOptionsSchema.fields,
+  filename: text("the name of a file"),
+  durable: boolean(false)
+})
 
 // -----------------------------------------------------------------------------
 // layer
@@ -109,17 +116,7 @@ export const make = (
   now?: () => number
 ): Effect.Effect<Stores, LlmConfigError, Scope.Scope> =>
   Effect.gen(function*() {
-    const { filename, ...policy } = yield* attempt(() => {
-      const read = new OptionsReader("sqlite", options, ["filename", "durable", ...sharedOptions])
-      const filename: unknown = read.value("filename")
-      return {
-        filename: typeof filename === "string" && filename !== ""
-          ? filename
-          : read.fail("filename", "the name of a file", filename),
-        durable: read.boolean("durable", false),
-        ...readShared(read)
-      }
-    })
+    const { filename, ...policy } = yield* attempt(() => readOptions(OptionsSchema, options, "sqlite"))
     const scope = yield* Effect.scope
     const sqlite = yield* Effect.promise(() => import("node:sqlite"))
     const unusable = (rule: string) => new LlmConfigError({ path: "sqlite.filename", rule, kind: "a file that is not" })

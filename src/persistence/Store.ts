@@ -12,7 +12,8 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Schema from "effect/Schema"
 import { monotonicMillis } from "../internal/clock.ts"
-import { attempt, OptionsReader } from "../internal/options.ts"
+import { integerAtLeast, number, optionsOf, readOptions } from "../internal/option.ts"
+import { attempt } from "../internal/options.ts"
 import { type Link, link, makeRing, unlink } from "../internal/ring.ts"
 import type { LlmConfigError } from "../LlmError.ts"
 import type { Health } from "./Health.ts"
@@ -242,6 +243,11 @@ export interface MemoryOptions {
   readonly maxBytes?: number | undefined
 }
 
+const MemoryOptionsSchema = optionsOf<MemoryOptions>()({
+  maxEntries: integerAtLeast(1),
+  maxBytes: number(Infinity, 1)
+})
+
 /**
  * Makes a store in the memory of this process: bounded, and the least recently used entry leaves
  * first.
@@ -275,9 +281,8 @@ export interface MemoryOptions {
  */
 export const memory = <A>(options: MemoryOptions): Effect.Effect<LeaseStore<A>, LlmConfigError> =>
   attempt(() => {
-    const read = new OptionsReader("store", options, ["maxEntries", "maxBytes"])
-    // No default: an absent `maxEntries` is refused like any other value that is no number.
-    return makeMemory<A>(read.integer("maxEntries", NaN, 1), read.number("maxBytes", Infinity, 1))
+    const { maxBytes, maxEntries } = readOptions(MemoryOptionsSchema, options, "store")
+    return makeMemory<A>(maxEntries, maxBytes)
   })
 
 /**

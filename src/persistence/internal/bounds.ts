@@ -1,7 +1,8 @@
 // What the stores of several processes have in common: their options, and the bounds of what they keep.
 import * as Effect from "effect/Effect"
 import * as Random from "effect/Random"
-import type { OptionsReader } from "../../internal/options.ts"
+import * as Schema from "effect/Schema"
+import { number, optionsOf, withDefault } from "../../internal/option.ts"
 
 /** Milliseconds that stand for ever: 31 years. */
 export const EVER = 1e12
@@ -20,19 +21,19 @@ export interface SharedOptions {
   readonly maxValueBytes?: number | undefined
 }
 
-export const sharedOptions = ["prefix", "maxValueBytes"] as const
+const PREFIX = "1 to 64 letters, digits or any of _ . : -"
 
-export const readShared = <O extends SharedOptions>(
-  read: OptionsReader<O>
-): { readonly prefix: string; readonly maxValueBytes: number } => {
-  const prefix: unknown = read.value("prefix") ?? "llm"
-  return {
-    prefix: typeof prefix === "string" && /^[\w.:-]{1,64}$/.test(prefix)
-      ? prefix
-      : read.fail("prefix", "1 to 64 letters, digits or any of _ . : -", prefix),
-    maxValueBytes: read.number("maxValueBytes", 8 * 1024 * 1024, 1)
-  }
-}
+export const SharedOptionsSchema = optionsOf<SharedOptions>()({
+  prefix: withDefault(
+    Schema.String.annotate({ expected: PREFIX }).check(
+      Schema.makeFilter((prefix) => /^[\w.:-]{1,64}$/.test(prefix), { expected: PREFIX })
+    ),
+    "llm"
+  ),
+  maxValueBytes: number(8 * 1024 * 1024, 1)
+})
+
+export type SharedPolicy = typeof SharedOptionsSchema.Type
 
 export const isTooLarge = (value: string, maxValueBytes: number): boolean => 2 * value.length > maxValueBytes
 
