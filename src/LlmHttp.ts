@@ -140,7 +140,7 @@ const tagOf = (error: unknown): string =>
 const publicOf = (error: unknown): object => {
   const behind = failureOf(error)
   return LlmError.isLlmError(behind) || behind instanceof LlmError.InvalidOutput
-    ? { tag: behind._tag, message: behind.message }
+    ? { tag: behind._tag, message: LlmError.withoutWords(behind.message) }
     : { tag: tagOf(behind), message: "The request failed." }
 }
 

@@ -21,6 +21,7 @@ import { codecTransformer, definitionOf, isStrict, paramsOf } from "./internal/t
 import { type Client, LlmClient } from "./LlmClient.ts"
 import * as LlmError from "./LlmError.ts"
 import type { Ledger } from "./LlmEvent.ts"
+import { unfenced } from "./LlmObject.ts"
 import type * as LlmRequest from "./LlmRequest.ts"
 import { httpMetadata, type LlmResponse, type Part, type StreamPart } from "./LlmResponse.ts"
 
@@ -294,14 +295,17 @@ const failed = (method: string) => (error: unknown): AiError.AiError => {
   return made
 }
 
+const WORDS = " Its own words: `LlmError.details(LlmLanguageModel.failureOf(error))`."
+
 const reasonOf = (error: unknown, metadata: AiError.ProviderMetadata): AiError.AiErrorReason => {
-  const description = error instanceof Error ? error.message : String(error)
+  const description = error instanceof Error ? LlmError.withoutWords(error.message, WORDS) : String(error)
   if (!LlmError.isLlmError(error)) return new AiError.UnknownError({ description, metadata })
   const later = (retryAfter: Duration.Duration | undefined) => new AiError.RateLimitError({ retryAfter, metadata })
   switch (error._tag) {
     case "RateLimited":
     case "BulkheadFull":
     case "CircuitOpen":
+    case "Shed":
     case "AllProvidersUnavailable":
     case "IdempotencyInProgress":
       return later(error.retryAfter)
@@ -329,8 +333,6 @@ const reasonOf = (error: unknown, metadata: AiError.ProviderMetadata): AiError.A
     }
     case "ProviderError":
       return ofProvider(error, description, metadata)
-    default:
-      return new AiError.UnknownError({ description, metadata })
   }
 }
 
@@ -465,7 +467,7 @@ const withFacts = (finish: Response.FinishPartEncoded, response: LlmResponse): R
   return { ...finish, metadata: { ...finish.metadata, [NAMESPACE]: facts } }
 }
 
-const partsOf = (response: LlmResponse): Array<Part> => {
+const partsOf = (response: LlmResponse, { type }: LanguageModel.ProviderOptions["responseFormat"]): Array<Part> => {
   const { content, finish, id, model, requestId, timestamp } = response
   const parts: Array<Part> = []
   if (id !== undefined || model !== undefined || timestamp !== undefined || requestId !== undefined) {
@@ -477,7 +479,9 @@ const partsOf = (response: LlmResponse): Array<Part> => {
       metadata: httpMetadata({ requestId })
     })
   }
-  parts.push(...content)
+  for (const part of content) {
+    parts.push(type === "json" && part.type === "text" ? { ...part, text: unfenced(part.text) } : part)
+  }
   if (finish !== undefined) parts.push(withFacts(finish, response))
   return parts
 }
@@ -555,7 +559,7 @@ export const make = (client: Client<unknown, unknown>): Effect.Effect<LanguageMo
           Effect.mapError((error) => remember(options)(failed("generateText")(error))),
           Effect.flatMap((response) => answered(options, response)),
           Effect.flatMap((response) => {
-            const parts = partsOf(response)
+            const parts = partsOf(response, options.responseFormat)
             const rewrite = rewriting(options.tools, names)
             return rewrite === undefined ? Effect.succeed(parts) : Effect.forEach(parts, rewrite)
           })

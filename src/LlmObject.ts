@@ -266,7 +266,13 @@ export const prepare = <A>(
   }
 }
 
-const fence = /^\s*```[a-z]*\s*\n([\s\S]*?)\n?\s*```\s*$/i
-
-/** Models without a JSON mode like to wrap what they are asked for. */
-const unfenced = (text: string): string => fence.exec(text)?.[1] ?? text
+/**
+ * Models without a JSON mode like to wrap what they are asked for in a fence.
+ *
+ * @internal
+ */
+export const unfenced = (text: string): string => {
+  const trimmed = text.trim()
+  const firstLine = trimmed.indexOf("\n")
+  return trimmed.startsWith("```") && trimmed.endsWith("```") && firstLine > 0 ? trimmed.slice(firstLine, -3) : text
+}

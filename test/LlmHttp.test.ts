@@ -87,6 +87,15 @@ describe("status", () => {
     assert.deepStrictEqual(await ours.json(), {
       error: { tag: "AllProvidersUnavailable", message: "All providers are unavailable. Try again in 7s." }
     })
+    const unread = LlmError.ProviderError.fromHttp({
+      provider: "openai",
+      status: 400,
+      body: `{"error":{"message":"no"}}`
+    })
+    // Where the vendor's own words are is nothing for who is served.
+    assert.deepStrictEqual(await LlmHttp.failure(unread).json(), {
+      error: { tag: "ProviderError", message: "openai cannot read the request (HTTP 400)." }
+    })
     assert.notInclude(await LlmHttp.failure(new Error("password=hunter2")).text(), "hunter2")
   })
 })

@@ -380,6 +380,14 @@ describe("generateObject", () => {
     }).pipe(Effect.provide(live))
   })
 
+  it.effect("reads an answer in a code fence", () => {
+    const { live } = recording([[text("```json\n{\"title\":\"Talk\"}\n```"), finish()]])
+    return Effect.gen(function*() {
+      const schema = Schema.Struct({ title: Schema.String })
+      assert.deepStrictEqual((yield* LanguageModel.generateObject({ prompt: "Hi", schema })).value, { title: "Talk" })
+    }).pipe(Effect.provide(live))
+  })
+
   it.effect("a recursive schema goes out as it is, not strict", () => {
     interface Tree {
       readonly name: string
@@ -435,6 +443,7 @@ describe("failures", () => {
     [new LlmError.CircuitOpen({ key: "t", state: "open", retryAfter: second }), "RateLimitError"],
     [new LlmError.RateLimited({ dimension: "requests", retryAfter: second }), "RateLimitError"],
     [new LlmError.BulkheadFull({}), "RateLimitError"],
+    [new LlmError.Shed({ reason: "throttled", retryAfter: second }), "RateLimitError"],
     [new LlmError.IdempotencyConflict({ keyHash: "h" }), "InvalidRequestError"],
     [new LlmError.IdempotencyInProgress({ retryAfter: second }), "RateLimitError"],
     [new LlmError.AllProvidersUnavailable({ retryAfter: second }), "RateLimitError"],
@@ -491,6 +500,17 @@ describe("failures", () => {
         }
       }))
   }
+
+  it.effect("say where the vendor's own words are", () =>
+    Effect.gen(function*() {
+      const unread = LlmError.ProviderError.fromHttp({ provider: "openai", status: 400, body: "no such field" })
+      const model = yield* LlmLanguageModel.make(failing(unread))
+      const error = yield* Effect.flip(model.generateText({ prompt: "Hi" }))
+      assert.include(error.message, "`LlmError.details(LlmLanguageModel.failureOf(error))`")
+      assert.deepStrictEqual(LlmError.details(LlmLanguageModel.failureOf(error)), [
+        { provider: "openai", text: "no such field" }
+      ])
+    }))
 
   it.effect("of a guard of the user's own are UnknownError with its tag", () =>
     Effect.gen(function*() {

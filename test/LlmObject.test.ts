@@ -229,6 +229,14 @@ describe("reading", () => {
       }))
   }
 
+  it.effect("a fence that is never closed, with blank lines without end, holds nobody up", () =>
+    Effect.gen(function*() {
+      const { client } = yield* setUp([answer(`\`\`\`json${"\n".repeat(100_000)}`), answer(good)])
+      const began = performance.now()
+      assert.strictEqual((yield* client.generateObject({ prompt, schema: Report })).value.celsius, 21)
+      assert.isBelow(performance.now() - began, 2000)
+    }))
+
   it.effect("transformations are the schema's own", () =>
     Effect.gen(function*() {
       const { client } = yield* setUp([answer(`{"at":"2026-01-02T03:04:05.000Z","note":null}`)])

@@ -186,7 +186,7 @@ const apiError = (error: unknown): unknown => {
   if (!ResilientLlmError.isInstance(error)) return error
   const { code, ledger, message, reason, retryAfterMs, retryable, status } = error
   return new APICallError({
-    message,
+    message: message.replace("`error.details`", "`error.cause.details`"),
     url: "",
     requestBodyValues: {},
     ...(status === undefined ? undefined : { statusCode: status }),

@@ -32,7 +32,7 @@ const BRAND = Symbol.for("effect-resilient-llm/ResilientLlmError")
  * | `StreamInterrupted` | a stream broke after its first content |
  * | `InvalidOutput` | the answer is not the value that was asked for |
  * | `InvalidRequest`, `LlmConfigError` | a field or an option is wrong; the message names it |
- * | `RateLimited`, `BulkheadFull`, `CircuitOpen` | refused here, before any provider was asked |
+ * | `RateLimited`, `BulkheadFull`, `CircuitOpen`, `Shed` | refused here, before any provider was asked |
  * | `IdempotencyConflict`, `IdempotencyInProgress` | the key was used with another request, or is being worked on elsewhere |
  * | `Closed` | the client was closed |
  *

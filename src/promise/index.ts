@@ -21,6 +21,7 @@
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as HttpClient from "effect/http/HttpClient"
+import * as Predicate from "effect/Predicate"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
@@ -190,7 +191,7 @@ const over = ({ client, close, run, targets }: Core.Core): ResilientLlm => {
     stream: (input, { signal } = {}) => {
       const reader = new Reader(client.open(input), run, signal)
       return {
-        [Symbol.asyncIterator]: () => textsOf(reader),
+        [Symbol.asyncIterator]: () => reader.texts[Symbol.asyncIterator](),
         parts: reader.parts,
         get response() {
           return reader.response()
@@ -204,15 +205,9 @@ const over = ({ client, close, run, targets }: Core.Core): ResilientLlm => {
 }
 
 const isStandard = <A>(schema: ObjectInput<A>["schema"]): schema is LlmObject.StandardSchema<A> =>
-  schema !== null && "~standard" in schema && !Schema.isSchema(schema)
+  Predicate.isObjectKeyword(schema) && "~standard" in schema && !Schema.isSchema(schema)
 
 const schemaOf = <A>(
   schema: ObjectInput<A>["schema"],
   jsonSchema: object | undefined
 ): LlmObject.ObjectInput<A>["schema"] => isStandard(schema) ? LlmObject.fromStandard(schema, jsonSchema) : schema
-
-async function* textsOf(reader: Reader): AsyncGenerator<string, void> {
-  for await (const part of reader.parts) {
-    if (part.type === "text-delta" && part.delta !== "") yield part.delta
-  }
-}

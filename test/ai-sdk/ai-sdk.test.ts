@@ -160,6 +160,15 @@ for (const [name, make] of ways) {
       assert.deepStrictEqual([await received(first), await received(second)], [3, 3])
     })
 
+    it("a message that says where the vendor's own words are is right", async () => {
+      for (const server of [first, second]) {
+        await Effect.runPromise(server.always(FaultServer.status(400, { reason: "InvalidRequest" })))
+      }
+      const error = await rejection(generateText({ model: make(), prompt: "Hi" })) as APICallError
+      if (error.message.includes("own words")) assert.include(error.message, "`error.cause.details`")
+      assert.isAbove((error.cause as ResilientLlmError).details.length, 0)
+    })
+
     it("an abort ends the request, whole or streamed", async () => {
       await play(first, FaultServer.hang(), FaultServer.ok({ chunks: ["a", "b"], chunkDelayMillis: 60_000 }))
       const model = make()
@@ -196,6 +205,19 @@ for (const [name, make] of ways) {
       await reader.cancel()
       await eventually(async () => (await Effect.runPromise(first.stats)).active === 0)
     })
+
+    it("a stream that is cancelled while a read is under way closes its connection", async () => {
+      await play(first, FaultServer.ok({ chunks: ["a", "b"], chunkDelayMillis: 60_000 }))
+      const { stream } = await make().doStream({ prompt: [{ role: "user", content: [{ type: "text", text: "Hi" }] }] })
+      const reader = stream.getReader()
+      let read = await reader.read()
+      while (read.value?.type !== "text-delta" || read.value.delta === "") read = await reader.read()
+      const last = reader.read()
+      await new Promise((resolve) => setTimeout(resolve, 20))
+      await reader.cancel()
+      assert.isTrue((await last).done)
+      await eventually(async () => (await Effect.runPromise(first.stats)).active === 0)
+    }, 10_000)
   })
 }
 

@@ -237,6 +237,33 @@ describe("stream", () => {
     assert.strictEqual(((await rejection(stream.response)) as Error).name, "AbortError")
   })
 
+  it("that is left while a read is under way ends at once, as a web stream or by its iterator", async () => {
+    await using llm = make()
+    await play(
+      server,
+      FaultServer.ok({ chunks, chunkDelayMillis: 60_000 }),
+      FaultServer.ok({ chunks, chunkDelayMillis: 60_000 })
+    )
+    const reader = ReadableStream.from(llm.stream("Hi")).getReader()
+    assert.strictEqual((await reader.read()).value, "One ")
+    const closed = reader.read()
+    await new Promise((resolve) => setTimeout(resolve, 20))
+    await reader.cancel()
+    assert.isTrue((await closed).done)
+    await noneActive()
+
+    const iterator = llm.stream("Hi").parts[Symbol.asyncIterator]()
+    const last = async (): Promise<unknown> => {
+      for (let done = false; !done;) done = (await iterator.next()).done === true
+    }
+    const reading = rejection(last())
+    await eventually(async () => (await Effect.runPromise(server.stats)).active === 1)
+    assert.deepStrictEqual(await iterator.return?.(), { done: true, value: undefined })
+    assert.strictEqual(((await reading) as Error).name, "AbortError")
+    await noneActive()
+    assert.isTrue((await iterator.next()).done)
+  }, 10_000)
+
   it("that is aborted while nobody reads closes its connection at once", async () => {
     await using llm = make()
     await play(server, FaultServer.ok({ chunks, chunkDelayMillis: 60_000 }))
@@ -279,6 +306,16 @@ describe("generateObject", () => {
     assert.strictEqual(effect.value.celsius satisfies number, 21)
     const [first] = await Effect.runPromise(server.requests)
     assert.include(JSON.stringify(first?.body), "\"celsius\":{\"type\":\"number\"}")
+  })
+
+  it("what is no schema is a wrong request", async () => {
+    await using llm = make()
+    const none: ReadonlyArray<unknown> = [undefined, null, "object", 1, {}]
+    for (const schema of none) {
+      const error = await rejection(llm.generateObject({ prompt: "Hi", schema: schema as typeof Report }))
+      assert.strictEqual((error as ResilientLlmError).code, "InvalidRequest")
+      assert.include((error as Error).message, "\"schema\" must be a schema")
+    }
   })
 
   it("rejects with InvalidOutput when nothing fits", async () => {

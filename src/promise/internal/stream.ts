@@ -76,7 +76,7 @@ export class Reader {
         else this.buffer.push(...chunk)
       } catch (error) {
         this.ended = true
-        this.failure = { error }
+        this.failure ??= { error }
         await this.finish()
       } finally {
         this.reading = undefined
@@ -85,7 +85,26 @@ export class Reader {
   }
 
   /** Leaving the loop early leaves the stream. */
-  readonly parts: AsyncIterable<StreamPart> = { [Symbol.asyncIterator]: () => partsOf(this) }
+  readonly parts: AsyncIterable<StreamPart> = this.iterable(partsOf)
+
+  readonly texts: AsyncIterable<string> = this.iterable(textsOf)
+
+  private iterable<A>(read: (reader: Reader) => AsyncGenerator<A, void>): AsyncIterable<A> {
+    return {
+      [Symbol.asyncIterator]: (): AsyncIterator<A, void> => {
+        const reading = read(this)
+        return {
+          next: () => reading.next(),
+          // A generator's own waits for the read under way, and so does a web stream that is made of it and cancelled.
+          return: async () => {
+            const ended = reading.return()
+            await this.leave()
+            return this.whole === undefined ? ended : { done: true, value: undefined }
+          }
+        }
+      }
+    }
+  }
 
   async next(): Promise<IteratorResult<StreamPart, undefined>> {
     while (this.buffer.length === 0 && !this.ended) await this.fill()
@@ -132,9 +151,11 @@ const ignoring = async (promise: Promise<unknown>): Promise<void> => {
 }
 
 async function* partsOf(reader: Reader): AsyncGenerator<StreamPart, void> {
-  try {
-    for (let next = await reader.next(); next.done !== true; next = await reader.next()) yield next.value
-  } finally {
-    await reader.leave()
+  for (let next = await reader.next(); next.done !== true; next = await reader.next()) yield next.value
+}
+
+async function* textsOf(reader: Reader): AsyncGenerator<string, void> {
+  for await (const part of partsOf(reader)) {
+    if (part.type === "text-delta" && part.delta !== "") yield part.delta
   }
 }
