@@ -17,7 +17,7 @@ import * as Pull from "effect/Pull"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as LlmError from "./LlmError.ts"
-import type { StreamPart } from "./LlmResponse.ts"
+import { NAMESPACE, type StreamPart } from "./LlmResponse.ts"
 
 // -----------------------------------------------------------------------------
 // failures
@@ -180,20 +180,19 @@ const event = (name: string, data: unknown): Uint8Array =>
   )
 const comment = encoded.encode(": keep-alive\n\n")
 
-const OURS = "effect-resilient-llm"
-
 /** What a vendor says of your account's limits is not for those who are served. */
 const withoutLimits = (part: StreamPart): StreamPart => {
   if (part.type !== "response-metadata") return part
-  const own = part.metadata?.[OURS]
+  const own = part.metadata?.[NAMESPACE]
   if (typeof own !== "object" || own === null) return part
   const others = Object.fromEntries(Object.entries(own).filter(([name]) => name !== "rateLimits"))
-  return { ...part, metadata: { ...part.metadata, [OURS]: others } }
+  return { ...part, metadata: { ...part.metadata, [NAMESPACE]: others } }
 }
 
 /**
- * Parts as server-sent events: one `message` with each part as JSON (without what the vendor says of your limits), and, when the stream breaks, an `error` event with
- * `status`, `tag` and `message`. It never fails: what is on its way cannot change its status any more.
+ * Parts as server-sent events: one `message` with each part as JSON (without what the vendor says of your limits), and,
+ * when the stream breaks, an `error` event with `status`, `tag` and `message`. It never fails: what is on its way cannot
+ * change its status any more.
  *
  * **Example** (What travels)
  *

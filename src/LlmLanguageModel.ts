@@ -23,10 +23,7 @@ import * as LlmError from "./LlmError.ts"
 import type { Ledger } from "./LlmEvent.ts"
 import { unfenced } from "./LlmObject.ts"
 import type * as LlmRequest from "./LlmRequest.ts"
-import { httpMetadata, type LlmResponse, type Part, type StreamPart } from "./LlmResponse.ts"
-
-/** The name of our facts in the metadata of finish parts and errors. */
-const NAMESPACE = "effect-resilient-llm"
+import { httpMetadata, type LlmResponse, NAMESPACE, type Part, type StreamPart } from "./LlmResponse.ts"
 
 // -----------------------------------------------------------------------------
 // models

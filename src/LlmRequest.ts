@@ -143,7 +143,7 @@ const fields = {
 }
 
 /**
- * Everything but the prompt and the deadline, as a schema.
+ * Everything but the prompt, as a schema.
  *
  * @category schemas
  * @since 0.1.0

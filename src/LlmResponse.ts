@@ -94,8 +94,12 @@ export interface LlmResponse {
   readonly ledger: Ledger
 }
 
-/** The key of `response-metadata.metadata` under which the built-in providers keep HTTP facts. */
-const METADATA = "effect-resilient-llm"
+/**
+ * Under which key metadata and options of others (`effect/ai`, the AI SDK) hold what is ours.
+ *
+ * @internal
+ */
+export const NAMESPACE = "effect-resilient-llm"
 
 /**
  * The `metadata` of a `response-metadata` part: request id and rate-limit facts of the HTTP response.
@@ -109,7 +113,7 @@ export const httpMetadata = (facts: {
   /** Tokens the vendor told before the end, for streams that break. */
   readonly usage?: UsageFact | undefined
 }): Response.ProviderMetadata => ({
-  [METADATA]: {
+  [NAMESPACE]: {
     ...(facts.usage === undefined ? undefined : { usage: { ...facts.usage } }),
     ...(facts.requestId === undefined ? undefined : { requestId: facts.requestId }),
     ...(facts.rateLimits === undefined || facts.rateLimits.length === 0
@@ -119,7 +123,7 @@ export const httpMetadata = (facts: {
 })
 
 const factsOf = (part: Response.ResponseMetadataPartEncoded): object => {
-  const facts = part.metadata?.[METADATA]
+  const facts = part.metadata?.[NAMESPACE]
   return typeof facts === "object" && facts !== null ? facts : {}
 }
 

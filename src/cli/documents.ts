@@ -3,22 +3,11 @@ import * as Effect from "effect/Effect"
 import type * as FileSystem from "effect/FileSystem"
 import * as LlmConfig from "../LlmConfig.ts"
 import type { LlmConfigError } from "../LlmError.ts"
-import { file, InputError } from "./input.ts"
+import { InputError, jsonIn } from "./input.ts"
 
 /** The options of a client, from a file. */
 export const optionsIn = (path: string): Effect.Effect<LlmConfig.Options, InputError, FileSystem.FileSystem> =>
-  naming(path, Effect.flatMap(json("--config", path), LlmConfig.fromJson))
-
-/** What a file means as JSON. */
-export const json = (
-  flag: string,
-  path: string
-): Effect.Effect<unknown, InputError, FileSystem.FileSystem> =>
-  Effect.flatMap(file(flag, path), (bytes) =>
-    Effect.try({
-      try: (): unknown => JSON.parse(bytes.toString("utf8")),
-      catch: () => new InputError({ what: `${flag} ${path}`, rule: "is not JSON" })
-    }))
+  naming(path, Effect.flatMap(jsonIn("--config", path), LlmConfig.fromJson))
 
 /** Of several files, which one is wrong. */
 export const naming = <A, R>(

@@ -46,6 +46,14 @@ const bounded = (bytes: Stream.Stream<Uint8Array, PlatformError>, what: string):
 export const file = (flag: string, path: string): Effect.Effect<Buffer, InputError, FileSystem.FileSystem> =>
   Effect.flatMap(FileSystem.FileSystem, (system) => bounded(system.stream(path), `${flag} ${path}`))
 
+/** What a file means as JSON. */
+export const jsonIn = (flag: string, path: string): Effect.Effect<unknown, InputError, FileSystem.FileSystem> =>
+  Effect.flatMap(file(flag, path), (bytes) =>
+    Effect.try({
+      try: (): unknown => JSON.parse(bytes.toString("utf8")),
+      catch: () => new InputError({ what: `${flag} ${path}`, rule: "is not JSON" })
+    }))
+
 const PATIENCE = "3 seconds"
 
 /**
@@ -67,6 +75,9 @@ const standardInput = (isNeeded: boolean, err: Device): Effect.Effect<string, In
       return Buffer.of()
     })
     const bytes = yield* Effect.raceFirst(read, silence)
+    if (bytes.includes(0)) {
+      return yield* new InputError({ what: "Standard input", rule: "is not text; images and documents go with --file" })
+    }
     return bytes.toString("utf8").trim()
   })
 
@@ -114,15 +125,13 @@ export const attachments = (
 
 /** What the answer is to be, by a file with a JSON Schema. */
 export const format = (path: string): Effect.Effect<LlmObject.Format<unknown>, InputError, FileSystem.FileSystem> =>
-  Effect.flatMap(file("--object", path), (bytes) =>
+  Effect.flatMap(jsonIn("--object", path), (json) =>
     Effect.try({
-      try: () => formatOf(JSON.parse(bytes.toString("utf8"))),
+      try: () => formatOf(json),
       catch: (error) =>
         new InputError({
           what: `--object ${path}`,
-          rule: error instanceof SyntaxError
-            ? "is not JSON"
-            : `is no JSON Schema that can be followed: ${(error instanceof Error ? error.message : "").slice(0, 200)}`
+          rule: `is no JSON Schema that can be followed: ${(error instanceof Error ? error.message : "").slice(0, 200)}`
         })
     }))
 

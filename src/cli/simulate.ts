@@ -8,10 +8,11 @@ import type * as Terminal from "effect/Terminal"
 import { gunzipSync } from "node:zlib"
 import type { LlmConfigError } from "../LlmError.ts"
 import * as Simulator from "../testing/Simulator.ts"
-import { json, naming, optionsIn } from "./documents.ts"
+import { naming, optionsIn } from "./documents.ts"
 import { Failed } from "./failures.ts"
-import { file, InputError } from "./input.ts"
+import { file, InputError, jsonIn } from "./input.ts"
 import * as Progress from "./progress.ts"
+import { json } from "./render.ts"
 import { type Device, devices } from "./terminal.ts"
 
 export interface Options {
@@ -39,9 +40,7 @@ export const simulate = (
 ): Effect.Effect<void, Failed, Stdio.Stdio | Terminal.Terminal | FileSystem.FileSystem | Path.Path> =>
   Effect.flatMap(devices, ({ err, out }) =>
     play(options, err).pipe(
-      Effect.flatMap((report) =>
-        out.write(options.json ? `${JSON.stringify(report, undefined, 2)}\n` : Simulator.table(report))
-      ),
+      Effect.flatMap((report) => out.write(options.json ? `${json(report)}\n` : Simulator.table(report))),
       Effect.catch((error) =>
         Effect.andThen(err.write(`${err.paint("bad", "✗")} ${error.message}\n`), Effect.fail(new Failed()))
       )
@@ -101,7 +100,7 @@ const scenarioFile = (path: string): Read<Simulator.Scenario> =>
       const rule = `is none of ${Object.keys(Simulator.scenarios).join(", ")}, and no file that ends in .json`
       return yield* new InputError({ what: `--scenario ${path}`, rule })
     }
-    return yield* naming(path, Effect.flatMap(json("--scenario", path), Simulator.fromJson))
+    return yield* naming(path, Effect.flatMap(jsonIn("--scenario", path), Simulator.fromJson))
   })
 
 /** Who calls, and what for, stays as the scenario has it. */
@@ -131,7 +130,7 @@ const phasesOf = (
       const rule = `must be a vendor and a path, as ${names[0]}=incidents.json; vendors are ${names.join(", ")}`
       return yield* new InputError({ what: `--incidents ${text}`, rule })
     }
-    const document = yield* json("--incidents", path)
+    const document = yield* jsonIn("--incidents", path)
     return [vendor, yield* naming(path, Simulator.fromIncidents(document, { start }))] as const
   })
 

@@ -243,6 +243,10 @@ describe("ask", () => {
       const broken = Stream.fail(PlatformError.systemError({ _tag: "BadResource", module: "Stdio", method: "stdin" }))
       const { err } = yield* run(["ask", "Hi"], { env: keys(server), stdin: broken })
       assert.strictEqual(err, "✗ Standard input cannot be read (BadResource).\n")
+      // As `git` and `grep` tell binary from text; UTF-16 is not read either.
+      const binary = yield* run(["ask", "Hi"], { env: keys(server), stdin: "\u0089PNG\u0000" })
+      failedQuietly(binary.exit)
+      assert.strictEqual(binary.err, "✗ Standard input is not text; images and documents go with --file.\n")
       const nothing = yield* run(["ask"], { env: keys(server), typing: true })
       failedQuietly(nothing.exit)
       assert.strictEqual(nothing.err, "✗ Nothing is asked: give a prompt, or pipe one in.\n")

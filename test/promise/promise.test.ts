@@ -253,7 +253,7 @@ describe("stream", () => {
     await noneActive()
 
     const iterator = llm.stream("Hi").parts[Symbol.asyncIterator]()
-    const last = async (): Promise<unknown> => {
+    const last = async (): Promise<void> => {
       for (let done = false; !done;) done = (await iterator.next()).done === true
     }
     const reading = rejection(last())

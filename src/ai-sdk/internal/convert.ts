@@ -19,7 +19,7 @@ import type * as Prompt from "effect/ai/Prompt"
 import type * as Response from "effect/ai/Response"
 import * as Base64 from "effect/encoding/Base64"
 import type { Input, ToolDefinition } from "../../LlmRequest.ts"
-import type { LlmResponse, Part, StreamPart, Usage } from "../../LlmResponse.ts"
+import { type LlmResponse, NAMESPACE, type Part, type StreamPart, type Usage } from "../../LlmResponse.ts"
 
 // -----------------------------------------------------------------------------
 // what is asked
@@ -229,9 +229,6 @@ export const toInput = (call: LanguageModelV4CallOptions): Asked => {
 // -----------------------------------------------------------------------------
 // what came back
 // -----------------------------------------------------------------------------
-
-/** The name under which the SDK's `providerOptions` and `providerMetadata` have our settings and facts. */
-export const NAMESPACE = "effect-resilient-llm"
 
 const metadataOf = (
   part: { readonly metadata?: Response.ProviderMetadata | undefined }

@@ -21,7 +21,8 @@ import * as Stream from "effect/Stream"
 import { ProviderError, type Reason } from "../../LlmError.ts"
 import * as LlmProvider from "../../LlmProvider.ts"
 import type { LlmRequest } from "../../LlmRequest.ts"
-import { fromResult, fromStreamPart, NAMESPACE } from "./convert.ts"
+import { NAMESPACE } from "../../LlmResponse.ts"
+import { fromResult, fromStreamPart } from "./convert.ts"
 
 export interface Call {
   readonly options: LanguageModelV4CallOptions

@@ -193,7 +193,8 @@ export const make = (endpoint: Endpoint): Effect.Effect<LlmProvider, never, Http
       }
     }
 
-    // Vendors get no trace headers of ours, and no span shows their account headers or the keys in their address. Without a tracer there is no span.
+    // Vendors get no trace headers of ours, and no span shows their account headers or the keys in their address.
+    // Without a tracer there is no span.
     const send = (
       request: HttpClientRequest.HttpClientRequest,
       scope: Scope.Scope | undefined
