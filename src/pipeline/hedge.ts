@@ -70,10 +70,21 @@ export class Turn<E> implements Hedging<Served, E, never> {
     // The target's own line may be in a waiting line, or in the pause before its next attempt.
     const own = current?.isUnderWay === true ? 0 : 1
     if (this.maxAttempts !== undefined && root.counted() + own >= this.maxAttempts) return undefined
-    if (this.policy.mode === "shadow") return undefined
     const { budget, id, once } = this.rivals[index]!
     const paid = budget?.withdrawUnsafe(now)
     if (budget !== undefined && paid === undefined) return undefined
+    if (this.policy.mode === "shadow") {
+      paid?.refundUnsafe()
+      root.emit({
+        _tag: "Shadowed",
+        call: root.id,
+        at: root.since(now),
+        target: id,
+        by: "hedge",
+        decision: "would-hedge"
+      })
+      return undefined
+    }
     if (paid?.isOverdrawn === true) overdrawn(this.call, id, now)
     const line = this.call.line(id, this.requestAt(index, now), now)
     this.lines.push(line)
@@ -95,13 +106,7 @@ export class Turn<E> implements Hedging<Served, E, never> {
   }
 
   onSuppressed(to: number, now: number): void {
-    if (this.policy.mode === "shadow") {
-      const { root } = this.call
-      const at = root.since(now)
-      const target = this.rivals[to]!.id
-      return root.emit({ _tag: "Shadowed", call: root.id, at, target, by: "hedge", decision: "would-hedge" })
-    }
-    this.tell("suppressed", this.lines.length + 1, to, now)
+    if (this.policy.mode !== "shadow") this.tell("suppressed", this.lines.length + 1, to, now)
   }
 
   onWon(line: number): void {

@@ -47,7 +47,6 @@ class Lesson extends Place {
 
 /** Room in flight. With `doors` a call that may not join the line, or would be too late in it, is shed. */
 export const inBulkhead = (bulkhead: Bulkhead, rules: DoorRules | undefined): Door<BulkheadFull | Shed> => {
-  const doors = rules?.isShadow === false ? rules.doors : undefined
   const placeOf = bulkhead.isAdaptive ? (permit: Permit) => new Lesson(permit) : (permit: Permit) => new Place(permit)
   return {
     ...ours,
@@ -58,12 +57,14 @@ export const inBulkhead = (bulkhead: Bulkhead, rules: DoorRules | undefined): Do
       if (permit !== undefined) return Exit.succeed(placeOf(permit))
       const { deadline, root } = (ask as Attempt).call
       const { priority, tenant } = ask.request
+      let isTold = false
       if (rules !== undefined) {
         const line = bulkhead.lineUnsafe(ask.request, ask.now)
         const isTooLate = line.wait !== undefined && line.wait > deadline.left(ask.now)
         const reason = !isOpen(rules.doors, ask.request, line) ? "queue-full" : isTooLate ? "deadline" : undefined
         if (reason !== undefined && !rules.isShadow) return Exit.fail(turnedAway(reason, line.wait))
-        if (reason !== undefined) shadowed(ask, "load-shedding", "would-shed", line.wait)
+        isTold = reason !== undefined
+        if (isTold) shadowed(ask, "load-shedding", "would-shed", line.wait)
       }
       const maxWait = (): number => Math.max(deadline.left(root.now()), 0)
       let isTurnedAway = false
@@ -71,9 +72,14 @@ export const inBulkhead = (bulkhead: Bulkhead, rules: DoorRules | undefined): Do
         isTurnedAway = true
       }
       const permits = bulkhead.acquire({ restore: ask.restore, maxWait, priority, tenant, onDisplaced })
-      return doors === undefined ? Effect.map(permits, placeOf) : Effect.mapBoth(permits, {
+      return rules === undefined ? Effect.map(permits, placeOf) : Effect.mapBoth(permits, {
         onSuccess: placeOf,
-        onFailure: (error) => isTurnedAway ? turnedAway("queue-full", undefined) : error
+        onFailure: (error) => {
+          if (!isTurnedAway) return error
+          if (!rules.isShadow) return turnedAway("queue-full", undefined)
+          if (!isTold) shadowed(ask, "load-shedding", "would-shed")
+          return error
+        }
       })
     }
   }
@@ -133,7 +139,6 @@ export const inLimits = (
   const cost = counted
     ? (request: LlmRequest) => costOf(tokensOf(request), request.maxTokens ?? 1024) // settled with the real usage
     : () => 1
-  const doors = rules?.isShadow === false ? rules.doors : undefined
   return {
     ...ours,
     failover: whose === "vendor",
@@ -142,20 +147,18 @@ export const inLimits = (
     acquire: (ask) => {
       const needed = cost(ask.request)
       const { deadline, root } = (ask as Attempt).call
-      const free = limiter.tryAcquireUnsafe(needed, root.clock, ask.now, ask.request.tenant)
       const left = Math.max(deadline.left(ask.now), 0)
+      const free = limiter.tryAcquireUnsafe(needed, root.clock, ask.now, ask.request.tenant, left)
       if (free !== undefined) {
         const { would } = free
-        if (would !== undefined) {
-          shadowed(ask, "rate-limit", would.millis > left ? "would-refuse" : would.decision, would.millis)
-        }
+        if (would !== undefined) shadowed(ask, "rate-limit", would.decision, would.millis)
         return Exit.succeed(new Tokens(free, counted, vendors))
       }
       const { priority, tenant } = ask.request
-      const mayJoin = isOpen(doors, ask.request, limiter.lineUnsafe(ask.request))
-      if (rules?.isShadow === true && !isOpen(rules.doors, ask.request, limiter.lineUnsafe(ask.request))) {
-        shadowed(ask, "load-shedding", "would-shed")
-      }
+      const isAllowed = isOpen(rules?.doors, ask.request, limiter.lineUnsafe(ask.now, ask.request))
+      const isTold = rules?.isShadow === true && !isAllowed
+      if (isTold) shadowed(ask, "load-shedding", "would-shed")
+      const mayJoin = isAllowed || isTold
       let isTurnedAway = !mayJoin
       const onDisplaced = (): void => {
         isTurnedAway = true
@@ -164,12 +167,16 @@ export const inLimits = (
       const { patience } = root
       const taken = limiter.acquire(needed, { maxWait, restore: ask.restore, priority, tenant, onDisplaced, patience })
       const hold = (reservation: Reservation) => new Tokens(reservation, counted, vendors)
-      return doors === undefined ? Effect.map(taken, hold) : Effect.mapBoth(taken, {
+      return rules === undefined ? Effect.map(taken, hold) : Effect.mapBoth(taken, {
         onSuccess: hold,
         onFailure: (error) => {
           if (error._tag !== "RateLimited") return error
           const wait = Duration.toMillis(error.retryAfter)
-          return isTurnedAway ? turnedAway("queue-full", wait) : wait > left ? turnedAway("deadline", wait) : error
+          const reason = isTurnedAway ? "queue-full" : wait > left ? "deadline" : undefined
+          if (reason === undefined) return error
+          if (!rules.isShadow) return turnedAway(reason, wait)
+          if (!isTold) shadowed(ask, "load-shedding", "would-shed", wait)
+          return error
         }
       })
     }

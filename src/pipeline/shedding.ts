@@ -46,7 +46,7 @@ export const shadowed = (
   duration?: number
 ): void => {
   const { call: { root }, to } = ask as Attempt
-  const event = { _tag: "Shadowed" as const, call: root.id, at: root.since(ask.now), target: to.id, by, decision }
+  const event = { _tag: "Shadowed" as const, call: root.id, at: root.since(), target: to.id, by, decision }
   root.emit(duration === undefined ? event : { ...event, duration })
 }
 
@@ -82,6 +82,7 @@ export const inThrottle = (throttle: Throttle, isShadow: boolean): Door<Shed> =>
       else if (outcome._tag === "Failed") throttle.count(!isOverload(outcome.error), outcome.now)
     }
   })
+  const uncounted = Exit.succeed<Held>({})
   return {
     ...ours,
     name: "load-shedding",
@@ -89,8 +90,11 @@ export const inThrottle = (throttle: Throttle, isShadow: boolean): Door<Shed> =>
     acquire: (ask) => {
       const { now, request } = ask
       if (isShadow) {
-        if (request.priority !== "critical" && wouldReject(now)) shadowed(ask, "load-shedding", "would-shed")
-        return held
+        if (request.priority === "critical" || !wouldReject(now)) return held
+        shadowed(ask, "load-shedding", "would-shed")
+        // What is rejected counts as that, however it ends.
+        throttle.count(false, now)
+        return uncounted
       }
       const { context } = (ask as Attempt).call.root
       return throttle.rejects(request.priority ?? "default", () => Context.get(context, Random.Random), now)

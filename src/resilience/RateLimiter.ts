@@ -422,7 +422,8 @@ export interface RateLimiter {
     options?: AcquireOptions
   ) => Effect.Effect<Reservation, RateLimited | InvalidRequest>
   /**
-   * {@link RateLimiter.acquire} if that needs no wait and the cost is valid; else `undefined`, and nothing happened.
+   * {@link RateLimiter.acquire} if that needs no wait and the cost is valid; else `undefined`, and nothing happened. In
+   * shadow mode nothing needs a wait, and one above `maxWait` would be refused.
    *
    * @internal
    */
@@ -430,7 +431,8 @@ export interface RateLimiter {
     cost: Cost,
     clock: Clock.Clock,
     now: number,
-    tenant?: string
+    tenant?: string,
+    maxWait?: number
   ) => Reservation | undefined
   /**
    * Is there nothing to remember: no line, no block, all buckets full?
@@ -444,6 +446,7 @@ export interface RateLimiter {
    * @internal
    */
   readonly lineUnsafe: (
+    now: number,
     rank?: Pick<AcquireOptions, "priority" | "tenant">
   ) => { readonly queued: number; readonly maxQueued: number; readonly displaces: () => boolean }
   /**
@@ -555,7 +558,7 @@ class Limiter implements RateLimiter {
       bucket.blockedUntil <= now && missing(bucket, levelAt(bucket, now), bucket.burst) <= 0
     )
 
-  readonly lineUnsafe: RateLimiter["lineUnsafe"] = (rank) => ({
+  readonly lineUnsafe: RateLimiter["lineUnsafe"] = (_now, rank) => ({
     queued: this.line.size,
     maxQueued: this.queue,
     displaces: () => this.line.canDisplace(rank)

@@ -226,10 +226,12 @@ const limiterWith = (
   wait: (now: number) => number
 ): RateLimiter.RateLimiter =>
   Object.assign(Object.create(real) as RateLimiter.RateLimiter, {
-    tryAcquireUnsafe: (...[cost, clock, now, tenant]: Parameters<RateLimiter.RateLimiter["tryAcquireUnsafe"]>) => {
+    tryAcquireUnsafe: (
+      ...[cost, clock, now, tenant, maxWait]: Parameters<RateLimiter.RateLimiter["tryAcquireUnsafe"]>
+    ) => {
       const millis = wait(now)
       if (millis > 0) real.blockUnsafe(millis, now)
-      return real.tryAcquireUnsafe(cost, clock, now, tenant)
+      return real.tryAcquireUnsafe(cost, clock, now, tenant, maxWait)
     }
   })
 

@@ -1,7 +1,7 @@
 // Shadow mode: a pattern decides and tells, and everything goes on as if it were off.
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Exit, Fiber, Stream } from "effect"
-import type { LlmConfig, LlmEvent } from "effect-resilient-llm"
+import { Duration, Effect, Exit, Fiber, Random, Stream } from "effect"
+import type { LlmConfig, LlmEvent, LlmRequest } from "effect-resilient-llm"
 import { RateLimiter } from "effect-resilient-llm/resilience"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
@@ -131,6 +131,107 @@ describe.each(kinds)("%s", (kind) => {
       assert.strictEqual((yield* r.calls()).length, 20)
     })))
 
+  it.effect("what would be refused because its deadline is nearer than its turn takes nothing", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* setUp([{ always: answer("x") }], {
+        timeout: {},
+        rateLimit: { capacity: 1, refillPerSecond: 1, maxWait: "1 minute", ...shadow }
+      })
+      const decisions: Array<ReadonlyArray<string>> = []
+      for (let i = 0; i < 8; i++) {
+        const { exit } = yield* timed(ask(kind, r.client, { prompt: `${i}`, deadline: "1500 millis" }), 500)
+        decisions.push(told(success(exit).ledger))
+      }
+      // As enforced: one of two is served, the other one is refused or waits for less than it has.
+      assert.deepStrictEqual(decisions, [
+        [],
+        ["rate-limit would-wait 500"],
+        ["rate-limit would-wait 1000"],
+        ["rate-limit would-wait 1500"],
+        ["rate-limit would-refuse 2000"],
+        ["rate-limit would-wait 1500"],
+        ["rate-limit would-refuse 2000"],
+        ["rate-limit would-wait 1500"]
+      ])
+    })))
+
+  it.effect("a throttle tells as many as it would reject: what it would have rejected is no success of the target", () =>
+    vector(Effect.gen(function*() {
+      const steps = Array.from({ length: 400 }, (_, i) => i % 4 === 0 ? answer("x") : overloaded)
+      const shed = (mode: "enforce" | "shadow") =>
+        Effect.gen(function*() {
+          const r = yield* setUp([{ script: steps, always: overloaded }], {
+            retry: false,
+            loadShedding: { throttle: {}, thresholds: false, mode }
+          })
+          let count = 0
+          for (let i = 0; i < 400; i++) {
+            const exit = yield* Effect.exit(ask(kind, r.client, `${i}`))
+            const isShed = Exit.isSuccess(exit)
+              ? told(exit.value.ledger).length > 0
+              : failure(exit)._tag === "Shed" || told(failure(exit).ledger).length > 0
+            if (isShed) count += 1
+          }
+          return count
+        })
+      let seed = 7
+      const uneven = {
+        nextDoubleUnsafe: () => (seed = seed * 16807 % 2147483647) / 2147483647,
+        nextIntUnsafe: () => 0
+      }
+      const enforced = yield* Effect.provideService(shed("enforce"), Random.Random, uneven)
+      const watched = yield* shed("shadow")
+      assert.isAtMost(Math.abs(watched - enforced), 40, `${watched} told, ${enforced} shed`)
+    })))
+
+  it.effect("a hedge that the bound on attempts or the purse forbids is not told", () =>
+    vector(Effect.gen(function*() {
+      for (
+        const forbidden of [
+          { failover: { maxAttempts: 1 } },
+          { retryBudget: { capacity: 0.5, perAttempt: 0, perSecond: 0 } }
+        ] satisfies ReadonlyArray<LlmConfig.Options>
+      ) {
+        const r = yield* setUp([{ always: slow(1000) }, { always: answer("never") }], {
+          ...forbidden,
+          hedge: { delay: 300, ...shadow }
+        })
+        const { exit } = yield* timed(ask(kind, r.client))
+        assert.deepStrictEqual(told(success(exit).ledger), [])
+      }
+    })))
+
+  it.effect("who leaves a line for somebody more urgent, or would be served too late, is told to be shed", () =>
+    vector(Effect.gen(function*() {
+      const ends = (options: LlmConfig.Options, limits: RateLimiter.Options | undefined) =>
+        Effect.gen(function*() {
+          const r = yield* setUp([{ always: slow(2000) }], { timeout: {}, retry: false, ...options }, [{ limits }])
+          const asked = (prompt: string, request: Partial<LlmRequest.Input>) =>
+            fork(Effect.exit(ask(kind, r.client, { prompt, ...request })))
+          const first = yield* asked("1", { priority: "critical" })
+          const before = yield* asked("2", { tenant: "a" })
+          const late = yield* asked("3", { priority: "batch", tenant: "a", deadline: "5 seconds" })
+          const urgent = yield* asked("4", { priority: "critical", tenant: "b" })
+          yield* TestClock.adjust("1 hour")
+          for (const fiber of [first, before, urgent]) yield* Fiber.join(fiber)
+          return failure(yield* Fiber.join(late))
+        })
+      const bulkhead = { maxConcurrent: 1, queue: 2 }
+      const limits = { limits: [{ dimension: "requests", limit: 1, per: "10 seconds" }], queue: 10 } as const
+      for (
+        const [options, targets] of [
+          [{ bulkhead }, undefined],
+          [{}, limits]
+        ] as const
+      ) {
+        const loadShedding = { throttle: false } as const
+        assert.strictEqual((yield* ends({ ...options, loadShedding }, targets))._tag, "Shed")
+        const watched = yield* ends({ ...options, loadShedding: { ...loadShedding, ...shadow } }, targets)
+        assert.notStrictEqual(watched._tag, "Shed")
+        assert.deepStrictEqual(told(watched.ledger).map((one) => one.slice(0, 24)), ["load-shedding would-shed"])
+      }
+    })))
+
   const patterns = {
     rateLimit: { limits: [{ dimension: "requests", limit: 2, per: "1 minute" }], maxWait: "1 second", ...shadow },
     circuitBreaker: { failureThreshold: 2, recoveryTimeout: "1 minute", ...shadow },
@@ -188,5 +289,105 @@ describe("a limiter in shadow mode by itself", () => {
       assert.deepStrictEqual((yield* limiter.snapshot).levels, { requests: 0 })
       const work = yield* limiter.take(1)(Effect.succeed("done"))
       assert.strictEqual(work, "done")
+    }))
+
+  it.effect("who would go earlier than promised, because others gave back, is not in the line any longer", () =>
+    Effect.gen(function*() {
+      const limiter = yield* RateLimiter.make({ capacity: 10, refillPerSecond: 1, maxWait: "1 minute", ...shadow })
+      const taken = yield* Effect.forEach([10, 10, 10], (cost) => limiter.acquire(cost))
+      assert.strictEqual((yield* limiter.snapshot).queued, 2)
+      for (const one of taken) yield* one.settle(1)
+      yield* limiter.acquire(1)
+      assert.strictEqual((yield* limiter.snapshot).queued, 0)
+    }))
+
+  it.effect("a limit that is raised adds nothing to what is in the bucket", () =>
+    Effect.gen(function*() {
+      const levels = (mode: "enforce" | "shadow", first: number) =>
+        Effect.gen(function*() {
+          const limits = [{ dimension: "requests", limit: 60, per: "1 minute" }] as const
+          const limiter = yield* RateLimiter.make({ limits, mode })
+          if (first > 0) yield* limiter.acquire(first)
+          yield* TestClock.adjust("10 seconds")
+          yield* limiter.setLimit("requests", 600)
+          const raised = (yield* limiter.snapshot).levels
+          yield* TestClock.adjust("1 second")
+          return [raised, (yield* limiter.snapshot).levels]
+        })
+      for (const first of [0, 60]) {
+        assert.deepStrictEqual(yield* levels("shadow", first), yield* levels("enforce", first))
+      }
+    }))
+
+  it.effect("what an older answer says of the limits is ignored", () =>
+    Effect.gen(function*() {
+      const limiter = yield* RateLimiter.make({ capacity: 10, refillPerSecond: 1, ...shadow })
+      const [first, second] = yield* Effect.all([limiter.acquire(1), limiter.acquire(1)])
+      const remaining = (remaining: number) => [{ dimension: "requests", limit: 10, remaining, resetAfter: 1000 }]
+      yield* second.observe(remaining(5))
+      yield* first.observe(remaining(0))
+      const { blockedFor, levels } = yield* limiter.snapshot
+      assert.deepStrictEqual({ blockedFor, levels }, { blockedFor: 0, levels: { requests: 5 } })
+    }))
+
+  const perTenant = (maxWait: number) => ({
+    limits: [
+      { dimension: "requests", limit: 4, per: "40 seconds" },
+      { dimension: "requests", limit: 1, per: "10 seconds", by: "tenant" }
+    ] as const,
+    maxWait,
+    ...shadow
+  })
+
+  it.effect("who would be refused by its own limits takes nothing of those of all, and the other way round", () =>
+    Effect.gen(function*() {
+      const limiter = yield* RateLimiter.make(perTenant(0))
+      const would = (tenant: string) => Effect.map(limiter.acquire(1, { tenant }), ({ would }) => would?.decision)
+      assert.deepStrictEqual(
+        yield* Effect.forEach(Array.from({ length: 10 }), () => would("flood")),
+        [undefined, ...Array.from({ length: 9 }, () => "would-refuse")]
+      )
+      assert.deepStrictEqual(yield* Effect.forEach(["a", "b", "c"], would), [undefined, undefined, undefined])
+      assert.deepStrictEqual((yield* limiter.snapshot).levels, { requests: 0 })
+      assert.strictEqual(yield* would("d"), "would-refuse")
+      yield* TestClock.adjust("10 seconds")
+      assert.isUndefined(yield* would("d"))
+    }))
+
+  it.effect("of two limits the one that would refuse is told, and two waits are told as one", () =>
+    Effect.gen(function*() {
+      const limiter = yield* RateLimiter.make({
+        limits: [
+          { dimension: "requests", limit: 1, per: "1 minute" },
+          { dimension: "requests", limit: 1, per: "10 seconds", by: "tenant" }
+        ],
+        maxWait: "30 seconds",
+        ...shadow
+      })
+      yield* limiter.acquire(1, { tenant: "a" })
+      const { would } = yield* limiter.acquire(1, { tenant: "a" })
+      assert.deepStrictEqual(would, { decision: "would-refuse", millis: 60_000 })
+      const patient = yield* RateLimiter.make({
+        limits: [
+          { dimension: "requests", limit: 1, per: "20 seconds" },
+          { dimension: "requests", limit: 1, per: "10 seconds", by: "tenant" }
+        ],
+        maxWait: "30 seconds",
+        ...shadow
+      })
+      yield* patient.acquire(1, { tenant: "a" })
+      assert.deepStrictEqual((yield* patient.acquire(1, { tenant: "a" })).would, {
+        decision: "would-wait",
+        millis: 20_000
+      })
+    }))
+
+  it.effect("with limits by tenant nobody is counted as waiting for longer than it would", () =>
+    Effect.gen(function*() {
+      const limiter = yield* RateLimiter.make(perTenant(60_000))
+      for (let i = 0; i < 3; i++) yield* limiter.acquire(1, { tenant: "a" })
+      assert.isAbove((yield* limiter.snapshot).queued, 0)
+      yield* TestClock.adjust("30 seconds")
+      assert.strictEqual((yield* limiter.snapshot).queued, 0)
     }))
 })

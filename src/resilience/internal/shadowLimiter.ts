@@ -18,33 +18,36 @@ export class ShadowLimiter implements RateLimiter {
   readonly costs: Costs
   private limits: ReadonlyArray<Buckets.StoreLimit>
   private state = Buckets.empty
-  /** When those who would wait would go, in order. */
-  private readonly due: Array<number> = []
+  /** When those who would wait would go. */
+  private due: ReadonlyArray<number> = []
+  private grants = 0
+  /** Per dimension, the last grant whose response was observed. */
+  private readonly observed: Array<number>
 
   constructor(policy: Policy) {
     this.policy = policy
     this.dimensions = policy.limits.map(({ dimension }) => dimension)
     this.costs = new Costs(policy.limits)
     this.limits = policy.limits.map(({ burst, dimension, rate }) => ({ burst, dimension, rate }))
+    this.observed = policy.limits.map(() => 0)
   }
 
   readonly acquire: RateLimiter["acquire"] = (cost, options) =>
     Clock.clockWith((clock): Effect.Effect<Reservation, InvalidRequest> => {
       const costs = this.costs.of(cost)
       if (costs instanceof InvalidRequest) return Effect.fail(costs)
-      const maxWait = Math.min(this.policy.maxWait, options?.maxWait ?? Infinity)
-      return Effect.succeed(handOver(this.grant(costs, clock, monotonicMillis(clock), maxWait), options))
+      return Effect.succeed(handOver(this.grant(costs, clock, monotonicMillis(clock), options?.maxWait), options))
     })
 
-  readonly tryAcquireUnsafe: RateLimiter["tryAcquireUnsafe"] = (cost, clock, now) => {
+  readonly tryAcquireUnsafe: RateLimiter["tryAcquireUnsafe"] = (cost, clock, now, _tenant, maxWait) => {
     const costs = this.costs.of(cost)
-    return costs instanceof InvalidRequest ? undefined : this.grant(costs, clock, now, this.policy.maxWait)
+    return costs instanceof InvalidRequest ? undefined : this.grant(costs, clock, now, maxWait)
   }
 
   readonly take: RateLimiter["take"] = takeWith(this.acquire)
 
-  readonly lineUnsafe: RateLimiter["lineUnsafe"] = () => ({
-    queued: this.due.length,
+  readonly lineUnsafe: RateLimiter["lineUnsafe"] = (now) => ({
+    queued: this.queued(now),
     maxQueued: this.policy.queue,
     displaces: () => false
   })
@@ -67,7 +70,7 @@ export class ShadowLimiter implements RateLimiter {
   }
 
   readonly setLimit: RateLimiter["setLimit"] = (dimension, limit) =>
-    Effect.suspend(() => {
+    Clock.clockWith((clock) => {
       const known = this.policy.limits.find((own) => own.dimension === dimension)
       if (known === undefined) {
         const rule = "a dimension that has a limit"
@@ -76,6 +79,8 @@ export class ShadowLimiter implements RateLimiter {
       if (!(isCost(limit) && limit > 0)) {
         return Effect.fail(new LlmConfigError({ path: "limit", rule: "a number above zero", kind: kindOf(limit) }))
       }
+      // What was refilled until now was so at the old rate.
+      this.settle({}, monotonicMillis(clock))
       const part = limit / known.limit
       this.limits = this.limits.map((own) =>
         own.dimension === dimension ? { dimension, burst: known.burst * part, rate: known.rate * part } : own
@@ -86,11 +91,10 @@ export class ShadowLimiter implements RateLimiter {
   readonly snapshot: RateLimiter["snapshot"] = Clock.clockWith((clock) =>
     Effect.sync(() => {
       const now = monotonicMillis(clock)
-      this.forget(now)
       const { blockedFor, levels } = Buckets.look(this.state, this.limits, now)
       return {
         levels: Object.fromEntries(this.dimensions.map((dimension, i) => [dimension, levels[i]!])),
-        queued: this.due.length,
+        queued: this.queued(now),
         maxQueued: this.policy.queue,
         blockedFor: Math.max(0, ...blockedFor)
       }
@@ -101,22 +105,39 @@ export class ShadowLimiter implements RateLimiter {
     this.state = Buckets.settle(this.state, { key: "", limits: this.limits, ...change }, now)
   }
 
-  private forget(now: number): void {
-    while (this.due.length > 0 && this.due[0]! <= now) this.due.shift()
+  observe(facts: ReadonlyArray<RateLimitFact>, grant: number, now: number): void {
+    for (const { dimension, remaining, resetAfter } of facts) {
+      const i = this.dimensions.indexOf(dimension)
+      if (i < 0 || grant < this.observed[i]! || !isCost(remaining)) continue
+      this.observed[i] = grant
+      this.settle({ atMost: this.dimensions.map((own) => own === dimension ? remaining : undefined) }, now)
+      if (remaining === 0 && resetAfter !== undefined) this.blockUnsafe(resetAfter, now, dimension)
+    }
   }
 
-  private grant(costs: Vector, clock: Clock.Clock, now: number, maxWait: number): Reservation {
-    this.forget(now)
-    const isFull = this.due.length >= this.policy.queue
-    const request = { key: "", limits: this.limits, costs, maxWait: isFull ? 0 : maxWait }
-    const [reserved, state] = Buckets.reserve(this.state, request, now)
-    this.state = state
+  /** Would still wait: the last one until all that is owed is refilled, which is earlier where something came back. */
+  private queued(now: number): number {
+    if (this.due.length === 0) return 0
+    const { blockedFor, levels } = Buckets.look(this.state, this.limits, now)
+    const latest = now + Math.ceil(Math.max(0, ...blockedFor, ...this.limits.map(({ rate }, i) => -levels[i]! / rate)))
+    this.due = this.due.map((at) => Math.min(at, latest)).filter((at) => at > now)
+    return this.due.length
+  }
+
+  private grant(costs: Vector, clock: Clock.Clock, now: number, longest = Infinity): Reservation {
+    const isFull = this.queued(now) >= this.policy.queue
+    const maxWait = isFull ? 0 : Math.min(this.policy.maxWait, longest)
+    const [reserved, state] = Buckets.reserve(this.state, { key: "", limits: this.limits, costs, maxWait }, now)
+    // Nobody is told a time that has to be kept: what comes back is there at once.
+    this.state = { ...state, told: 0 }
+    this.grants += 1
     if (reserved._tag === "Refused") {
-      return new ShadowTaken(this, clock, undefined, { decision: "would-refuse", millis: reserved.retryAfter })
+      const would = { decision: "would-refuse" as const, millis: reserved.retryAfter }
+      return new ShadowTaken(this, clock, this.grants, undefined, would)
     }
-    if (reserved.wait === 0) return new ShadowTaken(this, clock, costs, undefined)
-    this.due.push(now + reserved.wait)
-    return new ShadowTaken(this, clock, costs, { decision: "would-wait", millis: reserved.wait })
+    if (reserved.wait === 0) return new ShadowTaken(this, clock, this.grants, costs, undefined)
+    this.due = [...this.due, now + reserved.wait]
+    return new ShadowTaken(this, clock, this.grants, costs, { decision: "would-wait", millis: reserved.wait })
   }
 }
 
@@ -125,13 +146,21 @@ class ShadowTaken extends Taken {
   readonly would: Would | undefined
   private readonly limiter: ShadowLimiter
   private readonly clock: Clock.Clock
+  private readonly grant: number
   /** Absent where nothing was taken. */
   private costs: Vector | undefined
 
-  constructor(limiter: ShadowLimiter, clock: Clock.Clock, costs: Vector | undefined, would: Would | undefined) {
+  constructor(
+    limiter: ShadowLimiter,
+    clock: Clock.Clock,
+    grant: number,
+    costs: Vector | undefined,
+    would: Would | undefined
+  ) {
     super()
     this.limiter = limiter
     this.clock = clock
+    this.grant = grant
     this.costs = costs
     this.would = would
   }
@@ -145,15 +174,7 @@ class ShadowTaken extends Taken {
   }
 
   observeUnsafe(facts: ReadonlyArray<RateLimitFact>): void {
-    const now = monotonicMillis(this.clock)
-    for (const { dimension, remaining, resetAfter } of facts) {
-      if (!isCost(remaining) || !this.limiter.dimensions.includes(dimension)) continue
-      this.limiter.settle(
-        { atMost: this.limiter.dimensions.map((own) => own === dimension ? remaining : undefined) },
-        now
-      )
-      if (remaining === 0 && resetAfter !== undefined) this.limiter.blockUnsafe(resetAfter, now, dimension)
-    }
+    this.limiter.observe(facts, this.grant, monotonicMillis(this.clock))
   }
 
   private giveBack(amounts: (costs: Vector) => Vector): void {

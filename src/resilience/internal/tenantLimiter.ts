@@ -70,9 +70,13 @@ export class TenantLimiter implements RateLimiter {
   readonly acquire: RateLimiter["acquire"] = (cost, options) =>
     Effect.clockWith((clock) => {
       const begun = monotonicMillis(clock)
+      const { policy: { isShadow, maxWait }, shared } = this.options
+      const watched = isShadow
+        ? this.tryAcquireUnsafe(cost, clock, begun, options?.tenant, options?.maxWait)
+        : undefined
+      if (watched !== undefined) return Effect.succeed(handOver(watched, options))
       const costs = this.named(cost)
       const own = this.of(options?.tenant, begun)
-      const { policy: { maxWait }, shared } = this.options
       return Effect.uninterruptibleMask((restore) => {
         const inner = { ...options, restore: options?.restore ?? restore, onAcquired: undefined }
         return Effect.flatMap(own.acquire(costs, inner), (mine) => {
@@ -89,15 +93,17 @@ export class TenantLimiter implements RateLimiter {
       })
     })
 
-  readonly tryAcquireUnsafe: RateLimiter["tryAcquireUnsafe"] = (cost, clock, now, tenant) => {
+  readonly tryAcquireUnsafe: RateLimiter["tryAcquireUnsafe"] = (cost, clock, now, tenant, maxWait) => {
     const costs = this.named(cost)
     const { shared } = this.options
-    const mine = this.of(tenant, now).tryAcquireUnsafe(costs, clock, now)
-    const theirs = mine && shared?.tryAcquireUnsafe(costs, clock, now)
+    const mine = this.of(tenant, now).tryAcquireUnsafe(costs, clock, now, tenant, maxWait)
+    const asked = isRefused(mine) ? this.named(0) : costs
+    const theirs = mine && shared?.tryAcquireUnsafe(asked, clock, now, tenant, maxWait)
     if (mine === undefined || (theirs === undefined && shared !== undefined)) {
       mine?.refundUnsafe("all")
       return undefined
     }
+    if (isRefused(theirs)) mine.refundUnsafe("all")
     return new Both(mine, theirs)
   }
 
@@ -131,7 +137,7 @@ export class TenantLimiter implements RateLimiter {
       const now = yield* Effect.clockWith((clock) => Effect.succeed(monotonicMillis(clock)))
       this.forget(now)
       const { shared } = this.options
-      const { maxQueued, queued } = this.lineUnsafe()
+      const { maxQueued, queued } = this.lineUnsafe(now)
       const { blockedFor, levels } = shared === undefined
         ? { blockedFor: Math.max(0, ...this.blocks.map(({ until }) => until - now)), levels: {} }
         : yield* shared.snapshot
@@ -140,14 +146,14 @@ export class TenantLimiter implements RateLimiter {
   )
 
   /** Without a tenant: of all together. */
-  readonly lineUnsafe: RateLimiter["lineUnsafe"] = (rank) => {
-    const shared = this.options.shared?.lineUnsafe(rank)
+  readonly lineUnsafe: RateLimiter["lineUnsafe"] = (now, rank) => {
+    const shared = this.options.shared?.lineUnsafe(now, rank)
     if (rank !== undefined) {
-      const own = (this.tenants.get(rank.tenant) ?? this.overflow).limiter.lineUnsafe()
+      const own = (this.tenants.get(rank.tenant) ?? this.overflow).limiter.lineUnsafe(now)
       return shared !== undefined && shared.queued > own.queued ? shared : own
     }
-    let { maxQueued, queued } = this.overflow.limiter.lineUnsafe()
-    for (const { limiter } of this.tenants.values()) queued += limiter.lineUnsafe().queued
+    let { maxQueued, queued } = this.overflow.limiter.lineUnsafe(now)
+    for (const { limiter } of this.tenants.values()) queued += limiter.lineUnsafe(now).queued
     if (shared !== undefined) {
       queued += shared.queued
       maxQueued = shared.maxQueued
@@ -216,6 +222,14 @@ export class TenantLimiter implements RateLimiter {
   }
 }
 
+/** In shadow mode: what would be refused takes nothing of the other limits. */
+const isRefused = (taken: Reservation | undefined): boolean => taken?.would?.decision === "would-refuse"
+
+const worse = (mine: Would | undefined, theirs: Would | undefined): Would | undefined =>
+  theirs === undefined || (theirs.decision === "would-wait" && mine !== undefined && mine.millis > theirs.millis)
+    ? mine
+    : theirs
+
 /** What was taken of a tenant's limits, and of those of all. */
 class Both extends Taken {
   readonly waited: number
@@ -225,7 +239,7 @@ class Both extends Taken {
 
   constructor(mine: Reservation, theirs: Reservation | undefined) {
     super()
-    this.would = mine.would ?? theirs?.would
+    this.would = worse(mine.would, theirs?.would)
     this.mine = mine
     this.theirs = theirs
     this.waited = mine.waited + (theirs?.waited ?? 0)
