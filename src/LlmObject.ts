@@ -13,7 +13,7 @@ import { type Answer, fromAnswer, type LlmResponse } from "./LlmResponse.ts"
 import type { Check, Objection } from "./pipeline/checked.ts"
 
 /**
- * A question whose answer is a value.
+ * A question whose answer is a value. An answer that calls tools instead is none, and is not asked for again.
  *
  * @category models
  * @since 0.2.0
@@ -210,11 +210,7 @@ export const prepare = <A>(
   reading: Format<A>
 ): Prepared<A> => {
   const known = new WeakMap<Answer["parts"], Result.Result<A, Objection>>()
-  const readText = (text: string, finishReason: LlmResponse["finishReason"]): Result.Result<A, Objection> => {
-    // What is cut off would be cut off again.
-    if (finishReason === "length") {
-      return Result.fail({ path: "", rule: "a whole answer", kind: "cut off by its token limit", told: undefined })
-    }
+  const readText = (text: string): Result.Result<A, Objection> => {
     let value: unknown
     try {
       value = JSON.parse(unfenced(text))
@@ -224,11 +220,21 @@ export const prepare = <A>(
     }
     return reading.decode(value)
   }
+  const readResponse = (response: LlmResponse): Result.Result<A, Objection> => {
+    // What is cut off would be cut off again.
+    if (response.finishReason === "length") {
+      return Result.fail({ path: "", rule: "a whole answer", kind: "cut off by its token limit", told: undefined })
+    }
+    const kind = insteadOfValue(response)
+    const result = readText(response.text)
+    return kind === undefined
+      ? result
+      : Result.mapError(result, () => ({ path: "", rule: "a value", kind, told: undefined }))
+  }
   const readAnswer = (answer: Answer): Result.Result<A, Objection> => {
     const before = known.get(answer.parts)
     if (before !== undefined) return before
-    const { finishReason, text } = fromAnswer(answer, "provider", 0, [])
-    const result = readText(text, finishReason)
+    const result = readResponse(fromAnswer(answer, "provider", 0, []))
     known.set(answer.parts, result)
     return result
   }
@@ -250,7 +256,7 @@ export const prepare = <A>(
       }
     },
     read: (response) => {
-      const result = readText(response.text, response.finishReason)
+      const result = readResponse(response)
       if (Result.isSuccess(result)) return { value: result.success, response }
       const { kind, path, rule } = result.failure
       const made = response.ledger.filter((event) => event._tag === "AnswerRejected" && event.repair !== undefined)
@@ -266,6 +272,12 @@ export const prepare = <A>(
   }
 }
 
+/** What it is where asking again is no use: vendors take no question behind a call without its result. */
+const insteadOfValue = ({ finishReason, toolCalls }: LlmResponse): string | undefined => {
+  if (toolCalls.length > 0) return "a call of a tool"
+  return finishReason === "content-filter" ? "kept back by the provider's policy" : undefined
+}
+
 /**
  * Models without a JSON mode like to wrap what they are asked for in a fence.
  *
@@ -274,5 +286,5 @@ export const prepare = <A>(
 export const unfenced = (text: string): string => {
   const trimmed = text.trim()
   const firstLine = trimmed.indexOf("\n")
-  return trimmed.startsWith("```") && trimmed.endsWith("```") && firstLine > 0 ? trimmed.slice(firstLine, -3) : text
+  return trimmed.startsWith("```") && trimmed.endsWith("```") && firstLine > 0 ? trimmed.slice(firstLine, -3) : trimmed
 }

@@ -70,6 +70,40 @@ describe("an answer that does not fit", () => {
       assert.notInclude(JSON.stringify(encoded), "cannot")
     }))
 
+  const usage = { inputTokens: {}, outputTokens: {} }
+  const hopeless: ReadonlyArray<readonly [string, ScriptedProvider.Step]> = [
+    [
+      "a call of a tool",
+      answer([
+        { type: "text", text: "Let me see." },
+        { type: "tool-call", id: "1", name: "Weather", params: {} },
+        { type: "finish", reason: "tool-calls", usage }
+      ])
+    ],
+    [
+      "a call of a tool",
+      answer([
+        { type: "text", text: bad },
+        { type: "tool-call", id: "1", name: "Weather", params: {} },
+        { type: "finish", reason: "tool-calls", usage }
+      ])
+    ],
+    [
+      "kept back by the provider's policy",
+      answer([{ type: "text", text: "I can" }, { type: "finish", reason: "content-filter", usage }])
+    ],
+    ["cut off by its token limit", answer([{ type: "text", text: "{" }, { type: "finish", reason: "length", usage }])]
+  ]
+  for (const [kind, step] of hopeless) {
+    it.effect(`is not asked for again where that is no use: ${kind}`, () =>
+      Effect.gen(function*() {
+        const { client, requests } = yield* setUp([step, answer(good)])
+        const error = yield* Effect.flip(client.generateObject({ prompt, schema: Report }))
+        assert.deepInclude(fields(error), { _tag: "InvalidOutput", kind, repairs: 0 })
+        assert.strictEqual((yield* requests).length, 1)
+      }))
+  }
+
   it.effect("does not touch the breaker", () =>
     Effect.gen(function*() {
       const { client } = yield* setUp([], { circuitBreaker: { failureThreshold: 1 }, retry: false })
@@ -215,6 +249,7 @@ describe("reading", () => {
   const cases: ReadonlyArray<readonly [string, string]> = [
     ["plain", good],
     ["with blanks", `\n  ${good}\n`],
+    ["behind a byte order mark", `\ufeff${good}`],
     ["in a fence", `\`\`\`json\n${good}\n\`\`\``],
     ["in a fence without a name", `\`\`\`\n${good}\n\`\`\``]
   ]
