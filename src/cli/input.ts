@@ -137,6 +137,7 @@ export const format = (path: string): Effect.Effect<LlmObject.Format<unknown>, I
 
 const formatOf = (json: unknown): LlmObject.Format<unknown> => {
   if (!isSchema(json)) throw new TypeError("it must be an object")
+  checkTypes(json, "")
   const isOld = /draft-0[4-7]/.test(String(json["$schema"]))
   const document = isOld ? JsonSchema.fromSchemaDraft07(json) : JsonSchema.fromSchemaDraft2020_12(json)
   const schema = SchemaRepresentation.fromJsonSchemaDocument(document, { patterns: "apply" })
@@ -145,3 +146,23 @@ const formatOf = (json: unknown): LlmObject.Format<unknown> => {
 
 const isSchema = (json: unknown): json is JsonSchema.JsonSchema =>
   typeof json === "object" && json !== null && !Array.isArray(json)
+
+const types: ReadonlySet<unknown> = new Set(["string", "number", "integer", "boolean", "object", "array", "null"])
+const named = ["properties", "patternProperties", "$defs", "definitions"]
+const nested = ["items", "prefixItems", "additionalProperties", "anyOf", "oneOf", "allOf"]
+
+/** A type that there is not, such as `int`, would be read as one that everything has. */
+const checkTypes = (schema: unknown, path: string): void => {
+  if (typeof schema === "boolean") return
+  if (!isSchema(schema)) throw new TypeError(`${path} must be an object`)
+  const at = (...steps: ReadonlyArray<string>): string => [...(path === "" ? [] : [path]), ...steps].join(".")
+  for (const type of [schema["type"] ?? []].flat()) {
+    if (!types.has(type)) throw new TypeError(`${at("type")} must be one of ${[...types].join(", ")}`)
+  }
+  for (const keyword of nested) {
+    for (const one of [schema[keyword] ?? []].flat()) checkTypes(one, at(keyword))
+  }
+  for (const keyword of named) {
+    for (const [name, one] of Object.entries(schema[keyword] ?? {})) checkTypes(one, at(keyword, name))
+  }
+}

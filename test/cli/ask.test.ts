@@ -391,6 +391,16 @@ describe("ask", () => {
         yield* said("[]"),
         "✗ --object …/schema.json is no JSON Schema that can be followed: it must be an object.\n"
       )
+      // Effect reads a type that it does not know as anything.
+      assert.strictEqual(
+        yield* said(`{ "type": "object", "properties": { "list": { "items": { "type": ["null", "int"] } } } }`),
+        "✗ --object …/schema.json is no JSON Schema that can be followed: properties.list.items.type must be one of " +
+          "string, number, integer, boolean, object, array, null.\n"
+      )
+      assert.strictEqual(
+        yield* said(`{ "type": "object", "properties": { "age": "number" } }`),
+        "✗ --object …/schema.json is no JSON Schema that can be followed: properties.age must be an object.\n"
+      )
       assert.match(
         yield* said(`{ "type": "object", "if": { "required": ["a"] }, "then": { "required": ["b"] } }`),
         /^✗ --object …\/schema\.json is no JSON Schema that can be followed: .*if/
