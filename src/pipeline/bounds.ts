@@ -100,25 +100,37 @@ const hedges = (walk: Walk, of: ReadonlyArray<number>, retries: number): number 
   const rival = Math.max(...of.map((i) => walk.turns[i]!.attempt))
   const inTurn = Math.max(...of.map((i) => {
     const { attempt, pauses } = walk.turns[i]!
-    let end = pauses.reduce((sum, { most }) => sum + most + attempt, attempt)
-    let count = 0
-    while (count < hedge.maxHedges && (count + 1) * delay < Math.min(end, deadline)) {
-      count += 1
-      end = Math.max(end, count * delay + rival)
-    }
-    return count
+    const end = pauses.reduce((sum, { most }) => sum + most + attempt, attempt)
+    return linesIn({ delay, end, rival, deadline, maxHedges: hedge.maxHedges })
   }))
   // One that goes to a later target takes that one's turn; only where none can be asked, the target itself is asked twice.
   const mayBeAway = failover !== undefined &&
     (failover.coolDown > 0 || targets.some(({ circuit }) => circuit !== undefined))
-  const fits = delay === 0 ? Infinity : Math.ceil(deadline / delay) - 1
-  const due = Math.min(inTurn * (mayBeAway ? of.length : 1), fits)
+  const due = Math.min(inTurn * (mayBeAway ? of.length : 1), dueBefore(deadline, delay))
   if (budget === undefined) return due
   const { capacity, perAttempt, perMillisecond } = budget
   if (capacity < TOKEN) return 0
   if (perAttempt > 0) return due
   const trickle = perMillisecond === 0 ? 0 : deadline * perMillisecond
   return Math.max(0, Math.min(due, of.length * Math.floor((capacity + trickle) / TOKEN) - retries))
+}
+
+/** How many moments, each a delay after the one before, come before the end. */
+const dueBefore = (end: number, delay: number): number =>
+  end === Infinity || delay === 0 ? Infinity : Math.max(Math.ceil(end / delay) - 1, 0)
+
+/** The hedges of one turn: those that are due before it ends, and then those that are due before the last hedge does. */
+const linesIn = (
+  { deadline, delay, end, maxHedges, rival }: {
+    readonly delay: number
+    readonly end: number
+    readonly rival: number
+    readonly deadline: number
+    readonly maxHedges: number
+  }
+): number => {
+  const own = dueBefore(Math.min(end, deadline), delay)
+  return Math.min(own > 0 && delay < rival ? dueBefore(deadline, delay) : own, maxHedges)
 }
 
 // -----------------------------------------------------------------------------
@@ -180,14 +192,35 @@ const endsOf = (
     start = { from, to: Math.min(end.to + pause.most, deadline) }
   }
   if (hedge === undefined) return ends
-  let { from, to } = ends.at(-1)!
-  let at = begin.to
-  for (let line = 1; line <= hedge.maxHedges; line++) {
-    at = hedge.delay === "p95" ? Math.min(to, at + Math.max(hedge.minDelay, attempt)) : at + hedge.delay
-    if (at >= to && hedge.delay !== "p95") break
-    to = Math.max(to, Math.min(at + rival, deadline))
+  const { from, to } = ends.at(-1)!
+  if (to === deadline) return ends
+  const last = lastHedge(hedge, { attempt, begin: begin.to, deadline, rival, to })
+  return [...ends, { from, to: Math.max(to, Math.min(last + rival, deadline)) }]
+}
+
+/** When the last hedge of a turn begins, if it ends at `to` without one. */
+const lastHedge = (
+  { delay, maxHedges, minDelay }: Hedge.Policy,
+  { attempt, begin, deadline, rival, to }: {
+    readonly attempt: number
+    readonly begin: number
+    readonly deadline: number
+    readonly rival: number
+    readonly to: number
   }
-  return [...ends, { from, to }]
+): number => {
+  if (delay !== "p95") {
+    const lines = linesIn({ delay, end: to - begin, rival, deadline: deadline - begin, maxHedges })
+    return lines === 0 ? -Infinity : begin + lines * delay
+  }
+  const usual = Math.max(minDelay, attempt)
+  let [at, end] = [begin, to]
+  const told = Math.min(maxHedges, MOST)
+  for (let line = 1; line <= told; line++) {
+    at = Math.min(end, at + usual)
+    end = Math.max(end, Math.min(at + rival, deadline))
+  }
+  return at + (maxHedges - told) * usual
 }
 
 const merged = (spans: ReadonlyArray<Span>): ReadonlyArray<Span> => {

@@ -97,17 +97,20 @@ const rules = {
       fix: `Set \`timeout.attempt\` to at most ${ms(deadline / length)}, or a longer \`timeout.deadline\`.`
     }
   },
-  "retry-after-above-deadline": ({ options, settings: { retry, timers } }) =>
-    given(options.retry).maxRetryAfter === undefined || retry === undefined || timers === undefined ||
-      retry.maxRetryAfter < timers.deadline
-      ? undefined
-      : {
-        severity: "warning",
-        reason: `A \`Retry-After\` of up to ${ms(retry.maxRetryAfter)} is to be waited for, in a call of ${
-          ms(timers.deadline)
-        }.`,
-        fix: "Set `retry.maxRetryAfter` below `timeout.deadline`."
-      },
+  "retry-after-above-deadline": ({ options, settings }) => {
+    const { retry } = settings
+    const { deadline } = limitsOf(settings)
+    if (given(options.retry).maxRetryAfter === undefined || retry === undefined || deadline === Infinity) {
+      return undefined
+    }
+    return retry.maxRetryAfter < deadline ? undefined : {
+      severity: "warning",
+      reason: `A \`Retry-After\` of up to ${ms(retry.maxRetryAfter)} is to be waited for, in a call of ${
+        ms(deadline)
+      }.`,
+      fix: "Set `retry.maxRetryAfter` below `timeout.deadline`."
+    }
+  },
   "retry-never-fits": ({ settings }) => {
     const { retry } = settings
     const { deadline } = limitsOf(settings)
@@ -139,9 +142,9 @@ const rules = {
     const { attempt } = limitsOf(settings)
     return hedge === undefined || hedge.delay === "p95" || hedge.delay < attempt ? undefined : {
       severity: "warning",
-      reason: `A hedge starts after ${ms(hedge.delay)}, when the attempt that it is to help is over after ${
-        ms(attempt)
-      }.`,
+      reason: hedge.delay === Infinity
+        ? "A hedge whose delay is infinite never starts."
+        : `A hedge starts after ${ms(hedge.delay)}, when the attempt that it is to help is over after ${ms(attempt)}.`,
       fix: "Set `hedge.delay` below `timeout.attempt`."
     }
   },
@@ -210,8 +213,9 @@ const rules = {
     }
   },
   "first-token-above-attempt": ({ options, settings: { timers } }) => {
-    const { firstToken } = given(options.timeout)
-    return timers === undefined || firstToken === undefined || timers.firstToken <= timers.attempt ? undefined : {
+    if (timers === undefined || given(options.timeout).firstToken === undefined) return undefined
+    // Who turns it off means that it does not count.
+    return timers.firstToken <= timers.attempt || timers.firstToken === Infinity ? undefined : {
       severity: "warning",
       reason: `A stream's attempt ends after ${
         ms(timers.attempt)
@@ -220,8 +224,8 @@ const rules = {
     }
   },
   "idle-above-deadline": ({ options, settings: { timers } }) => {
-    const { idle } = given(options.timeout)
-    return timers === undefined || idle === undefined || idle === false || timers.idle < timers.deadline ? undefined : {
+    if (timers === undefined || given(options.timeout).idle === undefined) return undefined
+    return timers.idle < timers.deadline || timers.idle === Infinity ? undefined : {
       severity: "warning",
       reason: `The deadline of ${ms(timers.deadline)} is over before a silence of ${
         ms(timers.idle)

@@ -126,7 +126,7 @@ it("whatever is set, what is said are numbers", () => {
       hedge: of([undefined, {
         delay: of([0, 50, 1e9, "p95", Infinity]),
         minDelay: of([0, 500]),
-        maxHedges: of([1, 3])
+        maxHedges: of([1, 3, 1e9])
       }])
     }
     const targets = ["a", "b", "c", "d", "e", "f"].slice(0, of([1, 2, 3, 6]))

@@ -44,7 +44,7 @@ const rows: Readonly<Record<LlmConfig.Rule, Row>> = {
     right: [[1, { retry: { maxRetryAfter: "4 minutes" } }], [1, {
       retry: { maxRetryAfter: "1 day" },
       timeout: { deadline: false }
-    }]],
+    }], [1, { retry: { maxRetryAfter: Infinity }, timeout: { deadline: false } }]],
     says: /`Retry-After` of up to 5m .* call of 5m/
   },
   "retry-never-fits": {
@@ -109,12 +109,19 @@ const rows: Readonly<Record<LlmConfig.Rule, Row>> = {
   },
   "first-token-above-attempt": {
     wrong: [1, { timeout: { firstToken: "61 seconds" } }],
-    right: [[1, { timeout: { firstToken: "60 seconds" } }]],
+    right: [[1, { timeout: { firstToken: "60 seconds" } }], [1, { timeout: { firstToken: false } }], [1, {
+      timeout: { firstToken: Infinity }
+    }]],
     says: /after 1m without content/
   },
   "idle-above-deadline": {
     wrong: [1, { timeout: { idle: "5 minutes" } }],
-    right: [[1, { timeout: { idle: "4 minutes" } }], [1, { timeout: { idle: false } }]],
+    right: [
+      [1, { timeout: { idle: "4 minutes" } }],
+      [1, { timeout: { idle: false } }],
+      [1, { timeout: { idle: Infinity } }],
+      [1, { timeout: { idle: Infinity, deadline: Infinity } }]
+    ],
     says: /before a silence of 5m/
   },
   "weight-unused": {
