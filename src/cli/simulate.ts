@@ -83,10 +83,22 @@ const isBuiltIn = (name: string): name is keyof typeof Simulator.scenarios => Ob
 
 const scenarioOf = ({ incidents, scenario, start, stream, trace }: Options): Read<Simulator.Scenario> =>
   Effect.gen(function*() {
-    const read = isBuiltIn(scenario) ? Simulator.scenarios[scenario] : yield* scenarioFile(scenario)
-    const traced = trace === undefined ? read : { ...read, arrivals: yield* arrivalsOf(trace, read.arrivals) }
+    const own = isBuiltIn(scenario) ? Simulator.scenarios[scenario] : yield* scenarioFile(scenario)
+    const traced = trace === undefined ? own : { ...own, arrivals: yield* arrivalsOf(trace, own.arrivals) }
     const streamed = stream ? { ...traced, arrivals: { ...traced.arrivals, operation: "stream" as const } } : traced
-    const phases = new Map(yield* Effect.forEach(incidents, (one) => phasesOf(one, streamed, start)))
+    if (start !== undefined && incidents.length === 0) {
+      return yield* new InputError({ what: "--start", rule: "is for --incidents, and none are given" })
+    }
+    const read = yield* Effect.forEach(incidents, (one) => phasesOf(one, streamed, start))
+    const phases = new Map(read)
+    const twice = read.find(([vendor], i) => read.findIndex(([other]) => other === vendor) < i)
+    if (twice !== undefined) {
+      return yield* new InputError({ what: `--incidents ${twice[0]}=…`, rule: "is given twice for one vendor" })
+    }
+    // Each page by itself would begin before its own first incident, and what happened at one time would not.
+    if (start === undefined && phases.size > 1) {
+      return yield* new InputError({ what: "--start", rule: "must be given, where several vendors have incidents" })
+    }
     const vendors = streamed.vendors.map((vendor) => withPhases(vendor, phases.get(vendor.id)))
     return { ...streamed, vendors }
   })

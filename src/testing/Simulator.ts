@@ -20,6 +20,7 @@ import {
   oneOf,
   optionsOf,
   positive,
+  readOption,
   readOptions,
   rule,
   text,
@@ -293,6 +294,19 @@ const whenFields = {
   lasts: Schema.optional(duration())
 }
 
+/** What would never be on, or is on otherwise than it says. */
+const whenRule = rule<{
+  readonly from: number
+  readonly to: number
+  readonly every?: number | undefined
+  readonly lasts?: number | undefined
+}>(({ every, from, lasts, to }) => {
+  if (to <= from) return ["to", "after `from`"]
+  if (lasts === undefined) return undefined
+  if (every === undefined) return ["every", "given, where there is `lasts`"]
+  return lasts > every ? ["lasts", "at most `every`"] : undefined
+})
+
 const share = number(1, 0, 1)
 
 /**
@@ -372,21 +386,24 @@ export interface Narrow extends When {
  */
 export type Phase = Refusing | Hanging | Slow | Cutting | Narrow
 
+const refusing = optionsOf<Refusing>()({
+  kind: Schema.Literals(["overload", "error", "rate-limit", "quota", "unreachable"]),
+  share,
+  after: millis("200 millis"),
+  retryAfter: Schema.optional(duration()),
+  ...whenFields
+}).fields
+
 const PhaseSchema = Schema.Union([
-  optionsOf<Refusing>()({
-    kind: Schema.Literals(["overload", "error", "rate-limit", "quota", "unreachable"]),
-    share,
-    after: millis("200 millis"),
-    retryAfter: Schema.optional(duration()),
-    ...whenFields
-  }),
+  // One for each kind: by a single literal a union knows which of its members is meant, and whose complaint counts.
+  ...refusing.kind.literals.map((kind) => Schema.Struct({ ...refusing, kind: Schema.Literal(kind) })),
   optionsOf<Hanging>()({ kind: Schema.Literal("hang"), share, ...whenFields }),
   optionsOf<Slow>()({ kind: Schema.Literal("slow"), factor: number(1, 0), firstToken: millis(0), ...whenFields }),
   optionsOf<Cutting>()({ kind: Schema.Literal("cut"), share, at: number(0.5, 0, 1), ...whenFields }),
   optionsOf<Narrow>()({ kind: Schema.Literal("capacity"), concurrent: count, ...whenFields })
 ]).annotate({
   expected: "a phase of kind overload, error, rate-limit, quota, unreachable, hang, slow, cut or capacity"
-})
+}).check(whenRule)
 
 /**
  * A vendor, in the order in which a client's targets stand.
@@ -460,6 +477,23 @@ export interface Policy {
   readonly targets?: Readonly<Record<string, Omit<TargetOptions, "id">>> | undefined
 }
 
+const PoliciesSchema = list(
+  Schema.Struct({
+    name: text("a name"),
+    // A client checks them, and says what is wrong with them.
+    options: Schema.optional(Schema.Unknown),
+    targets: Schema.optional(Schema.Unknown)
+  }),
+  "a list of at least one policy"
+).check(
+  rule((all) =>
+    new Set(all.map(({ name }) => name)).size === all.length ? undefined : [[], "policies of different names"]
+  )
+)
+
+const SeedSchema = Schema.Number.annotate({ expected: "a whole number" })
+  .check(Schema.makeFilter((n: number) => Number.isSafeInteger(n), { expected: "a whole number" }))
+
 /**
  * What {@link run} needs.
  *
@@ -467,7 +501,7 @@ export interface Policy {
  * @since 0.2.0
  */
 export interface Options extends Scenario {
-  /** Played one after the other. */
+  /** Played one after the other; at least one, and no two of one name. */
   readonly policies: ReadonlyArray<Policy>
   /** Where chance begins: a whole number. Default 1. */
   readonly seed?: number | undefined
@@ -738,6 +772,8 @@ export const run = (
   Effect.gen(function*() {
     const world = yield* attempt(() => {
       const { about, arrivals, name, vendors } = readOptions(ScenarioSchema, scenario, "")
+      readOption(SeedSchema, seed, "seed")
+      readOption(PoliciesSchema, policies, "policies")
       const calls = callsOf(arrivals, seed)
       return { about, name, vendors, calls, operation: arrivals.operation, callers: arrivals.callers, seed }
     })

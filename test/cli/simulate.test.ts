@@ -102,6 +102,7 @@ describe("simulate", () => {
       assert.isTrue(shown.endsWith("⌫"), shown.slice(-80))
     }))
 
+  const page = file("page.json", { incidents: [] })
   const wrong: ReadonlyArray<readonly [why: string, args: ReadonlyArray<string>, says: string]> = [
     ["no such scenario", ["--scenario", "nope"], "--scenario nope is none of overload, hang,"],
     ["no such file", ["--scenario", join(folder, "no.json")], "cannot be read (NotFound)."],
@@ -121,6 +122,12 @@ describe("simulate", () => {
       ["--trace", file("bad.csv", "a,b,c\n1,2\n")],
       "bad.csv: line 2 must be a time, the tokens of the prompt and those of the answer"
     ],
+    [
+      "a trace without its header",
+      ["--trace", file("bare.csv", "0,1,2\n1,1,2\n")],
+      "bare.csv: line 1 must be a header,"
+    ],
+    ["a trace without calls", ["--trace", file("none.csv", "a,b,c\n")], "none.csv: line 2 must be a time,"],
     ["a trace that is not packed", ["--trace", file("bad.csv.gz", "a,b,c\n")], "bad.csv.gz is no gzip file"],
     [
       "a vendor that is not there",
@@ -128,6 +135,17 @@ describe("simulate", () => {
       "must be a vendor and a path, as first=incidents.json; vendors are first, second."
     ],
     ["no incidents", ["--incidents", `first=${both}`], "both.json: incidents must be given"],
+    [
+      "incidents of one vendor, twice",
+      ["--incidents", `first=${page}`, "--incidents", `first=${page}`],
+      "is given twice for one vendor"
+    ],
+    [
+      "incidents of two vendors, with no moment for both",
+      ["--incidents", `first=${page}`, "--incidents", `second=${page}`],
+      "--start must be given, where several vendors have incidents"
+    ],
+    ["a start of nothing", ["--start", "2024-06-04"], "--start is for --incidents"],
     ["a page that cannot be written", ["--html", join(folder, "no", "page.html")], "cannot be written (NotFound)."]
   ]
   for (const [why, args, says] of wrong) {

@@ -410,6 +410,31 @@ describe("fromJson", () => {
       "a number of at least p50"
     ]
   ]
+  const when = "vendors[0].phases[0]"
+  const phases: ReadonlyArray<readonly [phase: unknown, path: string, rule: string]> = [
+    [{ kind: "hang", share: 2 }, `${when}.share`, "a number from 0 to 1"],
+    [{ kind: "quota", share: 2 }, `${when}.share`, "a number from 0 to 1"],
+    [{ kind: "hang", from: -1 }, `${when}.from`, "a duration that is not negative"],
+    [{ kind: "slow", factor: -1 }, `${when}.factor`, "a number of at least 0"],
+    [{ kind: "slow", share: 1 }, `${when}.share`, "one of kind, factor, firstToken, from, to, every, lasts"],
+    [{ kind: "capacity" }, `${when}.concurrent`, "given"],
+    [
+      { kind: "hangs" },
+      when,
+      "a phase of kind overload, error, rate-limit, quota, unreachable, hang, slow, cut or capacity"
+    ],
+    [{ kind: "hang", from: "4s", to: "2s" }, `${when}.to`, "after `from`"],
+    [{ kind: "error", lasts: "1s" }, `${when}.every`, "given, where there is `lasts`"],
+    [{ kind: "error", every: "1s", lasts: "2s" }, `${when}.lasts`, "at most `every`"]
+  ]
+  for (const [phase, path, rule] of phases) {
+    it.live(JSON.stringify(phase), () =>
+      Effect.gen(function*() {
+        const error = yield* Effect.flip(Simulator.fromJson({ ...scenario, vendors: [{ id: "a", phases: [phase] }] }))
+        assert.deepStrictEqual([error.path, error.rule], [path, rule])
+      }))
+  }
+
   for (const [json, path, rule] of cases) {
     it.live(path, () =>
       Effect.gen(function*() {
@@ -468,6 +493,46 @@ describe("run", () => {
       assert.deepInclude(many, { path: "arrivals", rule: "at most 1000000 calls" })
       const none = yield* Effect.flip(Simulator.run({ ...small, arrivals: { kind: "poisson", perSecond: 1e-9 } }))
       assert.deepInclude(none, { path: "arrivals", rule: "at least one call" })
+      const changes = yield* Effect.flip(
+        Simulator.run({
+          ...small,
+          arrivals: {
+            kind: "bursty",
+            calmPerSecond: 1e-9,
+            burstPerSecond: 1e-9,
+            calm: "1 milli",
+            burst: "1 milli",
+            duration: "1000 days"
+          }
+        })
+      )
+      assert.deepInclude(changes, { path: "arrivals", rule: "at most 1000000 bursts" })
+    }))
+
+  const misused: ReadonlyArray<readonly [wrong: object, path: string, rule: string]> = [
+    [{ seed: NaN }, "seed", "a whole number"],
+    [{ seed: 1.5 }, "seed", "a whole number"],
+    [{ seed: 2 ** 60 }, "seed", "a whole number"],
+    [{ seed: "x" }, "seed", "a whole number"],
+    [{ policies: [] }, "policies", "a list of at least one policy"],
+    [{ policies: "x" }, "policies", "a list of at least one policy"],
+    [{ policies: [{}] }, "policies[0].name", "given"],
+    [{ policies: [{ name: "" }] }, "policies[0].name", "a name"],
+    [{ policies: [{ name: "x", option: {} }] }, "policies[0].option", "one of name, options, targets"],
+    [{ policies: [{ name: "x" }, { name: "x" }] }, "policies", "policies of different names"]
+  ]
+  for (const [wrong, path, rule] of misused) {
+    it.live(`${path}: ${Object.values(wrong).map((value) => JSON.stringify(value)).join()}`, () =>
+      Effect.gen(function*() {
+        const error = yield* Effect.flip(Simulator.run({ ...small, ...wrong }))
+        assert.deepInclude(error, { _tag: "LlmConfigError", path, rule })
+      }))
+  }
+
+  it.live("the title of a table moves no cursor", () =>
+    Effect.gen(function*() {
+      const report = yield* Simulator.run({ ...small, name: "\u001b[2Jnoon", about: "up\u001b[1A" })
+      assert.notInclude(Simulator.table(report), "\u001b")
     }))
 
   it.live("it can be interrupted, and tells how far it is", () =>

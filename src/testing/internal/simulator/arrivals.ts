@@ -18,7 +18,7 @@ export interface Call {
   readonly caller: number
 }
 
-const MAX_CALLS = 1_000_000
+const MOST = 1_000_000
 const INTERVALS = 120
 
 export const callsOf = (arrivals: Arrivals, seed: number) => {
@@ -60,13 +60,13 @@ export const callsOf = (arrivals: Arrivals, seed: number) => {
 export type Calls = ReturnType<typeof callsOf>
 
 const traced = ({ calls }: Extract<Arrivals, { readonly kind: "trace" }>) => {
-  bounded(calls.length)
+  bounded(calls.length, "calls")
   return calls.toSorted((a, b) => a.at - b.at)
 }
 
-const bounded = (count: number): void => {
-  if (count > MAX_CALLS) {
-    throw new LlmConfigError({ path: "arrivals", rule: `at most ${MAX_CALLS} calls`, kind: "more than that" })
+const bounded = (count: number, of: "calls" | "bursts"): void => {
+  if (count > MOST) {
+    throw new LlmConfigError({ path: "arrivals", rule: `at most ${MOST} ${of}`, kind: "more than that" })
   }
 }
 
@@ -77,12 +77,12 @@ const moments = (arrivals: Generated, random: () => number): ReadonlyArray<numbe
   const out: Array<number> = []
   const push = (at: number): void => {
     out.push(at)
-    bounded(out.length)
+    bounded(out.length, "calls")
   }
   switch (arrivals.kind) {
     case "steady": {
       const distance = 1000 / arrivals.perSecond
-      bounded(Math.ceil(duration / distance))
+      bounded(Math.ceil(duration / distance), "calls")
       for (let i = 0; i * distance < duration; i++) push(i * distance)
       break
     }
@@ -92,12 +92,14 @@ const moments = (arrivals: Generated, random: () => number): ReadonlyArray<numbe
     case "bursty": {
       let at = 0
       let isBurst = false
+      let bursts = 0
       // A phase of no length would never come to an end.
       while (at < duration) {
         const length = Math.max(exponential(isBurst ? arrivals.burst : arrivals.calm, random), 1)
         const end = Math.min(at + length, duration)
         poisson(at, end, isBurst ? arrivals.burstPerSecond : arrivals.calmPerSecond, random, push)
         at = end
+        if (isBurst) bounded(++bursts, "bursts")
         isBurst = !isBurst
       }
     }

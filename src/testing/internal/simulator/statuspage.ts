@@ -44,8 +44,9 @@ export const incidentsToPhases = (document: unknown, { only, start }: IncidentOp
   const origin = start === undefined ? incidents[0]!.begun - BEFORE : Date.parse(start)
   return incidents.flatMap(({ begun, impact, resolved_at }): ReadonlyArray<Phase> => {
     const to = resolved_at === null || resolved_at === undefined ? Infinity : Date.parse(resolved_at) - origin
-    if (to <= 0) return []
-    const when = { from: Math.max(begun - origin, 0), ...(to === Infinity ? undefined : { to }) }
+    const from = Math.max(begun - origin, 0)
+    if (to <= from) return []
+    const when = { from, ...(to === Infinity ? undefined : { to }) }
     switch (impact) {
       case "minor":
         return [{ kind: "slow", factor: 2, ...when }, { kind: "overload", share: 0.05, ...when }]

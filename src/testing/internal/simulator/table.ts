@@ -13,7 +13,7 @@ export const table = (report: Report): string => {
   const { about, calls, operation, policies, scenario, seed } = report
   const title = `${scenario}: ${calls} calls, ${operation === "stream" ? "streams" : "whole answers"}, seed ${seed}`
   const sections = [
-    about === undefined ? title : `${title}\n${about}`,
+    about === undefined ? clean(title) : `${clean(title)}\n${clean(about)}`,
     grid([
       [
         "policy",

@@ -4,21 +4,30 @@ import type { TracedCall } from "../../Simulator.ts"
 
 /** Lines of a time and two numbers, below a header. */
 export const readCsv = (csv: string): ReadonlyArray<TracedCall> => {
-  const rows = csv.trim().split("\n").slice(1)
+  const [header = "", ...rows] = csv.trimEnd().split("\n")
+  if (callOf(header) !== undefined) {
+    throw new LlmConfigError({ path: "line 1", rule: "a header, which names the columns", kind: "a call" })
+  }
+  if (rows.length === 0) throw new LlmConfigError({ path: "line 2", rule: CALL, kind: "missing" })
   const calls = rows.map((row, i): TracedCall => {
-    const [time = "", input, output] = row.split(",").map((cell) => cell.trim())
-    const call = { at: momentOf(time), input: tokens(input), output: tokens(output) }
-    if (!Number.isFinite(call.at + call.input + call.output)) {
-      throw new LlmConfigError({
-        path: `line ${i + 2}`,
-        rule: "a time, the tokens of the prompt and those of the answer",
-        kind: row.trim() === "" ? "empty" : "another text"
-      })
-    }
-    return call
+    const call = callOf(row)
+    if (call !== undefined) return call
+    throw new LlmConfigError({
+      path: `line ${i + 2}`,
+      rule: CALL,
+      kind: row.trim() === "" ? "empty" : "another text"
+    })
   }).toSorted((a, b) => a.at - b.at)
-  const start = calls[0]?.at ?? 0
+  const start = calls[0]!.at
   return calls.map(({ at, input, output }) => ({ at: at - start, input, output }))
+}
+
+const CALL = "a time, the tokens of the prompt and those of the answer"
+
+const callOf = (row: string): TracedCall | undefined => {
+  const [time = "", input, output] = row.split(",").map((cell) => cell.trim())
+  const call = { at: momentOf(time), input: tokens(input), output: tokens(output) }
+  return Number.isFinite(call.at + call.input + call.output) ? call : undefined
 }
 
 const tokens = (text: string | undefined): number => /^\d+$/.test(text ?? "") ? Number(text) : NaN
