@@ -24,6 +24,8 @@ export default defineConfig({
       "test/pipeline/**/*.test.ts",
       "test/persistence/{Health,Store,vectors}.test.ts"
     ],
+    // Pages are not copied along, and thousands of random clients tell of the bounds, not of the engine.
+    exclude: ["test/pipeline/{lint,bounds.model}.test.ts"],
     setupFiles: ["test/setup.ts"],
     isolate: false
   }
