@@ -400,4 +400,67 @@ describe("a circuit over processes", () => {
         yield* TestClock.adjust(1)
       }
     }))
+
+  it.effect("a place is renewed once in a third of its lease, however often the probe shows that it lives", () =>
+    Effect.gen(function*() {
+      const memory = yield* CircuitBreaker.storeMemory()
+      const renewed: Array<number> = []
+      const now = Effect.map(Clock.monotonicTimeNanos, (nanos) => Number(nanos) / 1e6)
+      const store: CircuitBreaker.CircuitStore = {
+        ...memory,
+        renew: (key, slot, lease) =>
+          Effect.andThen(Effect.map(now, (at) => renewed.push(at)), memory.renew(key, slot, lease))
+      }
+      const [a] = yield* fleet(store, { probeLease: "9 seconds" })
+      yield* trip(a)
+      yield* TestClock.adjust("10 seconds")
+      const slot = yield* a.claimUnsafe(yield* now, (effect) => effect)!
+      const permit = a.admitUnsafe(yield* now, "", slot)!
+      for (let i = 0; i < 100; i++) {
+        yield* TestClock.adjust(100)
+        a.renewUnsafe(permit, yield* now)
+      }
+      assert.deepStrictEqual(renewed, [13_000, 16_000, 19_000])
+    }))
+
+  it.effect("the answer to a trip comes while the circuit is probed already: the probe still counts", () =>
+    Effect.gen(function*() {
+      const memory = yield* CircuitBreaker.storeMemory()
+      const { watch: _, ...silent } = memory
+      const store: CircuitBreaker.CircuitStore = {
+        ...silent,
+        trip: (key, change) =>
+          Effect.flatMap(memory.trip(key, change), (told) => Effect.delay(Effect.succeed(told), 50))
+      }
+      const [a] = yield* fleet(store, { recoveryTimeout: 10, maxRecoveryTimeout: 10 })
+      yield* trip(a)
+      yield* TestClock.adjust(10)
+      const probing = yield* Effect.forkChild(Effect.exit(a.protect(Effect.sleep(500))))
+      yield* TestClock.adjust(300)
+      assert.strictEqual(yield* stateOf(a), "half-open")
+      yield* TestClock.adjust(200)
+      assert.isTrue(Exit.isSuccess(yield* Fiber.join(probing)))
+      assert.strictEqual(yield* stateOf(a), "closed")
+    }))
+
+  it.effect("a memory of circuits is bounded, and tells nobody who does not listen any more", () =>
+    Effect.gen(function*() {
+      const store = yield* CircuitBreaker.storeMemory()
+      let told = 0
+      const opened = { _tag: "Opened", openFor: 60_000, openings: 1 } as const
+      const forget = [1, 2].map(() => store.watch!("k", () => void (told += 1)))
+      yield* store.trip("k", opened)
+      assert.strictEqual(told, 2)
+      forget[0]!()
+      yield* store.trip("k", { ...opened, openFor: 120_000 })
+      assert.strictEqual(told, 3)
+      forget[1]!()
+      yield* store.trip("k", { ...opened, openFor: 180_000 })
+      assert.strictEqual(told, 3)
+      for (let i = 0; i < 1500; i++) yield* store.trip(`k${i}`, opened)
+      assert.isUndefined(yield* store.look("k"), "the one that was told of longest ago is gone")
+      assert.isDefined(yield* store.look("k1499"))
+      assert.isDefined(yield* store.look("k500"))
+      assert.isUndefined(yield* store.look("k499"))
+    }))
 })

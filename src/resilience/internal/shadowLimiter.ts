@@ -127,9 +127,14 @@ export class ShadowLimiter implements RateLimiter {
   private grant(costs: Vector, clock: Clock.Clock, now: number, longest = Infinity): Reservation {
     const isFull = this.queued(now) >= this.policy.queue
     const maxWait = isFull ? 0 : Math.min(this.policy.maxWait, longest)
-    const [reserved, state] = Buckets.reserve(this.state, { key: "", limits: this.limits, costs, maxWait }, now)
+    const { blocked } = this.state
+    // First come, first served: nobody goes before the last one of the line.
+    const last = this.due.at(-1) ?? 0
+    const behind = new Map(this.dimensions.map((dimension) => [dimension, Math.max(blocked.get(dimension) ?? 0, last)]))
+    const request = { key: "", limits: this.limits, costs, maxWait }
+    const [reserved, state] = Buckets.reserve({ ...this.state, blocked: behind }, request, now)
     // Nobody is told a time that has to be kept: what comes back is there at once.
-    this.state = { ...state, told: 0 }
+    this.state = { ...state, blocked, told: 0 }
     this.grants += 1
     if (reserved._tag === "Refused") {
       const would = { decision: "would-refuse" as const, millis: reserved.retryAfter }
