@@ -1,12 +1,14 @@
 /**
- * Values instead of texts: what `client.generateObject` takes and gives.
+ * Values instead of texts: what `client.generateObject` takes and gives, and tool calls as their tools declare them.
  *
  * @since 0.2.0
  */
+import type * as Tool from "effect/ai/Tool"
+import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
-import { at, firstIssue, kindOf, renderPath } from "./internal/issue.ts"
-import { codecTransformer, isStrict } from "./internal/tools.ts"
+import { at, type Complaint, firstIssue, kindOf, renderPath } from "./internal/issue.ts"
+import { codecTransformer, definitionOf, isStrict, paramsOf } from "./internal/tools.ts"
 import { InvalidOutput, InvalidRequest } from "./LlmError.ts"
 import type { Input, Question } from "./LlmRequest.ts"
 import { type Answer, fromAnswer, type LlmResponse } from "./LlmResponse.ts"
@@ -152,6 +154,81 @@ export const fromStandard = <A>(
       return Result.fail({ path: renderPath(path), rule: message, kind: kindOf(at(value, path)), told: told(all) })
     }
   }
+}
+
+/**
+ * A call of one of these tools, its parameters as their schema has them. The name tells them apart.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export type ToolCall<T extends Tool.Any> = T extends Tool.Any
+  ? { readonly id: string; readonly name: Tool.Name<T>; readonly params: Tool.Parameters<T> }
+  : never
+
+/**
+ * The tool calls of a response, read by the tools or the toolkit of its request. In a response they are what the model
+ * wrote, and nobody has looked at it: a call of another tool, or with parameters that do not fit, is an `InvalidOutput`.
+ * Calls that the vendor has run itself are left out.
+ *
+ * **Example** (Parameters are decoded)
+ *
+ * ```ts import.meta.vitest
+ * import { Effect, Schema } from "effect"
+ * import { LlmClient, LlmObject } from "effect-resilient-llm"
+ * import { ScriptedProvider } from "effect-resilient-llm/testing"
+ * import { Tool } from "effect/ai"
+ *
+ * class Vendor extends ScriptedProvider.Service<Vendor>()("app/Vendor") {}
+ *
+ * const Sunrise = Tool.make("Sunrise", { parameters: Schema.Struct({ day: Schema.DateFromString }) })
+ * const program = Effect.gen(function*() {
+ *   const client = yield* LlmClient.make([Vendor])
+ *   const response = yield* client.complete({ prompt: "When does the sun rise?", tools: [Sunrise] })
+ *   const calls = yield* LlmObject.toolCalls(response, [Sunrise])
+ *   return calls.map(({ name, params }) => `${name} ${params.day.getUTCFullYear()}`)
+ * })
+ * const live = Vendor.layer([ScriptedProvider.answer([
+ *   { type: "tool-call", id: "1", name: "Sunrise", params: { day: "2026-06-21" } },
+ *   { type: "finish", reason: "tool-calls", usage: { inputTokens: {}, outputTokens: {} } }
+ * ])])
+ * await Effect.runPromise(Effect.scoped(program).pipe(Effect.provide(live))) // => ["Sunrise 2026"]
+ * ```
+ *
+ * @category accessors
+ * @since 0.2.0
+ */
+export const toolCalls = <T extends Tool.Any>(
+  response: LlmResponse,
+  tools: ReadonlyArray<T> | { readonly tools: Readonly<Record<string, T>> }
+): Effect.Effect<ReadonlyArray<ToolCall<T>>, InvalidOutput, Tool.ParametersDecodingServices<T>> => {
+  const list: ReadonlyArray<T> = "tools" in tools ? Object.values(tools.tools) : tools
+  // A vendor's own tool is called by the vendor's name for it.
+  const byName = new Map(list.map((tool) => [definitionOf(tool).name, tool]))
+  const { ledger, target, text } = response
+  const invalid = (path: string, { kind, rule }: Pick<Complaint, "kind" | "rule">): InvalidOutput =>
+    InvalidOutput.of(text, { path, rule, kind, target, ledger, repairs: 0 })
+  const calls = response.toolCalls.filter((call) => call.providerExecuted !== true)
+  const read = Effect.forEach(calls, ({ id, name, params }, i) => {
+    const tool = byName.get(name)
+    if (tool === undefined) {
+      const rule = `one of ${[...byName.keys()].join(", ")}`
+      return Effect.fail(invalid(`toolCalls[${i}].name`, { rule, kind: "another name" }))
+    }
+    return paramsOf(tool, params).pipe(
+      Effect.flatMap(Schema.decodeUnknownEffect(tool.parametersSchema)),
+      Effect.mapBoth({
+        onFailure: ({ issue }) => {
+          const { path, ...complaint } = firstIssue(issue, params)
+          const inside = path === "" || path.startsWith("[") ? path : `.${path}`
+          return invalid(`toolCalls[${i}].params${inside}`, complaint)
+        },
+        onSuccess: (params): unknown => ({ id, name: tool.name, params })
+      })
+    )
+  })
+  // The tool of this name has just said what its parameters are.
+  return read as Effect.Effect<ReadonlyArray<ToolCall<T>>, InvalidOutput, Tool.ParametersDecodingServices<T>>
 }
 
 /** @internal */

@@ -71,6 +71,7 @@ export interface LlmResponse {
    * provider needs back: reasoning with its signatures, tool calls with their ids.
    */
   readonly message: AssistantMessage
+  /** As the model wrote them; `LlmObject.toolCalls` reads them by their tools. */
   readonly toolCalls: ReadonlyArray<Response.ToolCallPartEncoded>
   readonly finishReason: Response.FinishReason
   /** Total input includes cached tokens, total output includes reasoning; an unknown number is absent, not zero. */

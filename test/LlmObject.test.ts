@@ -1,10 +1,19 @@
 import { NodeHttpClient } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Layer, Redacted, Schema, type Scope } from "effect"
-import { LlmClient, type LlmConfig, LlmError, type LlmEvent, LlmGuard, type LlmProvider } from "effect-resilient-llm"
+import {
+  LlmClient,
+  type LlmConfig,
+  LlmError,
+  type LlmEvent,
+  LlmGuard,
+  LlmObject,
+  type LlmProvider
+} from "effect-resilient-llm"
 import { Anthropic, Cohere, Gemini, Ollama, OpenAi, OpenAiCompatible } from "effect-resilient-llm/providers"
 import { Bedrock } from "effect-resilient-llm/providers/Bedrock"
 import { FaultServer, ScriptedProvider } from "effect-resilient-llm/testing"
+import { Tool, Toolkit } from "effect/ai"
 import type { HttpClient } from "effect/http"
 import { TestClock } from "effect/testing"
 import { createServer } from "node:http"
@@ -436,4 +445,47 @@ describe("vendors are asked in their own way", () => {
       })
     )
   }
+})
+
+describe("tool calls", () => {
+  const Weather = Tool.make("Weather", {
+    parameters: Schema.Struct({ city: Schema.String, note: Schema.optionalKey(Schema.String) })
+  }).annotate(Tool.Strict, true)
+  const Sunrise = Tool.make("Sunrise", { parameters: Schema.Struct({ day: Schema.DateFromString }) })
+  const toolkit = Toolkit.make(Weather, Sunrise)
+  const calling = (...calls: ReadonlyArray<readonly [name: string, params: unknown]>) =>
+    Effect.gen(function*() {
+      const { client } = yield* setUp([
+        answer([
+          ...calls.map(([name, params], i) => ({ type: "tool-call" as const, id: `${i}`, name, params })),
+          { type: "tool-call", id: "own", name: "web_search", params: {}, providerExecuted: true },
+          { type: "finish", reason: "tool-calls", usage: { inputTokens: {}, outputTokens: {} } }
+        ])
+      ])
+      return yield* client.complete({ prompt, tools: toolkit })
+    })
+
+  it.effect("are read by their tools, also what a strict schema writes in its own way", () =>
+    Effect.gen(function*() {
+      const response = yield* calling(["Weather", { city: "Rome", note: null }], ["Sunrise", { day: "2026-06-21" }])
+      const calls = yield* LlmObject.toolCalls(response, toolkit)
+      const told = calls.map((call) => call.name === "Sunrise" ? call.params.day.getUTCFullYear() : call.params.city)
+      assert.deepStrictEqual(told satisfies ReadonlyArray<string | number>, ["Rome", 2026])
+      assert.deepStrictEqual(calls[0], { id: "0", name: "Weather", params: { city: "Rome" } })
+    }))
+
+  it.effect("that do not fit are an InvalidOutput that says where", () =>
+    Effect.gen(function*() {
+      const wrong = yield* calling(["Weather", { city: "Rome" }], ["Weather", { city: 1 }])
+      const error = yield* Effect.flip(LlmObject.toolCalls(wrong, toolkit))
+      assert.deepInclude(fields(error), { path: "toolCalls[1].params.city", rule: "a text", kind: "a whole number" })
+      const garbled = yield* calling(["Weather", "{"])
+      const { path } = yield* Effect.flip(LlmObject.toolCalls(garbled, toolkit))
+      assert.strictEqual(path, "toolCalls[0].params")
+      const other = yield* calling(["Sunrise", { day: "2026-06-21" }])
+      assert.strictEqual(
+        (yield* Effect.flip(LlmObject.toolCalls(other, [Weather]))).message,
+        "The answer from vendor is not what was asked for: \"toolCalls[0].name\" must be one of Weather, but is another name."
+      )
+    }))
 })
