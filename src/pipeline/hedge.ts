@@ -89,10 +89,10 @@ export class Turn<E> implements Hedging<Served, E, never> {
     const line = this.call.line(id, this.requestAt(index, now), now)
     this.lines.push(line)
     root.hedges = [...root.hedges, line]
-    return Effect.catch(once(line, now), (error) => {
-      // What one of our own guards refused has cost nothing.
-      if (line.books.refused?.error === error) paid?.refundUnsafe()
-      return Effect.fail(error)
+    return Effect.onExitPrimitive(once(line, now), () => {
+      // What was refused by a guard of ours, or left a line, has cost nothing.
+      if (line.books.launches === 0) paid?.refundUnsafe()
+      return undefined
     })
   }
 

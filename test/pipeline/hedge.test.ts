@@ -205,6 +205,26 @@ describe.each(kinds)("hedge: %s", (kind) => {
       yield* nothingHeld(r)
     })))
 
+  it.effect("a hedge that is lost, or interrupted, before its target was asked gives the price back", () =>
+    vector(Effect.gen(function*() {
+      const busy = { bulkhead: { maxConcurrent: 1, queue: 1, maxWait: "1 minute" } } as const
+      for (const leaves of [false, true]) {
+        const r = yield* setUp([[], { always: after(9000, "s") }], {
+          ...hedge,
+          retryBudget: { capacity: 5, perAttempt: 0, perSecond: 0 }
+        }, [{}, busy])
+        // It is alone with its target, so its own hedge waits behind it.
+        const other = yield* fork(ask(kind, r.client, { prompt: "Other", targets: ["s"] }))
+        yield* TestClock.adjust(2000)
+        const balances = Effect.map(r.client.status, ({ targets }) => targets.map(({ retryBudget }) => retryBudget))
+        assert.deepStrictEqual(yield* balances, [5, 4])
+        if (leaves) yield* Fiber.interrupt(other)
+        yield* TestClock.adjust(8000)
+        assert.deepStrictEqual(yield* balances, [5, 5])
+        yield* nothingHeld(r)
+      }
+    })))
+
   it.effect("several hedges: each on the next target, after its own delay", () =>
     vector(Effect.gen(function*() {
       const r = yield* setUp([[after(9000)], [after(9000)], [after(300, "t")]], {
