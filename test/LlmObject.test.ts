@@ -144,6 +144,19 @@ describe("an answer that does not fit", () => {
       assert.strictEqual((yield* requests).length, 4)
     }))
 
+  it.effect("an empty purse in shadow mode denies no repair, and tells", () =>
+    Effect.gen(function*() {
+      const { client } = yield* setUp([answer(bad), answer(good)], {
+        retryBudget: { capacity: 0, perAttempt: 0, perSecond: 0, mode: "shadow" }
+      })
+      const { response } = yield* client.generateObject({ prompt, schema: Report })
+      assert.deepInclude(response.ledger.find((event) => event._tag === "Shadowed"), {
+        target: "vendor",
+        by: "retry-budget",
+        decision: "would-deny"
+      })
+    }))
+
   it.effect("a repair that nobody was asked for is not paid; without purses all are free", () =>
     Effect.gen(function*() {
       const closed = LlmGuard.make(

@@ -7,6 +7,7 @@ import type { LlmRequest } from "../LlmRequest.ts"
 import { type Answer, fromAnswer } from "../LlmResponse.ts"
 import type { RetryBudget } from "../resilience/RetryBudget.ts"
 import { Call } from "./call.ts"
+import { overdrawn } from "./hedge.ts"
 import type { Served, Stage } from "./stage.ts"
 
 /** What is wrong with an answer. */
@@ -61,7 +62,9 @@ const repaired = <E>(
   const about = { call: root.id, at: root.since(), target }
   const budget = budgets.get(target)
   const mayRepair = told !== undefined && repair <= check.repairs
-  const paid = mayRepair ? budget?.withdrawUnsafe(root.now()) : undefined
+  const now = root.now()
+  const paid = mayRepair ? budget?.withdrawUnsafe(now) : undefined
+  if (paid?.isOverdrawn === true) overdrawn(call, target, now)
   const isDenied = mayRepair && budget !== undefined && paid === undefined
   const isLast = !mayRepair || isDenied
   root.emit({ _tag: "AnswerRejected", ...about, path, rule, kind, ...(isLast ? undefined : { repair }) })
