@@ -87,14 +87,15 @@ const rules = {
     const { attempt, deadline } = limitsOf(settings)
     const { length } = settings.targets
     if (!several(settings) || attempt <= deadline / length) return undefined
+    const share = ms(Math.floor(deadline / length))
     return {
       severity: severity(given(options.timeout).attempt !== undefined),
       reason:
-        `${length} targets divide a deadline of ${ms(deadline)}: a hang is cut after ${
-          ms(deadline / length)
-        }, before ` +
-        `\`timeout.attempt\` is over, and is not tried again there.`,
-      fix: `Set \`timeout.attempt\` to at most ${ms(deadline / length)}, or a longer \`timeout.deadline\`.`
+        `${length} targets divide a deadline of ${
+          ms(deadline)
+        }: a hang is cut after ${share}, before \`timeout.attempt\` is ` +
+        "over, and is not tried again there.",
+      fix: `Set \`timeout.attempt\` to at most ${share}, or a longer \`timeout.deadline\`.`
     }
   },
   "retry-after-above-deadline": ({ options, settings }) => {

@@ -165,6 +165,12 @@ describe("rules", () => {
       for (const config of right) assert.deepStrictEqual(yield* lint(config), [], JSON.stringify(config))
     }))
 
+  it.effect("a share is said in whole milliseconds", () =>
+    Effect.gen(function*() {
+      const [found] = yield* lint([3, { timeout: { deadline: 5000 } }])
+      assert.match(found!.fix, /at most 1s 666ms, or/)
+    }))
+
   it("are on the page, each with a row of its table", () => {
     const page = readFileSync(new URL("../../docs/explain.md", import.meta.url), "utf8")
     const listed = [...page.matchAll(/^\| `([a-z-]+)`/gm)].map(([, rule]) => rule)
