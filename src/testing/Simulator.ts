@@ -595,8 +595,8 @@ export const fromIncidents = (
 
 /**
  * Scenarios to begin with, by name, each of half an hour with five calls a second: `overload`, `hang`, `brown-out`,
- * `rate-limit-storm`, `quota-at-noon`, `region-loss`, `flapping`, `slow-first-token`, `bad-deploy`, and `outage`, which is an
- * hour.
+ * `quota-at-noon`, `region-loss`, `flapping`, `slow-first-token`, `bad-deploy`; `rate-limit-storm`, whose calls come in
+ * bursts; and `outage`, which is an hour.
  *
  * @category constructors
  * @since 0.2.0

@@ -617,6 +617,31 @@ describe("table and page", () => {
       assert.isAbove(page.split("<svg").length, 6)
     }))
 
+  it.live("phases that overlap are both seen, each whole; names have room", () =>
+    Effect.gen(function*() {
+      const page = Simulator.html(
+        yield* Simulator.run({
+          arrivals: steady(60),
+          vendors: [
+            {
+              ...vendor(
+                { kind: "slow", factor: 2, from: 10_000, to: 30_000 },
+                { kind: "overload", share: 0.1, from: 10_000, to: 20_000 },
+                { kind: "hang", share: 0, from: 20_000, to: 40_000 }
+              ),
+              id: "wwwwwww😀w"
+            },
+            { ...second, phases: [{ kind: "quota", share: 0, from: 0 }] }
+          ],
+          policies: [{ name: "x", options: bare }]
+        })
+      )
+      const placeOf = (kind: string) => Number(new RegExp(`class="bar ${kind}"[^>]* y="(\\d+)"`).exec(page)?.[1])
+      const [slow, overload, hang, quota] = ["slow", "overload", "hang", "quota"].map(placeOf)
+      assert.deepStrictEqual([overload! - slow!, hang! - slow!, quota! - slow!], [22, 22, 44])
+      assert.include(page, ">wwwwwww…<")
+    }))
+
   const small = (): Simulator.Options => ({
     ...Simulator.scenarios.overload,
     arrivals: steady(600, { callers: [{ tenant: "a" }, { tenant: "b" }] }),

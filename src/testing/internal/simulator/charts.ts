@@ -145,11 +145,14 @@ export const rows = (
   }
 ): string => {
   const row = 22
-  const height = TOP + BOTTOM + row * bars.length
   const end = time.interval * time.intervals
-  const drawn = bars.map(([name, own], i) => {
-    const y = TOP + i * row
-    const boxes = own.filter(({ from }) => from < end).map(({ from, kind, to }) => {
+  let bottom = TOP
+  const drawn = bars.map(([name, own]) => {
+    const top = bottom
+    const lanes = beside(own.filter(({ from }) => from < end))
+    bottom += row * Math.max(lanes.length, 1)
+    const placed = lanes.flatMap((lane, i) => lane.map((bar) => ({ ...bar, y: top + i * row })))
+    const boxes = placed.map(({ from, kind, to, y }) => {
       const [x, width] = [xOf(time, from), xOf(time, Math.min(to, end)) - xOf(time, from)]
       const seconds = `${round(from / 1000)} s to ${round(to / 1000)} s`
       return `<rect class="bar ${text(kind)}" x="${round(x)}" y="${y + 3}" width="${round(Math.max(width, 1))}"` +
@@ -158,9 +161,23 @@ export const rows = (
           ? `<text class="on" x="${round(x + 5)}" y="${y + row / 2}" dy="0.34em">${text(kind)}</text>`
           : "")
     })
-    const shown = name.length > 10 ? `${name.slice(0, 9)}…` : name
-    return `<text x="${LEFT - 6}" y="${y + row / 2}" dy="0.34em" text-anchor="end">${text(shown)}` +
+    // What has room on the left, also in a wide font.
+    const letters = [...name]
+    const shown = letters.length > 8 ? `${letters.slice(0, 7).join("")}…` : name
+    return `<text x="${LEFT - 6}" y="${top + row / 2}" dy="0.34em" text-anchor="end">${text(shown)}` +
       `<title>${text(name)}</title></text>${boxes.join("")}`
   })
+  const height = bottom + BOTTOM
   return svg(label, height, axis(time, height) + drawn.join(""))
+}
+
+/** Bars that are on at one time, below each other: in the first lane that is free again. */
+const beside = (bars: ReadonlyArray<Bar>): ReadonlyArray<ReadonlyArray<Bar>> => {
+  const lanes: Array<Array<Bar>> = []
+  for (const bar of bars.toSorted((a, b) => a.from - b.from)) {
+    const free = lanes.find((lane) => lane.at(-1)!.to <= bar.from)
+    if (free === undefined) lanes.push([bar])
+    else free.push(bar)
+  }
+  return lanes
 }
