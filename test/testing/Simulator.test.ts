@@ -552,6 +552,16 @@ describe("run", () => {
       assert.strictEqual(told, then)
     }))
 
+  it.live("a stream of years, which nobody gives up, comes to an end", () =>
+    Effect.gen(function*() {
+      const { policy } = yield* only({
+        arrivals: steady(1, { operation: "stream" }),
+        vendors: [{ id: "first", latency: { perOutputToken: 1e10 } }]
+      }, { options: { ...bare, timeout: false } })
+      assert.strictEqual(policy.answered, 1)
+      assert.approximately(policy.latency.longest, 1e12, 1000)
+    }))
+
   it.live("two hours of the circuits of a vendor that comes and goes are bounded", () =>
     Effect.gen(function*() {
       const { policy } = yield* only({

@@ -46,8 +46,9 @@ const REFUSAL = 200
 const delta = { type: "text-delta" as const, id: "0", delta: "." }
 const done = Effect.succeed(undefined)
 
-/** A stream says something at least so often, as one that sends each token by itself does. */
+/** A stream says something at least so often, as one that sends each token by itself does; one of hours says less. */
 const SILENCE = 1000
+const MOST_PIECES = 10_000
 
 export class SimulatedVendor {
   requests = 0
@@ -89,7 +90,7 @@ export class SimulatedVendor {
 
   private streamed({ call, isCut, pace, tokens }: Served & { readonly call: Call }): Stream.Stream<StreamPart> {
     const rest = Math.max(tokens - 1, 0) * pace
-    const pieces = Math.max(Math.ceil(rest / SILENCE), 1)
+    const pieces = Math.min(Math.max(Math.ceil(rest / SILENCE), 1), MOST_PIECES)
     const facts = this.facts()
     // The first token, the others in pieces, and the end.
     const parts = Stream.unfold(tokens < 1 ? pieces : 0, (piece) => {
