@@ -46,11 +46,14 @@ export class Router {
       return told(call, now, "sticky", ids, Routing.byKey(own, ids, weights))
     }
     if (strategy === "order") return undefined
+    const isStream = call.root.operation === "stream"
+    // Where nothing is measured, whole answers go as listed; streams find out.
+    if (strategy === "fastest" && !isStream && speeds.every(({ weight }) => weight === 0)) return undefined
     const chance = Context.get(call.root.context, Random.Random)
     const draw = (): number => chance.nextDoubleUnsafe()
     const order = strategy === "weights"
       ? Routing.byWeight(weights, draw)
-      : Routing.bySpeed(call.root.operation === "stream" ? policy : this.settled!, speeds, now, draw)
+      : Routing.bySpeed(isStream ? policy : this.settled!, speeds, now, draw)
     return told(call, now, strategy, ids, order)
   }
 }
