@@ -75,6 +75,7 @@ const live = LlmClient.layerDynamic([
   retry: { maxRetries: 1, baseDelay: 20 },
   circuitBreaker: { failureThreshold: 4, recoveryTimeout: 300 },
   hedge: { delay: 15 },
+  rateLimit: { capacity: 5, refillPerSecond: 20, mode: "shadow" },
   routing: { sticky: "tenant" },
   loadShedding: { throttle: {} }
 })

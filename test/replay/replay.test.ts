@@ -18,7 +18,7 @@ describe("replay", () => {
   it.live("without an outage everything takes its time, at the first vendor, and costs nothing extra", () =>
     Effect.gen(function*() {
       for (const operation of ["complete", "stream"] as const) {
-        const report = yield* replay({ ...world, operation, outages: [] }, [{ name: "", options: off }])
+        const report = yield* replay({ ...world, operation, outages: [] }, [{ name: "off", options: off }])
         const { answered, errors, firstToken: { longest, p50 }, vendors } = report.policies[0]!
         assert.deepStrictEqual([answered, errors], [1440, {}])
         // 0.3 s + 0.1 ms a token of context, and then 15 ms a token, or the first one of them.
