@@ -334,7 +334,7 @@ export const makeShared = (
     const looking = new Set<string>()
     const now = (): number => monotonicMillis(clock)
     const ask = (id: string, learn: (until: number) => void) =>
-      Effect.map(health.ask("get", Effect.suspend(() => store.get(id))), (entry) => {
+      Effect.map(Effect.suspend(() => health.ask("get", Effect.suspend(() => store.get(id)))), (entry) => {
         const left = entry === undefined ? 0 : Number(entry.value) - entry.age
         if (left > 0) learn(now() + left)
       })
@@ -351,7 +351,11 @@ export const makeShared = (
       fromPolicy(ids, checked, {
         tell: (id) => {
           const { coolDown } = checked
-          aside(health.ask("set", Effect.suspend(() => store.set(id, String(coolDown), { ttl: coolDown }))))
+          aside(
+            Effect.suspend(() =>
+              health.ask("set", Effect.suspend(() => store.set(id, String(coolDown), { ttl: coolDown })))
+            )
+          )
         },
         look: (id, now, learn) => {
           usedAt.set(id, now)

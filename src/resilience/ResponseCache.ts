@@ -228,19 +228,25 @@ export const make = <A>(options?: Options<A>): Effect.Effect<ResponseCache<A>, L
     const lookupAt: ResponseCache<A>["lookupAt"] = (key, asOf, late, failed, patience) =>
       memory !== undefined
         ? Exit.succeed(judge(memory.getUnsafe(key, asOf), 0))
-        : Effect.matchCause(ask("get", Effect.suspend(() => effectOf(store.get(key), "store")), { patience }), {
-          onFailure: withoutStore("get", undefined, failed),
-          onSuccess: (entry) => judge(entry, late)
-        })
+        : Effect.matchCause(
+          Effect.suspend(() => ask("get", Effect.suspend(() => effectOf(store.get(key), "store")), { patience })),
+          {
+            onFailure: withoutStore("get", undefined, failed),
+            onSuccess: (entry) => judge(entry, late)
+          }
+        )
 
     const storeAt: ResponseCache<A>["storeAt"] = (key, value, size, now, failed) => {
       const set = { ttl: horizon, size }
       if (size + 2 * key.length > maxBytes) return Exit.succeed(false)
       if (memory === undefined) {
-        return Effect.matchCause(ask("set", Effect.suspend(() => effectOf(store.set(key, value, set), "store"))), {
-          onFailure: withoutStore("set", false, failed),
-          onSuccess: () => true
-        })
+        return Effect.matchCause(
+          Effect.suspend(() => ask("set", Effect.suspend(() => effectOf(store.set(key, value, set), "store")))),
+          {
+            onFailure: withoutStore("set", false, failed),
+            onSuccess: () => true
+          }
+        )
       }
       memory.setUnsafe(key, value, set, now)
       return Exit.succeed(true)

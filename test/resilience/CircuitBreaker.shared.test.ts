@@ -463,4 +463,22 @@ describe("a circuit over processes", () => {
       assert.isDefined(yield* store.look("k500"))
       assert.isUndefined(yield* store.look("k499"))
     }))
+
+  it.effect("a health of somebody's own that throws keeps nobody from probing, again and again", () =>
+    Effect.gen(function*() {
+      const memory = yield* CircuitBreaker.storeMemory()
+      const ask = (): never => {
+        throw new Error("broken")
+      }
+      const health = { name: "own", isUp: () => true, watch: () => () => {}, ask }
+      const breaker = yield* CircuitBreaker.makeShared({ ...memory, health }, options)
+      yield* trip(breaker)
+      for (let i = 0; i < 3; i++) {
+        yield* TestClock.adjust("5 minutes")
+        yield* failing(breaker)
+        assert.strictEqual(yield* stateOf(breaker), "open", `probe ${i}`)
+      }
+      yield* TestClock.adjust("5 minutes")
+      assert.isTrue(Exit.isSuccess(yield* passing(breaker)))
+    }))
 })

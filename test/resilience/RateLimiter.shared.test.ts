@@ -412,3 +412,16 @@ describe("RateLimiter.makeShared", () => {
     { arbitrary: { runs: 15 }, timeout: 60_000 }
   )
 })
+
+it.effect("a health of somebody's own that throws: the limiter goes on alone, and nobody is left in the line", () =>
+  Effect.gen(function*() {
+    const ask = (): never => {
+      throw new Error("broken")
+    }
+    const health = { name: "own", isUp: () => true, watch: () => () => {}, ask }
+    const store = { ...(yield* RateLimiter.storeMemory()), health }
+    const limiter = yield* RateLimiter.makeShared("k", store, { capacity: 2, refillPerSecond: 1, maxWait: 0 })
+    const exits = yield* Effect.forEach([1, 1, 1], (cost) => Effect.exit(limiter.acquire(cost)))
+    assert.deepStrictEqual(exits.map(({ _tag }) => _tag), ["Success", "Success", "Failure"])
+    assert.strictEqual((yield* limiter.snapshot).queued, 0)
+  }))

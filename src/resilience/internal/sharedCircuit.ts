@@ -10,6 +10,7 @@ import { monotonicMillis } from "../../internal/clock.ts"
 import { effectOf } from "../../internal/effect.ts"
 import type { Restore } from "../../internal/line.ts"
 import * as Health from "../../persistence/Health.ts"
+import type { Operation, StoreError } from "../../persistence/Store.ts"
 import type { CircuitChange, CircuitStore, Claim, SharedCircuit } from "./circuits.ts"
 
 /** Milliseconds between two looks at a circuit, and for how long it is looked at after its last use. */
@@ -75,6 +76,17 @@ export const share = (options: ShareOptions): Sharing => {
   let usedAt = -Infinity
   let isLooking = false
 
+  /** A store, and a health of somebody's own, may throw. */
+  const ask = <A>(
+    operation: Operation,
+    self: () => Effect.Effect<A, StoreError>,
+    options?: {
+      readonly late?: ((value: A) => Effect.Effect<unknown, StoreError>) | undefined
+      readonly patience?: Health.Patience | undefined
+    }
+  ): Effect.Effect<A, StoreError> =>
+    Effect.suspend(() => health.ask<A>(operation, Effect.suspend(() => effectOf(self(), "store")), options))
+
   const hear = (circuit: SharedCircuit | undefined, isAnswer = false): void => {
     // What was seen before something was told is older than the answer to that.
     if (untold > 0 || circuit === undefined || circuit.generation <= heardOf) return
@@ -83,12 +95,9 @@ export const share = (options: ShareOptions): Sharing => {
   }
   const release = (slot: number): void => {
     if (!renewAt.delete(slot)) return
-    aside(health.ask("release", Effect.suspend(() => effectOf(store.release(key, slot), "store"))))
+    aside(ask("release", () => store.release(key, slot)))
   }
-  const look = Effect.map(
-    health.ask("look", Effect.suspend(() => effectOf(store.look(key), "store"))),
-    (circuit) => hear(circuit)
-  )
+  const look = Effect.map(ask("look", () => store.look(key)), (circuit) => hear(circuit))
   const looking: Effect.Effect<void> = Effect.suspend(() => {
     if (monotonicMillis(clock) - usedAt >= IN_USE) return Effect.void
     return Effect.andThen(Effect.andThen(Effect.ignoreCause(look), Effect.sleep(LOOK)), looking)
@@ -113,7 +122,7 @@ export const share = (options: ShareOptions): Sharing => {
     },
     tell: (change) => {
       const held = [...renewAt.keys()]
-      const told = health.ask("trip", Effect.suspend(() => effectOf(store.trip(key, change), "store")))
+      const told = ask("trip", () => store.trip(key, change))
       untold += 1
       aside(
         inOrder.withPermits(1)(Effect.map(Effect.exit(told), (exit) => {
@@ -132,16 +141,15 @@ export const share = (options: ShareOptions): Sharing => {
         asking += 1
         let claimed: Claim | undefined
         // Noted in the step that brings it, for whoever is interrupted before it comes back.
-        const asked = Effect.suspend(() =>
+        const asked = () =>
           Effect.map(effectOf(store.probe(key, probes, lease), "store"), (claim) => {
             if (claim.slot !== undefined) renewAt.set(claim.slot, monotonicMillis(clock) + lease / 3)
             return claimed = claim
           })
-        )
         const drop = (claim: Claim | undefined): void => {
           if (claim?.slot !== undefined) release(claim.slot)
         }
-        const answer = health.ask("probe", asked, { patience, late: (claim) => Effect.sync(() => drop(claim)) })
+        const answer = ask("probe", asked, { patience, late: (claim) => Effect.sync(() => drop(claim)) })
         return Effect.onExit(
           restore(Effect.matchCause(answer, {
             onFailure: () => 0,
@@ -160,7 +168,7 @@ export const share = (options: ShareOptions): Sharing => {
     renew: (slot, now) => {
       if (now < (renewAt.get(slot) ?? Infinity)) return
       renewAt.set(slot, now + lease / 3)
-      aside(health.ask("renew", Effect.suspend(() => effectOf(store.renew(key, slot, lease), "store"))))
+      aside(ask("renew", () => store.renew(key, slot, lease)))
     },
     release
   }

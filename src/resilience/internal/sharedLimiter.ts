@@ -225,7 +225,9 @@ export class SharedLimiter implements RateLimiter {
 
   readonly snapshot: RateLimiter["snapshot"] = Effect.suspend(() =>
     Effect.matchCauseEffect(
-      this.health.ask("snapshot", Effect.suspend(() => this.store.snapshot(this.key, this.limits))),
+      Effect.suspend(() =>
+        this.health.ask("snapshot", Effect.suspend(() => this.store.snapshot(this.key, this.limits)))
+      ),
       {
         onSuccess: ({ blockedFor, levels }) =>
           Effect.succeed<Snapshot>({
@@ -486,7 +488,7 @@ export class SharedLimiter implements RateLimiter {
       const back = costs.map((cost, i) => cost + reserved.extra * each[i]!)
       return this.store.settle({ key: this.key, limits: this.limits, back, early: reserved.wait })
     }
-    this.run(Effect.map(Effect.exit(this.health.ask("reserve", reserve, { late })), (exit) => {
+    this.run(Effect.map(Effect.exit(Effect.suspend(() => this.health.ask("reserve", reserve, { late }))), (exit) => {
       this.asking = false
       if (Exit.isFailure(exit)) {
         // Everybody in line goes on alone.
@@ -570,7 +572,7 @@ export class SharedLimiter implements RateLimiter {
 
   private settle(change: Pick<Settle, "back" | "early" | "atMost" | "block">): Effect.Effect<void> {
     const settle = Effect.suspend(() => this.store.settle({ key: this.key, limits: this.limits, ...change }))
-    return Effect.ignoreCause(this.health.ask("settle", settle))
+    return Effect.ignoreCause(Effect.suspend(() => this.health.ask("settle", settle)))
   }
 
   /** What is in the pool goes back when nobody has used it for a while. */
