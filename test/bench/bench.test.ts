@@ -92,6 +92,9 @@ describe("rendering", () => {
     assert.deepInclude(list, { what: "cockatiel against ours", wanted: "≥ 2×", got: "3.00×" })
     assert.isFalse(list.some(({ what }) => what.includes("LangChain")))
     assert.include(asPage(results, "A machine."), "| cockatiel against ours")
+    const cpu = (subject: string, value: number) => result(subject, value, "64 at a time", "cpu", "µs")
+    const http = [cpu("undici", 50), cpu("DispatcherHttpClient alone", 60), cpu("effect-resilient-llm", 100)]
+    assert.match(asPage(http, ""), /floor: .*50\.0 µs.*50 %[^]*Effect's: .*10\.0 µs.*10 %[^]*ours: .*40\.0 µs.*40 %/)
     assert.include(asSvg("Title <1>", results.slice(0, 2)), "Title &lt;1>")
   })
 })

@@ -217,6 +217,24 @@ export const goals = (results: ReadonlyArray<Result>): ReadonlyArray<Goal> => {
   return list
 }
 
+/** Whose CPU a call over HTTP is: the medians of one case, each row what it adds to the rows above it. */
+const layersOf = (results: ReadonlyArray<Result>, name: string): ReadonlyArray<ReadonlyArray<string>> => {
+  const cpu = (subject: string): number | undefined => find(results, name, subject, "cpu")
+  const [floor, transport, whole] = [cpu("undici"), cpu("DispatcherHttpClient alone"), cpu(ours)]
+  if (floor === undefined || transport === undefined || whole === undefined) return []
+  const row = (what: string, value: number): ReadonlyArray<string> => [
+    name,
+    what,
+    figure(value, "µs"),
+    `${Math.round(value / whole * 100)} %`
+  ]
+  return [
+    row("floor: raw undici, and `JSON.parse`", floor),
+    row("Effect's: an `HttpClient` and a fibre over it", transport - floor),
+    row("ours: adapter and pipeline", whole - transport)
+  ]
+}
+
 const escape = (text: string): string => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;")
 
 /** Horizontal bars of one metric of one case, shortest first. */
@@ -249,6 +267,7 @@ export const asPage = (results: ReadonlyArray<Result>, machine: string): string 
     head: ["target", "wanted", "measured"],
     rows: goals(results).map(({ got, wanted, what }) => [what, wanted, got])
   }
+  const layers = ["64 at a time", "streams of 100 chunks, 16 at a time"].flatMap((name) => layersOf(results, name))
   const sections = groupBy(tables(results), (table) => table.group).map(([group, all]) =>
     [`## ${headings[group] ?? group}`, ...all.flatMap((table) => [`### ${table.case}`, asMarkdown(table)])].join("\n\n")
   )
@@ -266,8 +285,9 @@ ${asMarkdown(goalTable)}
 ¹ First wanted was 5×, when a pipeline of such blocks was thought to cost 35 to 55 µs. A fifth of what they are measured to
 cost is what the hand-written promises take, which do far less.
 
-² First wanted was 4×, from a machine on which the SDKs cost five to six times as much as Effect's bare HttpClient. Where
-they cost about four times as much, as the rows below them say, nothing that is built on that client can reach it.
+## What is floor, what is Effect's, what is ours
+
+${asMarkdown({ group: "", case: "", head: ["case", "whose", "client CPU", "share"], rows: layers })}
 
 ${sections.join("\n\n")}
 
@@ -297,5 +317,6 @@ const headings: Readonly<Record<string, string>> = {
   streaming: "Streams, per part",
   growth: "Growth",
   http: "Over HTTP",
+  state: "Shared state",
   bundle: "Bundle size"
 }

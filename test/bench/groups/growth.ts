@@ -3,6 +3,7 @@ import { Effect, Fiber } from "effect"
 import type { LlmConfig } from "../../../src/index.ts"
 import * as RateLimiter from "../../../src/resilience/RateLimiter.ts"
 import type { Case, Group, Run } from "../measure.ts"
+import { tool } from "../prompts.ts"
 import { client, loop, now, on, PROMPT, provider } from "../stubs.ts"
 
 const each = (sizes: ReadonlyArray<number>, make: (size: number) => Promise<Run>): Case => ({
@@ -39,6 +40,22 @@ const waiting = async (size: number): Promise<Run> => {
   return loop(comeAndGo)
 }
 
+/** Prompts of so many characters, the head another one in every call. */
+const sized = async (size: number): Promise<Run> => {
+  const one = client([provider(() => now)])
+  const rest = PROMPT.repeat(Math.ceil(size / PROMPT.length)).slice(0, size)
+  let k = 0
+  return loop(Effect.suspend(() => one.complete(`${k++} ${rest}`)))
+}
+
+/** So many tools, as an application has them: the same list in every call, another prompt. */
+const tooled = async (size: number): Promise<Run> => {
+  const one = client([provider(() => now)])
+  const tools = Array.from({ length: size }, (_, i) => ({ ...tool, name: `${tool.name}_${i}` }))
+  let k = 0
+  return loop(Effect.suspend(() => one.complete({ prompt: `${k++} ${PROMPT}`, tools })))
+}
+
 const targets = async (size: number): Promise<Run> =>
   loop(client(Array.from({ length: size }, () => provider(() => now))).complete(PROMPT))
 
@@ -46,5 +63,7 @@ export const growth: Group = {
   "idempotency keys kept": each([1, 1e3, 1e5, 1e6], filled("keys")),
   "answers in the cache": each([1, 1e3, 1e5, 1e6], filled("answers")),
   "waiters in the limiter's line": each([10, 1e4], waiting),
-  "targets": each([1, 10, 50], targets)
+  "targets": each([1, 10, 50], targets),
+  "tools": each([0, 1, 10, 100], tooled),
+  "characters of the prompt": each([100, 1e4, 1e5, 1e6], sized)
 }
