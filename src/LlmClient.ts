@@ -12,6 +12,7 @@ import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
+import { kindOf } from "./internal/issue.ts"
 import type { Restore } from "./internal/line.ts"
 import { numbered } from "./internal/names.ts"
 import { check, lint, type Options } from "./LlmConfig.ts"
@@ -258,9 +259,33 @@ type Unknown<K, A> = string extends K ? never : K extends keyof Extract<A, objec
 // construction
 // -----------------------------------------------------------------------------
 
-const isTarget = (input: TargetInput): input is Target<unknown> => !Context.isKey(input)
-
 type Unnamed = TargetOptions & { readonly provider: LlmProvider }
+
+/** Untyped callers can pass anything: the first that is no target is refused. */
+const eachOf = <A extends ReadonlyArray<unknown>>(
+  targets: A,
+  rule: string,
+  isUsable: (target: A[number]) => boolean
+): Effect.Effect<A, LlmConfigError> => {
+  if (!Array.isArray(targets)) return refused("targets", "a list of targets", targets)
+  const wrong = targets.findIndex((target) => !isUsable(target))
+  return wrong < 0 ? Effect.succeed(targets) : refused(`targets[${wrong}]`, rule, targets[wrong])
+}
+const refused = (path: string, rule: string, value: unknown): Effect.Effect<never, LlmConfigError> =>
+  Effect.suspend(() => Effect.fail(new LlmConfigError({ path, rule, kind: kindOf(value) })))
+
+const isProvider = (provider: LlmProvider | undefined): boolean =>
+  typeof provider?.id === "string" && provider.id !== "" &&
+  typeof provider.generate === "function" && typeof provider.stream === "function"
+
+const unnamed = (input: DynamicTarget): Unnamed =>
+  typeof input === "object" && input !== null && "provider" in input ? input : { provider: input }
+
+const usable = (targets: ReadonlyArray<DynamicTarget>): Effect.Effect<ReadonlyArray<TargetConfig>, LlmConfigError> =>
+  Effect.map(
+    eachOf(targets, "a provider: an id, generate and stream", (target) => isProvider(unnamed(target).provider)),
+    (all) => named(all.map(unnamed))
+  )
 
 /** Targets have the names of their vendors. One that differs in nothing from another gets no number: it is refused. */
 const named = (targets: ReadonlyArray<Unnamed>): ReadonlyArray<TargetConfig> => {
@@ -271,13 +296,19 @@ const named = (targets: ReadonlyArray<Unnamed>): ReadonlyArray<TargetConfig> => 
   })
 }
 
-const resolve = (inputs: Targets): Effect.Effect<ReadonlyArray<TargetConfig>, never, unknown> =>
-  Effect.map(
-    Effect.forEach(inputs, (input) => {
+const isTarget = (input: TargetInput): input is Target<unknown> => !Context.isKey(input)
+
+const resolve = (inputs: Targets): Effect.Effect<ReadonlyArray<TargetConfig>, LlmConfigError, unknown> =>
+  eachOf(
+    inputs,
+    "the service of a provider, or target(service)",
+    (input) => Context.isKey(input) || Context.isKey(input?.provider)
+  ).pipe(
+    Effect.flatMap(Effect.forEach((input) => {
       const { provider: tag, ...settings } = isTarget(input) ? input : { provider: input }
       return Effect.map(tag, (provider): Unnamed => ({ ...settings, provider }))
-    }),
-    named
+    })),
+    Effect.flatMap(usable)
   )
 
 /** Those that can be asked. Fails when there is none, because each lacks something. */
@@ -524,8 +555,10 @@ export class LlmClient extends Base {
     targets: readonly [DynamicTarget, ...ReadonlyArray<DynamicTarget>],
     options?: ClientOptions & Known<O>
   ): Layer.Layer<LlmClient, LlmConfigError> {
-    const configs = targets.map((target): Unnamed => "provider" in target ? target : { provider: target })
-    return Layer.effect(LlmClient, fromTargets<LlmError>(named(configs), options ?? {}))
+    return Layer.effect(
+      LlmClient,
+      Effect.flatMap(usable(targets), (configs) => fromTargets<LlmError>(configs, options ?? {}))
+    )
   }
 
   /** A provider's tag with settings of its own: id, models, limits, breaker. */

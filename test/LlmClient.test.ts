@@ -70,6 +70,58 @@ describe("building a client refuses", () => {
       })
     }))
 
+  // The first row of each is what JavaScript callers mix up: a provider where a service belongs, and the reverse.
+  const usable = { path: "targets[1]", rule: "a provider: an id, generate and stream" }
+  const wrong: ReadonlyArray<readonly [unknown, string]> = [
+    [A, "a function"],
+    [undefined, "missing"],
+    [null, "null"],
+    ["openai", "a text"],
+    [{}, "an object"],
+    [{ provider: {} }, "an object"],
+    [{ ...provider, id: "" }, "an object"],
+    [{ ...provider, stream: undefined }, "an object"]
+  ]
+  it.effect.each(wrong)("a provider that is none: %o", ([target, kind]) =>
+    Effect.gen(function*() {
+      const layer = Layer.suspend(() => LlmClient.layerDynamic([provider, target as LlmProvider.LlmProvider]))
+      assert.deepStrictEqual(yield* refusal(layer), { ...usable, kind })
+    }))
+
+  const service = { path: "targets[1]", rule: "the service of a provider, or target(service)" }
+  const unnamed: ReadonlyArray<readonly [unknown, string]> = [
+    [provider, "an object"],
+    [undefined, "missing"],
+    [null, "null"],
+    ["openai", "a text"],
+    [{}, "an object"],
+    [{ provider }, "an object"]
+  ]
+  it.effect.each(unnamed)("a service that is none: %o", ([target, kind]) =>
+    Effect.gen(function*() {
+      const layer = Layer.suspend(() => LlmClient.layer([A, target as typeof A])).pipe(Layer.provide(live))
+      assert.deepStrictEqual(yield* refusal(layer), { ...service, kind })
+    }))
+
+  it.effect("a service that holds no provider", () =>
+    Effect.gen(function*() {
+      const layer = LlmClient.layer([A, B]).pipe(
+        Layer.provide(Layer.mergeAll(A.layer(), Layer.succeed(B, {} as never)))
+      )
+      assert.deepStrictEqual(yield* refusal(layer), { ...usable, kind: "an object" })
+    }))
+
+  it.effect("one target that is not in a list", () =>
+    Effect.gen(function*() {
+      const expected = { path: "targets", rule: "a list of targets" }
+      const one = Layer.suspend(() => LlmClient.layer(A as unknown as readonly [typeof A])).pipe(Layer.provide(live))
+      assert.deepStrictEqual(yield* refusal(one), { ...expected, kind: "a function" })
+      const none = Layer.suspend(() =>
+        LlmClient.layerDynamic(undefined as unknown as readonly [LlmProvider.LlmProvider])
+      )
+      assert.deepStrictEqual(yield* refusal(none), { ...expected, kind: "missing" })
+    }))
+
   it.effect("a duplicate target", () =>
     Effect.gen(function*() {
       assert.deepStrictEqual(yield* refusal(LlmClient.layerDynamic([provider, provider])), {
