@@ -23,7 +23,15 @@ import * as Input from "./input.ts"
 import * as Progress from "./progress.ts"
 import { duration, json, ledger } from "./render.ts"
 import { type Device, type Devices, devices, printable } from "./terminal.ts"
-import { baseUrlVariable, choose, keyVariable, keyVariables, type MissingKey, type VendorId } from "./vendors.ts"
+import {
+  baseUrlVariable,
+  choose,
+  keyVariable,
+  keyVariables,
+  type MissingKey,
+  NoKeys,
+  type VendorId
+} from "./vendors.ts"
 
 export interface Options {
   /** `-` is standard input; what is piped in comes behind any other prompt. */
@@ -44,7 +52,7 @@ export interface Options {
 }
 
 type CallError = LlmError | InvalidOutput
-type AskError = CallError | LlmConfigError | MissingKey | Input.InputError | Config.ConfigError
+type AskError = CallError | LlmConfigError | MissingKey | NoKeys | Input.InputError | Config.ConfigError
 
 export const ask = (
   options: Options
@@ -60,6 +68,7 @@ const answer = (options: Options, { err, out }: Devices) =>
     const request = yield* requestOf(options, err)
     const format = options.object === undefined ? undefined : yield* Input.format(options.object)
     const { providers, simulated } = yield* choose(options.provider, options.model)
+    if (simulated && format !== undefined) return yield* new NoKeys()
     if (simulated) yield* err.write(`No ${keyVariables}: ${err.paint("warn", "the answer is simulated")}\n`)
     const [first, ...others] = providers
     // One process, one question: nobody would read a cache. What is shared with other processes is what is paid for.

@@ -67,6 +67,13 @@ export class MissingKey
   }
 }
 
+/** A value was asked for that fits a schema, and there is nobody who could make one. */
+export class NoKeys extends Data.TaggedError("NoKeys") {
+  override get message(): string {
+    return `--object needs a model, and there is no ${keyVariables}: what is simulated fits no schema.`
+  }
+}
+
 export interface Choice {
   /** In failover order. */
   readonly providers: readonly [LlmProvider, ...ReadonlyArray<LlmProvider>]

@@ -408,6 +408,20 @@ describe("ask", () => {
       assert.strictEqual((yield* server.stats).received, 2)
     }))
 
+  test("--object without a key says that nobody can answer, and asks nobody", () =>
+    Effect.gen(function*() {
+      const file = join(yield* temporary, "report.json")
+      writeFileSync(file, JSON.stringify(report))
+      const { err, exit, out } = yield* run(["ask", "How warm?", "--object", file], { env: {} })
+      failedQuietly(exit)
+      assert.strictEqual(out, "")
+      assert.strictEqual(
+        err,
+        "✗ --object needs a model, and there is no OPENAI_API_KEY, ANTHROPIC_API_KEY or COHERE_API_KEY: " +
+          "what is simulated fits no schema.\n"
+      )
+    }))
+
   test("--object takes the older drafts", (server) =>
     Effect.gen(function*() {
       const file = join(yield* temporary, "schema.json")
