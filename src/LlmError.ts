@@ -419,7 +419,7 @@ export class StreamInterrupted extends Schema.TaggedError<StreamInterrupted>("ef
     kind: Schema.Literals(["truncated", "reset", "error", "idle"]),
     /** Content parts handed to the consumer before the break. */
     partialParts: Schema.Number,
-    /** Tokens the provider reported before the break, when it did; the built-in ones learn them from a stream's end. */
+    /** Tokens the provider reported before the break: Anthropic and Gemini tell those of the prompt, others only at the end. */
     usage: Schema.optionalKey(Schema.Struct({
       inputTokens: Schema.optionalKey(Schema.Number),
       outputTokens: Schema.optionalKey(Schema.Number)

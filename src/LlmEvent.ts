@@ -40,6 +40,17 @@ export interface ErrorSummary extends Schema.Schema.Type<typeof ErrorSummary> {}
 /** An attempt that was disturbed on purpose, such as by `Chaos` of `/testing`: what it met says nothing of its vendor. */
 const injected = Schema.optionalKey(Schema.Literal(true))
 
+/** What an attempt without an answer has cost. Absent where the vendor refused it, or where nothing is known. */
+const spent = {
+  inputTokens: Schema.optionalKey(Schema.Number),
+  outputTokens: Schema.optionalKey(Schema.Number),
+  /**
+   * It was at least so much: what the vendor had told by then, and beyond that an estimate of the prompt and of the text that
+   * came, as limits make it. Absent where the vendor has told all of it.
+   */
+  atLeast: Schema.optionalKey(Schema.Literal(true))
+}
+
 /**
  * The call began.
  *
@@ -128,7 +139,8 @@ export const AttemptSucceeded = Schema.TaggedStruct("AttemptSucceeded", {
 export interface AttemptSucceeded extends Schema.Schema.Type<typeof AttemptSucceeded> {}
 
 /**
- * An attempt failed. `outcome` is how the circuit breaker counts it.
+ * An attempt failed. `outcome` is how the circuit breaker counts it. One whose answer was on its way (a timer fired, a stream
+ * broke, an answer could not be used) has cost tokens.
  *
  * @category models
  * @since 0.1.0
@@ -141,6 +153,7 @@ export const AttemptFailed = Schema.TaggedStruct("AttemptFailed", {
   error: ErrorSummary,
   outcome: Schema.Literals(["failure", "ignored"]),
   afterCommit: Schema.Boolean,
+  ...spent,
   injected
 })
 /** @category models @since 0.2.0 */
@@ -148,7 +161,7 @@ export interface AttemptFailed extends Schema.Schema.Type<typeof AttemptFailed> 
 
 /**
  * An attempt ended without a typed outcome: the caller interrupted it, the provider has a bug (`defect`), or another
- * attempt answered first (`lost`). It says nothing about the provider's health.
+ * attempt answered first (`lost`). It says nothing about the provider's health, but it has cost tokens.
  *
  * @category models
  * @since 0.1.0
@@ -159,6 +172,7 @@ export const AttemptInterrupted = Schema.TaggedStruct("AttemptInterrupted", {
   attempt: Schema.Number,
   duration: Schema.Number,
   by: Schema.Literals(["caller", "defect", "lost"]),
+  ...spent,
   injected
 })
 /** @category models @since 0.2.0 */

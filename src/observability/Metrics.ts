@@ -14,7 +14,7 @@ import * as Layer from "effect/Layer"
 import * as Metric from "effect/Metric"
 import type * as Scope from "effect/Scope"
 import { providerName } from "../internal/attributes.ts"
-import type { ErrorSummary, LlmEvent } from "../LlmEvent.ts"
+import type { AttemptFailed, AttemptInterrupted, ErrorSummary, LlmEvent } from "../LlmEvent.ts"
 import * as LlmObserver from "../LlmObserver.ts"
 import type { Status, TargetStatus } from "../pipeline/target.ts"
 import { Family, gauge } from "./internal/series.ts"
@@ -271,6 +271,7 @@ const make = (options: Options, counted: Numbers): LlmObserver.Observer => {
     idempotency: counted.of(llm.idempotency),
     cache: counted.of(llm.cache),
     tokens: counted.of(llm.tokens),
+    tokensAtLeast: counted.of(llm.tokensAtLeast),
     callDuration: counted.of(llm.callDuration),
     attemptDuration: counted.of(llm.attemptDuration),
     firstPart: counted.of(llm.firstPart),
@@ -326,7 +327,7 @@ const make = (options: Options, counted: Numbers): LlmObserver.Observer => {
         },
         of: "success" | "failure" | "ignored" | "interrupted" | "lost" | "defect",
         error: string
-      ): void => {
+      ): string => {
         // What was made up says nothing of a vendor, and nobody is to be woken by it.
         const outcome = injected === true ? "injected" : of
         const operation = operations.get(call) ?? (left.has(call) ? "stream" : "complete")
@@ -334,9 +335,10 @@ const make = (options: Options, counted: Numbers): LlmObserver.Observer => {
         const seconds = duration / 1000
         own.attempts.of(target, provider, operation, outcome, error).count += 1
         own.attemptDuration.of(target, outcome).observe(seconds)
-        if (of === "interrupted" || injected === true) return
+        if (of === "interrupted" || of === "lost" || injected === true) return outcome
         const type = outcome === "success" ? "" : error === "" ? OTHER : error
         genAi.duration.of(CHAT, name, modelOf(call), type).observe(seconds)
+        return outcome
       }
       const used = (
         { call, target }: { readonly call: number; readonly target: string },
@@ -349,6 +351,14 @@ const make = (options: Options, counted: Numbers): LlmObserver.Observer => {
           const series = family.of(CHAT, vendorOf(target).name, modelOf(call), type)
           if (isCounter) series.count += count
           else series.observe(count)
+        }
+      }
+
+      /** What nobody got an answer for, apart from what vendors report: a sum of both would claim to be exact. */
+      const unanswered = (event: AttemptFailed | AttemptInterrupted, outcome: string): void => {
+        for (const [direction, count] of [["input", event.inputTokens], ["output", event.outputTokens]] as const) {
+          if (event.atLeast !== true) used(event, direction, count)
+          else if (count !== undefined) own.tokensAtLeast.of(event.target, direction, outcome).count += count
         }
       }
 
@@ -378,10 +388,10 @@ const make = (options: Options, counted: Numbers): LlmObserver.Observer => {
             break
           }
           case "AttemptFailed":
-            ended(event, event.outcome, errorOf(event.error))
+            unanswered(event, ended(event, event.outcome, errorOf(event.error)))
             break
           case "AttemptInterrupted":
-            ended(event, event.by === "caller" ? "interrupted" : event.by, "")
+            unanswered(event, ended(event, event.by === "caller" ? "interrupted" : event.by, ""))
             break
           case "Waited":
             own.wait.of(event.target, event.for).observe(event.duration / 1000)

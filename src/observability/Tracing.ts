@@ -14,10 +14,11 @@
  *   `request.{model,stream,temperature,top_p,max_tokens,seed}`, `output.type`,
  *   `response.{id,model,finish_reasons,time_to_first_chunk}`,
  *   `usage.{input_tokens,output_tokens,cache_read.input_tokens,cache_creation.input_tokens,reasoning.output_tokens}`. It
- *   stands on attempts alone: who adds up the tokens of all spans counts each token once.
+ *   stands on attempts alone: who adds up the tokens of all spans counts each token once. `llm.at_least`: they are a lower
+ *   bound, because nobody got the answer.
  * - A span that failed has `error.type` (the provider's reason such as `RateLimit`, else the tag of the error such as
  *   `DeadlineExceeded`, `_OTHER` for a bug), `llm.error.status`, `llm.error.code` and `llm.error.request_id` where the
- *   provider told them. An interrupted one ends as interrupted, which is not an error.
+ *   provider told them. One that was interrupted, or lost to another attempt, ends as interrupted, which is not an error.
  * - Everything else is an event of `llm.call` at its moment: `llm.retry_scheduled`, `llm.retry_denied`,
  *   `llm.target_skipped`, `llm.failed_over`, `llm.attempt_refused`, `llm.waited`, `llm.cache`, `llm.idempotency`,
  *   `llm.model_substituted`, `llm.reasoning_dropped`; `llm.attempt_committed` stands on the attempt. Their attributes are

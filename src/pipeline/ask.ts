@@ -44,8 +44,9 @@ export const ask = (timers: Timeout.Policy | undefined): Try<ProviderError> => (
 
 const generate = (attempt: Attempt): Effect.Effect<Served, ProviderError> =>
   Effect.flatMap(effectOf(attempt.provider.generate(attempt.request), "provider"), (parts) => {
+    const answer = attempt.answer(parts)
     const problem = unusable(parts)
     return problem === undefined
-      ? Effect.succeed(whole(attempt.answer(parts), "provider", 0))
+      ? Effect.succeed(whole(answer, "provider", 0))
       : Effect.fail(attempt.error(problem))
   })

@@ -18,13 +18,14 @@ import {
   summary,
   type Verdict
 } from "../LlmError.ts"
-import type { LlmEvent } from "../LlmEvent.ts"
+import type { AttemptSucceeded, LlmEvent } from "../LlmEvent.ts"
 import { type Ask, type Held, isDone, type Outcome } from "../LlmGuard.ts"
 import type { LlmProvider } from "../LlmProvider.ts"
 import type { LlmRequest } from "../LlmRequest.ts"
 import { type Answer, limitsReported, type Part, type StreamPart, type Usage, usageOf } from "../LlmResponse.ts"
 import type { Background } from "./background.ts"
 import type { Call } from "./call.ts"
+import { isOpen, type Mutable, spentBy, tellUsage } from "./spent.ts"
 import type { Served } from "./stage.ts"
 
 export type Restore = <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
@@ -35,15 +36,15 @@ export interface Asked {
   readonly provider: LlmProvider
   /** The purse of its retries, which first attempts fill. */
   readonly budget: { readonly depositUnsafe: (now: number) => void } | undefined
+  /** Tokens of a prompt, as its limits estimate them. */
+  readonly tokensOf: (request: LlmRequest) => number
   /** Where guards' unfinished business goes on. */
   readonly background: Background
 }
 
 type Failure = ProviderError | AttemptTimeout | DeadlineExceeded | StreamInterrupted
-type AttemptSucceeded = Extract<LlmEvent, { readonly _tag: "AttemptSucceeded" }>
 /** What tells of an attempt. */
 type OfAttempt = Extract<LlmEvent, { readonly attempt: number }>
-type Mutable<A> = { -readonly [K in keyof A]: A[K] }
 
 class Succeeded {
   readonly _tag = "Succeeded"
@@ -75,6 +76,8 @@ export class Attempt implements Ask {
   number = 0
   startedAt = 0
   committedAt: number | undefined
+  /** What the provider has said so far, or all of it. */
+  got: Answer | undefined
   private isInjected = false
   private isSettled = false
   private isClosing = false
@@ -223,8 +226,6 @@ export class Attempt implements Ask {
     if (this.isSettled) return
     // Read before anything is settled: it is a provider's data and may throw.
     const usage = usageOf(answer)
-    const input = usage?.inputTokens.total
-    const output = usage?.outputTokens.total
     const { call, number, startedAt, to } = this
     const now = call.root.now()
     call.root.answeredAt = now
@@ -237,11 +238,7 @@ export class Attempt implements Ask {
       attempt: number,
       duration: now - startedAt
     }
-    if (input !== undefined) event.inputTokens = input
-    if (output !== undefined) event.outputTokens = output
-    if (usage?.inputTokens.cacheRead !== undefined) event.cacheReadTokens = usage.inputTokens.cacheRead
-    if (usage?.inputTokens.cacheWrite !== undefined) event.cacheWriteTokens = usage.inputTokens.cacheWrite
-    if (usage?.outputTokens.reasoning !== undefined) event.reasoningTokens = usage.outputTokens.reasoning
+    if (usage !== undefined) tellUsage(event, usage)
     this.settle(event, new Succeeded(now, (this.committedAt ?? now) - startedAt, usage, answer))
   }
 
@@ -265,7 +262,8 @@ export class Attempt implements Ask {
       duration: now - startedAt,
       error: summary(error),
       outcome: verdict.outcome,
-      afterCommit: committedAt !== undefined
+      afterCommit: committedAt !== undefined,
+      ...spentBy(this, isOpen(error))
     }
     const duration = (committedAt ?? now) - startedAt
     if (worked !== undefined && verdict.outcome === "ignored") {
@@ -301,7 +299,8 @@ export class Attempt implements Ask {
       target: to.id,
       attempt: number,
       duration,
-      by
+      by,
+      ...spentBy(this, by !== "defect")
     }
     this.settle(event, { _tag: "Ignored", now, duration, by })
   }
@@ -339,7 +338,7 @@ export class Attempt implements Ask {
   // --- what the provider gave ----------------------------------------------------------
 
   answer(parts: ReadonlyArray<Part> | ReadonlyArray<StreamPart>): Answer {
-    return { parts, target: this.to.id, provider: this.to.provider.id, model: this.call.request.model }
+    return this.got = { parts, target: this.to.id, provider: this.to.provider.id, model: this.call.request.model }
   }
 
   error(reason: ProviderError["reason"]): ProviderError {

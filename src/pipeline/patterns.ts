@@ -19,7 +19,7 @@ import type * as CircuitBreaker from "../resilience/CircuitBreaker.ts"
 import type { RateLimiter, Reservation } from "../resilience/RateLimiter.ts"
 import type { Attempt } from "./attempt.ts"
 import type { Door } from "./guards.ts"
-import { promptTokens } from "./request.ts"
+import { BYTES_PER_TOKEN, promptTokens } from "./request.ts"
 import { type DoorRules, isOpen, ours, shadowed, turnedAway } from "./shedding.ts"
 
 class Place implements Held {
@@ -197,7 +197,7 @@ const costOf = (input: number, output: number) => ({
 /** Tokens of a prompt, as well as can be known before the vendor says. */
 export type TokensOf = (request: LlmRequest) => number
 
-const byBytes: TokensOf = (request) => promptTokens(request, 3.5)
+const byBytes: TokensOf = (request) => promptTokens(request, BYTES_PER_TOKEN)
 
 export const countsTokens = ({ dimensions }: RateLimiter): boolean =>
   dimensions.some((dimension) => dimension !== "requests")

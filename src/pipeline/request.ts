@@ -151,6 +151,9 @@ export const requestFor = ({ request, root }: Call, place: Place, now: number): 
   return own
 }
 
+/** Of UTF-8, where a number of tokens is to come near what a vendor will count. */
+export const BYTES_PER_TOKEN = 3.5
+
 /**
  * About how many tokens a prompt has, by its bytes in UTF-8: characters of scripts without an alphabet are a token each,
  * and three bytes. The bytes of a file are not text, and count as a thousand tokens.
@@ -170,7 +173,7 @@ export const promptTokens = ({ prompt }: LlmRequest, bytesPerToken: number): num
   return Math.ceil(bytes / bytesPerToken) + files * 1000
 }
 
-const bytesOf = (text: string): number => {
+export const bytesOf = (text: string): number => {
   let bytes = text.length
   for (let i = 0; i < text.length; i++) {
     const unit = text.charCodeAt(i)

@@ -175,6 +175,7 @@ export const make = <GE>(config: TargetConfig, index: number, common: Common<GE>
       config,
       index,
       budget,
+      tokensOf,
       background,
       doors: list,
       circuit,

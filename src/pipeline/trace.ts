@@ -149,7 +149,7 @@ class CallTrace implements Trace {
       case "AttemptFailed":
         return this.endAttempt(event, event.outcome, event.error)
       case "AttemptInterrupted":
-        return this.endAttempt(event, event.by === "caller" ? "interrupted" : "defect")
+        return this.endAttempt(event, event.by === "caller" ? "interrupted" : event.by)
       case "RetryScheduled":
         this.retry = event
         break
@@ -256,7 +256,7 @@ const set = (span: Tracer.Span, attributes: Attributes): void => {
 }
 
 const exitOf = (outcome: string, error: ErrorSummary | undefined): Exit.Exit<unknown, unknown> => {
-  if (outcome === "interrupted") return Exit.interrupt()
+  if (outcome === "interrupted" || outcome === "lost") return Exit.interrupt()
   if (outcome === "defect") return Exit.die({ name: OTHER, message: "a bug" })
   if (error === undefined) return Exit.void
   const name = errorType(error)

@@ -21,6 +21,13 @@ type Row = ReadonlyArray<unknown>
 const classOf = (error: LlmEvent.ErrorSummary | undefined) =>
   error === undefined ? undefined : error.tag === "ProviderError" ? error.reason : error.tag
 
+const spentOf = (event: LlmEvent.AttemptFailed | LlmEvent.AttemptInterrupted): Row => [
+  event.inputTokens,
+  event.outputTokens,
+  event.atLeast
+]
+const usageNames = ["gen_ai.usage.input_tokens", "gen_ai.usage.output_tokens", "llm.at_least"]
+
 const rowOfEvent = (event: LlmEvent.LlmEvent): Row | undefined => {
   switch (event._tag) {
     case "CallEnded": {
@@ -30,9 +37,17 @@ const rowOfEvent = (event: LlmEvent.LlmEvent): Row | undefined => {
     case "AttemptSucceeded":
       return [event._tag, event.target, event.attempt, event.duration, event.inputTokens, event.outputTokens]
     case "AttemptFailed":
-      return [event._tag, event.target, event.attempt, event.duration, event.outcome, classOf(event.error)]
+      return [
+        event._tag,
+        event.target,
+        event.attempt,
+        event.duration,
+        event.outcome,
+        classOf(event.error),
+        ...spentOf(event)
+      ]
     case "AttemptInterrupted":
-      return [event._tag, event.target, event.attempt, event.duration, event.by]
+      return [event._tag, event.target, event.attempt, event.duration, event.by, ...spentOf(event)]
     case "AttemptCommitted":
       return [event._tag, event.target, event.attempt, event.duration]
     case "RetryScheduled":
@@ -88,9 +103,15 @@ const rowOf = (tag: LlmEvent.LlmEvent["_tag"], facts: Attributes, duration: unkn
         facts["gen_ai.usage.output_tokens"]
       ]
     case "AttemptFailed":
-      return [...of("llm.target", "llm.attempt"), duration, facts["llm.outcome"], facts["error.type"]]
+      return [
+        ...of("llm.target", "llm.attempt"),
+        duration,
+        facts["llm.outcome"],
+        facts["error.type"],
+        ...usageNames.map((name) => facts[name])
+      ]
     case "AttemptInterrupted":
-      return [...of("llm.target", "llm.attempt"), duration, facts["llm.by"]]
+      return [...of("llm.target", "llm.attempt"), duration, facts["llm.by"], ...usageNames.map((name) => facts[name])]
     case "AttemptCommitted":
       return of("llm.target", "llm.attempt", "llm.duration")
     case "RetryScheduled":
@@ -117,7 +138,7 @@ const rowOf = (tag: LlmEvent.LlmEvent["_tag"], facts: Attributes, duration: unkn
 const attemptTag = (outcome: unknown) =>
   outcome === "success"
     ? "AttemptSucceeded"
-    : outcome === "interrupted" || outcome === "defect"
+    : outcome === "interrupted" || outcome === "lost" || outcome === "defect"
     ? "AttemptInterrupted"
     : "AttemptFailed"
 

@@ -147,6 +147,20 @@ describe.each(kinds)("%s", (kind) => {
       assert.strictEqual(yield* total("llm_calls_total", { outcome: "failure", error: "BulkheadFull" }), 1)
     })).pipe(measured()))
 
+  it.effect("a hedge's loser: its tokens apart from those that vendors report, and no failed operation", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* setUp([[ScriptedProvider.hang], [ScriptedProvider.answer("s", { delay: 500 })]], {
+        hedge: { delay: 1000 }
+      })
+      yield* timed(ask(kind, r.client, "What is AI?"), 2000)
+      const lost = { target: "p", direction: "input", outcome: "lost" }
+      assert.strictEqual(yield* total("llm_tokens_at_least_total", lost), 5)
+      assert.strictEqual(yield* total("llm_tokens_at_least_total"), 5)
+      assert.strictEqual(yield* total("llm_tokens_total", { direction: "input" }), 10)
+      const operations = yield* series("gen_ai.client.operation.duration")
+      assert.deepStrictEqual(operations.map(({ attributes }) => attributes?.["error.type"]), [undefined])
+    })).pipe(measured()))
+
   it.effect("tokens and the first part; the newer conventions by option", () =>
     vector(Effect.gen(function*() {
       const usage = {

@@ -145,6 +145,24 @@ describe.each(kinds)("%s", (kind) => {
       assert.deepStrictEqual(seen.call.told, [[0, "llm.cache", { "llm.result": "fresh", "llm.age": 0 }]])
     })))
 
+  it.effect("a hedge's loser ends as interrupted, which is no bug, with what it cost at least", () =>
+    vector(Effect.gen(function*() {
+      const seen = new Recorder()
+      const r = yield* setUp([[ScriptedProvider.hang], [ScriptedProvider.answer("s", { delay: 500 })]], {
+        hedge: { delay: 1000 }
+      })
+      yield* timed(seen.on(ask(kind, r.client, "What is AI?")), 2000)
+      const [lost, won] = seen.attempts
+      assert.deepStrictEqual([lost?.how, won?.how], ["interrupted", "ok"])
+      assert.deepInclude(lost?.facts, {
+        "llm.outcome": "lost",
+        "llm.by": "lost",
+        "gen_ai.usage.input_tokens": 5,
+        "llm.at_least": true
+      })
+      assert.notProperty(lost?.facts, "error.type")
+    })))
+
   it.effect("M4 an interrupted call ends as interrupted, at that moment, and so does its attempt", () =>
     vector(Effect.gen(function*() {
       const seen = new Recorder()

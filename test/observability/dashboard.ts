@@ -143,7 +143,14 @@ export const rows: ReadonlyArray<readonly [title: string, panels: ReadonlyArray<
     }
   ]],
   ["Tokens", [
-    { title: "Tokens", unit: "short", queries: [["{{target}} {{direction}}", rate(llm.tokens, "target, direction")]] },
+    {
+      title: "Tokens",
+      unit: "short",
+      queries: [
+        ["{{target}} {{direction}}", rate(llm.tokens, "target, direction")],
+        ["{{target}} {{direction}} without an answer, at least", rate(llm.tokensAtLeast, "target, direction")]
+      ]
+    },
     {
       title: "Tokens of one request, p95",
       unit: "short",

@@ -77,6 +77,23 @@ export const tally = (events: ReadonlyArray<LlmEvent.LlmEvent>): ReadonlyMap<str
     add("llm_attempts_total", { target, provider: target, operation, outcome, error })
     add("llm_attempt_duration_seconds", { target, outcome, unit: "s" })
   }
+  const spent = (
+    event: {
+      readonly target: string
+      readonly inputTokens?: number
+      readonly outputTokens?: number
+      readonly atLeast?: true
+    },
+    outcome?: string
+  ): void => {
+    const { atLeast, target } = event
+    for (const [direction, count] of [["input", event.inputTokens], ["output", event.outputTokens]] as const) {
+      if (count === undefined) continue
+      const labels = { target, direction, unit: "{token}" }
+      if (atLeast === true) add("llm_tokens_at_least_total", { ...labels, outcome: outcome! }, count)
+      else add("llm_tokens_total", labels, count)
+    }
+  }
   for (const event of events) {
     switch (event._tag) {
       case "CallStarted":
@@ -84,17 +101,15 @@ export const tally = (events: ReadonlyArray<LlmEvent.LlmEvent>): ReadonlyMap<str
         break
       case "AttemptSucceeded":
         ended(event, "success", "")
-        for (const [direction, count] of [["input", event.inputTokens], ["output", event.outputTokens]] as const) {
-          if (count !== undefined) {
-            add("llm_tokens_total", { target: event.target, direction, unit: "{token}" }, count)
-          }
-        }
+        spent(event)
         break
       case "AttemptFailed":
         ended(event, event.outcome, classOf(event.error))
+        spent(event, event.outcome)
         break
       case "AttemptInterrupted":
-        ended(event, event.by === "caller" ? "interrupted" : "defect", "")
+        ended(event, event.by === "caller" ? "interrupted" : event.by, "")
+        spent(event, event.by === "caller" ? "interrupted" : event.by)
         break
       case "AttemptCommitted":
         add("llm_time_to_first_part_seconds", { target: event.target, unit: "s" })

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { classify, ProviderError, TRUNCATED } from "effect-resilient-llm/LlmError"
-import { isReplayable } from "effect-resilient-llm/LlmResponse"
+import { isReplayable, usageReported } from "effect-resilient-llm/LlmResponse"
 import * as Effect from "effect/Effect"
 import { anthropic, cohere, compatible, openAi, plain, samples } from "./samples.ts"
 import { digest, hash, mutants, type Outcome, play, randomChunks, seeded, wellFormed } from "./support.ts"
@@ -11,6 +11,17 @@ const problem = (outcome: Outcome): string | undefined =>
   outcome.error?.reason._tag === "MalformedResponse" ? outcome.error.reason.problem : outcome.error?.reason._tag
 
 describe("answers", () => {
+  it.effect("messages, streamed: a cut stream has told the tokens of its prompt, those of the cache among them", () =>
+    Effect.gen(function*() {
+      const { body } = samples.find(({ name }) => name === "messages, streamed")!
+      const cut = body.slice(0, body.indexOf("Grüezi"))
+      const outcome = yield* play(anthropic, { headers: sse, body: cut }, true)
+      assert.strictEqual(problem(outcome), TRUNCATED)
+      assert.deepStrictEqual(usageReported({ parts: outcome.parts as never, target: "t", provider: "p" }), {
+        inputTokens: 10
+      })
+    }))
+
   for (const sample of samples) {
     it.effect(`${sample.name}: decodes`, () =>
       Effect.gen(function*() {

@@ -1,7 +1,7 @@
 // Answers of Gemini: hand-written ones whole and in pieces, damaged ones, and what is special about them.
 import { assert, describe, it } from "@effect/vitest"
 import { classify, ProviderError, TRUNCATED } from "effect-resilient-llm/LlmError"
-import { isContent, isReplayable } from "effect-resilient-llm/LlmResponse"
+import { isContent, isReplayable, usageReported } from "effect-resilient-llm/LlmResponse"
 import { Gemini } from "effect-resilient-llm/providers"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -279,6 +279,12 @@ describe("Gemini's answers", () => {
       assert.isTrue(classify(none.error!).failover !== false)
       assert.strictEqual(problem(yield* whole("[]")), "the body holds no answer")
       assert.strictEqual(problem(yield* streamed([{ usageMetadata }])), TRUNCATED)
+    }))
+
+  it.effect("a cut stream has told the tokens of its prompt", () =>
+    Effect.gen(function*() {
+      const { parts } = yield* streamed([candidate([{ text: "H" }], {}, { usageMetadata: { promptTokenCount: 8 } })])
+      assert.deepStrictEqual(usageReported({ parts: parts as never, target: "t", provider: "p" }), { inputTokens: 8 })
     }))
 
   it.effect("a stream is whole when its last chunk of content has a reason", () =>

@@ -96,6 +96,13 @@ export const llm = {
   idempotency: own("counter", "llm_idempotency_total", "What became of idempotency keys.", ["result"]),
   cache: own("counter", "llm_cache_total", "What the response cache did.", ["result"]),
   tokens: own("counter", "llm_tokens_total", "Tokens that providers report.", ["target", "direction"], "{token}"),
+  tokensAtLeast: own(
+    "counter",
+    "llm_tokens_at_least_total",
+    "Tokens of attempts without an answer, as far as the vendor told them, else estimated: at least so many.",
+    ["target", "direction", "outcome"],
+    "{token}"
+  ),
   callDuration: seconds(
     "llm_call_duration_seconds",
     "From the start of a call to its end, waits and retries included.",

@@ -414,7 +414,7 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
   return {
     event: (_, data) => {
       const pieces = answer.take(data)
-      parts.describe(answer.id, answer.model)
+      parts.describe(answer.id, answer.model, answer.tokens)
       for (const piece of pieces) takePiece(piece)
     },
     end: () => {

@@ -482,8 +482,8 @@ const decodeStream = (parts: Assembler, exchange: Exchange): StreamDecoder => {
       switch (data["type"] ?? name) {
         case "message_start": {
           const message = fieldsOf(data["message"])
-          parts.describe(message["id"], message["model"])
           usage = grown(usage, message["usage"])
+          parts.describe(message["id"], message["model"], tokensOf(usage))
           break
         }
         case "content_block_start":

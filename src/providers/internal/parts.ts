@@ -71,8 +71,13 @@ const identifier = /^\P{C}{1,256}$/u
 const identifierOf = (value: unknown): string | undefined =>
   typeof value === "string" && identifier.test(value) ? value : undefined
 
-/** The first part of every answer. */
-export const metadataPart = (exchange: Exchange, id: unknown, model: unknown): Response.ResponseMetadataPartEncoded => {
+/** The first part of every answer. `told`: tokens of a stream that has begun, for where it breaks. */
+export const metadataPart = (
+  exchange: Exchange,
+  id: unknown,
+  model: unknown,
+  told: Tokens = {}
+): Response.ResponseMetadataPartEncoded => {
   const responseId = published(identifierOf(id), exchange)
   const modelId = published(identifierOf(model), exchange)
   return {
@@ -81,7 +86,8 @@ export const metadataPart = (exchange: Exchange, id: unknown, model: unknown): R
     ...(modelId === undefined ? undefined : { modelId }),
     metadata: LlmResponse.httpMetadata({
       requestId: published(requestIdOf(exchange.headers), exchange),
-      rateLimits: limitsOf(exchange)
+      rateLimits: limitsOf(exchange),
+      usage: told.input === undefined ? undefined : { inputTokens: told.input }
     })
   }
 }
@@ -327,10 +333,10 @@ export class Assembler {
   }
 
   /** Emits the response metadata, once. */
-  describe(id?: unknown, model?: unknown): void {
+  describe(id?: unknown, model?: unknown, told?: Tokens): void {
     if (this.described) return
     this.described = true
-    this.out.push(metadataPart(this.exchange, id, model))
+    this.out.push(metadataPart(this.exchange, id, model, told))
   }
 
   // --- text and reasoning -----------------------------------------------------
