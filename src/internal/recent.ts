@@ -23,11 +23,13 @@ export class Recent {
   /** Adds a value, in place of the oldest when there are enough. What is not a finite number is left out. */
   add(value: number): void {
     if (!Number.isFinite(value)) return
-    const { arrived } = this
-    if (this.count < arrived.length) this.count += 1
-    else this.counted(arrived[this.next]!, -1)
-    arrived[this.next] = value
-    this.next = this.next + 1 === arrived.length ? 0 : this.next + 1
+    const { arrived, count, next } = this
+    const oldest = arrived[next]!
+    arrived[next] = value
+    this.next = next + 1 === arrived.length ? 0 : next + 1
+    if (count < arrived.length) this.count += 1
+    else if (oldest === value) return
+    else this.counted(oldest, -1)
     this.quantile ??= value
     this.counted(value, 1)
     const rank = Math.max(Math.ceil(this.q * this.count), 1)

@@ -13,14 +13,16 @@ const MAX_KINDS = 100
 
 /** Thresholds by kind of call. */
 export class Thresholds {
-  private readonly least: number
   private readonly most: number
+  private readonly lowest: number
+  private readonly highest: number
   private readonly kinds = new Map<string, Recent>()
 
   /** Milliseconds: the learned threshold is at least the one and at most the other, which speaks alone in the beginning. */
   constructor(least: number, most: number) {
-    this.least = least
     this.most = most
+    this.lowest = Math.min(least, most) / FACTOR
+    this.highest = most / FACTOR
   }
 
   add(kind: string, duration: number): void {
@@ -32,13 +34,15 @@ export class Thresholds {
       }
       this.kinds.set(kind, recent = new Recent(SAMPLES, SHARE))
     }
-    recent.add(duration)
+    // What is beyond the bounds counts as at them: the threshold is the same, and as long as all calls are quick, nothing is
+    // looked for.
+    recent.add(Math.min(Math.max(duration, this.lowest), this.highest))
   }
 
   of(kind: string): number {
     const recent = this.kinds.get(kind)
     if (recent === undefined || recent.count < ENOUGH) return this.most
-    return Math.min(Math.max(FACTOR * recent.quantile!, this.least), this.most)
+    return FACTOR * recent.quantile!
   }
 }
 
