@@ -1,4 +1,5 @@
 // Turns a value, or a schema's complaint about it, into words that never contain the value itself.
+import * as Redacted from "effect/Redacted"
 import type * as SchemaAST from "effect/SchemaAST"
 import type * as SchemaIssue from "effect/SchemaIssue"
 
@@ -58,6 +59,8 @@ interface Leaf {
   readonly path: ReadonlyArray<PropertyKey>
   readonly rule: string
   readonly kind?: string
+  /** The rule is about what the value holds, which for a secret is its text. */
+  readonly inside?: boolean
 }
 
 const expected = (annotations: unknown): string | undefined => {
@@ -98,7 +101,7 @@ const leaves = (issue: SchemaIssue.Issue, path: ReadonlyArray<PropertyKey>): Rea
       // A rule between several fields says which one breaks it.
       return issue.issue._tag === "Pointer"
         ? leaves(issue.issue, path)
-        : [{ path, rule: expected(issue.filter.annotations) ?? "valid" }]
+        : [{ path, rule: expected(issue.filter.annotations) ?? "valid", inside: true }]
     case "Encoding":
       return leaves(issue.issue, path)
     case "Pointer":
@@ -112,7 +115,7 @@ const leaves = (issue: SchemaIssue.Issue, path: ReadonlyArray<PropertyKey>): Rea
     case "InvalidType":
       return [{ path, rule: typeRule(issue.ast) }]
     case "MissingKey":
-      return [{ path, rule: "given" }]
+      return [{ path, rule: expected(issue.annotations) ?? "given" }]
     case "UnexpectedKey":
       return [{ path, rule: `one of ${namesOf(issue.ast).join(", ")}`, kind: "an unknown option" }]
     case "InvalidValue":
@@ -129,5 +132,7 @@ export const firstIssue = (issue: SchemaIssue.Issue, input: unknown): Complaint 
     (best, leaf) => best === undefined || leaf.path.length > best.path.length ? leaf : best,
     undefined
   ) ?? { path: [], rule: "valid" }
-  return { path: renderPath(deepest.path), rule: deepest.rule, kind: deepest.kind ?? kindOf(at(input, deepest.path)) }
+  const value = at(input, deepest.path)
+  const judged = deepest.inside === true && Redacted.isRedacted(value) ? Redacted.value(value) : value
+  return { path: renderPath(deepest.path), rule: deepest.rule, kind: deepest.kind ?? kindOf(judged) }
 }

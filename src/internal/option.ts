@@ -42,9 +42,12 @@ export const share = numberThat((n) => n > 0 && n < 1, "a number between 0 and 1
 export const list = <S extends Schema.Constraint>(of: S, expected: string) =>
   Schema.Array(of).annotate({ expected }).check(Schema.makeFilter((all) => all.length > 0, { expected }))
 
+/** A text with a rule, without a default. */
+export const textThat = (is: (text: string) => boolean, expected: string) =>
+  Schema.String.annotate({ expected }).check(Schema.makeFilter(is, { expected }))
+
 /** A text that is not empty, without a default. */
-export const text = (expected: string) =>
-  Schema.String.annotate({ expected }).check(Schema.makeFilter((s) => s !== "", { expected }))
+export const text = (expected: string) => textThat((s) => s !== "", expected)
 
 const units: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, min: 60_000, h: 3_600_000 }
 
@@ -199,6 +202,10 @@ export const rule = <A>(
     return { path: typeof name === "string" ? [name] : name, issue }
   })
 
+/** An option that must be there, with what it must be. */
+export const required = <S extends Schema.Top>(schema: S, expected: string) =>
+  schema.pipe(Schema.annotateKey({ expected }))
+
 /** Reads options; throws `LlmConfigError`. */
 export const readOptions = <A>(schema: Schema.Codec<A, unknown>, options: unknown, path: string): A =>
   readOption(schema, options ?? {}, path)
@@ -213,6 +220,16 @@ export const readOption = <A>(schema: Schema.Codec<A, unknown>, option: unknown,
 
 const join = (path: string, below: string): string =>
   below === "" || path === "" || below.startsWith("[") ? path + below : `${path}.${below}`
+
+/** Runs a reader; a thrown `LlmConfigError` becomes a typed failure, anything else stays a defect. */
+export const attempt = <A>(read: () => A): Effect.Effect<A, LlmConfigError> =>
+  Effect.suspend(() => {
+    try {
+      return Effect.succeed(read())
+    } catch (error) {
+      return error instanceof LlmConfigError ? Effect.fail(error) : Effect.die(error)
+    }
+  })
 
 type Decoder = (options: unknown) => Result.Result<unknown, Schema.SchemaError>
 const decoders = new WeakMap<object, Decoder>()

@@ -7,22 +7,23 @@ import * as Config from "effect/Config"
 import * as Effect from "effect/Effect"
 import type { HttpClient } from "effect/http/HttpClient"
 import type * as Redacted from "effect/Redacted"
-import { attempt, OptionsReader } from "../internal/options.ts"
+import * as Schema from "effect/Schema"
+import { attempt, integer, optionsOf, readOptions } from "../internal/option.ts"
 import type { LlmConfigError } from "../LlmError.ts"
 import type { LlmProvider } from "../LlmProvider.ts"
 import * as Http from "./internal/http.ts"
 import { protocol } from "./internal/messages.ts"
 import {
-  commonNames,
+  commonFields,
   commonOf,
   type CommonOptions,
   endpointUrl,
+  headerText,
   optionalVariable,
   provider,
-  secretOf,
-  textOption
+  secret
 } from "./internal/vendor.ts"
-import { bearerOf, below, placeOf, type Vertex, vertexNames } from "./internal/vertex.ts"
+import { bearerOf, below, keyOrVertex, placeOf, type Vertex, VertexSchema } from "./internal/vertex.ts"
 
 /**
  * Model asked when neither the request nor the options name one.
@@ -61,50 +62,47 @@ export interface Options extends CommonOptions {
   readonly beta?: ReadonlyArray<string> | undefined
 }
 
-const make = (options: Options): Effect.Effect<LlmProvider, LlmConfigError, HttpClient> =>
+const BETA = "a list of feature names"
+
+const schema = optionsOf<Options>()({
+  ...commonFields,
+  apiKey: Schema.optional(secret),
+  vertex: Schema.optional(VertexSchema),
+  maxTokens: integer(8192, 1),
+  version: Schema.optional(headerText),
+  beta: Schema.optional(
+    Schema.Array(Schema.String).annotate({ expected: BETA }).check(
+      Schema.makeFilter((names) => names.every((name) => /^[\w.-]+$/.test(name)), { expected: BETA })
+    )
+  )
+}).check(keyOrVertex)
+
+const make = (given: Options): Effect.Effect<LlmProvider, LlmConfigError, HttpClient> =>
   Effect.flatMap(
     attempt((): Http.Endpoint => {
-      const reader = new OptionsReader<Options>("anthropic", options, [
-        ...commonNames,
-        "apiKey",
-        "vertex",
-        "maxTokens",
-        "version",
-        "beta"
-      ])
-      const vertex = reader.value("vertex")
-      const common = commonOf(reader, "anthropic", vertex === undefined ? defaultModel : defaultVertexModel)
-      const beta = reader.value("beta") ?? []
-      if (!Array.isArray(beta) || !beta.every((name) => /^[\w.-]+$/.test(name))) {
-        return reader.fail("beta", "a list of feature names", beta)
-      }
-      const version = textOption(reader, "version")
-      const dialect = { provider: common.id, maxTokens: reader.integer("maxTokens", 8192, 1) }
+      const options = readOptions(schema, given, "anthropic")
+      const { apiKey, baseUrl, beta = [], maxTokens, version, vertex } = options
+      const common = commonOf(options, "anthropic", vertex === undefined ? defaultModel : defaultVertexModel)
+      const dialect = { provider: common.id, maxTokens }
       const headers = { ...common.headers, ...(beta.length === 0 ? undefined : { "anthropic-beta": beta.join(",") }) }
       if (vertex === undefined) {
         return {
           ...common,
-          url: endpointUrl(reader, "https://api.anthropic.com", "/v1/messages"),
-          headers: {
-            ...headers,
-            "x-api-key": secretOf(reader, "apiKey"),
-            "anthropic-version": version ?? "2023-06-01"
-          },
+          url: endpointUrl(baseUrl ?? "https://api.anthropic.com", "/v1/messages"),
+          headers: { ...headers, "x-api-key": apiKey!, "anthropic-version": version ?? "2023-06-01" },
           secretHeaders: [...common.secretHeaders, "anthropic-organization-id"],
           reasoning: "anthropic",
           protocol: protocol(dialect)
         }
       }
-      if (reader.value("apiKey") !== undefined) reader.fail("apiKey", "absent when vertex is given", options.apiKey)
-      const inner = new OptionsReader<Vertex>("anthropic.vertex", vertex, vertexNames)
-      const { host, path } = placeOf(inner, "anthropic", "v1")
-      const base = endpointUrl(reader, host, path)
+      const { host, path } = placeOf(vertex, "anthropic", "v1")
+      const base = endpointUrl(baseUrl ?? host, path)
       return {
         ...common,
         headers,
         url: (model, stream) =>
           below(base, `/models/${encodeURIComponent(model)}:${stream ? "streamRawPredict" : "rawPredict"}`),
-        credentials: bearerOf(inner, common.id),
+        credentials: bearerOf(vertex, common.id),
         reasoning: "anthropic",
         protocol: protocol({ ...dialect, bodyVersion: version ?? "vertex-2023-10-16" })
       }

@@ -11,20 +11,21 @@ import * as Effect from "effect/Effect"
 import type { HttpClient } from "effect/http/HttpClient"
 import type { HttpClientRequest } from "effect/http/HttpClientRequest"
 import * as Redacted from "effect/Redacted"
-import { attempt, OptionsReader } from "../internal/options.ts"
+import * as Schema from "effect/Schema"
+import { attempt, optionsOf, readOptions, required, rule, textThat } from "../internal/option.ts"
 import type { LlmConfigError, ProviderError } from "../LlmError.ts"
 import type { LlmProvider } from "../LlmProvider.ts"
 import { protocol } from "./internal/converse.ts"
 import { providerError } from "./internal/errors.ts"
 import * as Http from "./internal/http.ts"
 import {
-  commonNames,
+  commonFields,
   commonOf,
   type CommonOptions,
   endpointUrl,
   optionalVariable,
   provider,
-  secretOf,
+  secret,
   secretText
 } from "./internal/vendor.ts"
 import { below } from "./internal/vertex.ts"
@@ -79,17 +80,27 @@ const failure = (id: string, reason: "Network" | "Authentication", code: string)
     code
   })
 
+type Keys = NonNullable<Options["credentials"]>
+
+const REGION = "the name of a region"
+const KEYS = "keys with accessKeyId and a Redacted secretAccessKey"
+
+const schema = optionsOf<Options>()({
+  ...commonFields,
+  region: required(textThat((text) => /^[a-z\d-]+$/.test(text), REGION), REGION),
+  apiKey: Schema.optional(secret),
+  credentials: Schema.optional(
+    Schema.declare<Keys>((u): u is Keys => Effect.isEffect(u) || textsOf(u) !== undefined, { expected: KEYS })
+  )
+}).check(rule(({ apiKey, credentials }) => {
+  if (apiKey === undefined) return credentials === undefined ? ["credentials", KEYS] : undefined
+  return credentials === undefined ? undefined : ["credentials", "absent when apiKey is given"]
+}))
+
 /** Signs requests; by itself it asks nobody anything. */
-const signing = (reader: OptionsReader<Options>, id: string, region: string): Http.Endpoint["credentials"] => {
-  const given: unknown = reader.value("credentials")
-  if (!Effect.isEffect(given) && textsOf(given) === undefined) {
-    reader.fail("credentials", "keys with accessKeyId and a Redacted secretAccessKey", undefined)
-  }
+const signing = (given: Keys, id: string, region: string): Http.Endpoint["credentials"] => {
   const keys = Effect.isEffect(given)
-    ? Effect.mapError(
-      given as Effect.Effect<unknown, unknown>,
-      () => failure(id, "Network", "credentials_unavailable")
-    )
+    ? Effect.mapError(given, () => failure(id, "Network", "credentials_unavailable"))
     : Effect.succeed(given)
   return (request: HttpClientRequest) =>
     Effect.flatMap(keys, (found) => {
@@ -119,20 +130,13 @@ const signing = (reader: OptionsReader<Options>, id: string, region: string): Ht
     })
 }
 
-const make = (options: Options): Effect.Effect<LlmProvider, LlmConfigError, HttpClient> =>
+const make = (given: Options): Effect.Effect<LlmProvider, LlmConfigError, HttpClient> =>
   Effect.flatMap(
     attempt((): Http.Endpoint => {
-      const reader = new OptionsReader<Options>("bedrock", options, [...commonNames, "region", "apiKey", "credentials"])
-      const common = commonOf(reader, "bedrock", undefined)
-      const region: unknown = reader.value("region")
-      if (typeof region !== "string" || !/^[a-z\d-]+$/.test(region)) {
-        return reader.fail("region", "the name of a region", region)
-      }
-      const base = endpointUrl(reader, `https://bedrock-runtime.${region}.amazonaws.com`, "")
-      const key = reader.value("apiKey") === undefined ? undefined : secretOf(reader, "apiKey")
-      if (key !== undefined && reader.value("credentials") !== undefined) {
-        reader.fail("credentials", "absent when apiKey is given", undefined)
-      }
+      const options = readOptions(schema, given, "bedrock")
+      const { apiKey, baseUrl, credentials, region } = options
+      const common = commonOf(options, "bedrock", undefined)
+      const base = endpointUrl(baseUrl ?? `https://bedrock-runtime.${region}.amazonaws.com`, "")
       return {
         ...common,
         url: (model, stream) =>
@@ -140,8 +144,8 @@ const make = (options: Options): Effect.Effect<LlmProvider, LlmConfigError, Http
             base.replace(/\/$/, ""),
             `/model/${encodeURIComponent(model)}/${stream ? "converse-stream" : "converse"}`
           ),
-        headers: key === undefined ? common.headers : { ...common.headers, authorization: `Bearer ${key}` },
-        credentials: key === undefined ? signing(reader, common.id, region) : undefined,
+        headers: apiKey === undefined ? common.headers : { ...common.headers, authorization: `Bearer ${apiKey}` },
+        credentials: credentials && signing(credentials, common.id, region),
         secretHeaders: [...common.secretHeaders, ...signed],
         reasoning: "bedrock",
         protocol: protocol(common.id)
@@ -150,15 +154,15 @@ const make = (options: Options): Effect.Effect<LlmProvider, LlmConfigError, Http
     Http.make
   )
 
-const secret = (name: string) => Config.withDefault(Config.Redacted(name), undefined)
+const secretVariable = (name: string) => Config.withDefault(Config.Redacted(name), undefined)
 
 const config: Config.Config<Options> = Config.map(
   Config.all({
     region: Config.String("AWS_REGION"),
-    apiKey: secret("AWS_BEARER_TOKEN_BEDROCK"),
+    apiKey: secretVariable("AWS_BEARER_TOKEN_BEDROCK"),
     accessKeyId: optionalVariable("AWS_ACCESS_KEY_ID"),
-    secretAccessKey: secret("AWS_SECRET_ACCESS_KEY"),
-    sessionToken: secret("AWS_SESSION_TOKEN"),
+    secretAccessKey: secretVariable("AWS_SECRET_ACCESS_KEY"),
+    sessionToken: secretVariable("AWS_SESSION_TOKEN"),
     defaultModel: optionalVariable("BEDROCK_MODEL")
   }),
   ({ accessKeyId, apiKey, defaultModel, region, secretAccessKey, sessionToken }) => ({

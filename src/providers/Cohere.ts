@@ -7,20 +7,21 @@ import * as Config from "effect/Config"
 import * as Effect from "effect/Effect"
 import type { HttpClient } from "effect/http/HttpClient"
 import type * as Redacted from "effect/Redacted"
-import { attempt, OptionsReader } from "../internal/options.ts"
+import * as Schema from "effect/Schema"
+import { attempt, optionsOf, readOptions } from "../internal/option.ts"
 import type { LlmConfigError } from "../LlmError.ts"
 import type { LlmProvider } from "../LlmProvider.ts"
 import { protocol } from "./internal/cohere.ts"
 import * as Http from "./internal/http.ts"
 import {
-  commonNames,
+  commonFields,
   commonOf,
   type CommonOptions,
   endpointUrl,
+  headerText,
   optionalVariable,
   provider,
-  secretOf,
-  textOption
+  requiredSecret
 } from "./internal/vendor.ts"
 
 /**
@@ -38,23 +39,30 @@ export const defaultModel = "command-a-03-2025"
  * @since 0.1.0
  */
 export interface Options extends CommonOptions {
+  /** A key of the vendor. Blanks around it are left out. */
   readonly apiKey: Redacted.Redacted
   /** Sent as `X-Client-Name`. */
   readonly clientName?: string | undefined
 }
 
-const make = (options: Options): Effect.Effect<LlmProvider, LlmConfigError, HttpClient> =>
+const schema = optionsOf<Options>()({
+  ...commonFields,
+  apiKey: requiredSecret,
+  clientName: Schema.optional(headerText)
+})
+
+const make = (given: Options): Effect.Effect<LlmProvider, LlmConfigError, HttpClient> =>
   Effect.flatMap(
     attempt((): Http.Endpoint => {
-      const reader = new OptionsReader<Options>("cohere", options, [...commonNames, "apiKey", "clientName"])
-      const common = commonOf(reader, "cohere", defaultModel)
-      const clientName = textOption(reader, "clientName")
+      const options = readOptions(schema, given, "cohere")
+      const { apiKey, baseUrl, clientName } = options
+      const common = commonOf(options, "cohere", defaultModel)
       return {
         ...common,
-        url: endpointUrl(reader, "https://api.cohere.com", "/v2/chat"),
+        url: endpointUrl(baseUrl ?? "https://api.cohere.com", "/v2/chat"),
         headers: {
           ...common.headers,
-          authorization: `Bearer ${secretOf(reader, "apiKey")}`,
+          authorization: `Bearer ${apiKey}`,
           ...(clientName === undefined ? undefined : { "x-client-name": clientName })
         },
         secretHeaders: common.secretHeaders,

@@ -8,21 +8,22 @@ import * as Effect from "effect/Effect"
 import type { HttpClient } from "effect/http/HttpClient"
 import * as Option from "effect/Option"
 import type * as Redacted from "effect/Redacted"
-import { attempt, OptionsReader } from "../internal/options.ts"
+import * as Schema from "effect/Schema"
+import { attempt, optionsOf, readOptions } from "../internal/option.ts"
 import type { LlmConfigError } from "../LlmError.ts"
 import type { LlmProvider } from "../LlmProvider.ts"
 import { protocol } from "./internal/gemini.ts"
 import * as Http from "./internal/http.ts"
 import {
-  commonNames,
+  commonFields,
   commonOf,
   type CommonOptions,
   endpointUrl,
   optionalVariable,
   provider,
-  secretOf
+  secret
 } from "./internal/vendor.ts"
-import { bearerOf, below, placeOf, type Vertex, vertexNames } from "./internal/vertex.ts"
+import { bearerOf, below, keyOrVertex, placeOf, type Vertex, VertexSchema } from "./internal/vertex.ts"
 
 /**
  * Model asked when neither the request nor the options name one.
@@ -47,6 +48,12 @@ export interface Options extends CommonOptions {
   readonly vertex?: Vertex | undefined
 }
 
+const schema = optionsOf<Options>()({
+  ...commonFields,
+  apiKey: Schema.optional(secret),
+  vertex: Schema.optional(VertexSchema)
+}).check(keyOrVertex)
+
 /** `tunedModels/x` and `models/x` are whole names; anything else is a name among `models`. */
 const modelPath = (model: string): string => {
   const [, collection = "models", name = model] = /^(models|tunedModels)\/(.+)$/.exec(model) ?? []
@@ -60,29 +67,27 @@ const operation = (base: string): Http.Endpoint["url"] => (model, stream) =>
     stream ? "alt=sse" : undefined
   )
 
-const make = (options: Options): Effect.Effect<LlmProvider, LlmConfigError, HttpClient> =>
+const make = (given: Options): Effect.Effect<LlmProvider, LlmConfigError, HttpClient> =>
   Effect.flatMap(
     attempt((): Http.Endpoint => {
-      const reader = new OptionsReader<Options>("gemini", options, [...commonNames, "apiKey", "vertex"])
-      const common = commonOf(reader, "gemini", defaultModel)
-      const vertex = reader.value("vertex")
+      const options = readOptions(schema, given, "gemini")
+      const { apiKey, baseUrl, vertex } = options
+      const common = commonOf(options, "gemini", defaultModel)
       if (vertex === undefined) {
         return {
           ...common,
-          url: operation(endpointUrl(reader, "https://generativelanguage.googleapis.com", "/v1beta")),
-          headers: { ...common.headers, "x-goog-api-key": secretOf(reader, "apiKey") },
+          url: operation(endpointUrl(baseUrl ?? "https://generativelanguage.googleapis.com", "/v1beta")),
+          headers: { ...common.headers, "x-goog-api-key": apiKey! },
           secretHeaders: [...common.secretHeaders, "x-goog-api-key"],
           reasoning: "google",
           protocol: protocol({ callIds: true })
         }
       }
-      if (reader.value("apiKey") !== undefined) reader.fail("apiKey", "absent when vertex is given", options.apiKey)
-      const inner = new OptionsReader<Vertex>("gemini.vertex", vertex, vertexNames)
-      const { host, path } = placeOf(inner, "google", "v1beta1")
+      const { host, path } = placeOf(vertex, "google", "v1beta1")
       return {
         ...common,
-        url: operation(endpointUrl(reader, host, path)),
-        credentials: bearerOf(inner, common.id),
+        url: operation(endpointUrl(baseUrl ?? host, path)),
+        credentials: bearerOf(vertex, common.id),
         reasoning: "google",
         protocol: protocol({ callIds: false })
       }

@@ -7,19 +7,20 @@ import * as Config from "effect/Config"
 import * as Effect from "effect/Effect"
 import type { HttpClient } from "effect/http/HttpClient"
 import type * as Redacted from "effect/Redacted"
-import { attempt, OptionsReader } from "../internal/options.ts"
+import * as Schema from "effect/Schema"
+import { attempt, optionsOf, readOptions } from "../internal/option.ts"
 import type { LlmConfigError } from "../LlmError.ts"
 import type { LlmProvider } from "../LlmProvider.ts"
 import * as Http from "./internal/http.ts"
 import { protocol } from "./internal/ollama.ts"
 import {
-  commonNames,
+  commonFields,
   commonOf,
   type CommonOptions,
   endpointUrl,
   optionalVariable,
   provider,
-  secretOf
+  secret
 } from "./internal/vendor.ts"
 
 /**
@@ -33,16 +34,18 @@ export interface Options extends CommonOptions {
   readonly apiKey?: Redacted.Redacted | undefined
 }
 
-const make = (options: Options): Effect.Effect<LlmProvider, LlmConfigError, HttpClient> =>
+const schema = optionsOf<Options>()({ ...commonFields, apiKey: Schema.optional(secret) })
+
+const make = (given: Options): Effect.Effect<LlmProvider, LlmConfigError, HttpClient> =>
   Effect.flatMap(
     attempt((): Http.Endpoint => {
-      const reader = new OptionsReader<Options>("ollama", options, [...commonNames, "apiKey"])
-      const common = commonOf(reader, "ollama", undefined)
-      const key = options.apiKey === undefined ? undefined : secretOf(reader, "apiKey")
+      const options = readOptions(schema, given, "ollama")
+      const { apiKey, baseUrl } = options
+      const common = commonOf(options, "ollama", undefined)
       return {
         ...common,
-        url: endpointUrl(reader, "http://localhost:11434", "/api/chat"),
-        headers: { ...common.headers, ...(key === undefined ? undefined : { authorization: `Bearer ${key}` }) },
+        url: endpointUrl(baseUrl ?? "http://localhost:11434", "/api/chat"),
+        headers: { ...common.headers, ...(apiKey === undefined ? undefined : { authorization: `Bearer ${apiKey}` }) },
         reasoning: false,
         protocol: protocol(common.id)
       }

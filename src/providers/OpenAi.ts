@@ -7,7 +7,8 @@ import * as Config from "effect/Config"
 import * as Effect from "effect/Effect"
 import type { HttpClient } from "effect/http/HttpClient"
 import type * as Redacted from "effect/Redacted"
-import { attempt, OptionsReader } from "../internal/options.ts"
+import * as Schema from "effect/Schema"
+import { attempt, boolean, oneOf, optionsOf, readOptions } from "../internal/option.ts"
 import type { LlmConfigError } from "../LlmError.ts"
 import type { LlmProvider } from "../LlmProvider.ts"
 import * as Chat from "./internal/chat.ts"
@@ -15,14 +16,14 @@ import * as Http from "./internal/http.ts"
 import { openAiIds } from "./internal/ids.ts"
 import * as Responses from "./internal/responses.ts"
 import {
-  commonNames,
+  commonFields,
   commonOf,
   type CommonOptions,
   endpointUrl,
+  headerText,
   optionalVariable,
   provider,
-  secretOf,
-  textOption
+  requiredSecret
 } from "./internal/vendor.ts"
 
 /**
@@ -40,6 +41,7 @@ export const defaultModel = "gpt-4.1-mini"
  * @since 0.1.0
  */
 export interface Options extends CommonOptions {
+  /** A key of the vendor. Blanks around it are left out. */
   readonly apiKey: Redacted.Redacted
   /** Which API is asked: chat completions (default) or responses. */
   readonly api?: "chat" | "responses" | undefined
@@ -54,32 +56,30 @@ export interface Options extends CommonOptions {
   readonly project?: string | undefined
 }
 
-const make = (options: Options): Effect.Effect<LlmProvider, LlmConfigError, HttpClient> =>
+const schema = optionsOf<Options>()({
+  ...commonFields,
+  apiKey: requiredSecret,
+  api: oneOf(["chat", "responses"], "chat"),
+  encryptedReasoning: boolean(false),
+  organization: Schema.optional(headerText),
+  project: Schema.optional(headerText)
+})
+
+const make = (given: Options): Effect.Effect<LlmProvider, LlmConfigError, HttpClient> =>
   Effect.flatMap(
     attempt((): Http.Endpoint => {
-      const reader = new OptionsReader<Options>("openAi", options, [
-        ...commonNames,
-        "apiKey",
-        "api",
-        "encryptedReasoning",
-        "organization",
-        "project"
-      ])
-      const common = commonOf(reader, "openai", defaultModel)
-      const organization = textOption(reader, "organization")
-      const project = textOption(reader, "project")
-      const api = reader.oneOf("api", ["chat", "responses"], "chat")
-      const encryptedReasoning = reader.boolean("encryptedReasoning", false)
+      const options = readOptions(schema, given, "openAi")
+      const { api, apiKey, baseUrl, encryptedReasoning, organization, project } = options
+      const common = commonOf(options, "openai", defaultModel)
       return {
         ...common,
         url: endpointUrl(
-          reader,
-          "https://api.openai.com/v1",
+          baseUrl ?? "https://api.openai.com/v1",
           api === "responses" ? "/responses" : "/chat/completions"
         ),
         headers: {
           ...common.headers,
-          authorization: `Bearer ${secretOf(reader, "apiKey")}`,
+          authorization: `Bearer ${apiKey}`,
           ...(organization === undefined ? undefined : { "openai-organization": organization }),
           ...(project === undefined ? undefined : { "openai-project": project })
         },

@@ -7,7 +7,8 @@ import * as Config from "effect/Config"
 import * as Effect from "effect/Effect"
 import type { HttpClient } from "effect/http/HttpClient"
 import type * as Redacted from "effect/Redacted"
-import { attempt, OptionsReader } from "../internal/options.ts"
+import * as Schema from "effect/Schema"
+import { attempt, boolean, oneOf, optionsOf, readOptions } from "../internal/option.ts"
 import type { LlmConfigError } from "../LlmError.ts"
 import type { LlmProvider } from "../LlmProvider.ts"
 import * as Chat from "./internal/chat.ts"
@@ -16,14 +17,15 @@ import { anyIds, type IdRule, mistralIds, openAiIds } from "./internal/ids.ts"
 import { compact } from "./internal/json.ts"
 import * as Responses from "./internal/responses.ts"
 import {
-  commonNames,
+  commonFields,
   commonOf,
   type CommonOptions,
   endpointUrl,
+  headerText,
   optionalVariable,
   provider,
-  secretOf,
-  textOption
+  requiredAddress,
+  secret
 } from "./internal/vendor.ts"
 
 /**
@@ -75,52 +77,53 @@ const idsOf: ReadonlyMap<string, IdRule> = new Map([
   ["ollama", anyIds]
 ])
 
-const make = (options: Options): Effect.Effect<LlmProvider, LlmConfigError, HttpClient> =>
+const schema = optionsOf<Options>()({
+  ...commonFields,
+  baseUrl: requiredAddress,
+  apiKey: Schema.optional(secret),
+  api: oneOf(["chat", "responses"], "chat"),
+  authHeader: Schema.optional(headerText),
+  maxTokensField: oneOf(["max_tokens", "max_completion_tokens"], "max_tokens"),
+  seedField: oneOf(["seed", "random_seed"], "seed"),
+  streamOptions: boolean(true),
+  images: boolean(true),
+  topK: boolean(false),
+  vendor: Schema.optional(headerText),
+  encryptedReasoning: boolean(false)
+})
+
+const make = (given: Options): Effect.Effect<LlmProvider, LlmConfigError, HttpClient> =>
   Effect.flatMap(
     attempt((): Http.Endpoint => {
-      const reader = new OptionsReader<Options>("openAiCompatible", options, [
-        ...commonNames,
-        "apiKey",
-        "api",
-        "authHeader",
-        "maxTokensField",
-        "seedField",
-        "streamOptions",
-        "images",
-        "topK",
-        "vendor",
-        "encryptedReasoning"
-      ])
-      const common = commonOf(reader, "openai-compatible", undefined)
-      const key = options.apiKey === undefined ? undefined : secretOf(reader, "apiKey")
-      const header = (textOption(reader, "authHeader") ?? "authorization").toLowerCase()
-      const api = reader.oneOf("api", ["chat", "responses"], "chat")
-      const vendor = textOption(reader, "vendor") ?? common.id
-      const encryptedReasoning = reader.boolean("encryptedReasoning", false)
-      const dialect: Chat.Dialect = {
-        provider: common.id,
-        maxTokensField: reader.oneOf("maxTokensField", ["max_tokens", "max_completion_tokens"], "max_tokens"),
-        seedField: reader.oneOf("seedField", ["seed", "random_seed"], "seed"),
-        streamOptions: reader.boolean("streamOptions", true),
-        requireDone: false,
-        vendor,
-        marks: true,
-        ids: idsOf.get(vendor) ?? openAiIds,
-        images: reader.boolean("images", true),
-        topK: reader.boolean("topK", false)
-      }
+      const options = readOptions(schema, given, "openAiCompatible")
+      const { api, apiKey, baseUrl, encryptedReasoning, images, maxTokensField, seedField, streamOptions, topK } =
+        options
+      const common = commonOf(options, "openai-compatible", undefined)
+      const header = (options.authHeader ?? "authorization").toLowerCase()
+      const vendor = options.vendor ?? common.id
       return {
         ...common,
-        url: endpointUrl(reader, undefined, api === "responses" ? "/responses" : "/chat/completions"),
+        url: endpointUrl(baseUrl, api === "responses" ? "/responses" : "/chat/completions"),
         headers: {
           ...common.headers,
-          ...(key === undefined ? undefined : { [header]: header === "authorization" ? `Bearer ${key}` : key })
+          ...(apiKey === undefined ? undefined : { [header]: header === "authorization" ? `Bearer ${apiKey}` : apiKey })
         },
         secretHeaders: [...common.secretHeaders, header],
         reasoning: api === "responses" ? "openai" : vendor,
         protocol: api === "responses"
           ? Responses.protocol({ provider: common.id, encryptedReasoning, vendor })
-          : Chat.protocol(dialect)
+          : Chat.protocol({
+            provider: common.id,
+            maxTokensField,
+            seedField,
+            streamOptions,
+            requireDone: false,
+            vendor,
+            marks: true,
+            ids: idsOf.get(vendor) ?? openAiIds,
+            images,
+            topK
+          })
       }
     }),
     Http.make

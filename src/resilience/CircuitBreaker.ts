@@ -28,6 +28,7 @@ import type * as Scope from "effect/Scope"
 import { monotonicMillis } from "../internal/clock.ts"
 import type { Restore } from "../internal/line.ts"
 import {
+  attempt,
   finite,
   integer,
   integerOrOff,
@@ -43,7 +44,6 @@ import {
   rule,
   text
 } from "../internal/option.ts"
-import { attempt } from "../internal/options.ts"
 import { InFlight, Thresholds, type Watched } from "../internal/slow.ts"
 import { CircuitOpen, classify, type LlmConfigError, retryAfterMillis, withoutStack } from "../LlmError.ts"
 import type { Patience } from "../persistence/Health.ts"

@@ -13,8 +13,7 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import { monotonicMillis } from "../internal/clock.ts"
-import { integerIfGiven, list, millis, optionsOf, readOptions } from "../internal/option.ts"
-import { attempt } from "../internal/options.ts"
+import { attempt, integerIfGiven, list, millis, optionsOf, readOptions } from "../internal/option.ts"
 import {
   classify,
   isLocalRefusal,

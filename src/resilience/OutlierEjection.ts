@@ -13,8 +13,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import { monotonicMillis } from "../internal/clock.ts"
-import { integer, millis, millisIfGiven, number, optionsOf, readOptions, rule } from "../internal/option.ts"
-import { attempt } from "../internal/options.ts"
+import { attempt, integer, millis, millisIfGiven, number, optionsOf, readOptions, rule } from "../internal/option.ts"
 import { classify, LlmConfigError, type Verdict } from "../LlmError.ts"
 
 // -----------------------------------------------------------------------------

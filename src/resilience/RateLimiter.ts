@@ -23,6 +23,7 @@ import { monotonicMillis } from "../internal/clock.ts"
 import { kindOf } from "../internal/issue.ts"
 import { type Restore, Waiter, WaitingLine } from "../internal/line.ts"
 import {
+  attempt,
   finiteDuration,
   integer,
   list,
@@ -35,7 +36,6 @@ import {
   share,
   text
 } from "../internal/option.ts"
-import { attempt } from "../internal/options.ts"
 import { sha256 } from "../internal/sha256.ts"
 import { InvalidRequest, LlmConfigError, RateLimited, type RateLimitFact, withoutStack } from "../LlmError.ts"
 import type * as Health from "../persistence/Health.ts"

@@ -13,8 +13,7 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import { monotonicMillis } from "../internal/clock.ts"
-import { amount, mode, optionsOf, readOptions } from "../internal/option.ts"
-import { attempt } from "../internal/options.ts"
+import { amount, attempt, mode, optionsOf, readOptions } from "../internal/option.ts"
 import { type LlmConfigError } from "../LlmError.ts"
 
 // -----------------------------------------------------------------------------

@@ -7,7 +7,7 @@
 import * as Effect from "effect/Effect"
 import * as Random from "effect/Random"
 import type * as Scope from "effect/Scope"
-import { attempt } from "../internal/options.ts"
+import { attempt } from "../internal/option.ts"
 import type { LlmConfigError, Reason } from "../LlmError.ts"
 import { Simulation } from "./internal/simulation.ts"
 

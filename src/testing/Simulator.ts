@@ -11,6 +11,7 @@ import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import {
+  attempt,
   duration,
   finiteDuration,
   integer,
@@ -26,7 +27,6 @@ import {
   text,
   withDefault
 } from "../internal/option.ts"
-import { attempt } from "../internal/options.ts"
 import type { TargetOptions } from "../LlmClient.ts"
 import type { Options as ClientOptions } from "../LlmConfig.ts"
 import { LlmConfigError } from "../LlmError.ts"

@@ -19,7 +19,8 @@ import { ScriptedProvider } from "../../src/testing/index.ts"
 import { FetchHttpClient } from "effect/http"
 import { Effect, Layer } from "effect"
 import { createResilientLlm } from "../../src/promise/index.ts"
-import { OpenAi } from "../../src/providers/index.ts"
+import { Anthropic, Cohere, Gemini, Ollama, OpenAi, OpenAiCompatible } from "../../src/providers/index.ts"
+import { Bedrock } from "../../src/providers/Bedrock.ts"
 class A extends ScriptedProvider.Service<A>()("app/A") {}
 declare const client: LlmClient["Service"]
 `
@@ -172,6 +173,40 @@ describe("an editor", () => {
     for (const names of labels.slice(0, 4)) assert.deepStrictEqual(names, patterns)
     assert.deepStrictEqual(labels[4], retry)
     assert.deepStrictEqual(labels[5], ["deadline", "firstToken", "idle"])
+    for (const item of found.flat()) assert.isAbove(documentationOf(item).length, 20, `${item.label} is documented`)
+  }, 60_000)
+
+  it("completes the options of providers, each with its documentation", async () => {
+    const common = ["baseUrl", "defaultModel", "headers", "id", "maxBodyBytes", "models"]
+    const options: ReadonlyArray<readonly [text: string, names: ReadonlyArray<string>]> = [
+      ["OpenAi.layer({ | })", [...common, "api", "apiKey", "encryptedReasoning", "organization", "project"]],
+      ["Anthropic.layer({ | })", [...common, "apiKey", "beta", "maxTokens", "version", "vertex"]],
+      ["Gemini.make({ | })", [...common, "apiKey", "vertex"]],
+      ["Gemini.make({ vertex: { | } })", ["accessToken", "apiVersion", "location", "project"]],
+      ["Cohere.layer({ | })", [...common, "apiKey", "clientName"]],
+      ["Ollama.layer({ | })", [...common, "apiKey"]],
+      ["Bedrock.layer({ | })", [...common, "apiKey", "credentials", "region"]],
+      [
+        "OpenAiCompatible.layer({ | })",
+        [
+          ...common,
+          "api",
+          "apiKey",
+          "authHeader",
+          "encryptedReasoning",
+          "images",
+          "maxTokensField",
+          "seedField",
+          "streamOptions",
+          "topK",
+          "vendor"
+        ]
+      ]
+    ]
+    const found = await complete(options.map(([text]) => text))
+    for (const [i, [text, names]] of options.entries()) {
+      assert.deepStrictEqual(found[i]!.map(({ label }) => label.replace("?", "")).toSorted(), names.toSorted(), text)
+    }
     for (const item of found.flat()) assert.isAbove(documentationOf(item).length, 20, `${item.label} is documented`)
   }, 60_000)
 

@@ -7,9 +7,11 @@ import type { HttpClient } from "effect/http/HttpClient"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
+import * as Schema from "effect/Schema"
 import type * as SchemaIssue from "effect/SchemaIssue"
+import * as SchemaTransformation from "effect/SchemaTransformation"
 import * as Stream from "effect/Stream"
-import type { OptionsReader } from "../../internal/options.ts"
+import { integer, required, text, textThat } from "../../internal/option.ts"
 import { LlmConfigError, providerError, withoutStack } from "../../LlmError.ts"
 import type { LlmProvider } from "../../LlmProvider.ts"
 
@@ -32,9 +34,6 @@ export interface CommonOptions {
   readonly maxBodyBytes?: number | undefined
 }
 
-/** Names of {@link CommonOptions}. */
-export const commonNames = ["id", "baseUrl", "defaultModel", "models", "headers", "maxBodyBytes"] as const
-
 const headerName = /^[!#$%&'*+.^_`|~\w-]+$/
 const headerValue = /^[\x20-\x7e\x80-\xff]*$/
 const secretValue = /^[\x21-\x7e]+$/
@@ -46,47 +45,68 @@ export const secretText = (secret: Redacted.Redacted<unknown>): string | undefin
   return secretValue.test(text) ? text : undefined
 }
 
-/** A key given as an option. */
-export const secretOf = <O extends object>(reader: OptionsReader<O>, key: keyof O & string): string => {
-  const value: unknown = reader.value(key)
-  if (!Redacted.isRedacted(value)) return reader.fail(key, "a Redacted text", value)
-  return secretText(value) ?? reader.fail(key, "a key without blanks and line breaks", Redacted.value(value))
-}
+const isRedacted = (u: unknown): u is Redacted.Redacted => Redacted.isRedacted(u)
 
-export const textOption = <O extends object>(reader: OptionsReader<O>, key: keyof O & string): string | undefined => {
-  const value: unknown = reader.value(key)
-  if (value === undefined) return undefined
-  return typeof value === "string" && value.trim() !== "" && headerValue.test(value)
-    ? value
-    : reader.fail(key, "a text without line breaks", value)
+export const SECRET = "a Redacted text"
+
+/** A key given as an option, read as its text. */
+export const secret = Schema.declare<Redacted.Redacted>(isRedacted, { expected: SECRET }).pipe(
+  Schema.decodeTo(
+    text("a key without blanks and line breaks"),
+    SchemaTransformation.transform({
+      decode: (key) => secretText(key) ?? "",
+      encode: (key) => Redacted.make(key)
+    })
+  )
+)
+
+/** A key without which nothing goes. */
+export const requiredSecret = required(secret, SECRET)
+
+/** A text that can be the value of a header. */
+export const headerText = textThat((text) => text.trim() !== "" && headerValue.test(text), "a text without line breaks")
+
+const ADDRESS = "an http or https URL"
+
+const isAddress = (text: string): boolean => URL.canParse(text) && ["https:", "http:"].includes(new URL(text).protocol)
+
+/** An address for which there is no other one. */
+export const requiredAddress = required(textThat(isAddress, ADDRESS), ADDRESS)
+
+const header = Schema.declare<string | Redacted.Redacted>(
+  (u): u is string | Redacted.Redacted => typeof u === "string" || isRedacted(u),
+  { expected: "a header value" }
+).check(Schema.makeFilter(
+  (value) => {
+    const text: unknown = isRedacted(value) ? Redacted.value(value) : value
+    return typeof text === "string" && headerValue.test(text)
+  },
+  { expected: "a header value" }
+))
+
+/** The fields of {@link CommonOptions}. */
+export const commonFields = {
+  id: Schema.optional(headerText),
+  baseUrl: Schema.optional(textThat(isAddress, ADDRESS)),
+  defaultModel: Schema.optional(headerText),
+  models: Schema.optional(
+    Schema.Record(Schema.String, text("a model name")).annotate({ expected: "a map of model names" })
+  ),
+  headers: Schema.optional(
+    Schema.Record(Schema.String, header).annotate({ expected: "a map of headers" }).check(Schema.makeFilter(
+      (headers) => Object.keys(headers).every((name) => headerName.test(name)),
+      { expected: "a map with valid header names" }
+    ))
+  ),
+  maxBodyBytes: integer(16 * 1024 * 1024, 1024)
 }
 
 /** The address of one operation: `path` goes behind the path of the base, before its query. */
-export const endpointUrl = <O extends CommonOptions>(
-  reader: OptionsReader<O>,
-  fallback: string | undefined,
-  path: string
-): string => {
-  const value: unknown = reader.value("baseUrl") ?? fallback
-  if (typeof value === "string" && URL.canParse(value)) {
-    const url = new URL(value)
-    if (url.protocol === "https:" || url.protocol === "http:") {
-      url.pathname = url.pathname.replace(/\/+$/, "") + path
-      url.hash = ""
-      return url.href
-    }
-  }
-  return reader.fail("baseUrl", "an http or https URL", value)
-}
-
-const modelsOf = <O extends CommonOptions>(reader: OptionsReader<O>): Readonly<Record<string, string>> | undefined => {
-  const value: unknown = reader.value("models")
-  if (value === undefined) return undefined
-  if (typeof value !== "object" || value === null) return reader.fail("models", "a map of model names", value)
-  for (const [name, model] of Object.entries(value)) {
-    if (typeof model !== "string" || model === "") reader.fail(`models.${name}`, "a model name", model)
-  }
-  return value as Readonly<Record<string, string>>
+export const endpointUrl = (base: string, path: string): string => {
+  const url = new URL(base)
+  url.pathname = url.pathname.replace(/\/+$/, "") + path
+  url.hash = ""
+  return url.href
 }
 
 export interface Common {
@@ -98,32 +118,25 @@ export interface Common {
   readonly maxBodyBytes: number
 }
 
-/** Reads {@link CommonOptions}, except for the URL. Vendors add their own headers to `headers`. */
-export const commonOf = <O extends CommonOptions>(
-  reader: OptionsReader<O>,
+/** What all vendors make of {@link CommonOptions}, except for the address. Vendors add their own headers to `headers`. */
+export const commonOf = (
+  options: Schema.Struct<typeof commonFields>["Type"],
   id: string,
   defaultModel: string | undefined
 ): Common => {
   const headers: Record<string, string> = {}
   const secretHeaders: Array<string> = []
-  const given: unknown = reader.value("headers") ?? {}
-  if (typeof given !== "object" || given === null) return reader.fail("headers", "a map of headers", given)
-  for (const [name, value] of Object.entries(given)) {
-    const text: unknown = Redacted.isRedacted(value) ? Redacted.value(value) : value
-    if (!headerName.test(name)) reader.fail("headers", "a map with valid header names", name)
-    if (typeof text !== "string" || !headerValue.test(text)) {
-      return reader.fail(`headers.${name}`, "a header value", text)
-    }
-    headers[name.toLowerCase()] = text
-    if (Redacted.isRedacted(value)) secretHeaders.push(name.toLowerCase())
+  for (const [name, value] of Object.entries(options.headers ?? {})) {
+    headers[name.toLowerCase()] = isRedacted(value) ? Redacted.value(value) : value
+    if (isRedacted(value)) secretHeaders.push(name.toLowerCase())
   }
   return {
-    id: textOption(reader, "id") ?? id,
-    defaultModel: textOption(reader, "defaultModel") ?? defaultModel,
-    models: modelsOf(reader),
+    id: options.id ?? id,
+    defaultModel: options.defaultModel ?? defaultModel,
+    models: options.models,
     headers,
     secretHeaders,
-    maxBodyBytes: reader.integer("maxBodyBytes", 16 * 1024 * 1024, 1024)
+    maxBodyBytes: options.maxBodyBytes
   }
 }
 

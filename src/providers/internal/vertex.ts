@@ -1,10 +1,11 @@
 // Vertex AI: where it is, and as whom it is asked. Several vendors' models are there, each with its own protocol.
 import * as Effect from "effect/Effect"
 import * as Redacted from "effect/Redacted"
-import type { OptionsReader } from "../../internal/options.ts"
+import * as Schema from "effect/Schema"
+import { optionsOf, required, rule, textThat } from "../../internal/option.ts"
 import type { ProviderError } from "../../LlmError.ts"
 import { type Facts, providerError } from "./errors.ts"
-import { secretOf, secretText } from "./vendor.ts"
+import { SECRET, secret, secretText } from "./vendor.ts"
 
 /**
  * Where and as whom Vertex AI is asked.
@@ -26,24 +27,53 @@ export interface Vertex {
   readonly apiVersion?: string | undefined
 }
 
-/** Names of {@link Vertex}. */
-export const vertexNames = ["project", "location", "accessToken", "apiVersion"] as const
+const like = (shape: RegExp, expected: string) => textThat((text) => shape.test(text), expected)
+
+const PROJECT = "the identifier of a project"
+const LOCATION = "the name of a region"
+
+/** The schema of {@link Vertex}. */
+export const VertexSchema = optionsOf<Vertex>()({
+  project: required(like(/^\w[\w:.-]*$/, PROJECT), PROJECT),
+  location: required(like(/^[a-z][a-z\d-]*$/, LOCATION), LOCATION),
+  accessToken: required(
+    Schema.Union([
+      secret,
+      Schema.declare<Effect.Effect<Redacted.Redacted, unknown>>(
+        (u): u is Effect.Effect<Redacted.Redacted, unknown> => Effect.isEffect(u),
+        { expected: SECRET }
+      )
+    ]),
+    SECRET
+  ),
+  apiVersion: Schema.optional(like(/^v\d[a-z\d]*$/, "a version such as v1"))
+})
+
+type Read = typeof VertexSchema.Type
+
+/** One of both, a key of the vendor's own API or Vertex AI. */
+export const keyOrVertex = rule<{ readonly apiKey?: string | undefined; readonly vertex?: Read | undefined }>(
+  (options) => {
+    const { apiKey, vertex } = options
+    if (vertex === undefined) return apiKey === undefined ? ["apiKey", SECRET] : undefined
+    return apiKey === undefined ? undefined : ["apiKey", "absent when vertex is given"]
+  }
+)
 
 /** The `authorization` header of each request. */
 export const bearerOf = (
-  reader: OptionsReader<Vertex>,
+  { accessToken }: Read,
   id: string
 ): () => Effect.Effect<{ readonly authorization: string }, ProviderError> => {
-  const token: unknown = reader.value("accessToken")
   const headerOf = (text: string) => Effect.succeed({ authorization: `Bearer ${text}` })
-  if (!Effect.isEffect(token)) {
-    const header = headerOf(secretOf(reader, "accessToken"))
+  if (typeof accessToken === "string") {
+    const header = headerOf(accessToken)
     return () => header
   }
   const failure = (facts: Facts): ProviderError => providerError(id, facts)
-  const header = (token as Effect.Effect<unknown, unknown>).pipe(
+  const header = accessToken.pipe(
     Effect.mapError(() => failure({ reason: { _tag: "Network", sent: false }, code: "access_token_unavailable" })),
-    Effect.flatMap((value) => {
+    Effect.flatMap((value: unknown) => {
       const text = Redacted.isRedacted(value) ? secretText(value) : undefined
       return text === undefined
         ? Effect.fail(failure({ reason: { _tag: "Authentication" }, code: "invalid_access_token" }))
@@ -51,11 +81,6 @@ export const bearerOf = (
     })
   )
   return () => header
-}
-
-const pattern = (reader: OptionsReader<Vertex>, key: keyof Vertex, rule: string, shape: RegExp): string => {
-  const value: unknown = reader.value(key)
-  return typeof value === "string" && shape.test(value) ? value : reader.fail(key, rule, value)
 }
 
 const hostOf = (location: string): string => {
@@ -67,20 +92,13 @@ const hostOf = (location: string): string => {
 
 /** The address, and the path below it under which a publisher's models are. */
 export const placeOf = (
-  reader: OptionsReader<Vertex>,
+  { apiVersion, location, project }: Read,
   publisher: string,
   version: string
-): { readonly host: string; readonly path: string } => {
-  const project = pattern(reader, "project", "the identifier of a project", /^\w[\w:.-]*$/)
-  const location = pattern(reader, "location", "the name of a region", /^[a-z][a-z\d-]*$/)
-  const chosen = reader.value("apiVersion") === undefined
-    ? version
-    : pattern(reader, "apiVersion", "a version such as v1", /^v\d[a-z\d]*$/)
-  return {
-    host: hostOf(location),
-    path: `/${chosen}/projects/${project}/locations/${location}/publishers/${publisher}`
-  }
-}
+): { readonly host: string; readonly path: string } => ({
+  host: hostOf(location),
+  path: `/${apiVersion ?? version}/projects/${project}/locations/${location}/publishers/${publisher}`
+})
 
 /** Puts a path behind that of `base`, before its query. */
 export const below = (base: string, path: string, search = ""): string => {

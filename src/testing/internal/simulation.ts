@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http"
 import type { AddressInfo } from "node:net"
-import { OptionsReader } from "../../internal/options.ts"
+import { integer, integerIfGiven, number, optionsOf, readOptions, value } from "../../internal/option.ts"
 import { retryAfterOf } from "../../providers/internal/headers.ts"
 import type { Fault, Options, Recorded, Stats, Verdict, VerdictOptions } from "../FaultServer.ts"
 import { anthropic } from "./anthropic.ts"
@@ -25,6 +25,18 @@ const dialects: ReadonlyArray<readonly [pathEnd: string, dialect: Dialect]> = [
   ["/converse-stream", bedrock]
 ]
 
+const OptionsSchema = optionsOf<Options>()({
+  otherwise: value((u): u is Fault => typeof u === "object" && u !== null, "a step"),
+  latencyMillis: number(0, 0),
+  reply: value((u): u is NonNullable<Options["reply"]> => typeof u === "function", "a function"),
+  keep: integer(10_000)
+})
+
+const VerdictSchema = optionsOf<VerdictOptions>()({
+  answered: integerIfGiven(0),
+  pauseMillis: number(100, 0)
+})
+
 export class Simulation {
   private readonly latency: number
   private readonly otherwise: Fault
@@ -41,11 +53,11 @@ export class Simulation {
   private counts = { received: 0, maxActive: 0, aborted: 0 }
 
   constructor(options: Options | undefined, random: () => number) {
-    const reader = new OptionsReader("FaultServer", options, ["otherwise", "latencyMillis", "reply", "keep"])
-    this.latency = reader.number("latencyMillis", 0, 0)
-    this.keep = reader.integer("keep", 10_000)
-    this.reply = reader.value("reply")
-    this.otherwise = checkFault(reader.at("otherwise"), reader.value("otherwise") ?? { _tag: "Ok" })
+    const { keep, latencyMillis, otherwise, reply } = readOptions(OptionsSchema, options, "FaultServer")
+    this.latency = latencyMillis
+    this.keep = keep
+    this.reply = reply
+    this.otherwise = checkFault("FaultServer.otherwise", otherwise ?? { _tag: "Ok" })
     this.rest = this.otherwise
     this.random = random
     // Connections that idle are the client's business: a server that closes them makes tests fail now and then.
@@ -90,11 +102,8 @@ export class Simulation {
   }
 
   verdict(options: VerdictOptions | undefined): Verdict {
-    const reader = new OptionsReader("verdict", options, ["answered", "pauseMillis"])
-    return grade(this.entries, {
-      answered: options?.answered === undefined ? undefined : reader.integer("answered", 0),
-      pauseMillis: reader.number("pauseMillis", 100, 0)
-    })
+    const { answered, pauseMillis } = readOptions(VerdictSchema, options, "verdict")
+    return grade(this.entries, { answered, pauseMillis })
   }
 
   stats(): Stats {
