@@ -124,16 +124,12 @@ export const OptionsSchema = optionsOf<Options>()({
 })
 
 /**
+ * Checked options; durations in milliseconds.
+ *
  * @category models
  * @since 0.1.0
  */
-export interface Policy {
-  readonly maxRetryAfter: number
-  readonly coolDown: number
-  readonly on?: Reasons | undefined
-  readonly maxAttempts?: number | undefined
-  readonly requireFeatures?: ReadonlyArray<Feature> | undefined
-}
+export type Policy = typeof OptionsSchema.Type
 
 /**
  * Checks options; throws `LlmConfigError`.

@@ -64,12 +64,7 @@ export const OptionsSchema = optionsOf<Options>()({
  * @category models
  * @since 0.2.0
  */
-export interface Policy {
-  readonly delay: number | "p95"
-  readonly minDelay: number
-  readonly maxHedges: number
-  readonly mode: "enforce" | "shadow"
-}
+export type Policy = typeof OptionsSchema.Type
 
 /**
  * Checks options; throws `LlmConfigError`.

@@ -93,16 +93,7 @@ export const isYes = (answer: unknown): boolean => answer === true
  * @category models
  * @since 0.1.0
  */
-export interface Policy {
-  readonly maxRetries: number
-  readonly baseDelay: number
-  readonly factor: number
-  readonly maxDelay: number
-  readonly jitter: "equal" | "full" | "none"
-  readonly maxRetryAfter: number
-  readonly schedule?: Schedule.Schedule<unknown, unknown, unknown> | undefined
-  readonly when?: Options["when"]
-}
+export type Policy = typeof OptionsSchema.Type
 
 /**
  * Checks options; throws `LlmConfigError`.

@@ -56,12 +56,7 @@ const Weight = number(1, 0, 1e6)
  * @category models
  * @since 0.2.0
  */
-export interface Policy {
-  readonly strategy: "order" | "weights" | "fastest"
-  readonly sticky: "tenant" | "conversation" | false
-  readonly halfLife: number
-  readonly explore: number
-}
+export type Policy = typeof OptionsSchema.Type
 
 /**
  * Checks options; throws `LlmConfigError`.

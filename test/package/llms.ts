@@ -99,7 +99,7 @@ const exportsOf = (code: string): ReadonlyArray<string> => {
       }
       case "TSTypeAliasDeclaration": {
         const text = textOf(declaration.start, declaration.end)
-        const isSchema = /= typeof \w+\.Type$/.test(text)
+        const isSchema = /^type (\w+) = typeof \1\.Type$/.test(text)
         return isSchema ? [] : [line(short(text, `type ${declaration.id.name}`), doc)]
       }
       case "ClassDeclaration":
