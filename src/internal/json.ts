@@ -80,7 +80,11 @@ const copy = (value: unknown, sorted: boolean): unknown => {
 /** The JSON of a value, with the keys of objects in a fixed order: equal data is equal text. */
 export const sortedText = (value: unknown): string => {
   const written = quickly(() => write(value))
-  return typeof written === "string" ? written : JSON.stringify(plain(value, true))
+  if (typeof written === "string") return written
+  const copied = plain(value, false)
+  left = Infinity
+  // Not by `JSON.stringify`, which puts keys that are numbers first, in another order.
+  return write(copied)!
 }
 
 // Short texts that need no escaping, as almost all names are, cost less without JSON.
@@ -91,7 +95,8 @@ const write = (value: unknown): string | undefined => {
   if (typeof value === "string") return quoted(value)
   if (typeof value === "number") return Number.isFinite(value) ? String(value) : "null"
   if (typeof value === "boolean" || value === null) return String(value)
-  if (typeof value !== "object" || left-- === 0 || "toJSON" in value) return undefined
+  if (typeof value !== "object" || left-- === 0) return undefined
+  if (typeof (value as { readonly toJSON?: unknown }).toJSON === "function") return undefined
   let text = ""
   if (Array.isArray(value)) {
     if (value.length > left) return undefined
