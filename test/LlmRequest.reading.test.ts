@@ -5,7 +5,7 @@ import { LlmRequest } from "effect-resilient-llm"
 import { InvalidRequest } from "effect-resilient-llm/LlmError"
 import * as Prompt from "effect/ai/Prompt"
 import * as Schema from "effect/Schema"
-import { NO, readerOf } from "../src/internal/reading.ts"
+import { readerOf } from "../src/internal/reading.ts"
 import { read } from "../src/LlmRequest.ts"
 import { seeded } from "./providers/support.ts"
 
@@ -175,18 +175,5 @@ describe("requests read as they are", () => {
     params.q.push("y")
     content.pop()
     assert.strictEqual(JSON.stringify(request), before)
-  })
-})
-
-describe("readers", () => {
-  it("leave to the schema what they do not know", () => {
-    assert.isUndefined(readerOf(Schema.FiniteFromString.ast))
-    assert.isUndefined(readerOf(Schema.Date.ast))
-    assert.isUndefined(readerOf(Schema.Struct({ at: Schema.Date }).ast))
-    assert.isUndefined(readerOf(Schema.Tuple([Schema.String]).ast))
-    const read = readerOf(Schema.Struct({ a: Schema.Int, b: Schema.optional(Schema.String) }).ast)!
-    assert.deepStrictEqual([{ a: 1 }, { a: 1, b: undefined }].map(read), [{ a: 1 }, { a: 1, b: undefined }])
-    const others = [{}, { a: 1.5 }, { a: 1, c: 1 }, [1], Object.create({ a: 1 }), { a: 1, [Symbol("s")]: 1 }, null, 1]
-    for (const other of others) assert.strictEqual(read(other), NO)
   })
 })
