@@ -8,11 +8,12 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import { fromDocument, fromProvider } from "./internal/configuration.ts"
 import { numbered } from "./internal/names.ts"
-import { attempt, boolean, oneOf, optionsOf, orFalse, orValue, readOptions } from "./internal/option.ts"
+import { attempt, boolean, oneOf, optionsOf, orFalse, orValue, readOptions, rule } from "./internal/option.ts"
 import type { ClientOptions, DynamicTarget, TargetInput } from "./LlmClient.ts"
 import { LlmConfigError, withoutStack } from "./LlmError.ts"
 import { type Explanation, explanationOf, type Surroundings } from "./pipeline/explain.ts"
 import { type Finding, findings } from "./pipeline/lint.ts"
+import { charges } from "./pipeline/patterns.ts"
 import { rendered } from "./pipeline/render.ts"
 import type { CircuitRules, Settings } from "./pipeline/settings.ts"
 import type { TargetOptions } from "./pipeline/target.ts"
@@ -116,6 +117,12 @@ export const CacheOptionsSchema = optionsOf<CacheOptions>()({
   toolCalls: boolean(false)
 })
 
+// A limit of what no call is charged in would never count, and `input_tokens` is soon written.
+const LimiterSchema = RateLimiter.OptionsSchema.check(rule(({ limits = [] }) => {
+  const other = limits.findIndex(({ dimension }) => !charges.includes(dimension))
+  return other < 0 ? undefined : [["limits", other, "dimension"], `one of ${charges.join(", ")}`]
+}))
+
 /**
  * Options of a client. Absent = the default, `false` = off, an object = on with these settings.
  *
@@ -175,7 +182,7 @@ export interface Options {
  */
 export const OptionsSchema = optionsOf<Options>()({
   idempotency: orFalse(IdempotencyOptionsSchema),
-  rateLimit: orValue(RateLimiter.OptionsSchema, RateLimiter.isRateLimiter),
+  rateLimit: orValue(LimiterSchema, RateLimiter.isRateLimiter),
   circuitBreaker: orValue(CircuitBreakerOptionsSchema, CircuitBreaker.isCircuitBreaker),
   timeout: orFalse(Timeout.OptionsSchema),
   retry: orFalse(Retry.OptionsSchema),
@@ -414,8 +421,11 @@ export const settings = (targets: ReadonlyArray<Named>, options: Options): Setti
 
 const limiterOf = (
   limiter: RateLimiter.Options | RateLimiter.RateLimiter | undefined
-): RateLimiter.Policy | RateLimiter.RateLimiter =>
-  RateLimiter.isRateLimiter(limiter) ? limiter : RateLimiter.policy(limiter)
+): RateLimiter.Policy | RateLimiter.RateLimiter => {
+  if (RateLimiter.isRateLimiter(limiter)) return limiter
+  readOptions(LimiterSchema, limiter, "rateLimit")
+  return RateLimiter.policy(limiter)
+}
 
 const bulkheadOf = (bulkhead: Options["bulkhead"]): Bulkhead.Policy | Bulkhead.Bulkhead | undefined =>
   bulkhead === undefined || bulkhead === false

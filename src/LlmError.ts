@@ -436,7 +436,8 @@ export class StreamInterrupted extends Schema.TaggedError<StreamInterrupted>("ef
 
 /**
  * One attempt took longer than its timer allows. `attempt` bounds the whole attempt (for a stream: up to the first
- * content part), `firstToken` the wait for the first content part, `idle` the silence between content parts.
+ * content part), `firstToken` the wait for the first content part, `idle` the silence between content parts. `idle` is
+ * told by `Timeout.stream` alone: a client's stream that falls silent is a {@link StreamInterrupted}, which says what came.
  *
  * @category errors
  * @since 0.1.0

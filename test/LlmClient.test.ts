@@ -49,6 +49,15 @@ describe("building a client refuses", () => {
       rule: "a whole number of at least 0",
       kind: "a fraction"
     }],
+    ["a limit of what no call is charged in", {
+      rateLimit: {
+        limits: [{ dimension: "tokens", limit: 1, per: 1 }, { dimension: "input_tokens", limit: 1, per: 1 }]
+      }
+    }, {
+      path: "rateLimit.limits[1].dimension",
+      rule: "one of requests, tokens, input-tokens, output-tokens",
+      kind: "a text"
+    }],
     ["a wrong derive", { idempotency: { derive: "always" } }, {
       path: "idempotency.derive",
       rule: "one of false, join, replay",

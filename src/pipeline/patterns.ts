@@ -190,6 +190,9 @@ const costOf = (input: number, output: number) => ({
   "output-tokens": output
 })
 
+/** The dimensions in which a call is charged. */
+export const charges: ReadonlyArray<string> = Object.keys(costOf(0, 0))
+
 // -----------------------------------------------------------------------------
 // tokens
 // -----------------------------------------------------------------------------

@@ -48,7 +48,10 @@ export interface Options extends CommonOptions {
   readonly authHeader?: string | undefined
   /** Field for the token limit; `max_tokens` by default. */
   readonly maxTokensField?: "max_tokens" | "max_completion_tokens" | undefined
-  /** Field for the seed; `seed` by default. */
+  /**
+   * Field for the seed; `seed` by default. Mistral's API refuses that and calls it `random_seed`: its preset says so, a
+   * gateway of yours in front of it has to be told.
+   */
   readonly seedField?: "seed" | "random_seed" | undefined
   /**
    * Ask for usage at the end of a stream with `stream_options` (default true). Some servers refuse the field, and most

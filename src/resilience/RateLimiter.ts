@@ -64,7 +64,10 @@ import type { Priority } from "./LoadShedder.ts"
  * @since 0.1.0
  */
 export interface Limit {
-  /** A name such as `requests`, `tokens`, `input-tokens`; every limit has its own. */
+  /**
+   * What is limited; every limit has its own. A client charges its calls in `requests`, `tokens`, `input-tokens` and
+   * `output-tokens`, and takes limits of these alone; a limiter by itself takes any name.
+   */
   readonly dimension: string
   readonly limit: number
   readonly per: Duration.Input

@@ -57,6 +57,10 @@ it.effect.each<[unknown, string]>([
   [{ capacity: 5, maxWait: "x" }, "\"limits.maxWait\" must be"],
   [{ nonsense: 1 }, "limits.nonsense"],
   [[{ dimension: "requests", limit: -1, per: "1 minute" }], "\"limits[0].limit\" must be a number above zero"],
+  [
+    { limits: [{ dimension: "images", limit: 1, per: "1 minute" }] },
+    "\"limits[0].dimension\" must be one of requests, tokens, input-tokens, output-tokens"
+  ],
   [5, "\"limits\""],
   ["5", "\"limits\""]
 ])("a target's own limits that are wrong are told as its limits: %j", ([limits, message]) =>
