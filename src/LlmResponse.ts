@@ -113,15 +113,14 @@ export const httpMetadata = (facts: {
   readonly rateLimits?: ReadonlyArray<RateLimitFact> | undefined
   /** Tokens the vendor told before the end, for streams that break. */
   readonly usage?: UsageFact | undefined
-}): Response.ProviderMetadata => ({
-  [NAMESPACE]: {
-    ...(facts.usage === undefined ? undefined : { usage: { ...facts.usage } }),
-    ...(facts.requestId === undefined ? undefined : { requestId: facts.requestId }),
-    ...(facts.rateLimits === undefined || facts.rateLimits.length === 0
-      ? undefined
-      : { rateLimits: facts.rateLimits.map((fact) => ({ ...fact })) })
-  }
-})
+}): Response.ProviderMetadata => {
+  const { rateLimits, requestId, usage } = facts
+  const own: Record<string, Response.ProviderMetadata[string]> = {}
+  if (usage !== undefined) own["usage"] = { ...usage }
+  if (requestId !== undefined) own["requestId"] = requestId
+  if (rateLimits !== undefined && rateLimits.length > 0) own["rateLimits"] = rateLimits.map((fact) => ({ ...fact }))
+  return { [NAMESPACE]: own }
+}
 
 const factsOf = (part: Response.ResponseMetadataPartEncoded): object => {
   const facts = part.metadata?.[NAMESPACE]

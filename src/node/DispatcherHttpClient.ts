@@ -107,10 +107,11 @@ type Sent = Effect.Effect<HttpClientResponse, HttpClientError>
 const over = (context: Context.Context<NodeHttpClient.Dispatcher>): HttpClient.HttpClient => {
   const dispatcher = Context.get(context, NodeHttpClient.Dispatcher)
   const defaults = Context.get(context, NodeHttpClient.UndiciOptions)
+  const addressOf = makeAddresses()
 
   const send = (
     request: HttpClientRequest,
-    url: URL,
+    { origin, path, url }: Address,
     fiber: Fiber.Fiber<unknown, unknown>,
     signal?: AbortSignal
   ): Sent => {
@@ -122,8 +123,8 @@ const over = (context: Context.Context<NodeHttpClient.Dispatcher>): HttpClient.H
         ...fiber.getRef(NodeHttpClient.UndiciOptions),
         method,
         headers,
-        origin: url.origin,
-        path: url.pathname + url.search,
+        origin,
+        path,
         body: body as NonNullable<Options["body"]> | null,
         headersTimeout: 0,
         bodyTimeout: 0
@@ -155,7 +156,7 @@ const over = (context: Context.Context<NodeHttpClient.Dispatcher>): HttpClient.H
 
   // Spans, scopes that end requests, responses that are never read: Effect's own `make` looks after them all.
   const full = HttpClient.transformResponse(
-    HttpClient.make((request, url, signal, fiber) => send(request, url, fiber, signal)),
+    HttpClient.make((request, url, signal, fiber) => send(request, asAddress(url), fiber, signal)),
     Effect.updateContext((input: Context.Context<never>) => Context.merge(context, input))
   )
   return HttpClient.makeWith<HttpClientError, never, HttpClientError, never>(
@@ -163,13 +164,40 @@ const over = (context: Context.Context<NodeHttpClient.Dispatcher>): HttpClient.H
       Effect.flatMap(prepared, (request) =>
         Effect.withFiber((fiber): Sent => {
           if (!isPlain(request, fiber)) return full.postprocess(Effect.succeed(request))
-          const url = Url.make(request.url, request.urlParams, Option.getOrUndefined(request.hash))
-          return Result.isSuccess(url)
-            ? send(request, url.success, fiber)
-            : Effect.fail(new HttpClientError({ reason: new InvalidUrlError({ request, cause: url.failure }) }))
+          const address = addressOf(request)
+          return Result.isSuccess(address)
+            ? send(request, address.success, fiber)
+            : Effect.fail(new HttpClientError({ reason: new InvalidUrlError({ request, cause: address.failure }) }))
         })),
     Effect.succeed
   )
+}
+
+/** Where a request goes, as undici wants it told. */
+interface Address {
+  readonly url: URL
+  readonly origin: string
+  readonly path: string
+}
+
+const asAddress = (url: URL): Address => ({ url, origin: url.origin, path: url.pathname + url.search })
+
+/** Programs ask the same address again and again, and to read one is dear. */
+const makeAddresses = () => {
+  let last: Pick<HttpClientRequest, "url" | "urlParams" | "hash"> | undefined
+  let known: Address | undefined
+  return (request: HttpClientRequest): Result.Result<Address, Url.UrlError> => {
+    const { hash, url, urlParams } = request
+    if (known !== undefined && last?.url === url && last.urlParams === urlParams && last.hash === hash) {
+      return Result.succeed(known)
+    }
+    const made = Result.map(Url.make(url, urlParams, Option.getOrUndefined(hash)), asAddress)
+    if (Result.isSuccess(made)) {
+      last = { url, urlParams, hash }
+      known = made.success
+    }
+    return made
+  }
 }
 
 /** There is no span to make and no scope that could end the request, so what would serve them is left out. */

@@ -3,7 +3,6 @@ import type * as Undici from "@effect/platform-node/Undici"
 import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import type * as Pull from "effect/Pull"
-import { AsyncResource } from "node:async_hooks"
 import { Readable } from "node:stream"
 
 /** Bytes that wait for a reader before the connection is paused. */
@@ -25,10 +24,10 @@ type Chunks = [Uint8Array, ...Array<Uint8Array>]
 
 /**
  * Undici calls the `on…` methods out of its parser. Whoever waits is woken a microtask later: by then all that one read of
- * the socket brought is here, so a small answer wakes once, and no code of others runs inside the parser. It is an
- * `AsyncResource` because the socket's async context is not the caller's.
+ * the socket brought is here, so a small answer wakes once, and no code of others runs inside the parser. Fibres go on in
+ * the async context in which they stopped, so the socket's is nobody's.
  */
-export class Exchange extends AsyncResource implements Undici.Dispatcher.DispatchHandler {
+export class Exchange implements Undici.Dispatcher.DispatchHandler {
   /** How the body is read: in pieces, once, or as a whole, as often as wanted. */
   reading: "pieces" | "whole" | undefined
   /** Nothing more will come. */
@@ -49,7 +48,6 @@ export class Exchange extends AsyncResource implements Undici.Dispatcher.Dispatc
 
   /** The end of `signal`, where there is one, is the end of this. */
   constructor(signal?: AbortSignal) {
-    super("effect-resilient-llm/DispatcherHttpClient")
     this.signal = signal
   }
 
@@ -200,7 +198,7 @@ export class Exchange extends AsyncResource implements Undici.Dispatcher.Dispatc
       const { waiting } = this
       this.waking = false
       this.waiting = undefined
-      if (waiting !== undefined) this.runInAsyncScope(waiting)
+      waiting?.()
     })
   }
 }

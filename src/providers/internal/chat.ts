@@ -253,6 +253,7 @@ const takeContent = (message: Fields, take: Take): void => {
 
 /** Images that come in or beside the content; some servers give their address instead. */
 const imagesOf = ({ content, images }: Fields): ReadonlyArray<Response.FilePartEncoded | Cited & { type?: never }> => {
+  if (typeof content === "string" && images === undefined) return []
   const inside = listed(content).filter((item) => textOf(fieldsOf(item)["type"])?.includes("image") === true)
   return [...inside, ...listOf(images)].flatMap((item): ReturnType<typeof imagesOf> => {
     const { b64_json, data, image_url, url } = fieldsOf(item)
@@ -289,7 +290,7 @@ const citedBy = (annotation: unknown): Cited => {
 
 /** Pages that Perplexity and others tell beside the answer: with their titles, or as mere addresses. */
 const pagesOf = (results: unknown, citations: unknown): ReadonlyArray<Cited> =>
-  [...listOf(results), ...listOf(citations)].map((page) => {
+  listOf(results).concat(listOf(citations)).map((page) => {
     const { title, url } = fieldsOf(page)
     return typeof page === "string" ? { url: page } : { url, title }
   })
@@ -357,10 +358,8 @@ const decode = (dialect: Dialect, body: unknown, exchange: Exchange): ReadonlyAr
   const given = choice?.["message"] ?? (textOf(choice?.["finish_reason"]) === undefined ? undefined : {})
   if (choice === undefined || given === undefined) throw malformed(exchange, NO_CHOICE)
   const message = fieldsOf(given)
-  const calls = [
-    ...listed(message["tool_calls"]).map(fieldsOf),
-    ...isFields(message["function_call"]) ? [{ function: message["function_call"] }] : []
-  ].map((call) => callOf(vendor, call))
+  const calls = listed(message["tool_calls"]).map((call) => callOf(vendor, fieldsOf(call)))
+  if (isFields(message["function_call"])) calls.push(callOf(vendor, { function: message["function_call"] }))
   const reason = finishReason(exchange, choice["finish_reason"], calls.some(({ name }) => textOf(name) !== undefined))
   const parts: Array<Response.PartEncoded> = [metadataPart(exchange, id, model)]
   const details = listOf(message["reasoning_details"])
@@ -386,14 +385,9 @@ const decode = (dialect: Dialect, body: unknown, exchange: Exchange): ReadonlyAr
   const refusal = refusalOf(message)
   for (const annotation of listOf(message["annotations"])) sources.add(citedBy(annotation))
   for (const page of pagesOf(search_results, citations)) sources.add(page)
-  parts.push(
-    ...sources.parts(shown || hasContent(parts)),
-    finishPart(
-      reason,
-      tokensOf(grown(fieldsOf(choice["usage"]), usage)),
-      refusal === undefined ? undefined : { refusal }
-    )
-  )
+  for (const source of sources.parts(shown || hasContent(parts))) parts.push(source)
+  const told = isFields(choice["usage"]) ? grown(choice["usage"], usage) : usage
+  parts.push(finishPart(reason, tokensOf(told), refusal === undefined ? undefined : { refusal }))
   return parts
 }
 
@@ -563,10 +557,13 @@ const decodeStream = (dialect: Dialect, parts: Assembler, exchange: Exchange): S
   }
 }
 
-export const protocol = (dialect: Dialect): Protocol => ({
-  vendor: dialect.vendor,
-  changes: (request, model) => changesOf(supportOf(dialect), request, model),
-  encode: (request, model, stream) => encode(dialect, request, model, stream),
-  decode: (body, exchange) => decode(dialect, body, exchange),
-  stream: (assembler, exchange) => decodeStream(dialect, assembler, exchange)
-})
+export const protocol = (dialect: Dialect): Protocol => {
+  const support = supportOf(dialect)
+  return {
+    vendor: dialect.vendor,
+    changes: (request, model) => changesOf(support, request, model),
+    encode: (request, model, stream) => encode(dialect, request, model, stream),
+    decode: (body, exchange) => decode(dialect, body, exchange),
+    stream: (assembler, exchange) => decodeStream(dialect, assembler, exchange)
+  }
+}

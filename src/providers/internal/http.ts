@@ -124,15 +124,9 @@ const headerOf = (key: string): string => {
   return carried.length > MOST_OF_A_KEY ? sha256(key) : carried
 }
 
-/** Runs a decoder; a thrown `ProviderError` is a typed failure, anything else a defect. */
-const decoding = <A>(decode: () => A): Effect.Effect<A, ProviderError> =>
-  Effect.suspend(() => {
-    try {
-      return Effect.succeed(decode())
-    } catch (error) {
-      return error instanceof ProviderError ? Effect.fail(error) : Effect.die(error)
-    }
-  })
+/** What a coder threw: a `ProviderError` is a typed failure, anything else a defect. */
+const thrown = (error: unknown): Effect.Effect<never, ProviderError> =>
+  error instanceof ProviderError ? Effect.fail(error) : Effect.die(error)
 
 /** What of a header's value is secret: behind the scheme, such as `Bearer`. */
 const secretsIn = (value: string | undefined): ReadonlyArray<string> =>
@@ -200,28 +194,47 @@ export const make = (endpoint: Endpoint): Effect.Effect<LlmProvider, never, Http
       scope: Scope.Scope | undefined
     ): Effect.Effect<HttpClientResponse, HttpClientError> => {
       const sent = scope === undefined ? client.execute(request) : Scope.provide(scopedClient.execute(request), scope)
-      return Effect.updateContext(sent, (given: Context.Context<never>) => {
-        const context = withoutScope(given)
-        if (Context.getOrUndefined(context, Tracer.Tracer) === undefined) {
-          return Context.add(context, HttpClient.TracerDisabledWhen, always)
-        }
-        return context.pipe(
-          Context.add(HttpClient.TracerPropagationEnabled, false),
-          Context.add(HttpHeaders.CurrentRedactedNames, [
-            ...Context.get(context, HttpHeaders.CurrentRedactedNames),
-            ...endpoint.secretHeaders
-          ]),
-          Context.add(UrlParams.CurrentRedactedNames, [
-            ...Context.get(context, UrlParams.CurrentRedactedNames),
-            ...keyNames
-          ])
-        )
-      })
+      return Effect.updateContext(sent, inside)
+    }
+
+    const insideOf = (given: Context.Context<never>): Context.Context<never> => {
+      const context = withoutScope(given)
+      if (Context.getOrUndefined(context, Tracer.Tracer) === undefined) {
+        return Context.add(context, HttpClient.TracerDisabledWhen, always)
+      }
+      return context.pipe(
+        Context.add(HttpClient.TracerPropagationEnabled, false),
+        Context.add(HttpHeaders.CurrentRedactedNames, [
+          ...Context.get(context, HttpHeaders.CurrentRedactedNames),
+          ...endpoint.secretHeaders
+        ]),
+        Context.add(UrlParams.CurrentRedactedNames, [
+          ...Context.get(context, UrlParams.CurrentRedactedNames),
+          ...keyNames
+        ])
+      )
+    }
+
+    // A program asks in one context again and again, and what was looked up in one is known.
+    let last: Context.Context<never> | undefined
+    let known: Context.Context<never> | undefined
+    const inside = (given: Context.Context<never>): Context.Context<never> => {
+      if (known === undefined || last !== given) {
+        known = insideOf(given)
+        last = given
+      }
+      return known
     }
 
     /** The head of the answer. */
     const open = (request: LlmRequest, scope: Scope.Scope | undefined): Effect.Effect<Opened, ProviderError> =>
-      Effect.flatMap(decoding(() => prepare(request, scope !== undefined)), (prepared) => {
+      Effect.suspend(() => {
+        let prepared: HttpClientRequest.HttpClientRequest
+        try {
+          prepared = prepare(request, scope !== undefined)
+        } catch (error) {
+          return thrown(error)
+        }
         if (credentials === undefined) return opened(send(prepared, scope), secrets)
         return Effect.flatMap(credentials(prepared), (headers) => {
           const sent = send(HttpClientRequest.setHeaders(prepared, headers), scope)
@@ -242,8 +255,11 @@ export const make = (endpoint: Endpoint): Effect.Effect<LlmProvider, never, Http
             : Effect.fail(ofTransport(id, error))
       })
 
-    /** A failure, where its status says so. */
-    const judged = ({ response, secrets }: Opened): Effect.Effect<Exchange, ProviderError> =>
+    /** Goes on with what is known of the answer, unless its status says that it is a failure. */
+    const judged = <A>(
+      { response, secrets }: Opened,
+      next: (exchange: Exchange) => Effect.Effect<A, ProviderError>
+    ): Effect.Effect<A, ProviderError> =>
       Effect.withFiber((fiber) => {
         const { status } = response
         const exchange: Exchange = {
@@ -256,17 +272,19 @@ export const make = (endpoint: Endpoint): Effect.Effect<LlmProvider, never, Http
           secrets
         }
         return status >= 200 && status <= 299
-          ? Effect.succeed(exchange)
+          ? next(exchange)
           : Effect.flatMap(readPrefix(response), (body) => Effect.fail(ofResponse(exchange, body)))
       })
 
     const whole = (answer: Opened): Effect.Effect<ReadonlyArray<Response.PartEncoded>, ProviderError> =>
-      Effect.flatMap(
-        judged(answer),
-        (exchange) =>
-          Effect.flatMap(readWhole(answer.response, exchange, maxBodyBytes), (text) =>
-            decoding(() => decodeWhole(protocol, exchange, text)))
-      )
+      judged(answer, (exchange) =>
+        Effect.flatMap(readWhole(answer.response, exchange, maxBodyBytes), (text) => {
+          try {
+            return Effect.succeed(decodeWhole(protocol, exchange, text))
+          } catch (error) {
+            return thrown(error)
+          }
+        }))
 
     return {
       id,
@@ -290,8 +308,8 @@ export const make = (endpoint: Endpoint): Effect.Effect<LlmProvider, never, Http
           return Effect.andThen(
             Effect.addFinalizer((exit) => body.over ? Effect.void : Scope.close(scope, exit)),
             Effect.flatMap(open(request, scope), (answer) =>
-              Effect.map(judged(answer), (exchange) =>
-                events(answer.response, exchange, protocol, maxBodyBytes, body)))
+              judged(answer, (exchange) =>
+                Effect.succeed(events(answer.response, exchange, protocol, maxBodyBytes, body))))
           )
         }))
     }
@@ -331,13 +349,13 @@ const readWhole = (
   response: HttpClientResponse,
   exchange: Exchange,
   maxBytes: number
-): Effect.Effect<string, ProviderError> =>
-  Effect.suspend(() => {
-    const { headers } = exchange
-    // What announces its length cannot be longer, unless it is compressed.
-    if (Number(headers["content-length"]) <= maxBytes && !isCoded(headers)) {
-      return Effect.mapError(response.text, (error) => ofBody(exchange, error))
-    }
+): Effect.Effect<string, ProviderError> => {
+  const { headers } = exchange
+  // What announces its length cannot be longer, unless it is compressed.
+  if (Number(headers["content-length"]) <= maxBytes && !isCoded(headers)) {
+    return Effect.mapError(response.text, (error) => ofBody(exchange, error))
+  }
+  return Effect.suspend(() => {
     let body = ""
     return readText(response, (text, bytes) => {
       body += text
@@ -347,6 +365,7 @@ const readWhole = (
       Effect.mapError((error) => error === "enough" ? malformed(exchange, TOO_LARGE) : ofBytes(exchange, error))
     )
   })
+}
 
 const ofBytes = (exchange: Exchange, error: HttpClientError | Undecodable): ProviderError =>
   error instanceof Undecodable ? malformed(exchange, NOT_DECODED) : ofBody(exchange, error)

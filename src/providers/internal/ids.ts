@@ -79,12 +79,16 @@ const inOrder = (prompt: LlmRequest["prompt"]): LlmRequest["prompt"] => {
 
 type Part = Exclude<Prompt.MessageEncoded["content"], string>[number]
 
+const mayHoldCalls = ({ content, role }: Prompt.MessageEncoded): boolean =>
+  role === "tool" || (role === "assistant" && typeof content !== "string")
+
 /**
  * The prompt with results behind their calls, and with names of calls that `rule` takes, each for one call only and the
  * same in its result. What a name becomes depends on nothing that comes after it, so that a growing conversation keeps
  * its names.
  */
 export const withIds = (told: LlmRequest["prompt"], rule: IdRule): LlmRequest["prompt"] => {
+  if (!told.some(mayHoldCalls)) return told
   const prompt = inOrder(told)
   const used = new Set<string>()
   const counts = new Map<string, number>()

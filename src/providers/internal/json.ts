@@ -112,13 +112,15 @@ export const parse = (text: string): unknown => {
 
 // Every escape is taken as one, so that what follows an escaped backslash is none.
 const escapes = /\\(?:ud[89ab][\da-f]{2}\\ud[c-f][\da-f]{2}|(ud[89a-f][\da-f]{2})|[^])/gi
+const anyHalf = /\\ud/i
 
 /**
  * A JSON text whose strings are well-formed: half of a surrogate pair, which vendors refuse, becomes U+FFFD. In what
  * `JSON.stringify` writes, such a half is the only one that is an escape.
  */
 export const wellFormed = (json: string): string =>
-  /\\ud/i.test(json)
+  // Prompts hold few backslashes, and to search for one character is cheap.
+  json.includes("\\") && anyHalf.test(json)
     ? json.replace(escapes, (all, half: string | undefined) => half === undefined ? all : "\\ufffd")
     : json
 

@@ -20,29 +20,28 @@ export interface Tokens {
   readonly reasoning?: number | undefined
 }
 
-const difference = (total: number | undefined, ...parts: ReadonlyArray<number | undefined>): number | undefined => {
-  if (total === undefined || parts.every((part) => part === undefined)) return undefined
-  const rest = parts.reduce<number>((left, part) => left - (part ?? 0), total)
+const difference = (total: number | undefined, one: number | undefined, other?: number): number | undefined => {
+  if (total === undefined || (one === undefined && other === undefined)) return undefined
+  const rest = total - (one ?? 0) - (other ?? 0)
   return rest < 0 ? undefined : rest
 }
+
+type Counts<A> = { -readonly [K in keyof A]: A[K] }
 
 export const usageOf = (tokens: Tokens): LlmResponse.Usage => {
   const { cacheRead, cacheWrite, input, output, reasoning } = tokens
   const uncached = tokens.uncached ?? difference(input, cacheRead, cacheWrite)
   const text = difference(output, reasoning)
-  return {
-    inputTokens: {
-      ...(input === undefined ? undefined : { total: input }),
-      ...(uncached === undefined ? undefined : { uncached }),
-      ...(cacheRead === undefined ? undefined : { cacheRead }),
-      ...(cacheWrite === undefined ? undefined : { cacheWrite })
-    },
-    outputTokens: {
-      ...(output === undefined ? undefined : { total: output }),
-      ...(text === undefined ? undefined : { text }),
-      ...(reasoning === undefined ? undefined : { reasoning })
-    }
-  }
+  const inputTokens: Counts<LlmResponse.Usage["inputTokens"]> = {}
+  if (input !== undefined) inputTokens.total = input
+  if (uncached !== undefined) inputTokens.uncached = uncached
+  if (cacheRead !== undefined) inputTokens.cacheRead = cacheRead
+  if (cacheWrite !== undefined) inputTokens.cacheWrite = cacheWrite
+  const outputTokens: Counts<LlmResponse.Usage["outputTokens"]> = {}
+  if (output !== undefined) outputTokens.total = output
+  if (text !== undefined) outputTokens.text = text
+  if (reasoning !== undefined) outputTokens.reasoning = reasoning
+  return { inputTokens, outputTokens }
 }
 
 /** Counts that are kept of one answer at one level, and levels. */
@@ -66,10 +65,12 @@ export const grown = (before: Fields, told: unknown, levels = countLevels): Fiel
 }
 
 const identifier = /^\P{C}{1,256}$/u
+/** What nearly all of them are, found out without a table of characters. */
+const printable = /^[ -~]{1,256}$/
 
 /** A name of a model or an answer that is fit to be shown. */
 const identifierOf = (value: unknown): string | undefined =>
-  typeof value === "string" && identifier.test(value) ? value : undefined
+  typeof value === "string" && (printable.test(value) || identifier.test(value)) ? value : undefined
 
 /** The first part of every answer. `told`: tokens of a stream that has begun, for where it breaks. */
 export const metadataPart = (
@@ -80,16 +81,19 @@ export const metadataPart = (
 ): Response.ResponseMetadataPartEncoded => {
   const responseId = published(identifierOf(id), exchange)
   const modelId = published(identifierOf(model), exchange)
-  return {
-    type: "response-metadata",
-    ...(responseId === undefined ? undefined : { id: responseId }),
-    ...(modelId === undefined ? undefined : { modelId }),
-    metadata: LlmResponse.httpMetadata({
-      requestId: published(requestIdOf(exchange.headers), exchange),
-      rateLimits: limitsOf(exchange),
-      usage: told.input === undefined ? undefined : { inputTokens: told.input }
-    })
-  }
+  const metadata = LlmResponse.httpMetadata({
+    requestId: published(requestIdOf(exchange.headers), exchange),
+    rateLimits: limitsOf(exchange),
+    usage: told.input === undefined ? undefined : { inputTokens: told.input }
+  })
+  return responseId !== undefined && modelId !== undefined
+    ? { type: "response-metadata", id: responseId, modelId, metadata }
+    : {
+      type: "response-metadata",
+      ...(responseId === undefined ? undefined : { id: responseId }),
+      ...(modelId === undefined ? undefined : { modelId }),
+      metadata
+    }
 }
 
 /** The last part of every answer. */

@@ -20,7 +20,7 @@ const inBase64 = (bytes: Uint8Array): ReadonlyArray<string> =>
 
 const decoded = (text: string): string => {
   try {
-    return text.includes("%") ? decodeURIComponent(text) : text
+    return decodeURIComponent(text)
   } catch {
     return text
   }
@@ -29,7 +29,8 @@ const decoded = (text: string): string => {
 /** A secret as it may be written, in lower case. */
 const writingsOf = (secret: string): ReadonlyArray<string> => {
   const bytes = encoder.encode(secret)
-  return [secret, inJson(secret), inHex(bytes), ...inBase64(bytes)].map((text) => text.toLowerCase())
+  const all = [secret, inJson(secret), inHex(bytes), ...inBase64(bytes)].map((text) => text.toLowerCase())
+  return Array.from(new Set(all))
 }
 
 // Secrets are the same for all answers, or new with each.
@@ -45,12 +46,14 @@ const writings = (secrets: ReadonlyArray<string>, secret: string): ReadonlyArray
 
 /** Does a text hold none of the secrets, however it is written? */
 export const hidesNothing = (text: string, secrets: ReadonlyArray<string> | undefined): boolean => {
-  let forms: ReadonlyArray<string> | undefined
+  let forms: Array<string> | undefined
   for (const secret of secrets ?? []) {
     if (secret.length < shortestSecret || secret.length > text.length) continue
     if (forms === undefined) {
       const lower = text.toLowerCase()
-      forms = [lower, decoded(text).toLowerCase(), lower.replaceAll("-", "+").replaceAll("_", "/")]
+      forms = [lower]
+      if (text.includes("%")) forms.push(decoded(text).toLowerCase())
+      if (/[-_]/.test(text)) forms.push(lower.replaceAll("-", "+").replaceAll("_", "/"))
     }
     if (writings(secrets!, secret).some((writing) => forms!.some((form) => form.includes(writing)))) return false
   }

@@ -55,6 +55,7 @@ const ofPrompt = (prompt: LlmRequest["prompt"], support: Support): ReadonlyArray
     changes.set("prompt.system", { field: "prompt.system", action: "substituted", detail: "at the start" })
   }
   for (const message of prompt) {
+    if (typeof message.content === "string") continue
     if (message.role === "user") {
       for (const file of filesOf(partsOf<Prompt.UserMessagePartEncoded>(message.content))) {
         if (!support.file(fileOf(file))) note("prompt.file", "unsupported")
