@@ -27,35 +27,45 @@ const decoded = (text: string): string => {
 }
 
 /** A secret as it may be written, in lower case. */
-const writingsOf = (secret: string): ReadonlyArray<string> => {
+interface Writings {
+  readonly length: number
+  readonly all: ReadonlyArray<string>
+  /** Those that the other alphabet of base64 writes in another way. */
+  readonly inTwoAlphabets: ReadonlyArray<string>
+}
+
+const writingsOf = (secret: string): Writings => {
   const bytes = encoder.encode(secret)
-  const all = [secret, inJson(secret), inHex(bytes), ...inBase64(bytes)].map((text) => text.toLowerCase())
-  return Array.from(new Set(all))
+  const texts = [secret, inJson(secret), inHex(bytes), ...inBase64(bytes)].map((text) => text.toLowerCase())
+  const all = Array.from(new Set(texts))
+  return { length: secret.length, all, inTwoAlphabets: all.filter((text) => /[+/]/.test(text)) }
 }
 
 // Secrets are the same for all answers, or new with each.
-const known = new WeakMap<ReadonlyArray<string>, Map<string, ReadonlyArray<string>>>()
+const known = new WeakMap<ReadonlyArray<string>, ReadonlyArray<Writings>>()
 
-const writings = (secrets: ReadonlyArray<string>, secret: string): ReadonlyArray<string> => {
-  let all = known.get(secrets)
-  if (all === undefined) known.set(secrets, all = new Map())
-  let found = all.get(secret)
-  if (found === undefined) all.set(secret, found = writingsOf(secret))
+const writings = (secrets: ReadonlyArray<string>): ReadonlyArray<Writings> => {
+  let found = known.get(secrets)
+  if (found === undefined) {
+    found = secrets.filter(({ length }) => length >= shortestSecret).map(writingsOf)
+    known.set(secrets, found)
+  }
   return found
+}
+
+const holds = (text: string, some: ReadonlyArray<string>): boolean => {
+  for (const one of some) if (text.includes(one)) return true
+  return false
 }
 
 /** Does a text hold none of the secrets, however it is written? */
 export const hidesNothing = (text: string, secrets: ReadonlyArray<string> | undefined): boolean => {
-  let forms: Array<string> | undefined
-  for (const secret of secrets ?? []) {
-    if (secret.length < shortestSecret || secret.length > text.length) continue
-    if (forms === undefined) {
-      const lower = text.toLowerCase()
-      forms = [lower]
-      if (text.includes("%")) forms.push(decoded(text).toLowerCase())
-      if (/[-_]/.test(text)) forms.push(lower.replaceAll("-", "+").replaceAll("_", "/"))
-    }
-    if (writings(secrets!, secret).some((writing) => forms!.some((form) => form.includes(writing)))) return false
+  if (secrets === undefined) return true
+  for (const { all, inTwoAlphabets, length } of writings(secrets)) {
+    if (length > text.length) continue
+    const lower = text.toLowerCase()
+    if (holds(lower, all) || (text.includes("%") && holds(decoded(text).toLowerCase(), all))) return false
+    if (inTwoAlphabets.length > 0 && holds(lower.replaceAll("-", "+").replaceAll("_", "/"), inTwoAlphabets)) return false
   }
   return true
 }
