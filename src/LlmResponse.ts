@@ -118,7 +118,9 @@ export const httpMetadata = (facts: {
   const own: Record<string, Response.ProviderMetadata[string]> = {}
   if (usage !== undefined) own["usage"] = { ...usage }
   if (requestId !== undefined) own["requestId"] = requestId
-  if (rateLimits !== undefined && rateLimits.length > 0) own["rateLimits"] = rateLimits.map((fact) => ({ ...fact }))
+  if (rateLimits !== undefined && rateLimits.length > 0) {
+    own["rateLimits"] = Array.from(rateLimits, (fact) => ({ ...fact }))
+  }
   return { [NAMESPACE]: own }
 }
 

@@ -65,7 +65,9 @@ export const hidesNothing = (text: string, secrets: ReadonlyArray<string> | unde
     if (length > text.length) continue
     const lower = text.toLowerCase()
     if (holds(lower, all) || (text.includes("%") && holds(decoded(text).toLowerCase(), all))) return false
-    if (inTwoAlphabets.length > 0 && holds(lower.replaceAll("-", "+").replaceAll("_", "/"), inTwoAlphabets)) return false
+    if (inTwoAlphabets.length > 0 && holds(lower.replaceAll("-", "+").replaceAll("_", "/"), inTwoAlphabets)) {
+      return false
+    }
   }
   return true
 }
