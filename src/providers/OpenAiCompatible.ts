@@ -49,7 +49,7 @@ export interface Options extends CommonOptions {
   /** Field for the token limit; `max_tokens` by default. */
   readonly maxTokensField?: "max_tokens" | "max_completion_tokens" | undefined
   /**
-   * Field for the seed; `seed` by default. Mistral's API refuses that and calls it `random_seed`: its preset says so, a
+   * Field for the seed; `seed` by default. Mistral calls it `random_seed`: its preset says so, a
    * gateway of yours in front of it has to be told.
    */
   readonly seedField?: "seed" | "random_seed" | undefined
