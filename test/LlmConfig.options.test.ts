@@ -3,7 +3,10 @@ import { assert, describe, it } from "@effect/vitest"
 import { Config, ConfigProvider, Effect, Stream } from "effect"
 import { LlmConfig, LlmError, type LlmEvent, type LlmRequest } from "effect-resilient-llm"
 import { Store } from "effect-resilient-llm/persistence"
+import { RateLimiter } from "effect-resilient-llm/resilience"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
+import * as SchemaAST from "effect/SchemaAST"
+import * as Str from "effect/String"
 import { TestClock } from "effect/testing"
 import { namesIn } from "../src/internal/configuration.ts"
 import { fork, type Kind, recordsIn, type Script, setUp, vector } from "./support.ts"
@@ -392,6 +395,29 @@ const rows: Readonly<Record<string, Row>> = {
   })
 }
 
+/** By its variable, and in a document. */
+const providersOf = (variables: Readonly<Record<string, string>>, document: unknown) => ({
+  variable: ConfigProvider.fromEnvRecord(variables),
+  constantCase: ConfigProvider.constantCase(ConfigProvider.fromEnvRecord(variables)),
+  document: ConfigProvider.fromUnknown({ LLM: document }),
+  below: ConfigProvider.fromUnknown({ APP: { LLM: document } })
+})
+
+/** That a client does another thing with an option, and the same wherever it comes from. */
+const seen = (story: Story, variables: Readonly<Record<string, string>>, document: unknown) =>
+  Effect.gen(function*() {
+    const inCode = yield* tell(story, yield* LlmConfig.fromJson(document))
+    assert.notDeepEqual(inCode, yield* tell(story, {}), "it changes what the client does")
+    for (const [kind, provider] of Object.entries(providersOf(variables, document))) {
+      const config = kind === "below" ? Config.nested(LlmConfig.config, "APP") : LlmConfig.config
+      assert.deepStrictEqual(yield* tell(story, yield* config.parse(provider)), inCode, kind)
+    }
+  })
+
+/** `a.b.c` with a value at it. */
+const documentAt = (name: string, value: unknown): unknown =>
+  name.split(".").toReversed().reduce<unknown>((inner, key) => ({ [key]: inner }), value)
+
 describe("every option of every pattern", () => {
   const names = namesIn(LlmConfig.OptionsSchema)
 
@@ -400,26 +426,112 @@ describe("every option of every pattern", () => {
   })
 
   for (const [name, { json, needs: [others, inDocument] = [{}, {}], story, text }] of Object.entries(rows)) {
-    it.effect(`${name}: by its variable and in a document, as in code`, () =>
-      Effect.gen(function*() {
-        const path = name.split(".")
-        const [last = "", ...above] = path.toReversed()
-        const own = { ...inDocument, [last]: json }
-        const document = above.reduce<unknown>((inner, key) => ({ [key]: inner }), own)
-        const inCode = yield* tell(story, yield* LlmConfig.fromJson(document))
-        assert.notDeepEqual(inCode, yield* tell(story, {}), "it changes what the client does")
-        const providers = {
-          variable: ConfigProvider.fromEnvRecord({ [`LLM_${names.get(name)}`]: text, ...others }),
-          constantCase: ConfigProvider.constantCase(
-            ConfigProvider.fromEnvRecord({ [`LLM_${names.get(name)}`]: text, ...others })
-          ),
-          document: ConfigProvider.fromUnknown({ LLM: document }),
-          below: ConfigProvider.fromUnknown({ APP: { LLM: document } })
-        }
-        for (const [kind, provider] of Object.entries(providers)) {
-          const config = kind === "below" ? Config.nested(LlmConfig.config, "APP") : LlmConfig.config
-          assert.deepStrictEqual(yield* tell(story, yield* config.parse(provider)), inCode, kind)
-        }
-      }))
+    it.effect(`${name}: by its variable and in a document, as in code`, () => {
+      const last = name.slice(name.lastIndexOf(".") + 1)
+      const above = name.slice(0, -last.length - 1)
+      const document = documentAt(above, { ...inDocument, [last]: json })
+      return seen(story, { [`LLM_${names.get(name)}`]: text, ...others }, document)
+    })
+  }
+})
+
+// -----------------------------------------------------------------------------
+// what is switched as a whole
+// -----------------------------------------------------------------------------
+
+const members = (ast: SchemaAST.AST): ReadonlyArray<SchemaAST.AST> =>
+  ast._tag === "Union" ? ast.types.flatMap(members) : [ast]
+
+/** The paths of whatever has options, with the words that it can be instead. */
+const switchesIn = (ast: SchemaAST.AST, above: string): ReadonlyArray<string> =>
+  members(ast).filter((member) => member._tag === "Objects").flatMap(({ propertySignatures }) =>
+    propertySignatures.flatMap(({ name, type }) => {
+      const path = `${above}${String(name)}`
+      const all = members(type)
+      if (!all.some((member) => member._tag === "Objects")) return []
+      const words = all.flatMap((one) =>
+        one._tag === "Literal" ? [one.literal] : one._tag === "Boolean" ? [true, false] : []
+      )
+      return [...words.map((word) => `${path} = ${String(word)}`), ...switchesIn(type, `${path}.`)]
+    })
+  )
+
+const switches: Readonly<Record<string, Story>> = {
+  "idempotency = false": keyed([0, "k"], [5000, "k"]),
+  "rateLimit = false": {
+    scripts: [always(answer("x"))],
+    asks: together(3),
+    beside: { rateLimit: { capacity: 1, refillPerSecond: 1 } }
+  },
+  "circuitBreaker = false": calls(7, 1000, always(overloaded)),
+  "circuitBreaker.slowCall = false": calls(12, 4000, always(after(3000)), {
+    circuitBreaker: { slowCall: { duration: 1000 } }
+  }),
+  "timeout = false": { scripts: [always(hang)], asks: [[0]], beside: { timeout: {}, retry: false } },
+  "retry = false": failing,
+  "retryBudget = false": { ...failing, beside: { ...retries, retryBudget: { capacity: 1 } } },
+  "failover = false": { scripts: [always(overloaded), always(answer("s"))], asks: [[0]] },
+  "cache = false": cached(always(answer("x")), [asked(0), asked(1)]),
+  "bulkhead = false": {
+    scripts: [always(after(1000))],
+    asks: together(2),
+    beside: { bulkhead: { maxConcurrent: 1 } }
+  },
+  "bulkhead.adaptive = true": adaptive,
+  "bulkhead.adaptive = false": { ...adaptive, beside: { bulkhead: { adaptive: true }, retry: false } },
+  "hedge = false": { scripts: [[after(3000)], always(after(100))], asks: [[0]], beside: { hedge: { delay: 1000 } } },
+  "loadShedding = false": queueing("sheddable"),
+  "loadShedding.thresholds = false": queueing("sheddable"),
+  "loadShedding.throttle = false": calls(20, 1000, always(overloaded), shedding),
+  "routing = false": measured({ strategy: "fastest", explore: 1 })
+}
+
+describe("whatever has options", () => {
+  it("is in the table with each word that it can be instead", () => {
+    const all = switchesIn(SchemaAST.toEncoded(LlmConfig.OptionsSchema.ast), "")
+    assert.deepStrictEqual(Object.keys(switches).toSorted(), [...new Set(all)].toSorted())
+  })
+
+  for (const [name, story] of Object.entries(switches)) {
+    const [path = "", word = ""] = name.split(" = ")
+    const variable = path.split(".").map(Str.constantCase).join("_")
+    it.effect(`${name}, as in code`, () =>
+      seen(story, { [`LLM_${variable}`]: word }, documentAt(path, word === "true")))
+  }
+})
+
+// -----------------------------------------------------------------------------
+// what a list holds
+// -----------------------------------------------------------------------------
+
+describe("every field of a limit", () => {
+  const limit: RateLimiter.Limit = { dimension: "requests", limit: 2, per: "2 seconds" }
+  const others: Readonly<Record<string, unknown>> = {
+    dimension: "tokens",
+    limit: 3,
+    per: "4s",
+    burst: 1,
+    strict: 0.5,
+    by: "tenant"
+  }
+  const story: Story = {
+    scripts: [always(answer("x"))],
+    asks: Array.from({ length: 5 }, (_, i): Ask => [0, { tenant: `${i % 2}` }])
+  }
+
+  it("is in the table", () => {
+    const [element] = members(SchemaAST.toEncoded(RateLimiter.OptionsSchema.fields.limits.ast)).flatMap((member) =>
+      member._tag === "Arrays" ? member.rest : []
+    )
+    const names = element?._tag === "Objects" ? element.propertySignatures.map(({ name }) => String(name)) : []
+    assert.deepStrictEqual(Object.keys(others).toSorted(), names.toSorted())
+  })
+
+  for (const [name, value] of Object.entries(others)) {
+    it.effect(`${name}, as in code`, () => {
+      const document = { rateLimit: { limits: [{ ...limit, [name]: value }] } }
+      const variables = { LLM_RATE_LIMIT_LIMITS: JSON.stringify(document.rateLimit.limits) }
+      return seen({ ...story, beside: { rateLimit: { limits: [limit] } } }, variables, document)
+    })
   }
 })
