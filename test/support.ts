@@ -116,7 +116,13 @@ export const timed = <A, E, R>(effect: Effect.Effect<A, E, R>, budget: number | 
     return { exit: exit, at: ended }
   })
 
-export const now = Effect.map(Clock.monotonicTimeNanos, (nanos) => Number(nanos) / 1e6)
+const BEGINNING = 3_600_000
+const Beginning = Context.Reference<number>("test/Beginning", { defaultValue: () => 0 })
+
+/** Milliseconds since the vector began. */
+export const now = Effect.gen(function*() {
+  return Number(yield* Clock.monotonicTimeNanos) / 1e6 - (yield* Beginning)
+})
 
 export const failure = <A, E>(exit: Exit.Exit<A, E>): E => {
   if (Exit.isSuccess(exit)) throw new Error("expected a failure")
@@ -143,11 +149,16 @@ export const nothingHeld = (setUp: SetUp) =>
     }
   })
 
-/** The frame of a vector: counting clock, fixed chance, own scope. */
+/** The frame of a vector: counting clock, fixed chance, own scope. As anywhere else, its clock does not begin at 0. */
 export const vector = <A, E>(
   effect: Effect.Effect<A, E, Scope.Scope | CountingClock.CountingClock>,
   u = 0.5
-): Effect.Effect<A, E> => Effect.scoped(effect).pipe(Effect.provide(CountingClock.layer), chance(u))
+): Effect.Effect<A, E> =>
+  Effect.andThen(TestClock.adjust(BEGINNING), Effect.scoped(effect)).pipe(
+    Effect.provide(CountingClock.layer),
+    Effect.provideService(Beginning, BEGINNING),
+    chance(u)
+  )
 
 export const fork = <A, E, R>(effect: Effect.Effect<A, E, R>): Effect.Effect<Fiber.Fiber<A, E>, never, R> =>
   Effect.forkChild(effect, { startImmediately: true })

@@ -6,7 +6,7 @@ import { LlmClient, type LlmConfig } from "effect-resilient-llm"
 import { Bulkhead, CircuitBreaker, RateLimiter, Retry, RetryBudget, Timeout } from "effect-resilient-llm/resilience"
 import { CountingClock, ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
-import { ask, type Kind, kinds, nothingHeld, type SetUp, success, timed, vector } from "../support.ts"
+import { ask, type Kind, kinds, nothingHeld, now, type SetUp, success, timed, vector } from "../support.ts"
 import { ageOf, callAtOnce, find, millis, over, overloads, recorded, start, succeeds, word } from "./support.ts"
 
 const SECOND = 1000
@@ -129,7 +129,7 @@ describe.each(kinds)("%s, product defaults", (kind: Kind) => {
     const all = yield* start(Effect.forEach([1, 2, 3], () =>
       Effect.andThen(
         Effect.map(ask(kind, r.client), (response) => assert.strictEqual(response.target, "s")),
-        Effect.map(Effect.clockWith((clock) => clock.currentTimeMillis), (at) => void ended.push(at))
+        Effect.map(now, (at) => void ended.push(at))
       )))
     yield* TestClock.adjust(story.ended.at(-1)!)
     success(over(all))

@@ -1,9 +1,9 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Effect, Exit } from "effect"
+import { Effect, Exit } from "effect"
 import type { LlmConfig, LlmError } from "effect-resilient-llm"
 import { CountingClock } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
-import { ask, failure, kinds, nothingHeld, type SetUp, setUp, success, timed, vector } from "../support.ts"
+import { ask, failure, kinds, nothingHeld, now, type SetUp, setUp, success, timed, vector } from "../support.ts"
 import {
   always,
   assertInterrupted,
@@ -99,7 +99,7 @@ describe.each(kinds)("%s", (kind) => {
       const r = yield* setUp([always(overloads)], { retry: frozen(3), retryBudget: budget })
       for (let i = 0; i < 1000; i++) yield* Effect.exit(ask(kind, r.client))
       assert.strictEqual((yield* r.calls()).length, 1209)
-      assert.strictEqual(yield* Clock.currentTimeMillis, 0)
+      assert.strictEqual(yield* now, 0)
       yield* nothingHeld(r)
     })))
 

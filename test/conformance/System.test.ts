@@ -4,7 +4,7 @@ import { LlmClient, type LlmConfig, LlmError } from "effect-resilient-llm"
 import { CountingClock, ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
 import { vi } from "vitest"
-import { ask, failure, kinds, nothingHeld, setUp, success, timed, vector, vectorOptions } from "../support.ts"
+import { ask, failure, kinds, nothingHeld, now, setUp, success, timed, vector, vectorOptions } from "../support.ts"
 import {
   ageOf,
   always,
@@ -44,7 +44,7 @@ describe.each(kinds)("%s", (kind) => {
     const all = yield* start(Effect.forEach([1, 2, 3], () =>
       Effect.andThen(
         Effect.map(ask(kind, r.client), (response) => assert.strictEqual(response.target, "s")),
-        Effect.map(Effect.clockWith((clock) => clock.currentTimeMillis), (at) => void calls.push(at))
+        Effect.map(now, (at) => void calls.push(at))
       )))
     yield* TestClock.adjust(1500)
     success(over(all))
