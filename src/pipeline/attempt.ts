@@ -253,7 +253,8 @@ export class Attempt implements Ask {
     const now = root.now()
     const verdict = this.judge(error, worked, now)
     call.books.failed = { error, verdict }
-    const event = {
+    const spent = spentBy(this, isOpen(error))
+    const facts = {
       _tag: "AttemptFailed" as const,
       call: root.id,
       at: now - root.startedAt,
@@ -262,9 +263,9 @@ export class Attempt implements Ask {
       duration: now - startedAt,
       error: summary(error),
       outcome: verdict.outcome,
-      afterCommit: committedAt !== undefined,
-      ...spentBy(this, isOpen(error))
+      afterCommit: committedAt !== undefined
     }
+    const event = spent === undefined ? facts : { ...facts, ...spent }
     const duration = (committedAt ?? now) - startedAt
     if (worked !== undefined && verdict.outcome === "ignored") {
       this.settle(event, { _tag: "Ignored", now, duration, by: "deadline" })
