@@ -39,6 +39,8 @@ export default defineConfig({
     isolate: false,
     // Vitest leaves one core free, which on two cores doubles the time; our files mostly wait.
     maxWorkers: "100%",
+    // Tests start about a hundred programs, whose compiling takes half of their start.
+    env: { NODE_COMPILE_CACHE: fileURLToPath(new URL("./.cache/compiled", import.meta.url)) },
     // Against tests that hang; what a busy machine needs is no failure.
     testTimeout: 30_000,
     coverage: { provider: "v8", include: ["src/**/*.ts"], reportsDirectory: "coverage" }

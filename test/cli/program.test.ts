@@ -15,7 +15,10 @@ interface Ran {
 }
 
 const start = (args: ReadonlyArray<string>, env: Readonly<Record<string, string>> = {}, stdin: string | false = "") => {
-  const child = spawn(process.execPath, args, { cwd: root, env })
+  const child = spawn(process.execPath, args, {
+    cwd: root,
+    env: { NODE_COMPILE_CACHE: process.env["NODE_COMPILE_CACHE"], ...env }
+  })
   child.stdin.on("error", () => {}) // most commands do not read it
   if (stdin !== false) child.stdin.end(stdin)
   const started = performance.now()

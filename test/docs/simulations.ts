@@ -66,7 +66,10 @@ export const runSimulation = async ({ charts, command, page, sections }: Simulat
 
 const output = (args: ReadonlyArray<string>): Promise<string> =>
   new Promise((resolve, reject) => {
-    const child = spawn(process.execPath, ["src/cli/bin.ts", ...args], { cwd: root, env: {} })
+    const child = spawn(process.execPath, ["src/cli/bin.ts", ...args], {
+      cwd: root,
+      env: { NODE_COMPILE_CACHE: process.env["NODE_COMPILE_CACHE"] }
+    })
     let [out, err] = ["", ""]
     child.stdout.on("data", (chunk) => out += chunk)
     child.stderr.on("data", (chunk) => err += chunk)
