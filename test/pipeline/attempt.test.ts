@@ -1,11 +1,20 @@
 // One attempt: what it holds goes back, whatever throws.
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Context, Effect, Exit, Fiber, Layer, Stream } from "effect"
-import { LlmClient, type LlmConfig, LlmProvider, type LlmRequest, type LlmResponse } from "effect-resilient-llm"
+import { Cause, Clock, Context, Effect, Exit, Fiber, Layer, Logger, Stream } from "effect"
+import {
+  LlmClient,
+  type LlmConfig,
+  type LlmEvent,
+  type LlmGuard,
+  LlmObserver,
+  LlmProvider,
+  type LlmRequest,
+  type LlmResponse
+} from "effect-resilient-llm"
 import { Bulkhead, RateLimiter } from "effect-resilient-llm/resilience"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
-import { ask, failure, fork, kinds, setUp, success, timed, vector } from "../support.ts"
+import { ask, failure, fork, kinds, type Script, setUp, success, timed, vector, vectorOptions } from "../support.ts"
 
 /** A client of one provider, with one permit and every token in sight. */
 const clientOf = (
@@ -174,5 +183,251 @@ describe.each(kinds)("%s", (kind) => {
       }
       const { targets: [status] } = yield* r.client.status
       assert.strictEqual(status?.circuit?.state, "closed")
+    })))
+})
+
+/** One target, and one guard on its attempts that notes what it is told; times are milliseconds since the test began. */
+const watched = (
+  script: Script,
+  options: LlmConfig.Options = {},
+  more: {
+    readonly held?: LlmGuard.Held
+    readonly wait?: number
+    readonly provider?: (own: LlmProvider.LlmProvider) => LlmProvider.LlmProvider
+  } = {}
+) =>
+  Effect.gen(function*() {
+    const began = Number(yield* Clock.monotonicTimeNanos) / 1e6
+    const outcomes: Array<Record<string, unknown>> = []
+    const asks: Array<LlmGuard.Ask> = []
+    const logged: Array<unknown> = []
+    const heard: Array<LlmEvent.LlmEvent> = []
+    const watching: LlmGuard.Guard<never> = {
+      name: "watching",
+      acquire: (ask) => {
+        asks.push(ask)
+        const held: LlmGuard.Held = {
+          ...more.held,
+          settle: (outcome) => {
+            const { _tag, now } = outcome
+            const { by, duration, limits, retryAfter, sent, usage } = outcome as never
+            outcomes.push({ _tag, at: now - began, duration, by, limits, retryAfter, sent, usage })
+            return more.held?.settle?.(outcome)
+          }
+        }
+        return Effect.as(ask.restore(Effect.sleep(more.wait ?? 0)), held)
+      }
+    }
+    const { always, steps } = "always" in script ? { ...script, steps: script.script ?? [] } : { steps: script }
+    const own = yield* ScriptedProvider.make(
+      always === undefined ? steps : [...steps, ScriptedProvider.always(always)],
+      { id: "p" }
+    )
+    const provider = more.provider?.(own) ?? own
+    const context = yield* Layer.build(Layer.provide(
+      LlmClient.layerDynamic([{ id: "p", provider }], { ...vectorOptions, ...options, guards: [watching] }),
+      [
+        LlmObserver.layer(() => Effect.succeed((event) => void heard.push(event))),
+        Logger.layer([
+          Logger.make(({ cause, message }) => void logged.push([message, Cause.squash(cause)].flat()))
+        ])
+      ]
+    ))
+    const attempts = () => heard.filter((event) => event._tag.startsWith("Attempt"))
+    return { client: Context.get(context, LlmClient), own, outcomes, asks, logged, heard, attempts }
+  })
+
+const told = { inputTokens: { total: 9, cacheRead: 2, cacheWrite: 3 }, outputTokens: { total: 5, reasoning: 4 } }
+const spent = { inputTokens: 9, cacheReadTokens: 2, cacheWriteTokens: 3, outputTokens: 5, reasoningTokens: 4 }
+const network = (sent: boolean) => ScriptedProvider.fail({ _tag: "Network", sent }, { delay: 100 })
+const none = { by: undefined, usage: undefined, retryAfter: undefined, sent: undefined, limits: undefined }
+
+describe.each(kinds)("what is told of attempts, %s", (kind) => {
+  it.effect("each says when, how long and what it cost, counted from its call and from itself", () =>
+    vector(Effect.gen(function*() {
+      const last = { type: "finish", reason: "stop", usage: told } as never
+      const r = yield* watched([
+        ScriptedProvider.fail({ _tag: "Overloaded" }, { delay: 100, retryAfter: 375 }),
+        ScriptedProvider.answer([{ type: "text", text: "Hello." }, last], { delay: 300 })
+      ], { retry: { maxRetries: 2, baseDelay: 500 } })
+      yield* TestClock.adjust(1234)
+      const { at, exit } = yield* timed(ask(kind, r.client))
+      const paused = at - 400
+      success(exit)
+      const of = (attempt: number) => ({ call: 1, target: "p", attempt })
+      assert.deepStrictEqual<unknown>(r.attempts(), [
+        { _tag: "AttemptStarted", ...of(1), at: 0 },
+        {
+          _tag: "AttemptFailed",
+          ...of(1),
+          at: 100,
+          duration: 100,
+          error: { tag: "ProviderError", reason: "Overloaded", retryAfter: 375 },
+          outcome: "failure",
+          afterCommit: false
+        },
+        { _tag: "AttemptStarted", ...of(2), at: 100 + paused },
+        { _tag: "AttemptSucceeded", ...of(2), at, duration: 300, ...spent }
+      ])
+      assert.deepStrictEqual(r.outcomes, [
+        { ...none, _tag: "Failed", at: 1334, duration: 100, retryAfter: 375, sent: true, limits: [] },
+        { ...none, _tag: "Succeeded", at: 1234 + at, duration: 300, usage: told, limits: [] }
+      ])
+    })))
+
+  it.effect("the attempt's number, and the model, only where there is one", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* watched({ always: ScriptedProvider.answer("Hi.") })
+      yield* ask(kind, r.client, { prompt: "Hi", model: "m" })
+      assert.deepInclude(r.attempts()[0], { attempt: 1, model: "m" })
+    })))
+
+  it.effect("a guard is told what is asked, of whom, and how much time there is", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* watched({ always: ScriptedProvider.answer("Hi.") }, { timeout: {} })
+      yield* ask(kind, r.client, { prompt: "Hi", deadline: 200, model: "m" })
+      const [asked] = r.asks
+      assert.deepStrictEqual(
+        [asked?.target, asked?.operation, asked?.request.model, asked?.left(asked.now), asked?.left(asked.now + 50)],
+        ["p", kind, "m", 200, 150]
+      )
+    })))
+
+  it.effect.each([true, false])("a request that left, or did not (%s)", (sent) =>
+    vector(Effect.gen(function*() {
+      const r = yield* watched([network(sent)], { retry: false })
+      yield* timed(Effect.exit(ask(kind, r.client)))
+      assert.deepStrictEqual(r.outcomes.map(({ sent }) => sent), [sent])
+    })))
+
+  it.effect.each<[string, number, LlmEvent.AttemptFailed["outcome"], Record<string, unknown>]>([
+    ["half of what its target had is its failure", 100, "failure", { _tag: "Failed", duration: 100 }],
+    ["less than half says nothing of it", 101, "ignored", { _tag: "Ignored", by: "deadline", duration: 99 }]
+  ])("cut by the deadline: %s", ([, wait, outcome, expected]) =>
+    vector(Effect.gen(function*() {
+      const r = yield* watched({ always: ScriptedProvider.hang }, { timeout: {}, retry: false }, { wait })
+      const { at, exit } = yield* timed(ask(kind, r.client, { prompt: "Hi", deadline: 200 }), 1000)
+      assert.deepStrictEqual([failure(exit)._tag, at], ["DeadlineExceeded", 200])
+      assert.deepInclude(r.attempts().at(-1), { _tag: "AttemptFailed", at: 200, duration: 200 - wait, outcome })
+      assert.strictEqual(r.outcomes.length, 1)
+      assert.deepInclude(r.outcomes[0], { at: 200, ...expected })
+    })))
+
+  it.effect("who leaves is named: the caller, or a bug", () =>
+    vector(Effect.gen(function*() {
+      const left = yield* watched({ always: ScriptedProvider.hang })
+      const fiber = yield* fork(ask(kind, left.client))
+      yield* TestClock.adjust(70)
+      yield* Fiber.interrupt(fiber)
+      const bug = yield* watched([ScriptedProvider.die("bug")])
+      yield* Effect.exit(ask(kind, bug.client))
+      for (const [r, by, at] of [[left, "caller", 70], [bug, "defect", 0]] as const) {
+        assert.strictEqual(r.attempts().length, 2)
+        assert.deepInclude(r.attempts()[1], { _tag: "AttemptInterrupted", by, at, duration: at, attempt: 1 })
+        assert.deepInclude(r.outcomes[0], { _tag: "Ignored", by, duration: at })
+      }
+    })))
+
+  it.effect("what a guard makes up is marked in all events of its attempt, and only there", () =>
+    vector(Effect.gen(function*() {
+      for (const injected of [true, false, undefined]) {
+        const r = yield* watched([ScriptedProvider.overloaded, ScriptedProvider.stream("a", { wait: 10 }, "b")], {
+          retry: { maxRetries: 1 }
+        }, { held: { injected } })
+        yield* timed(ask(kind, r.client))
+        assert.strictEqual(r.attempts().length, kind === "stream" ? 5 : 4)
+        for (const event of r.attempts()) {
+          if (injected === true) assert.propertyVal(event, "injected", true)
+          else assert.notProperty(event, "injected")
+        }
+      }
+    })))
+
+  it.effect("a guard that holds nothing is asked for nothing: no word in the log", () =>
+    vector(Effect.gen(function*() {
+      const script = [
+        ScriptedProvider.overloaded,
+        ScriptedProvider.stream("a", { wait: 2000 }, "b"),
+        { ...ScriptedProvider.hang, cleanup: 10 }
+      ]
+      const r = yield* watched(script, { retry: { maxRetries: 1 }, timeout: { attempt: 5000, firstToken: 100 } })
+      success((yield* timed(ask(kind, r.client))).exit)
+      yield* timed(Effect.exit(ask(kind, r.client)))
+      assert.deepStrictEqual(r.logged, [])
+    })))
+
+  it.effect("a guard that throws is reported by each of its verbs, and hinders nothing", () =>
+    vector(Effect.gen(function*() {
+      const throws = (verb: string) => () => {
+        throw new Error(verb)
+      }
+      const held = {
+        judge: throws("judge"),
+        renew: throws("renew"),
+        settle: throws("settle"),
+        release: throws("release")
+      }
+      const script = [ScriptedProvider.overloaded, ScriptedProvider.stream("a", { wait: 2000 }, "b")]
+      const r = yield* watched(script, { retry: { maxRetries: 1 } }, { held })
+      assert.strictEqual(success((yield* timed(ask(kind, r.client))).exit).text, "ab")
+      const said = r.logged.map((line) => {
+        const [message, thrown] = line as [string, Error]
+        assert.strictEqual(message, "A guard or a store threw; the call went on")
+        return thrown.message
+      })
+      const first = ["judge", "settle", "release"]
+      assert.deepStrictEqual(said.filter((verb) => verb !== "renew"), [...first, "settle", "release"])
+      assert.strictEqual(said.includes("renew"), kind === "stream")
+    })))
+
+  it.effect("a provider's guard that chooses nobody leaves its target's own provider to be asked", () =>
+    vector(Effect.gen(function*() {
+      const provider = (own: LlmProvider.LlmProvider) => ({
+        ...own,
+        guard: { name: "router", acquire: () => Effect.succeed({}) }
+      })
+      const r = yield* watched([ScriptedProvider.answer("own")], {}, { provider })
+      assert.strictEqual((yield* ask(kind, r.client)).text, "own")
+    })))
+
+  it.effect("whom a provider's guard chooses is asked, also where other guards hold something", () =>
+    vector(Effect.gen(function*() {
+      const chosen = yield* ScriptedProvider.make([ScriptedProvider.answer("chosen")], { id: "chosen" })
+      const provider = (own: LlmProvider.LlmProvider) => ({
+        ...own,
+        guard: { name: "router", acquire: () => Effect.succeed({ provider: chosen }) }
+      })
+      const r = yield* watched([ScriptedProvider.answer("own")], {}, { provider })
+      assert.strictEqual((yield* ask(kind, r.client)).text, "chosen")
+      assert.deepStrictEqual(yield* r.own.requests, [])
+    })))
+})
+
+describe("what is told of a stream's attempt", () => {
+  const parts = [{ wait: 100 }, "a", { wait: 200 }, "b"] as const
+
+  it.effect("its outcome lasts up to the first content, its event to the end", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* watched([ScriptedProvider.stream(...parts)])
+      success((yield* timed(ask("stream", r.client))).exit)
+      assert.deepInclude(r.outcomes[0], { _tag: "Succeeded", at: 300, duration: 100 })
+      assert.deepInclude(r.attempts()[1], { _tag: "AttemptCommitted", at: 100, duration: 100 })
+      assert.deepInclude(r.attempts()[2], { _tag: "AttemptSucceeded", at: 300, duration: 300 })
+    })))
+
+  it.effect("broken: as above, and said to be after the commit", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* watched([ScriptedProvider.stream(...parts, ScriptedProvider.cut)])
+      failure((yield* timed(ask("stream", r.client))).exit)
+      assert.deepInclude(r.outcomes[0], { _tag: "Failed", at: 300, duration: 100, sent: true })
+      assert.deepInclude(r.attempts()[2], { _tag: "AttemptFailed", at: 300, duration: 300, afterCommit: true })
+    })))
+
+  it.effect("left by its reader: the caller's doing", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* watched([ScriptedProvider.stream(...parts)])
+      yield* timed(Stream.runDrain(Stream.take(r.client.stream("Hi"), 1)))
+      assert.deepInclude(r.attempts().at(-1), { _tag: "AttemptInterrupted", by: "caller" })
+      assert.deepInclude(r.outcomes[0], { _tag: "Ignored", by: "caller" })
     })))
 })
