@@ -1,6 +1,6 @@
 // One attempt: what it holds goes back, whatever throws.
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Clock, Context, Effect, Exit, Fiber, Layer, Logger, Stream } from "effect"
+import { Cause, Clock, Context, Duration, Effect, Exit, Fiber, Layer, Logger, Stream } from "effect"
 import {
   LlmClient,
   type LlmConfig,
@@ -401,6 +401,22 @@ describe.each(kinds)("what is told of attempts, %s", (kind) => {
       assert.strictEqual((yield* ask(kind, r.client)).text, "chosen")
       assert.deepStrictEqual(yield* r.own.requests, [])
     })))
+})
+
+describe.each(kinds)("the limit of an attempt, %s", (kind) => {
+  it.effect.each([[300, 100], [100, 100], [100, 300]])(
+    "whole answers in %i ms, first contents in %i",
+    ([attempt, firstToken]) =>
+      vector(Effect.gen(function*() {
+        const r = yield* watched({ always: ScriptedProvider.hang }, { timeout: { attempt, firstToken }, retry: false })
+        const { at, exit } = yield* timed(ask(kind, r.client))
+        const error = failure(exit)
+        if (error._tag !== "AttemptTimeout") throw new Error(error._tag)
+        const isFirst = kind === "stream" && firstToken <= attempt
+        assert.deepStrictEqual([error.kind, at], isFirst ? ["firstToken", firstToken] : ["attempt", attempt])
+        assert.strictEqual(Duration.toMillis(error.after), at)
+      }))
+  )
 })
 
 describe("what is told of a stream's attempt", () => {

@@ -4,7 +4,7 @@ import { Effect, Exit, Fiber, Scope, Stream } from "effect"
 import type { LlmError, LlmResponse } from "effect-resilient-llm"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
-import { failure, fork, nothingHeld, now, type SetUp, setUp, vector } from "../support.ts"
+import { ask, failure, fork, nothingHeld, now, type SetUp, setUp, vector } from "../support.ts"
 
 const { cut, stream } = ScriptedProvider
 const wait = (millis: number) => ({ wait: millis })
@@ -137,5 +137,60 @@ describe("a second reader", () => {
       const { cut, finishReason, text } = yield* Fiber.join(second)
       assert.deepStrictEqual([cut, finishReason, text], [true, "stop", "a"])
       assert.strictEqual((yield* r.calls()).length, 1)
+    })))
+
+  it.effect("past that bound, one that has begun and fell behind is told that its parts are cut off", () =>
+    vector(Effect.gen(function*() {
+      const long = "x".repeat(9 * 1024 * 1024)
+      const r = yield* setUp([[stream("a", wait(100), long, wait(100), "c")]], { idempotency: {} })
+      const first = yield* fork(read(r))
+      const slow = yield* fork(Effect.exit(Stream.runForEach(r.client.stream(request), () => Effect.sleep(1000))))
+      yield* TestClock.adjust(5000)
+      assert.strictEqual(textOf(yield* Fiber.join(first)).length, long.length + 2)
+      const error = failure(yield* Fiber.join(slow))
+      assert.deepInclude({ ...error }, { _tag: "StreamInterrupted", provider: "p", kind: "truncated", partialParts: 1 })
+      assert.strictEqual(error.ledger.filter(({ _tag }) => _tag === "AttemptSucceeded").length, 1)
+    })))
+
+  it.effect("what stands in for a failure is stale for all, and all say what failed", () =>
+    vector(Effect.gen(function*() {
+      const fails = ScriptedProvider.fail({ _tag: "Overloaded" }, { delay: 100 })
+      const r = yield* setUp([[ScriptedProvider.answer("old"), fails]], { idempotency: {}, cache: {}, retry: false })
+      yield* ask("stream", r.client, { prompt: "Hi" })
+      const both = [yield* fork(ask("stream", r.client, request)), yield* fork(ask("stream", r.client, request))]
+      yield* TestClock.adjust(100)
+      for (const fiber of both) {
+        const { ledger, source, text } = yield* Fiber.join(fiber)
+        assert.deepStrictEqual([source, text], ["stale", "old"])
+        assert.strictEqual(ledger.filter(({ _tag }) => _tag === "AttemptFailed").length, 1)
+      }
+      assert.strictEqual((yield* r.calls()).length, 2)
+    })))
+
+  it.effect("a failure is that of all, with the attempts in each ledger", () =>
+    vector(Effect.gen(function*() {
+      const fails = ScriptedProvider.fail({ _tag: "Overloaded" }, { delay: 100 })
+      const r = yield* setUp([[fails]], { idempotency: {}, retry: false })
+      const both = [yield* fork(read(r)), yield* fork(read(r))]
+      yield* TestClock.adjust(100)
+      for (const fiber of both) {
+        const error = failure((yield* Fiber.join(fiber)).exit)
+        assert.strictEqual(error._tag, "ProviderError")
+        assert.strictEqual(error.ledger.filter(({ _tag }) => _tag === "AttemptFailed").length, 1)
+      }
+    })))
+
+  it.effect("what broke frees its key at once, although its readers are still there", () =>
+    vector(Effect.gen(function*() {
+      const broken = stream("a", wait(100), cut)
+      const r = yield* setUp([[broken, ScriptedProvider.answer("again")]], { idempotency: {} })
+      const scope = yield* Scope.make()
+      const { response } = yield* Scope.provide(r.client.open(request), scope)
+      const first = yield* fork(Effect.exit(response))
+      yield* TestClock.adjust(100)
+      assert.strictEqual(failure(yield* Fiber.join(first))._tag, "StreamInterrupted")
+      assert.strictEqual(textOf(yield* read(r)), "again")
+      yield* Scope.close(scope, Exit.void)
+      yield* nothingHeld(r)
     })))
 })
