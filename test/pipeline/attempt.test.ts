@@ -404,7 +404,7 @@ describe.each(kinds)("what is told of attempts, %s", (kind) => {
 })
 
 describe.each(kinds)("the limit of an attempt, %s", (kind) => {
-  it.effect.each([[300, 100], [100, 100], [100, 300]])(
+  it.effect.each<[attempt: number, firstToken: number]>([[300, 100], [100, 100], [100, 300]])(
     "whole answers in %i ms, first contents in %i",
     ([attempt, firstToken]) =>
       vector(Effect.gen(function*() {
