@@ -15,7 +15,8 @@ import type * as Stream from "effect/Stream"
 import { kindOf } from "./internal/issue.ts"
 import type { Restore } from "./internal/line.ts"
 import { numbered } from "./internal/names.ts"
-import { check, lint, type Options } from "./LlmConfig.ts"
+import { attempt } from "./internal/option.ts"
+import { check, checkTargets, lint, type Options } from "./LlmConfig.ts"
 import type {
   AllProvidersFailed,
   AllProvidersUnavailable,
@@ -332,6 +333,7 @@ const fromTargets = <GE>(
   Effect.gen(function*() {
     type Failure = CompleteFailure<GE>
     const hub = yield* makeHub()
+    yield* attempt(() => checkTargets(given))
     const targets = yield* present(given)
     const pipeline: Pipeline.Pipeline<Failure> = yield* Pipeline.make(
       targets as Pipeline.Order,

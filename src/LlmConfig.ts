@@ -6,11 +6,23 @@
 import type * as Config from "effect/Config"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Schema from "effect/Schema"
 import { fromDocument, fromProvider } from "./internal/configuration.ts"
 import { numbered } from "./internal/names.ts"
-import { attempt, boolean, oneOf, optionsOf, orFalse, orValue, readOptions, rule } from "./internal/option.ts"
+import {
+  attempt,
+  boolean,
+  oneOf,
+  optionsOf,
+  orFalse,
+  orValue,
+  positive,
+  readOptions,
+  rule,
+  text
+} from "./internal/option.ts"
 import type { ClientOptions, DynamicTarget, TargetInput } from "./LlmClient.ts"
-import { LlmConfigError, withoutStack } from "./LlmError.ts"
+import type { LlmConfigError } from "./LlmError.ts"
 import { type Explanation, explanationOf, type Surroundings } from "./pipeline/explain.ts"
 import { type Finding, findings } from "./pipeline/lint.ts"
 import { charges } from "./pipeline/patterns.ts"
@@ -122,6 +134,49 @@ const LimiterSchema = RateLimiter.OptionsSchema.check(rule(({ limits = [] }) => 
   const other = limits.findIndex(({ dimension }) => !charges.includes(dimension))
   return other < 0 ? undefined : [["limits", other, "dimension"], `one of ${charges.join(", ")}`]
 }))
+
+const isList = (u: unknown): u is ReadonlyArray<RateLimiter.Limit> => Array.isArray(u)
+
+const LIMITS = "a list of limits, or an object of options"
+
+const supported = Schema.optional(Schema.Boolean.annotate({ expected: "true or false" }))
+
+const TargetSchema = optionsOf<TargetOptions>()({
+  id: Schema.optional(text("a name")),
+  models: Schema.optional(
+    Schema.Union([Schema.Record(Schema.String, text("a model name")), Schema.Literal("strict")]).annotate({
+      expected: "a map of model names, or \"strict\""
+    })
+  ),
+  defaultModel: Schema.optional(text("a model name")),
+  contextWindow: Schema.optional(positive),
+  supports: Schema.optional(
+    optionsOf<Routing.Supports>()({ tools: supported, schema: supported, vision: supported })
+  ),
+  weight: Routing.Weight,
+  limits: Schema.optional(
+    Schema.Union([
+      Schema.declare<RateLimiter.RateLimiter>(RateLimiter.isRateLimiter, { expected: LIMITS }),
+      Schema.declare<ReadonlyArray<RateLimiter.Limit>>(isList, { expected: LIMITS }),
+      LimiterSchema
+    ]).annotate({ expected: LIMITS })
+  ),
+  circuitBreaker: orValue(CircuitBreakerOptionsSchema, CircuitBreaker.isCircuitBreaker),
+  bulkhead: orValue(Bulkhead.OptionsSchema, Bulkhead.isBulkhead)
+})
+
+/**
+ * Checks what targets have of their own; throws `LlmConfigError`.
+ *
+ * @internal
+ */
+export const checkTargets = (targets: ReadonlyArray<TargetOptions & { readonly provider?: unknown }>): void => {
+  for (const [i, { provider: _, ...own }] of targets.entries()) {
+    const path = `targets[${i}]`
+    readOptions(TargetSchema, own, path)
+    if (isList(own.limits)) readOptions(LimiterSchema, { limits: own.limits }, path)
+  }
+}
 
 /**
  * Options of a client. Absent = the default, `false` = off, an object = on with these settings.
@@ -363,6 +418,7 @@ const settled = (
   return Effect.flatMap(check(given), (options) =>
     attempt(() => {
       const targets = named(inputs)
+      checkTargets(targets)
       Failover.checkIds(targets.map(({ id }) => id))
       return { settings: settings(targets, options), options, targets }
     }))
@@ -413,19 +469,14 @@ export const settings = (targets: ReadonlyArray<Named>, options: Options): Setti
     targets: targets.map((own) => ({
       id: own.id,
       bulkhead: bulkheadOf(own.bulkhead ?? bulkhead),
-      limits: own.limits === undefined ? undefined : limitsOf(own.limits),
+      limits: own.limits === undefined ? undefined : limiterOf(own.limits),
       circuit: circuitOf(own.circuitBreaker ?? circuitBreaker, timers)
     }))
   }
 }
 
-const limiterOf = (
-  limiter: RateLimiter.Options | RateLimiter.RateLimiter | undefined
-): RateLimiter.Policy | RateLimiter.RateLimiter => {
-  if (RateLimiter.isRateLimiter(limiter)) return limiter
-  readOptions(LimiterSchema, limiter, "rateLimit")
-  return RateLimiter.policy(limiter)
-}
+const limiterOf = (limiter: TargetOptions["limits"]): RateLimiter.Policy | RateLimiter.RateLimiter =>
+  RateLimiter.isRateLimiter(limiter) ? limiter : RateLimiter.policy(isList(limiter) ? { limits: limiter } : limiter)
 
 const bulkheadOf = (bulkhead: Options["bulkhead"]): Bulkhead.Policy | Bulkhead.Bulkhead | undefined =>
   bulkhead === undefined || bulkhead === false
@@ -433,22 +484,6 @@ const bulkheadOf = (bulkhead: Options["bulkhead"]): Bulkhead.Policy | Bulkhead.B
     : Bulkhead.isBulkhead(bulkhead)
     ? bulkhead
     : Bulkhead.policy(bulkhead)
-
-const isList = (limits: NonNullable<TargetOptions["limits"]>): limits is ReadonlyArray<RateLimiter.Limit> =>
-  Array.isArray(limits)
-
-/** The limiter calls its options `rateLimit`, which is the client's bucket. */
-const limitsOf = (limits: NonNullable<TargetOptions["limits"]>): RateLimiter.Policy | RateLimiter.RateLimiter => {
-  try {
-    return limiterOf(isList(limits) ? { limits } : limits)
-  } catch (error) {
-    if (!(error instanceof LlmConfigError)) throw error
-    const { kind, path, rule } = error
-    throw withoutStack(() =>
-      new LlmConfigError({ path: path.replace(/^rateLimit(?:\.limits(?=\[|$))?/, "limits"), rule, kind })
-    )
-  }
-}
 
 const circuitOf = (
   rules: Options["circuitBreaker"],

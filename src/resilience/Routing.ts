@@ -48,7 +48,8 @@ export const OptionsSchema = optionsOf<Options>()({
   explore: number(0.05, 0, 1)
 })
 
-const Weight = number(1, 0, 1e6)
+/** @internal */
+export const Weight = number(1, 0, 1e6)
 
 /**
  * Checked options; milliseconds.

@@ -110,7 +110,7 @@ describe("targets", () => {
     [[], {}, "targets"],
     [["a", "a"], {}, "targets[1].id"],
     [["a"], { retry: { maxRetrys: 1 } }, "retry.maxRetrys"],
-    [[{ provider, limits: [] }], {}, "limits"]
+    [[{ provider, limits: [] }], {}, "targets[0].limits"]
   ])("what is wrong is refused as the client refuses it: %j %j", ([targets, options, path]) =>
     Effect.gen(function*() {
       assert.strictEqual((yield* Effect.flip(LlmConfig.explain(targets, options))).path, path)

@@ -53,21 +53,43 @@ it.effect("a pattern that is off is not in the composition, and one that is on s
     )
   }))
 
-it.effect.each<[unknown, string]>([
-  [{ capacity: 5, maxWait: "x" }, "\"limits.maxWait\" must be"],
-  [{ nonsense: 1 }, "limits.nonsense"],
-  [[{ dimension: "requests", limit: -1, per: "1 minute" }], "\"limits[0].limit\" must be a number above zero"],
+const unfit: ReadonlyArray<readonly [settings: object, message: string]> = [
+  [{ limits: { capacity: 5, maxWait: "x" } }, "\"targets[1].limits.maxWait\" must be"],
+  [{ limits: { nonsense: 1 } }, "targets[1].limits.nonsense"],
+  [
+    { limits: [{ dimension: "requests", limit: -1, per: "1 minute" }] },
+    "\"targets[1].limits[0].limit\" must be a number above zero"
+  ],
   [
     { limits: [{ dimension: "images", limit: 1, per: "1 minute" }] },
-    "\"limits[0].dimension\" must be one of requests, tokens, input-tokens, output-tokens"
+    "\"targets[1].limits[0].dimension\" must be one of requests, tokens, input-tokens, output-tokens"
   ],
-  [5, "\"limits\""],
-  ["5", "\"limits\""]
-])("a target's own limits that are wrong are told as its limits: %j", ([limits, message]) =>
+  [
+    { limits: { limits: [{ dimension: "images", limit: 1, per: "1 minute" }] } },
+    "\"targets[1].limits.limits[0].dimension\" must be one of requests, tokens, input-tokens, output-tokens"
+  ],
+  [{ limits: [] }, "\"targets[1].limits\" must be a list of at least one limit"],
+  [{ limits: 5 }, "\"targets[1].limits\" must be a list of limits, or an object of options, but is a whole number"],
+  [{ limits: "5" }, "\"targets[1].limits\""],
+  [{ limit: [] }, "\"targets[1].limit\" must be one of id, models, defaultModel,"],
+  [{ id: "" }, "\"targets[1].id\" must be a name, but is an empty text"],
+  [{ models: "lenient" }, "\"targets[1].models\" must be a map of model names, or \"strict\", but is a text"],
+  [{ models: { fast: 1 } }, "\"targets[1].models.fast\" must be a model name, but is a whole number"],
+  [{ defaultModel: 1 }, "\"targets[1].defaultModel\" must be a model name"],
+  [{ contextWindow: "128k" }, "\"targets[1].contextWindow\" must be a number above zero, but is a text"],
+  [{ supports: { tool: false } }, "\"targets[1].supports.tool\" must be one of tools, schema, vision"],
+  [{ supports: { tools: "no" } }, "\"targets[1].supports.tools\" must be true or false"],
+  [{ weight: NaN }, "\"targets[1].weight\" must be"],
+  [{ circuitBreaker: { failureThreshold: -1 } }, "\"targets[1].circuitBreaker.failureThreshold\" must be"],
+  [{ circuitBreaker: true }, "\"targets[1].circuitBreaker\" must be an object of options, or false"],
+  [{ bulkhead: { queue: 1.5 } }, "\"targets[1].bulkhead.queue\" must be"]
+]
+it.effect.each(unfit)("what a target has of its own is checked: %j", ([settings, message]) =>
   Effect.gen(function*() {
-    const error = yield* Effect.flip(
-      Effect.scoped(Layer.build(LlmClient.layerDynamic([{ provider, limits: limits as never }])))
-    )
+    const targets = [provider, { provider, id: "other", ...settings }] as const
+    const error = yield* Effect.flip(Effect.scoped(Layer.build(LlmClient.layerDynamic(targets as never))))
     assert.strictEqual(error._tag, "LlmConfigError")
     assert.include(error.message, message)
+    const explained = yield* Effect.flip(LlmConfig.explain(["first", targets[1]] as never))
+    assert.strictEqual(explained.message, error.message)
   }))
