@@ -3,6 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { counted } from "./counted.ts"
 import { grown } from "./counts.ts"
+import { ownerOf } from "./groups/flame.ts"
 import { groups } from "./groups/index.ts"
 import { compare, median, type Result, type Worker } from "./measure.ts"
 import { aiSdk } from "./peers/aiSdk.ts"
@@ -10,7 +11,7 @@ import { byHand, type Provider } from "./peers/byHand.ts"
 import { cockatiel } from "./peers/cockatiel.ts"
 import { langChain } from "./peers/langChain.ts"
 import { opossum } from "./peers/opossum.ts"
-import { asPage, asSvg, asText, figure, goals, tables } from "./render.ts"
+import { asFlame, asPage, asSvg, asText, figure, goals, tables } from "./render.ts"
 import { ANSWER, PROMPT } from "./stubs.ts"
 
 const result = (subject: string, value: number, name = "success", metric = "time", unit = "ns"): Result => ({
@@ -96,6 +97,20 @@ describe("rendering", () => {
     const http = [cpu("undici", 50), cpu("DispatcherHttpClient alone", 60), cpu("effect-resilient-llm", 100)]
     assert.match(asPage(http, ""), /floor: .*50\.0 µs.*50 %[^]*Effect's: .*10\.0 µs.*10 %[^]*ours: .*40\.0 µs.*40 %/)
     assert.include(asSvg("Title <1>", results.slice(0, 2)), "Title &lt;1>")
+  })
+
+  it("stacks are a chart, in which what is too narrow is left out, and have an owner", () => {
+    const stacks = [
+      { stack: ["undici: read", "effect: runLoop", "src/providers/internal/chat.ts: decode"], time: 30 },
+      { stack: ["undici: read", "node: parse<1>"], time: 10 },
+      { stack: ["undici: seldom"], time: 0.01 }
+    ]
+    const chart = asFlame(stacks, ownerOf)
+    assert.match(chart, /x="0\.0" y="0" width="1199\.\d"[^]*undici: read, 40\.0 µs/)
+    assert.match(chart, /y="16" width="899\.\d" height="15" fill="#fcd34d"><title>effect: runLoop, 30\.0 µs/)
+    assert.include(chart, "parse&lt;1>")
+    assert.notInclude(chart, "seldom")
+    assert.deepStrictEqual(stacks[0]!.stack.map(ownerOf), ["undici and Node", "Effect", "ours: adapter"])
   })
 })
 

@@ -8,6 +8,7 @@ import { parseArgs } from "node:util"
 import { against } from "./against.ts"
 import { check } from "./counts.ts"
 import { bundle } from "./groups/bundle.ts"
+import { flame } from "./groups/flame.ts"
 import { http } from "./groups/http.ts"
 import { groups } from "./groups/index.ts"
 import { state } from "./groups/state.ts"
@@ -31,6 +32,7 @@ const quickly = ({ slow = [], subjects, ...one }: Case): Case => ({
 const all: Readonly<Record<string, (isQuick: boolean) => Promise<ReadonlyArray<Result>>>> = {
   ...Object.fromEntries(Object.entries(groups).map(([name, group]) => [name, timing(name, group)])),
   http,
+  flame,
   state,
   bundle
 }

@@ -260,6 +260,70 @@ ${bars.join("\n")}
 `
 }
 
+/** A stack, outermost frame first, and its time. */
+interface Stack {
+  readonly stack: ReadonlyArray<string>
+  readonly time: number
+}
+
+interface Frame {
+  readonly name: string
+  time: number
+  readonly inner: Map<string, Frame>
+}
+
+const WIDTH = 1200
+const ROW = 16
+/** A frame that is narrower is left out, with all in it. */
+const NARROWEST = 2
+
+const colors: Readonly<Record<string, string>> = { undici: "#cbd5e1", Effect: "#fcd34d", ours: "#93c5fd" }
+
+/** Stacks as a flame chart: the widths are shares of the time, callers stand above what they call. */
+export const asFlame = (stacks: ReadonlyArray<Stack>, ownerOf: (frame: string) => string): string => {
+  const root: Frame = { name: "", time: 0, inner: new Map() }
+  for (const { stack, time } of stacks) {
+    let at = root
+    root.time += time
+    for (const name of stack) {
+      let next = at.inner.get(name)
+      if (next === undefined) at.inner.set(name, next = { name, time: 0, inner: new Map() })
+      next.time += time
+      at = next
+    }
+  }
+  const scale = WIDTH / root.time
+  const boxes: Array<string> = []
+  let deepest = 0
+  const draw = (frame: Frame, x: number, depth: number): void => {
+    let left = x
+    for (const inner of [...frame.inner.values()].toSorted((a, b) => b.time - a.time)) {
+      const width = inner.time * scale
+      if (width < NARROWEST) continue
+      deepest = Math.max(deepest, depth)
+      const owner = ownerOf(inner.name)
+      const color = colors[owner.split(/[: ]/)[0]!] ?? "#e2e8f0"
+      const label = inner.name.slice(inner.name.indexOf(": ") + 2).slice(0, Math.max(0, Math.floor(width / 6) - 1))
+      const y = depth * ROW
+      boxes.push(
+        `<rect x="${left.toFixed(1)}" y="${y}" width="${(width - 0.5).toFixed(1)}" height="${
+          ROW - 1
+        }" fill="${color}">` +
+          `<title>${escape(inner.name)}, ${inner.time.toFixed(1)} µs</title></rect>` +
+          (label.length < 3 ? "" : `<text x="${(left + 2).toFixed(1)}" y="${y + 11}">${escape(label)}</text>`)
+      )
+      draw(inner, left, depth + 1)
+      left += width
+    }
+  }
+  draw(root, 0, 0)
+  const height = (deepest + 1) * ROW
+  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" font-family="monospace" font-size="10">
+${boxes.join("\n")}
+</svg>
+`
+}
+
 export const asPage = (results: ReadonlyArray<Result>, machine: string): string => {
   const goalTable: Table = {
     group: "",
@@ -289,6 +353,8 @@ cost is what the hand-written promises take, which do far less.
 
 ${asMarkdown({ group: "", case: "", head: ["case", "whose", "client CPU", "share"], rows: layers })}
 
+![The stacks of one call: undici and Node grey, Effect yellow, ours blue](flame.svg)
+
 ${sections.join("\n\n")}
 
 ## How it is measured
@@ -307,7 +373,9 @@ ${sections.join("\n\n")}
 - _What is floor_: raw undici sends the request, parses the head and collects the body, and the answer is parsed as JSON.
   \`DispatcherHttpClient alone\` adds what an HTTP client of Effect needs; \`effect-resilient-llm\` adds the provider's
   adapter and the pipeline. What Effect's own client takes for the same is in the row \`Effect's undici client alone\`.
-- _Soak_: \`npm run soak\` runs a million calls with faults and fails when anything grows.
+- _The chart_, and the times by whose code it is, are of V8's sampling profiler: \`npm run bench -- --only flame\`.
+- _Soak_: \`npm run soak\` runs a million calls with faults, \`npm run soak -- --http\` over HTTP, and fails when heap, fibres,
+  timers, listeners or sockets grow. A heap of 64 MB is enough for both (\`NODE_OPTIONS=--max-old-space-size=64\`).
 `
 }
 
@@ -317,6 +385,7 @@ const headings: Readonly<Record<string, string>> = {
   streaming: "Streams, per part",
   growth: "Growth",
   http: "Over HTTP",
+  flame: "One call over HTTP, by whose code it is",
   state: "Shared state",
   bundle: "Bundle size"
 }

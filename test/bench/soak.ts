@@ -1,9 +1,20 @@
-// `npm run soak`: a million calls with faults. Fails when heap, fibres, timers or listeners grow after the warm-up.
-import { Effect, Metric, Random, Stream } from "effect"
+// `npm run soak -- [<calls>] [--http]`: a million calls with faults, in process or over HTTP. Fails when heap, fibres, timers,
+// listeners or sockets grow after the warm-up.
+import { Dispatcher } from "@effect/platform-node/NodeHttpClient"
+import { Agent } from "@effect/platform-node/Undici"
+import { Context, Effect, Layer, Metric, Random, Redacted, Scope, Stream } from "effect"
+import { parseArgs } from "node:util"
 import { LlmError, type LlmProvider, type LlmResponse } from "../../src/index.ts"
+import * as DispatcherHttpClient from "../../src/node/DispatcherHttpClient.ts"
+import { OpenAi } from "../../src/providers/OpenAi.ts"
+import { start } from "./measure.ts"
 import * as Stub from "./stubs.ts"
 
-const CALLS = Number(process.argv[2] ?? 1_000_000)
+const { positionals: [calls = "1000000"], values: { http } } = parseArgs({
+  allowPositionals: true,
+  options: { http: { type: "boolean", default: false } }
+})
+const CALLS = Number(calls)
 const SAMPLES = 20
 const WARM_UP = 5
 const CONCURRENCY = 64
@@ -29,7 +40,7 @@ const failure = (u: number): LlmError.ProviderError =>
 const chunks = Stub.chunksOf(6, 2)
 
 /** Nine of ten requests are well; the others fail in every way there is. */
-const provider: LlmProvider.LlmProvider = {
+const inProcess: LlmProvider.LlmProvider = {
   id: "soak",
   generate: () =>
     Effect.flatMap(Random.next, (u): Stub.Answer => {
@@ -46,10 +57,28 @@ const provider: LlmProvider.LlmProvider = {
     }))
 }
 
-const client = Stub.client([provider, provider], {
+let sockets = 0
+
+const overHttp = async (): Promise<LlmProvider.LlmProvider> => {
+  const baseUrl = await start("http/faulty.ts", []).read()
+  // Idle connections end soon, so that none is open when samples are taken.
+  const agent = new Agent({ keepAliveTimeout: 100, keepAliveMaxTimeout: 100 })
+  agent.on("connect", () => sockets++)
+  agent.on("disconnect", () => sockets--)
+  const live = OpenAi.layer({ apiKey: Redacted.make("sk-soak"), baseUrl, defaultModel: "soak" }).pipe(
+    Layer.provide(DispatcherHttpClient.layer),
+    Layer.provide(Layer.succeed(Dispatcher, agent))
+  )
+  return Context.get(await Effect.runPromise(Layer.buildWithScope(live, Scope.makeUnsafe())), OpenAi)
+}
+
+const provider = http ? await overHttp() : inProcess
+const patience = http ? 250 : 20
+
+const client = Stub.client([provider, { ...provider, id: `${provider.id}-2` }], {
   ...Stub.on,
   retry: { baseDelay: 0, maxDelay: 1 },
-  timeout: { attempt: 20, firstToken: 20, idle: 20, deadline: 200 },
+  timeout: { attempt: patience, firstToken: patience, idle: patience, deadline: 10 * patience },
   circuitBreaker: { failureThreshold: 8, recoveryTimeout: 5 },
   bulkhead: { maxConcurrent: 40, queue: 20 },
   failover: { coolDown: 5 },
@@ -80,6 +109,7 @@ interface Sample {
   readonly fibers: number
   readonly timers: number
   readonly listeners: number
+  readonly sockets: number
 }
 
 let fibers = 0
@@ -90,7 +120,10 @@ const counted = Effect.provideService(Metric.FiberRuntimeMetrics, {
 
 const collect = globalThis.gc ?? (() => {})
 const sample = async (): Promise<Sample> => {
-  await new Promise((resolve) => setTimeout(resolve, 300)) // what was left behind ends
+  // What was left behind ends.
+  await new Promise((resolve) => setTimeout(resolve, 300))
+  const isConnected = (): boolean => sockets > 0
+  for (let i = 0; i < 20 && isConnected(); i++) await new Promise((resolve) => setTimeout(resolve, 100))
   collect()
   collect()
   return {
@@ -98,7 +131,8 @@ const sample = async (): Promise<Sample> => {
     heap: process.memoryUsage().heapUsed,
     fibers,
     timers: process.getActiveResourcesInfo().filter((name) => name === "Timeout").length,
-    listeners: process.eventNames().reduce((sum, name) => sum + process.listenerCount(name), 0)
+    listeners: process.eventNames().reduce((sum, name) => sum + process.listenerCount(name), 0),
+    sockets
   }
 }
 
@@ -117,7 +151,7 @@ for (let i = 0; i < SAMPLES; i++) {
   samples.push(now)
   console.log(
     `${now.calls.toLocaleString("en").padStart(10)} calls  heap ${(now.heap / 2 ** 20).toFixed(2)} MiB  ` +
-      `${now.fibers} fibres  ${now.timers} timers  ${now.listeners} listeners`
+      `${now.fibers} fibres  ${now.timers} timers  ${now.listeners} listeners  ${now.sockets} sockets`
   )
 }
 
@@ -129,7 +163,7 @@ const [early, late] = [warm.slice(0, half), warm.slice(-half)]
 const growth = mean(late, (one) => one.heap) - mean(early, (one) => one.heap)
 const grown = [
   growth > 512 * 1024 ? `the heap, by ${(growth / 1024).toFixed(0)} KiB` : "",
-  ...(["fibers", "timers", "listeners"] as const).map((what) =>
+  ...(["fibers", "timers", "listeners", "sockets"] as const).map((what) =>
     Math.max(...late.map((one) => one[what])) > Math.max(...early.map((one) => one[what])) ? what : ""
   )
 ].filter((what) => what !== "")
