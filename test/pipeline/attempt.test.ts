@@ -328,6 +328,41 @@ describe.each(kinds)("what is told of attempts, %s", (kind) => {
       }
     })))
 
+  it.effect("an answer that throws when it is read is a bug of its attempt, and what is no answer at all too", () =>
+    vector(Effect.gen(function*() {
+      const trap = Object.defineProperty(finishWith(told), "usage", {
+        enumerable: true,
+        get: () => {
+          throw new Error("trapped")
+        }
+      })
+      const trapped = LlmProvider.make({
+        id: "p",
+        generate: () => Effect.succeed([{ type: "text", text: "Hello." }, trap]),
+        stream: () => Stream.make({ type: "text-delta", id: "0", delta: "Hello." }, trap)
+      })
+      const type = kind === "complete" ? "effect" : "stream"
+      const broken = [
+        [() => trapped, "trapped"],
+        [
+          (own: LlmProvider.LlmProvider) => ({
+            ...own,
+            generate: () => undefined as never,
+            stream: () => undefined as never
+          }),
+          `The provider returned what is no ${type}`
+        ]
+      ] as const
+      for (const [provider, message] of broken) {
+        const r = yield* watched([], {}, { provider })
+        const exit = yield* Effect.exit(ask(kind, r.client))
+        const thrown = Exit.isFailure(exit) ? Cause.squash(exit.cause) : undefined
+        assert.strictEqual((thrown as Error).message, message)
+        assert.deepInclude(r.attempts()[1], { _tag: "AttemptInterrupted", by: "defect" })
+        assert.deepStrictEqual(r.outcomes.map(({ _tag, by }) => [_tag, by]), [["Ignored", "defect"]])
+      }
+    })))
+
   it.effect("what a guard makes up is marked in all events of its attempt, and only there", () =>
     vector(Effect.gen(function*() {
       for (const injected of [true, false, undefined]) {
