@@ -52,6 +52,8 @@ describe("an answer that does not fit", () => {
         repair: 1
       })
       assert.strictEqual(tags(response.ledger).filter((tag) => tag === "CallStarted").length, 1)
+      assert.notInclude(tags(response.ledger), "RetryDenied")
+      assert.notInclude(tags(response.ledger), "Shadowed")
       assert.deepInclude(response.ledger.at(-1), { _tag: "CallEnded", attempts: 2, outcome: "provider" })
       const [first, second] = yield* requests
       assert.deepInclude(first?.request.responseFormat, { type: "json", name: "object", strict: true })
