@@ -34,6 +34,25 @@ describe.each(kinds)("%s", (kind) => {
         ])
         yield* nothingHeld(r)
       })))
+
+    it.effect("what its target's own line still waits for is not left to a hedge", () =>
+      vector(Effect.gen(function*() {
+        const waiting = LlmGuard.make("waiting", (ask) => ask.target === "p" ? Effect.sleep(4000) : Effect.void)
+        const guarded: LlmConfig.Options & { readonly guards: unknown } = {
+          ...options,
+          failover: { maxAttempts: 1 },
+          guards: [waiting]
+        }
+        const r = yield* setUp([[answer("p")], { always: answer("s") }], guarded)
+        const { at, exit } = yield* timed(ask(kind, r.client))
+        assert.deepStrictEqual([success(exit).target, at, yield* r.calls(0), yield* r.calls(1)], [
+          "p",
+          4000,
+          [4000],
+          []
+        ])
+        yield* nothingHeld(r)
+      })))
   })
 
   it.effect("the end says how long it took, whose the answer is, and after how many attempts", () =>

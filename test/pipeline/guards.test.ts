@@ -1,9 +1,9 @@
-// The bracket round an attempt: what is held when a guard throws goes back.
+// The bracket round an attempt: what is held when a guard throws goes back, and refusals are told.
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Context, Effect, Exit, Layer } from "effect"
-import { LlmClient, type LlmGuard } from "effect-resilient-llm"
+import { LlmClient, LlmError, LlmGuard } from "effect-resilient-llm"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
-import { ask, kinds, timed, vector, vectorOptions } from "../support.ts"
+import { ask, failure, fork, kinds, timed, vector, vectorOptions } from "../support.ts"
 
 /** A client with these guards in front of one provider. */
 const setUp = (...guards: ReadonlyArray<LlmGuard.Guard<never>>) =>
@@ -36,5 +36,32 @@ describe.each(kinds)("a guard that throws when it is asked, %s", (kind) => {
       const { exit } = yield* timed(ask(kind, client))
       assert.deepStrictEqual(Exit.isFailure(exit) && Cause.squash(exit.cause), "thrown")
       assert.deepStrictEqual([told, yield* requests], [["NeverStarted", "released"], []])
+    })))
+})
+
+describe.each(kinds)("a refusal, %s", (kind) => {
+  it.effect("of a user's guard is told with its name, counted from the beginning of its call", () =>
+    vector(Effect.gen(function*() {
+      const closed = Effect.fail(new LlmError.BulkheadFull({}))
+      const door = LlmGuard.make("door", () => Effect.delay(closed, 40))
+      const provider = yield* ScriptedProvider.make([])
+      const context = yield* Layer.build(LlmClient.layerDynamic([provider], { ...vectorOptions, guards: [door] }))
+      const { exit } = yield* timed(ask(kind, Context.get(context, LlmClient)))
+      assert.deepStrictEqual<unknown>(failure(exit).ledger.filter(({ _tag }) => _tag === "AttemptRefused"), [
+        { _tag: "AttemptRefused", call: 1, at: 40, target: provider.id, by: "guard", guard: "door" }
+      ])
+    })))
+
+  it.effect("of a pattern of ours has no other name than that", () =>
+    vector(Effect.gen(function*() {
+      const provider = yield* ScriptedProvider.make([ScriptedProvider.hang])
+      const options = { ...vectorOptions, bulkhead: { maxConcurrent: 1, queue: 0 } }
+      const context = yield* Layer.build(LlmClient.layerDynamic([provider], options))
+      const client = Context.get(context, LlmClient)
+      yield* fork(ask(kind, client))
+      const { exit } = yield* timed(ask(kind, client), 0)
+      assert.deepStrictEqual<unknown>(failure(exit).ledger.filter(({ _tag }) => _tag === "AttemptRefused"), [
+        { _tag: "AttemptRefused", call: 2, at: 0, target: provider.id, by: "bulkhead" }
+      ])
     })))
 })
