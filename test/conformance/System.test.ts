@@ -140,7 +140,9 @@ describe.each(kinds)("%s", (kind) => {
 
   it.effect("E6 p always 429 with 1 s: calls [0, 1050, 2100], the block adds no wait, the breaker counts nothing", () =>
     vector(Effect.gen(function*() {
-      const r = yield* setUp([always(rateLimited("1 second"))], { circuitBreaker: breaker }, [perTenSeconds(10)])
+      const r = yield* setUp([always(rateLimited("1 second"))], { circuitBreaker: breaker }, [
+        { limits: perTenSeconds(10) }
+      ])
       const { at, exit } = yield* timed(ask(kind, r.client))
       assert.strictEqual(word(failure(exit)), "RateLimit")
       assert.strictEqual(at, 2100)
