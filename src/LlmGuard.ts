@@ -137,7 +137,8 @@ export interface Refusal<out E> {
  * - A refusal is not a failure of the provider: no circuit records it, nothing is retried. It ends the call as it is; with
  *   `failover: true` the target is skipped instead, and the refusal ends the call only where no other target is left.
  * - `acquire` can wait. A wait is interrupted with the call and at its deadline, and must then hold nothing; what comes
- *   too late all the same is settled as `NeverStarted` and released.
+ *   too late all the same is settled as `NeverStarted` and released. Wait interruptibly, then take in one step: what is
+ *   taken by an uninterruptible wait, and comes after an interruption, is dropped by Effect, and nobody can give it back.
  * - `peek` changes nothing. It spares others the wait for what would be refused anyway.
  *
  * @category models

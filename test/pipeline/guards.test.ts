@@ -65,3 +65,24 @@ describe.each(kinds)("a refusal, %s", (kind) => {
       ])
     })))
 })
+
+describe("a permit that comes when its call has ended", () => {
+  /** Half a second that nobody can shorten, and the permit. */
+  const late = (told: Array<string>): LlmGuard.Guard<never> => ({
+    name: "late",
+    acquire: () =>
+      Effect.uninterruptible(Effect.as(Effect.sleep(500), {
+        settle: ({ _tag }: LlmGuard.Outcome) => void told.push(_tag),
+        release: () => void told.push("released")
+      }))
+  })
+
+  it.effect("out of a wait that cannot be interrupted, is dropped by Effect, as the guard's documentation says", () =>
+    vector(Effect.gen(function*() {
+      const told: Array<string> = []
+      const { client } = yield* setUp(late(told))
+      const { at, exit } = yield* timed(client.complete({ prompt: "Hi", deadline: 200 }), 1000)
+      assert.strictEqual(failure(exit)._tag, "DeadlineExceeded")
+      assert.deepStrictEqual([at, told], [200, []])
+    })))
+})
