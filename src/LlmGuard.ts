@@ -108,7 +108,7 @@ export interface Held {
   readonly release?: (() => void) | undefined
   /** A stream is alive: after its first content part, and then at most once a second as its parts come and are asked for. */
   readonly renew?: ((now: number) => void) | undefined
-  /** Who is asked in the place of the target's provider: how a pool picks a host. */
+  /** Who is asked in the place of the target's provider, the first of several: how a pool picks a host. */
   readonly provider?: LlmProvider | undefined
   /** What a failure means, where that is another thing here than for other targets: a pool has more than one key. */
   readonly judge?: ((verdict: Verdict, now: number) => Verdict) | undefined

@@ -79,6 +79,7 @@ export class Attempt implements Ask {
   /** What the provider has said so far, or all of it. */
   got: Answer | undefined
   private isInjected = false
+  private chosen: LlmProvider | undefined
   private isSettled = false
   private isClosing = false
   /** A timer released the caller, and the provider is still at work. */
@@ -123,7 +124,10 @@ export class Attempt implements Ask {
     const { books, request, root } = this.call
     const { id } = this.to
     if (books.target !== id) this.to.budget?.depositUnsafe(now)
-    for (const { injected } of this.held) if (injected === true) this.isInjected = true
+    for (const { injected, provider } of this.held) {
+      if (injected === true) this.isInjected = true
+      if (provider !== undefined) this.chosen ??= provider
+    }
     this.startedAt = now
     this.number = books.attempt = ++root.attempts
     books.launches += 1
@@ -145,9 +149,7 @@ export class Attempt implements Ask {
 
   /** Who is asked: the target's provider, or whom a guard has chosen. */
   get provider(): LlmProvider {
-    const { provider } = this.to
-    if (provider.guard === undefined) return provider
-    return this.held.find((held) => held.provider !== undefined)?.provider ?? provider
+    return this.chosen ?? this.to.provider
   }
 
   /** Runs on every way out of the attempt, uninterruptibly: an answer, a failure, an interruption, something thrown. */

@@ -1,9 +1,9 @@
 // The bracket round an attempt: what is held when a guard throws goes back, and refusals are told.
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Context, Effect, Exit, Layer } from "effect"
-import { LlmClient, LlmError, LlmGuard } from "effect-resilient-llm"
+import { LlmClient, LlmError, LlmGuard, type LlmProvider } from "effect-resilient-llm"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
-import { ask, failure, fork, kinds, timed, vector, vectorOptions } from "../support.ts"
+import { ask, failure, fork, kinds, success, timed, vector, vectorOptions } from "../support.ts"
 
 /** A client with these guards in front of one provider. */
 const setUp = (...guards: ReadonlyArray<LlmGuard.Guard<never>>) =>
@@ -63,6 +63,25 @@ describe.each(kinds)("a refusal, %s", (kind) => {
       assert.deepStrictEqual<unknown>(failure(exit).ledger.filter(({ _tag }) => _tag === "AttemptRefused"), [
         { _tag: "AttemptRefused", call: 2, at: 0, target: provider.id, by: "bulkhead" }
       ])
+    })))
+})
+
+describe.each(kinds)("who is asked, %s", (kind) => {
+  it.effect("a guard's provider in the place of the target's; of several guards the first one's", () =>
+    vector(Effect.gen(function*() {
+      const named = (id: string) => ScriptedProvider.make([ScriptedProvider.answer(`I am ${id}.`)], { id })
+      const [first, second] = [yield* named("first"), yield* named("second")]
+      const choosing = (provider: LlmProvider.LlmProvider): LlmGuard.Guard<never> => ({
+        name: provider.id,
+        acquire: () => Effect.succeed({ provider })
+      })
+      const { client, requests } = yield* setUp(
+        LlmGuard.make("door", () => Effect.void),
+        choosing(first),
+        choosing(second)
+      )
+      assert.strictEqual(success((yield* timed(ask(kind, client))).exit).text, "I am first.")
+      assert.deepStrictEqual([yield* requests, yield* second.requests], [[], []])
     })))
 })
 
