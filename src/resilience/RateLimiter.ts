@@ -504,8 +504,10 @@ class Limiter implements RateLimiter {
   private readonly buckets: ReadonlyArray<Bucket>
   readonly costs: Costs
   private readonly line: WaitingLine<Wish, Held, RateLimited>
-  /** The plan of the whole line, while it holds and the line is simple. */
+  /** The plan of the whole line, while the line is simple. */
   private end: Plan | undefined
+  /** Since it was made some have left, or tokens came back: it may be later than the line will be, and never sooner. */
+  private isLate = false
   /** By how much all grants could come later, at least, and nobody be too late. */
   private slack = Infinity
   private grants = 0
@@ -528,7 +530,7 @@ class Limiter implements RateLimiter {
           this.end = undefined
           this.slack = Infinity
         } else if (waiter.outcome === undefined) {
-          this.end = undefined
+          this.isLate = true
           // Its tenant's next one has its turn earlier, so that those of others may come later.
           if (!this.line.isSimple) this.slack = -Infinity
         }
@@ -641,8 +643,14 @@ class Limiter implements RateLimiter {
     const now = monotonicMillis(clock)
     if (this.isFree(costs, now)) return Effect.succeed(handOver(this.grant(costs, clock, now, now), options))
     const longest = Math.min(this.maxWait, options?.maxWait ?? Infinity)
-    const plan = this.planFor(options, now, now + longest)
-    const at = plan.next(costs)
+    let plan = this.planFor(options, now, now + longest)
+    let at = plan.next(costs)
+    if (this.isLate && this.end !== undefined && (!(at - now <= longest) || this.line.size >= this.queue)) {
+      // Nobody is refused for those who have left.
+      this.end = undefined
+      plan = this.planFor(options, now, now + longest)
+      at = plan.next(costs)
+    }
     const refusal = (): RateLimited => this.refusal(plan.binding, at, now)
     if (!(at - now <= longest) || !this.hasRoom(options, refusal)) return Effect.fail(refusal())
     const waiter: Queued = new Waiter({ costs, latest: now + longest }, options, clock, now, fiber)
@@ -665,6 +673,7 @@ class Limiter implements RateLimiter {
     if (!this.line.displace(options, refusal)) return false
     // Its tenant's turns have changed.
     this.end = undefined
+    this.isLate = true
     this.slack = -Infinity
     return true
   }
@@ -696,6 +705,7 @@ class Limiter implements RateLimiter {
   private planFor(rank: AcquireOptions | undefined, now: number, latest: number): Plan {
     const isSimple = this.line.isSimpleWith(rank)
     if (isSimple && this.end !== undefined) return this.end.copy()
+    if (isSimple) this.isLate = false
     const plan = new Plan(this.buckets, now)
     this.line.ahead(rank, now, ({ wants }) => {
       plan.grant(wants.costs, plan.next(wants.costs))
@@ -723,6 +733,7 @@ class Limiter implements RateLimiter {
       }
     })
     for (const end of late) end()
+    if (late.length > 0) this.isLate = true
     // Where tenants take turns, those behind them have other turns now.
     if (late.length > 0 && this.line.size > 0 && !this.line.isSimple) this.slack = -Infinity
   }
@@ -730,7 +741,8 @@ class Limiter implements RateLimiter {
   /** Something moved all grants: earlier, or later by `delay` at most. */
   private changed(now: number, delay: number): void {
     if (this.line.size === 0) return
-    this.end = undefined
+    if (delay > 0) this.end = undefined
+    else this.isLate = true
     // Of who waits for ever and who is delayed for ever, the difference is no number.
     this.slack = delay === Infinity ? -Infinity : this.slack - delay
     if (this.slack < 0) this.refuseLate(now)

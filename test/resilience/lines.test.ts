@@ -1,6 +1,6 @@
 // The order of the lines of bulkhead and limiter: classes, tenants in turn, ageing.
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, type Fiber, Schema } from "effect"
+import { Duration, Effect, Fiber, Schema } from "effect"
 import * as Bulkhead from "effect-resilient-llm/resilience/Bulkhead"
 import type { Priority } from "effect-resilient-llm/resilience/LoadShedder"
 import * as RateLimiter from "effect-resilient-llm/resilience/RateLimiter"
@@ -258,6 +258,63 @@ describe("a line of the limiter with priorities", () => {
       ).pipe(Effect.scoped, Effect.provide(TestClock.layer())),
     { arbitrary: { runs: 60, seed: 5 }, timeout: 120_000 }
   )
+
+  it.live(
+    "who comes to 16,000 waiters and leaves again does not plan them anew, nor does who gives tokens back",
+    () =>
+      Effect.gen(function*() {
+        const limiter = yield* RateLimiter.make({
+          capacity: 40,
+          refillPerSecond: 0.01,
+          queue: 20_000,
+          maxWait: Infinity
+        })
+        const taken = yield* Effect.forEach(Array.from({ length: 40 }), () => limiter.acquire(1))
+        const fibers = yield* Effect.forEach(Array.from({ length: 16_000 }), () => start(limiter.acquire(1)))
+        const median = Effect.fnUntraced(function*(change: (i: number) => Effect.Effect<unknown>) {
+          const millis: Array<number> = []
+          for (let i = 0; i < 20; i++) {
+            const begun = performance.now()
+            yield* change(i)
+            millis.push(performance.now() - begun)
+          }
+          return millis.toSorted((a, b) => a - b)[10]!
+        })
+        const comeAndGo = Effect.flatMap(start(limiter.acquire(1)), Fiber.interrupt)
+        assert.isBelow(yield* median(() => comeAndGo), 0.5, "milliseconds, to come and go")
+        const giveBackAndCome = (i: number) =>
+          Effect.andThen(
+            Effect.sync(() => taken[i]!.settleUnsafe(0.5)),
+            Effect.map(start(limiter.acquire(1)), (fiber) => fibers.push(fiber))
+          )
+        assert.isBelow(yield* median(giveBackAndCome), 0.5, "milliseconds, to give back and come")
+        for (const fiber of fibers) fiber.interruptUnsafe()
+      }),
+    60_000
+  )
+
+  it.effect("nobody is refused for those who have left the line, nor told to wait for them", () =>
+    Effect.gen(function*() {
+      const limiter = yield* RateLimiter.make({ capacity: 1, refillPerSecond: 1, queue: 3, maxWait: "3 seconds" })
+      const first = yield* limiter.acquire(1)
+      const wait = start(limiter.acquire(1))
+      const refused = Effect.map(Effect.flip(limiter.acquire(1)), ({ retryAfter }) => Duration.toMillis(retryAfter!))
+      const [one, two, three] = yield* Effect.all([wait, wait, wait])
+      assert.strictEqual(yield* refused, 4000)
+      yield* Fiber.interrupt(two)
+      const four = yield* wait
+      assert.isUndefined(four.pollUnsafe())
+      assert.strictEqual(yield* refused, 4000)
+      yield* Fiber.interrupt(four)
+      // A token comes back: the first has it, and all others have their turn a second earlier.
+      first.refundUnsafe("all")
+      yield* calm
+      assert.isDefined(one.pollUnsafe())
+      const others = yield* Effect.all([wait, wait])
+      assert.deepStrictEqual([three, ...others].map((fiber) => fiber.pollUnsafe()), [undefined, undefined, undefined])
+      assert.strictEqual(yield* refused, 4000)
+      for (const fiber of [three, ...others]) yield* Fiber.interrupt(fiber)
+    }))
 
   it.live("a settlement behind 16,000 waiters does not plan them anew", () =>
     Effect.gen(function*() {
