@@ -368,6 +368,7 @@ export const withSchema = <A>(
 
 interface Slot<A> extends Link {
   readonly key: string
+  readonly name: string
   /** Absent from a lease. */
   readonly value: A | undefined
   /** Of a lease; 0 for a value. */
@@ -386,6 +387,19 @@ interface Share {
   entries: number
   /** Shares are filed by the power of two of what they take, so that a largest one is found at once. */
   rank: number
+}
+
+/** Above so many characters V8 hashes texts by nothing but their length: a map would compare each with all as long. */
+const MOST_HASHED = 16_383
+
+const PIECE = 4000
+
+/** What a key is filed under: itself, or its ends and a sample of what is between. Keys that share a name displace each other. */
+const nameOf = (key: string): string => {
+  if (key.length <= MOST_HASHED) return key
+  let sample = ""
+  for (let i = PIECE, step = Math.ceil(key.length / PIECE); i < key.length - PIECE; i += step) sample += key[i]
+  return `${key.length}:${key.slice(0, PIECE)}${sample}${key.slice(-PIECE)}`
 }
 
 /**
@@ -436,12 +450,17 @@ export const makeMemory = <A>(maxEntries: number, maxBytes: number): Memory<A> =
 
   const drop = (slot: Slot<A>): void => {
     unlink(slot)
-    slots.delete(slot.key)
+    slots.delete(slot.name)
     count(slot.share, -slot.size, -1)
   }
 
+  const find = (key: string): Slot<A> | undefined => {
+    const slot = slots.get(nameOf(key))
+    return slot?.key === key ? slot : undefined
+  }
+
   const living = (key: string, now: number): Slot<A> | undefined => {
-    const slot = slots.get(key)
+    const slot = find(key)
     if (slot === undefined || now - slot.storedAt < slot.ttl) return slot
     drop(slot)
     return undefined
@@ -469,17 +488,29 @@ export const makeMemory = <A>(maxEntries: number, maxBytes: number): Memory<A> =
     { share: name = "", size: bare = 0, ttl }: SetOptions,
     now: number
   ): void => {
-    let before = slots.get(key)
+    const filed = nameOf(key)
+    let before = slots.get(filed)
     const size = bare + 2 * key.length
-    if (before !== undefined && (size > maxBytes || before.share.name !== name)) {
+    if (before !== undefined && (size > maxBytes || before.share.name !== name || before.key !== key)) {
       drop(before)
       before = undefined
     }
     if (size > maxBytes) return
     const share = before?.share ?? shareOf(name)
-    const slot: Slot<A> = { key, value, fence, storedAt: now, ttl, size, share, older: share.ring, newer: share.ring }
+    const slot: Slot<A> = {
+      key,
+      name: filed,
+      value,
+      fence,
+      storedAt: now,
+      ttl,
+      size,
+      share,
+      older: share.ring,
+      newer: share.ring
+    }
     // In the same place of the map: to take a key out and put it in again costs more than all else here.
-    slots.set(key, slot)
+    slots.set(filed, slot)
     if (before !== undefined) unlink(before)
     link(share.ring, slot)
     count(share, size - (before?.size ?? 0), before === undefined ? 1 : 0)
@@ -538,7 +569,7 @@ export const makeMemory = <A>(maxEntries: number, maxBytes: number): Memory<A> =
     set: (key, value, options) => atNow((now) => setUnsafe(key, value, options, now)),
     remove: (key) =>
       Effect.sync(() => {
-        const slot = slots.get(key)
+        const slot = find(key)
         if (slot !== undefined) drop(slot)
       }),
     acquire: (key, lease, options) => atNow((now) => acquire(key, lease, now, options)),
@@ -546,7 +577,7 @@ export const makeMemory = <A>(maxEntries: number, maxBytes: number): Memory<A> =
     complete: (key, fence, value, options) => atNow((now) => complete(key, fence, value, options, now)),
     release: (key, fence) =>
       Effect.sync(() => {
-        const slot = slots.get(key)
+        const slot = find(key)
         if (slot !== undefined && slot.fence > 0 && slot.fence === fence) drop(slot)
       })
   }

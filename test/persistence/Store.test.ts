@@ -30,6 +30,35 @@ describe("Store.memory", () => {
       assert.isUndefined(yield* store.get("a"))
     }))
 
+  describe("keys of more than 16,383 characters", () => {
+    const long = (middle: string, end: string) => `${"a".repeat(20_000)}${middle}${"b".repeat(20_000)}${end}`
+
+    it.effect("are told apart wherever they differ", () =>
+      Effect.gen(function*() {
+        for (const [one, other] of [["x", "y"], ["xxxxxxxxxxxx", "xxxxxxyxxxxx"]] as const) {
+          const store = yield* Store.memory<string>({ maxEntries: 10 })
+          yield* store.set(long(one, ""), "one", minute)
+          assert.isUndefined(yield* store.get(long(other, "")))
+          assert.strictEqual((yield* store.acquire(long(other, ""), 1000))._tag, "Acquired")
+          yield* store.set(long(other, ""), "other", minute)
+          assert.strictEqual((yield* store.get(long(other, "")))?.value, "other")
+          assert.notStrictEqual((yield* store.get(long(one, "")))?.value, "other")
+          yield* store.remove(long(one, ""))
+          assert.strictEqual((yield* store.get(long(other, "")))?.value, "other")
+        }
+      }))
+
+    it.effect("are all kept, and found without a look at all that are as long", () =>
+      Effect.gen(function*() {
+        const store = yield* Store.memory<number>({ maxEntries: 3000 })
+        const keys = Array.from({ length: 2000 }, (_, i) => long("", String(10_000 + i)))
+        const begun = performance.now()
+        for (const [i, key] of keys.entries()) yield* store.set(key, i, minute)
+        for (const [i, key] of keys.entries()) assert.strictEqual((yield* store.get(key))?.value, i)
+        assert.isBelow(performance.now() - begun, 10_000, "milliseconds")
+      }))
+  })
+
   it.effect("a jump of the wall clock changes no age", () =>
     Effect.gen(function*() {
       const store = yield* Store.memory<string>({ maxEntries: 2 })
