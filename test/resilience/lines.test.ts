@@ -298,7 +298,10 @@ describe("a line of the limiter with priorities", () => {
       const limiter = yield* RateLimiter.make({ capacity: 1, refillPerSecond: 1, queue: 3, maxWait: "3 seconds" })
       const first = yield* limiter.acquire(1)
       const wait = start(limiter.acquire(1))
-      const refused = Effect.map(Effect.flip(limiter.acquire(1)), ({ retryAfter }) => Duration.toMillis(retryAfter!))
+      const refused = Effect.map(
+        Effect.flip(limiter.acquire(1)),
+        (error) => error._tag === "RateLimited" && Duration.toMillis(error.retryAfter)
+      )
       const [one, two, three] = yield* Effect.all([wait, wait, wait])
       assert.strictEqual(yield* refused, 4000)
       yield* Fiber.interrupt(two)
