@@ -76,10 +76,11 @@ export class Attempt implements Ask {
   number = 0
   startedAt = 0
   committedAt: number | undefined
+  /** Who is asked: the target's provider, or whom the first of its guards has chosen. */
+  provider: LlmProvider
   /** What the provider has said so far, or all of it. */
   got: Answer | undefined
   private isInjected = false
-  private chosen: LlmProvider | undefined
   private isSettled = false
   private isClosing = false
   /** A timer released the caller, and the provider is still at work. */
@@ -88,6 +89,7 @@ export class Attempt implements Ask {
   constructor(call: Call, to: Asked, restore: Restore, now: number) {
     this.call = call
     this.to = to
+    this.provider = to.provider
     this.restore = restore
     this.now = now
     this.scope = call.scope === undefined ? undefined : Scope.makeUnsafe()
@@ -126,7 +128,7 @@ export class Attempt implements Ask {
     if (books.target !== id) this.to.budget?.depositUnsafe(now)
     for (const { injected, provider } of this.held) {
       if (injected === true) this.isInjected = true
-      if (provider !== undefined) this.chosen ??= provider
+      if (provider !== undefined && this.provider === this.to.provider) this.provider = provider
     }
     this.startedAt = now
     this.number = books.attempt = ++root.attempts
@@ -145,11 +147,6 @@ export class Attempt implements Ask {
 
   emit(event: OfAttempt): void {
     this.call.root.emit(this.isInjected ? { ...event, injected: true } : event)
-  }
-
-  /** Who is asked: the target's provider, or whom a guard has chosen. */
-  get provider(): LlmProvider {
-    return this.chosen ?? this.to.provider
   }
 
   /** Runs on every way out of the attempt, uninterruptibly: an answer, a failure, an interruption, something thrown. */
