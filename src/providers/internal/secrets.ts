@@ -18,13 +18,15 @@ const inBase64 = (bytes: Uint8Array): ReadonlyArray<string> =>
     return Base64.encode(shifted).slice(Math.ceil(before * 4 / 3), Math.floor(shifted.length * 4 / 3))
   })
 
-const decoded = (text: string): string => {
-  try {
-    return decodeURIComponent(text)
-  } catch {
-    return text
-  }
-}
+// Each run by itself: a percent sign elsewhere, as in "100 %", makes the whole no text that can be decoded.
+const decoded = (text: string): string =>
+  text.replace(/(?:%[\da-f]{2})+/gi, (run) => {
+    try {
+      return decodeURIComponent(run)
+    } catch {
+      return run
+    }
+  })
 
 /** A secret as it may be written, in lower case. */
 interface Writings {

@@ -14,6 +14,8 @@ describe.each([plain, token])("%s", (secret) => {
     ["in small letters", secret.toLowerCase()],
     ["percent-encoded", encodeURIComponent(secret)],
     ["percent-encoded to the last character", Buffer.from(secret).toString("hex").replace(/../g, "%$&")],
+    ["percent-encoded beside a percent sign", `100 % of ${encodeURIComponent(secret)} is used`],
+    ["percent-encoded beside bytes that are no text", `%FF ${encodeURIComponent(secret)}`],
     ["in JSON", JSON.stringify({ secret })],
     ["in hexadecimal digits", Buffer.from(secret).toString("hex").toUpperCase()],
     ...["", "x", "xy", "user:"].flatMap((before) =>
