@@ -510,6 +510,8 @@ class Limiter implements RateLimiter {
   private isLate = false
   /** By how much all grants could come later, at least, and nobody be too late. */
   private slack = Infinity
+  /** When the first in line can be served, as far as it is known that it must wait. */
+  private due = Infinity
   private grants = 0
   /** Per dimension, the last grant whose response was observed. */
   private readonly observed: Array<number>
@@ -529,6 +531,7 @@ class Limiter implements RateLimiter {
         if (this.line.size === 0) {
           this.end = undefined
           this.slack = Infinity
+          this.due = Infinity
         } else if (waiter.outcome === undefined) {
           this.isLate = true
           // Its tenant's next one has its turn earlier, so that those of others may come later.
@@ -601,12 +604,12 @@ class Limiter implements RateLimiter {
       const bucket = this.buckets[i]!
       const now = monotonicMillis(clock)
       const level = levelAt(bucket, now)
-      const isLower = known.rate * limit / known.limit < bucket.rate
       bucket.burst = known.burst * limit / known.limit
       bucket.rate = known.rate * limit / known.limit
       bucket.level = Math.min(level, bucket.burst)
       bucket.at = now
-      this.changed(now, isLower ? Infinity : 0)
+      // Also of a higher one: what costs more than its bucket holds needs a full bucket, which is larger now.
+      this.changed(now, Infinity)
       return Effect.void
     })
 
@@ -685,9 +688,24 @@ class Limiter implements RateLimiter {
       if (first.outcome !== undefined) return 0
     }
     const { costs } = first.wants
-    if (!isAffordable(this.buckets, costs, now)) return new Plan(this.buckets, now).next(costs) - now
+    if (!isAffordable(this.buckets, costs, now)) {
+      this.due = new Plan(this.buckets, now).next(costs)
+      return this.due - now
+    }
+    this.overslept(costs, now)
     this.line.end(first, Exit.succeed(this.grant(costs, first.clock, first.arrived, now)))
     return 0
+  }
+
+  /** Timers ring late, and what would have come into a full bucket meanwhile is lost: so much later come all others. */
+  private overslept(costs: Vector, now: number): void {
+    const delay = now - this.due
+    this.due = Infinity
+    if (!(delay > 0)) return
+    if (!this.buckets.some((bucket, i) => costs[i] !== 0 && levelAt(bucket, now) >= bucket.burst)) return
+    this.slack -= delay
+    this.isLate = true
+    if (this.end !== undefined) this.end.at += delay
   }
 
   private refusal(binding: number, at: number, now: number): RateLimited {

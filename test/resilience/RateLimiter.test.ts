@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Config, ConfigProvider, Effect, Exit, Fiber, Layer } from "effect"
+import { Clock, Config, ConfigProvider, Duration, Effect, Exit, Fiber, Layer } from "effect"
 import * as RateLimiter from "effect-resilient-llm/resilience/RateLimiter"
 import { TestClock } from "effect/testing"
 import { full, journal, level, make, nobodyWaits, tenPerTenSeconds } from "./RateLimiter.support.ts"
@@ -208,6 +208,53 @@ describe("RateLimiter", () => {
         assert.deepStrictEqual(entries, [["second", 0, "requests", 3000]])
         yield* TestClock.adjust("1 minute")
         assert.deepStrictEqual(entries.slice(1), [["first", 1000]])
+      }))
+
+    it.effect("a raised limit ends the wait of who costs more than a bucket, which takes longer to fill now", () =>
+      Effect.gen(function*() {
+        const limiter = yield* make({ ...tenPerTenSeconds, maxWait: "6 seconds" })
+        yield* full(limiter, 5)
+        const { enter, entries } = journal(limiter)
+        yield* enter("big", 20)
+        yield* limiter.setLimit("requests", 20)
+        yield* calm
+        assert.deepStrictEqual(entries, [["big", 0, "requests", 7500]])
+      }))
+
+    it.effect("nobody is let in behind one whom a raised limit makes wait longer, by the plan of before", () =>
+      Effect.gen(function*() {
+        const limiter = yield* make({
+          limits: [
+            { dimension: "requests", limit: 10, per: "10 seconds" },
+            { dimension: "tokens", limit: 10, per: "10 seconds" }
+          ],
+          maxWait: "1 minute"
+        })
+        yield* Effect.orDie(limiter.acquire({ tokens: 5 }))
+        const { enter, entries } = journal(limiter)
+        yield* enter("big", { tokens: 20 })
+        yield* limiter.setLimit("tokens", 20)
+        yield* enter("behind", { tokens: 0 }, { maxWait: 6000 })
+        yield* TestClock.adjust("1 minute")
+        assert.deepStrictEqual(entries, [["behind", 0, "tokens", 7500], ["big", 7500]])
+      }))
+
+    it.effect("nobody waits longer than they may, also where timers ring late and full buckets lose what would come", () =>
+      TestClock.testClockWith((clock) => {
+        const sleep = (duration: Duration.Duration) => clock.sleep(Duration.sum(duration, Duration.millis(100)))
+        return Effect.gen(function*() {
+          const limiter = yield* make({ capacity: 1, refillPerSecond: 1, maxWait: "5 seconds" })
+          yield* full(limiter, 1)
+          const { enter, entries } = journal(limiter)
+          for (let i = 0; i < 120; i++) {
+            yield* enter(`${i}`)
+            yield* TestClock.adjust("1 second")
+          }
+          const waits = entries.filter(({ length }) => length === 2).map(([name, at]) => at - Number(name) * 1000)
+          // A timer's own delay is told only when it rings.
+          assert.isAtMost(Math.max(...waits), 5100)
+          assert.isAtLeast(waits.length, 105)
+        }).pipe(Effect.provideService(Clock.Clock, { ...clock, sleep }))
       }))
 
     it.effect("at most one timer, whatever the length of the line", () =>
