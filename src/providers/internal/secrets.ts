@@ -63,10 +63,15 @@ const holds = (text: string, some: ReadonlyArray<string>): boolean => {
 /** Does a text hold none of the secrets, however it is written? */
 export const hidesNothing = (text: string, secrets: ReadonlyArray<string> | undefined): boolean => {
   if (secrets === undefined) return true
+  let plain: string | undefined
   for (const { all, inTwoAlphabets, length } of writings(secrets)) {
     if (length > text.length) continue
     const lower = text.toLowerCase()
-    if (holds(lower, all) || (text.includes("%") && holds(decoded(text).toLowerCase(), all))) return false
+    if (holds(lower, all)) return false
+    if (text.includes("%")) {
+      plain ??= decoded(text).toLowerCase()
+      if (holds(plain, all)) return false
+    }
     if (inTwoAlphabets.length > 0 && holds(lower.replaceAll("-", "+").replaceAll("_", "/"), inTwoAlphabets)) {
       return false
     }
