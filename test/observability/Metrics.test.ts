@@ -161,6 +161,33 @@ describe.each(kinds)("%s", (kind) => {
       assert.deepStrictEqual(operations.map(({ attributes }) => attributes?.["error.type"]), [undefined])
     })).pipe(measured()))
 
+  it.effect.each([NaN, -1, Infinity])(
+    "tokens that are no number of them, %d, leave the counters as they are",
+    (count) =>
+      vector(Effect.gen(function*() {
+        const wrong = (text: string, total: number | undefined) =>
+          ScriptedProvider.answer([
+            { type: "text", text },
+            {
+              type: "finish",
+              reason: "stop",
+              usage: {
+                inputTokens: { total: count, uncached: undefined, cacheRead: undefined, cacheWrite: undefined },
+                outputTokens: { total, text: undefined, reasoning: undefined }
+              }
+            }
+          ])
+        const r = yield* setUp([[wrong("Hello.", count), wrong("", undefined), succeeds]], { retry: false })
+        yield* ask(kind, r.client)
+        yield* Effect.exit(ask(kind, r.client))
+        yield* ask(kind, r.client)
+        assert.strictEqual(yield* total("llm_tokens_total", { direction: "input" }), 10)
+        assert.strictEqual(yield* total("llm_tokens_total", { direction: "output" }), 5)
+        assert.strictEqual(yield* total("llm_tokens_at_least_total"), 0)
+        assert.strictEqual(yield* observed("gen_ai.client.token.usage", { "gen_ai.token.type": "input" }), 10)
+      })).pipe(measured())
+  )
+
   it.effect("tokens and the first part; the newer conventions by option", () =>
     vector(Effect.gen(function*() {
       const usage = {
