@@ -252,11 +252,11 @@ const numbersIn = (registry: Registry, attributes: Attributes): Numbers => {
   return made
 }
 
-/** The observer that counts. */
 /** A provider of one's own may tell nonsense, and a counter that has taken it in is lost for good. */
 const isCount = (count: number | undefined): count is number =>
   typeof count === "number" && count >= 0 && count < Infinity
 
+/** The observer that counts. */
 const make = (options: Options, counted: Numbers): LlmObserver.Observer => {
   const own = {
     calls: counted.of(llm.calls),
