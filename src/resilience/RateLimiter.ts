@@ -506,7 +506,7 @@ class Limiter implements RateLimiter {
   private readonly line: WaitingLine<Wish, Held, RateLimited>
   /** The plan of the whole line, while the line is simple. */
   private end: Plan | undefined
-  /** Since it was made some have left, or tokens came back: it may be later than the line will be, and never sooner. */
+  /** Since it was made some have left, tokens came back, or a timer rang late: it may be later than the line will be, and never sooner. */
   private isLate = false
   /** By how much all grants could come later, at least, and nobody be too late. */
   private slack = Infinity
