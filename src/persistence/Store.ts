@@ -490,7 +490,7 @@ export const makeMemory = <A>(maxEntries: number, maxBytes: number): Memory<A> =
   ): void => {
     const filed = nameOf(key)
     let before = slots.get(filed)
-    const size = bare + 2 * key.length
+    const size = bare + 2 * key.length + (filed === key ? 0 : 2 * filed.length)
     if (before !== undefined && (size > maxBytes || before.share.name !== name || before.key !== key)) {
       drop(before)
       before = undefined

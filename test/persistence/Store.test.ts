@@ -48,6 +48,18 @@ describe("Store.memory", () => {
         }
       }))
 
+    it.effect("count with the name under which they are filed", () =>
+      Effect.gen(function*() {
+        const key = long("", "")
+        const kept = Effect.fnUntraced(function*(maxBytes: number) {
+          const store = yield* Store.memory<string>({ maxEntries: 10, maxBytes })
+          yield* store.set(key, "A", minute)
+          return (yield* store.get(key)) !== undefined
+        })
+        assert.isFalse(yield* kept(2 * key.length + 10_000))
+        assert.isTrue(yield* kept(2 * key.length + 30_000))
+      }))
+
     it.effect("are all kept, and found without a look at all that are as long", () =>
       Effect.gen(function*() {
         const store = yield* Store.memory<number>({ maxEntries: 3000 })
