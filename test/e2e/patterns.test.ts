@@ -48,7 +48,9 @@ const idle = (server: FaultServer.FaultServer): Effect.Effect<void> =>
 const live = <A, E>(effect: Effect.Effect<A, E, Scope.Scope | Layer.Success<typeof NodeHttpClient.layerUndici>>) =>
   Effect.scoped(effect).pipe(Effect.provide(NodeHttpClient.layerUndici))
 
-describe.each(kinds)("%s over HTTP", (kind) => {
+// They mostly wait, with servers of their own. What is cut, or opens again, is so after times that a machine which is busy with
+// other tests does not stand still for.
+describe.concurrent.each(kinds)("%s over HTTP", (kind) => {
   it.live("healthy", () =>
     live(Effect.gen(function*() {
       const { client, primary } = yield* setup({})
@@ -104,7 +106,7 @@ describe.each(kinds)("%s over HTTP", (kind) => {
 
   it.live("timeout: a hang is cut, the socket closed", () =>
     live(Effect.gen(function*() {
-      const { client, primary } = yield* setup({ timeout: { attempt: 150, firstToken: 150 } })
+      const { client, primary } = yield* setup({ timeout: { attempt: 1000, firstToken: 1000 } })
       yield* primary.play(FaultServer.hang())
       const error = yield* Effect.flip(ask(kind, client))
       assert.strictEqual(error._tag, "AttemptTimeout")
@@ -114,14 +116,14 @@ describe.each(kinds)("%s over HTTP", (kind) => {
 
   it.live("circuit breaker: opens, skips, probes, closes", () =>
     live(Effect.gen(function*() {
-      const { client, primary } = yield* setup({ circuitBreaker: { failureThreshold: 2, recoveryTimeout: 200 } })
+      const { client, primary } = yield* setup({ circuitBreaker: { failureThreshold: 2, recoveryTimeout: 1500 } })
       yield* primary.play(FaultServer.error("Server"), FaultServer.error("Server"))
       yield* Effect.flip(ask(kind, client))
       yield* Effect.flip(ask(kind, client))
       const open = yield* Effect.flip(ask(kind, client))
       assert.strictEqual(open._tag, "CircuitOpen")
       assert.strictEqual(yield* received(primary), 2)
-      yield* Effect.sleep(250)
+      yield* Effect.sleep(1550)
       yield* ask(kind, client)
       const { targets: [status] } = yield* client.status
       assert.strictEqual(status?.circuit?.state, "closed")
@@ -183,7 +185,7 @@ describe.each(kinds)("%s over HTTP", (kind) => {
     })))
 })
 
-describe("a stream after its first token, over HTTP", () => {
+describe.concurrent("a stream after its first token, over HTTP", () => {
   const rows: ReadonlyArray<readonly [string, FaultServer.Fault, string]> = [
     ["cut without its end", FaultServer.truncate({ afterChunks: 3 }), "truncated"],
     ["reset", FaultServer.resetInBody({ afterChunks: 3 }), "reset"],
@@ -192,7 +194,7 @@ describe("a stream after its first token, over HTTP", () => {
   ]
   it.live.each(rows)("%s", ([, fault, kind]) =>
     live(Effect.gen(function*() {
-      const { client, primary } = yield* setup({ retry: {}, failover: {}, timeout: { idle: 150 } }, 2)
+      const { client, primary } = yield* setup({ retry: {}, failover: {}, timeout: { idle: 1000 } }, 2)
       yield* primary.play(fault)
       const error = yield* Effect.flip(ask("stream", client))
       assert.strictEqual(error._tag, "StreamInterrupted")

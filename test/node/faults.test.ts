@@ -152,7 +152,9 @@ for (const [name, client] of clients) {
           const timer = setInterval(() => socket.write("4\r\n1234\r\n"), 5)
           socket.on("close", () => clearInterval(timer))
         })
-        yield* Effect.ignore(Effect.timeout(text(server.url), "30 millis"))
+        for (let millis = 30; millis < 5000 && server.connections() === 0; millis *= 2) {
+          yield* Effect.ignore(Effect.timeout(text(server.url), millis))
+        }
         yield* eventually(() => server.connections() > 0 && server.open() === 0, "after a timeout")
         const some = HttpClient.get(server.url).pipe(
           Effect.flatMap((response) => Stream.runCollect(Stream.take(response.stream, 2)))

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Layer } from "effect"
+import { Context, Effect, Fiber, Layer } from "effect"
 import { Store } from "effect-resilient-llm/persistence"
 import * as Sqlite from "effect-resilient-llm/persistence/Sqlite"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
@@ -67,19 +67,21 @@ describe("Sqlite", () => {
       const filename = file()
       const { idempotency } = yield* Sqlite.make({ filename })
       const other = new DatabaseSync(filename)
-      other.exec("begin immediate")
-      const begun = performance.now()
-      const writing = yield* Effect.forkChild(idempotency.set("k", "v", minute), { startImmediately: true })
-      yield* Effect.sleep(1)
-      assert.isBelow(performance.now() - begun, 90)
-      yield* Effect.sleep(50)
-      other.exec("rollback")
-      yield* writing.pipe((fiber) =>
-        Effect.callback<void>((resume) => {
-          fiber.addObserver((exit) => resume(exit as never))
-        })
-      )
-      assert.strictEqual((yield* idempotency.get("k"))?.value, "v")
+      // One time of several at least: a machine that is busy with other tests may stand still for as long.
+      let least = Infinity
+      for (let i = 0; i < 5 && least >= 90; i++) {
+        other.exec("begin immediate")
+        const begun = performance.now()
+        const writing = yield* Effect.forkChild(idempotency.set("k", `v${i}`, minute), { startImmediately: true })
+        yield* Effect.sleep(1)
+        least = Math.min(least, performance.now() - begun)
+        yield* Effect.sleep(50)
+        other.exec("rollback")
+        yield* Fiber.join(writing)
+        assert.strictEqual((yield* idempotency.get("k"))?.value, `v${i}`)
+      }
+      assert.isBelow(least, 90)
+      yield* idempotency.set("k", "v", minute)
       other.exec("begin immediate")
       const error = yield* Effect.flip(idempotency.set("k", "w", minute))
       assert.strictEqual(error._tag, "StoreError")

@@ -43,7 +43,13 @@ describe("cool-downs over processes", () => {
         const ask = (client: Client<LlmError.LlmError>) => Effect.map(client.complete("Hi"), ({ target }) => target)
         assert.deepStrictEqual(yield* Effect.forEach(clients, ask), ["first", "first", "first"])
         yield* ask(clients[0])
-        yield* Effect.sleep(1500)
+        const coolDowns = Effect.forEach(clients, ({ status }) =>
+          Effect.map(status, ({ targets: [one] }) => one?.coolingDown))
+        yield* Effect.repeat(Effect.delay(coolDowns, 20), {
+          times: 500,
+          until: (all) =>
+            all.every((one) => one !== undefined)
+        })
         assert.deepStrictEqual(yield* Effect.forEach(clients, ask), ["second", "second", "second"])
         assert.strictEqual((yield* first.requests).length, 4)
       }))
