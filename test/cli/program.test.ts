@@ -37,7 +37,9 @@ const program = (...args: ReadonlyArray<string>): Promise<Ran> => start(["src/cl
 
 const PATIENCE = 60_000
 
-describe("the program", () => {
+// The demo mostly waits: both play it at the same time. Its vendors' silences last half a second, which a machine that is busy
+// with other tests may stand still for.
+describe.concurrent("the program", { retry: 2 }, () => {
   it("plays the demo: every case behaves, plain in a pipe, under 15 seconds", async () => {
     const { code, err, out, seconds } = await start([".config/start.mjs"]).ended
     assert.include(out, "✓ 11 of 11 cases behaved as they must")
@@ -56,7 +58,9 @@ describe("the program", () => {
     assert.match(out, /^llm_breaker_transitions_total\{target="openai",from="closed",to="open"\} [1-9]/m)
     if (has("promtool")) assert.deepStrictEqual(promtool(["check", "metrics"], out), { code: 0, text: "" })
   }, PATIENCE)
+})
 
+describe("the program", () => {
   it("answers without keys", async () => {
     const { code, err, out } = await start([".config/start.mjs", "ask", "What is AI?"]).ended
     assert.include(out, "simulated answer")

@@ -27,7 +27,7 @@ if (await usualRedis() !== undefined) homes.unshift(["Redis", "redis://127.0.0.1
 
 describe.each(homes)("%s: four processes, clocks up to ±5 s off", (home, state) => {
   it("50 a second, overloaded: everything that is there is used, and no interval sees two more", async () => {
-    const millis = 5000
+    const millis = 4000
     const reports = await fleet({ state, limit: 50, millis, loops: 8, maxWait: 0 })
     const times = reports.flatMap(({ admitted }) => admitted)
     const excess = worstExcess(times, 50, 50)
@@ -43,7 +43,7 @@ describe.each(homes)("%s: four processes, clocks up to ±5 s off", (home, state)
   }, 60_000)
 
   it("1,500 calls a second under a limit of 2,000: a tenth of a trip each at most, nobody refused", async () => {
-    const reports = await fleet({ state, limit: 2000, millis: 4000, loops: 0, perSecond: 375, maxWait: 1000 })
+    const reports = await fleet({ state, limit: 2000, millis: 3000, loops: 0, perSecond: 375, maxWait: 1000 })
     const times = reports.flatMap(({ admitted }) => admitted)
     const trips = reports.reduce((sum, report) => sum + report.trips, 0) / times.length
     const excess = worstExcess(times, 2000, 2000)

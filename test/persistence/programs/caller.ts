@@ -13,6 +13,8 @@ export interface Job {
   readonly paid: string
   /** Milliseconds that the provider takes. */
   readonly takes: number
+  /** Of a key, in milliseconds. */
+  readonly lease: number
   readonly documents: number
   readonly concurrency: number
   readonly takeOver: boolean
@@ -41,7 +43,11 @@ const vendor = Layer.effect(
   )
 )
 
-const client = LlmClient.layer([Vendor], { idempotency: { takeOver: job.takeOver }, cache: false, rateLimit: false })
+const client = LlmClient.layer([Vendor], {
+  idempotency: { takeOver: job.takeOver, lease: job.lease },
+  cache: false,
+  rateLimit: false
+})
   .pipe(
     Layer.provide(vendor),
     Layer.provide(StateConfig.layer(job.state, { prefix: job.prefix }))
