@@ -1,4 +1,5 @@
 import { globSync } from "node:fs"
+import { availableParallelism } from "node:os"
 import { basename, dirname } from "node:path"
 import { fileURLToPath } from "node:url"
 import { defineConfig } from "vitest/config"
@@ -37,8 +38,8 @@ export default defineConfig({
     setupFiles: ["test/setup.ts"],
     // Files share a worker (25 times faster): leave no global state behind.
     isolate: false,
-    // Vitest leaves one core free, which on two cores doubles the time; our files mostly wait.
-    maxWorkers: "100%",
+    // Vitest leaves one core free, which on two cores doubles the time; our longest files mostly wait.
+    maxWorkers: Math.ceil(availableParallelism() * 1.5),
     // Tests start about a hundred programs, whose compiling takes half of their start.
     env: { NODE_COMPILE_CACHE: fileURLToPath(new URL("./.cache/compiled", import.meta.url)) },
     // Against tests that hang; what a busy machine needs is no failure.
