@@ -149,8 +149,8 @@ export class Attempt implements Ask {
     this.call.root.emit(this.isInjected ? { ...event, injected: true } : event)
   }
 
-  /** Runs on every way out of the attempt, uninterruptibly: an answer, a failure, an interruption, something thrown. */
-  readonly end = (exit: Exit.Exit<Served, unknown>): Effect.Effect<void> | undefined => {
+  /** Runs on every way out, uninterruptibly. No function in a field: V8 makes those old at once, and all they reach. */
+  end(exit: Exit.Exit<Served, unknown>): Effect.Effect<void> | undefined {
     if (this.isLeft) return undefined
     if (Exit.isSuccess(exit)) {
       try {

@@ -109,7 +109,7 @@ export const guarded = <GE>(to: Asked, doors: ReadonlyArray<Door<GE>>) =>
     }
     return Effect.uninterruptibleMask((restore) => {
       const attempt = new Attempt(call, to, restore, now)
-      return Effect.onExitPrimitive(begun(attempt, now), attempt.end)
+      return Effect.onExitPrimitive(begun(attempt, now), (exit) => attempt.end(exit))
     })
   }
 }

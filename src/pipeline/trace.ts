@@ -272,12 +272,13 @@ const discreet = (tracer: Tracer.Tracer): Tracer.Tracer =>
     context: tracer.context,
     span: (options) => {
       const span = tracer.span(options)
-      // In place: tracers know their own spans by their class.
       const attribute = span.attribute.bind(span)
       const end = span.end.bind(span)
-      span.attribute = (key, value) => isPrivate(key) ? undefined : attribute(key, value)
-      span.end = (time, exit) => end(time, withoutValues(exit))
-      return span
+      // In place: tracers know their own spans by their class.
+      return Object.assign<Tracer.Span, Pick<Tracer.Span, "attribute" | "end">>(span, {
+        attribute: (key, value) => isPrivate(key) ? undefined : attribute(key, value),
+        end: (time, exit) => end(time, withoutValues(exit))
+      })
     }
   })
 

@@ -212,7 +212,7 @@ export const retries = (policy: Policy) => {
   return <A, E, R>(first: Effect.Effect<A, E, R>, hooks: Again<A, E, R>): Effect.Effect<A, E, R> =>
     Effect.catch(first, (error) => {
       const run = new Run(policy, steps, hooks, error)
-      return Effect.onExitPrimitive(run.failed(error), run.ended)
+      return Effect.onExitPrimitive(run.failed(error), (exit) => run.ended(exit))
     })
 }
 
@@ -238,7 +238,7 @@ class Run<A, E, R> {
     this.last = first
   }
 
-  readonly failed = (error: E): Effect.Effect<A, E, R> => {
+  failed(error: E): Effect.Effect<A, E, R> {
     const { hooks, policy } = this
     if (this.k > 0 && (hooks.isRefusal === undefined ? isLocalRefusal(error) : hooks.isRefusal(error))) {
       this.refund()
@@ -257,7 +257,7 @@ class Run<A, E, R> {
   }
 
   /** Interrupted in a pause: nothing was got for the payment. */
-  readonly ended = (exit: Exit.Exit<A, E>): undefined => {
+  ended(exit: Exit.Exit<A, E>): undefined {
     if (Exit.isFailure(exit) && Cause.hasInterrupts(exit.cause)) this.refund()
   }
 
@@ -327,7 +327,7 @@ class Run<A, E, R> {
         hooks.again(),
         (context: Context.Context<R>) => Context.add(context, Schedule.CurrentMetadata, metadata)
       )
-      return Effect.catch(next, this.failed)
+      return Effect.catch(next, (error) => this.failed(error))
     })
   }
 }

@@ -1,8 +1,10 @@
 // The benchmarks measure what they say: statistics, tables, and subjects that do their work. Nothing is timed here.
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
+import { execFileSync } from "node:child_process"
+import { join } from "node:path"
 import { counted } from "./counted.ts"
-import { grown } from "./counts.ts"
+import { bundled, grown, inFolder } from "./counts.ts"
 import { ownerOf } from "./groups/flame.ts"
 import { groups } from "./groups/index.ts"
 import { compare, median, type Result, type Worker } from "./measure.ts"
@@ -134,6 +136,17 @@ it("counted cases do their work, and 5 % more than stored is told", async () => 
     "b is not stored"
   ])
 })
+
+it("what a call has made is gone with the next quick collection", () =>
+  inFolder(async (folder) => {
+    const file = await bundled(join(folder, "counted.mjs"))
+    const program = join(import.meta.dirname, "garbage.ts")
+    const flags = ["--expose-gc", "--min-semi-space-size=64", "--no-warnings"]
+    for (const name of ["a text", "one retry", "failover", "everything off"]) {
+      const share = Number(execFileSync(process.execPath, [...flags, program, file, name], { encoding: "utf8" }))
+      assert.isBelow(share, 0.05, name)
+    }
+  }), 60_000)
 
 it("peers answer what they are asked, retry and fall back", async () => {
   const asking: Provider = () => Promise.resolve(ANSWER)

@@ -43,6 +43,7 @@ export class Exchange implements Undici.Dispatcher.DispatchHandler {
   private buffered = 0
   private paused = false
   private failure: { readonly cause: unknown } | undefined
+  /** Made before it is put here: V8 makes a function old at once that is written into a field. */
   private waiting: (() => void) | undefined
   private waking = false
 
@@ -102,8 +103,9 @@ export class Exchange implements Undici.Dispatcher.DispatchHandler {
   ): Effect.Effect<A, E> {
     return Effect.callback<A, E>((resume) => {
       this.options = options
-      this.waiting = () =>
+      const begun = () =>
         resume(this.head === undefined ? Effect.fail(failed(this.failure?.cause)) : Effect.succeed(answered(this.head)))
+      this.waiting = begun
       if (this.signal?.aborted === true) this.handleEvent()
       else {
         this.signal?.addEventListener("abort", this)
@@ -146,10 +148,11 @@ export class Exchange implements Undici.Dispatcher.DispatchHandler {
     this.flow()
     return Effect.callback<Uint8Array, E>((resume) => {
       const others = this.waiting
-      this.waiting = () => {
+      const ended = () => {
         others?.()
         resume(this.collect(failed))
       }
+      this.waiting = ended
       return this.giveUp()
     })
   }

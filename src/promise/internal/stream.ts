@@ -41,15 +41,15 @@ export class Reader {
     return this.runner(effect, this.signal)
   }
 
-  private readonly aborted = (): void => {
-    // Also while nobody reads: the connection is closed at once.
+  /** The signal's. Also while nobody reads: the connection is closed at once. */
+  handleEvent(): void {
     Effect.runFork(Scope.close(this.scope, Exit.void))
   }
 
   private start(): Promise<Opened> {
     return this.opened ??= this.run(Effect.suspend(() => {
       const reading = Scope.forkUnsafe(this.scope)
-      this.signal?.addEventListener("abort", this.aborted, { once: true })
+      this.signal?.addEventListener("abort", this, { once: true })
       return Effect.flatMap(
         Scope.provide(this.open, this.scope),
         ({ parts, response }) =>
@@ -59,7 +59,7 @@ export class Reader {
   }
 
   private async finish(): Promise<void> {
-    this.signal?.removeEventListener("abort", this.aborted)
+    this.signal?.removeEventListener("abort", this)
     await Effect.runPromise(Scope.close(this.scope, Exit.void))
   }
 
