@@ -11,6 +11,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
+import { readDuration } from "./internal/duration.ts"
 import { firstIssue, kindOf } from "./internal/issue.ts"
 import { NotJson, plain, sortedText } from "./internal/json.ts"
 import { isBare, noOptions, readMessages as readUsual } from "./internal/messages.ts"
@@ -79,10 +80,8 @@ export type ResponseFormat = typeof ResponseFormat.Type
 
 const DurationInput = Schema.declare(
   (u): u is Duration.Input => {
-    // `fromInput` takes what is not a number for nothing.
-    if (Number.isNaN(u)) return false
-    const duration = Duration.fromInput(u as Duration.Input)
-    return duration._tag === "Some" && Duration.toMillis(duration.value) >= 0
+    const duration = readDuration(u)
+    return duration !== undefined && Duration.toMillis(duration) >= 0
   },
   { expected: "a duration that is not negative" }
 )
@@ -362,9 +361,9 @@ const readAsItIs = (input: Input): Mutable<LlmRequest> | undefined => {
     if (known !== undefined) request[key as string] = known
   }
   if (deadline !== undefined) {
-    const duration = Duration.fromInput(deadline)
-    if (duration._tag === "None" || Duration.toMillis(duration.value) < 0 || Number.isNaN(deadline)) return undefined
-    request["deadline"] = duration.value
+    const duration = readDuration(deadline)
+    if (duration === undefined || Duration.toMillis(duration) < 0) return undefined
+    request["deadline"] = duration
   }
   return request as LlmRequest
 }

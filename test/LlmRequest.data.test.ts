@@ -251,6 +251,9 @@ describe("limits of a request", () => {
     const kind = "not a number"
     assert.deepStrictEqual(refused({ prompt: "Hi", deadline: NaN }), { path: "deadline", rule, kind })
     assert.deepStrictEqual(refused({ prompt: [message], deadline: NaN, stop: new Set() }).path, "stop")
+    for (const deadline of [{}, { second: 1 }, { seconds: NaN }, [NaN, 0]]) {
+      assert.deepInclude(refused({ prompt: "Hi", deadline: deadline as never }), { path: "deadline", rule })
+    }
   })
 
   it("two prompts that differ in half of a surrogate pair are two questions", () => {

@@ -6,6 +6,7 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import * as SchemaTransformation from "effect/SchemaTransformation"
 import { LlmConfigError } from "../LlmError.ts"
+import { readDuration } from "./duration.ts"
 import { firstIssue } from "./issue.ts"
 
 // -----------------------------------------------------------------------------
@@ -57,9 +58,8 @@ export const millisOf = (input: unknown): number | undefined => {
     const short = /^(\d+(?:\.\d+)?)\s*(ms|s|min|m|h)$/.exec(input.trim())
     if (short !== null) return Number(short[1]) * units[short[2]!]!
   }
-  if (Number.isNaN(input)) return undefined
-  const read = Duration.fromInput((typeof input === "string" ? input.trim() : input) as Duration.Input)
-  return read._tag === "None" ? undefined : Duration.toMillis(read.value)
+  const read = readDuration(typeof input === "string" ? input.trim() : input)
+  return read && Duration.toMillis(read)
 }
 
 /** The number that a text is, if it is one. */

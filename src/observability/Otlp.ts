@@ -18,6 +18,7 @@ import type { Flusher } from "effect/observability/OtlpExporter"
 import * as Option from "effect/Option"
 import * as Schema from "effect/Schema"
 import * as Semaphore from "effect/Semaphore"
+import { finiteDuration, readOption } from "../internal/option.ts"
 import { notFollowing } from "../internal/redirects.ts"
 
 /**
@@ -81,7 +82,7 @@ export const layer = (options: Options = {}): Layer.Layer<Flusher, ConfigError, 
   Layer.unwrap(Effect.gen(function*() {
     const read = yield* environment
     const named = options.attributes?.["service.name"] !== undefined || read.resource?.["service.name"] !== undefined
-    const interval = options.exportInterval
+    const interval = millis("exportInterval", options.exportInterval)
     return EffectOtlp.layerJson({
       baseUrl: options.endpoint ?? read.endpoint,
       headers: options.headers ?? read.headers,
@@ -93,8 +94,12 @@ export const layer = (options: Options = {}): Layer.Layer<Flusher, ConfigError, 
       loggerExportInterval: interval,
       metricsExportInterval: interval,
       tracerExportInterval: interval
-    }).pipe(Layer.provide(layerBounded(options.timeout ?? "5 seconds")))
+    }).pipe(Layer.provide(layerBounded(millis("timeout", options.timeout) ?? 5000)))
   }))
+
+/** Throws `LlmConfigError`. */
+const millis = (name: string, duration: Duration.Input | undefined): number | undefined =>
+  duration === undefined ? undefined : readOption(finiteDuration(), duration, name)
 
 const pairs = (name: string) =>
   Config.Record(Schema.String, Schema.StringFromUriComponent, name).pipe(Config.withDefault(undefined))
@@ -107,13 +112,13 @@ const environment = Config.all({
 })
 
 /** A client whose requests end: with their body, or with a failure after `timeout`, or at once when too many are open. */
-const layerBounded = (timeout: Duration.Input): Layer.Layer<HttpClient.HttpClient, never, HttpClient.HttpClient> =>
+const layerBounded = (timeout: number): Layer.Layer<HttpClient.HttpClient, never, HttpClient.HttpClient> =>
   Layer.effect(
     HttpClient.HttpClient,
     Effect.gen(function*() {
       const client = notFollowing(yield* HttpClient.HttpClient)
       const turns = new Map<string, Semaphore.Semaphore>()
-      const late = `no answer in ${Duration.format(Duration.fromInputUnsafe(timeout))}`
+      const late = `no answer in ${Duration.format(Duration.millis(timeout))}`
       return HttpClient.make((request, url) => {
         const turn = turns.get(url.pathname) ?? Semaphore.makeUnsafe(MAX_EXPORTS)
         turns.set(url.pathname, turn)

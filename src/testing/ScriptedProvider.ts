@@ -11,6 +11,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
 import { monotonicMillis } from "../internal/clock.ts"
+import { duration, readOption } from "../internal/option.ts"
 import { ProviderError, type Reason, TRUNCATED } from "../LlmError.ts"
 import type { LlmProvider } from "../LlmProvider.ts"
 import type { LlmRequest } from "../LlmRequest.ts"
@@ -199,7 +200,7 @@ export const stream = (...elements: ReadonlyArray<Element>): Step => ({ _tag: "S
  */
 export const until = (time: Duration.Input, play: Play): Entry => ({
   _tag: "Until",
-  millis: Duration.toMillis(Duration.fromInputUnsafe(time)),
+  millis: readOption(duration(), time, "until"),
   play
 })
 

@@ -39,7 +39,9 @@ describe("millisOf", () => {
       ["soon", undefined],
       [null, undefined],
       [undefined, undefined],
-      [true, undefined]
+      [true, undefined],
+      [{}, undefined],
+      [{ second: 1 }, undefined]
     ]
     for (const [input, millis] of cases) assert.strictEqual(Option.millisOf(input), millis, String(input))
   })
@@ -93,6 +95,7 @@ describe("kinds of options", () => {
       [Option.millis("2 seconds"), "soon", `at: ${duration}, a text`],
       [Option.millis("2 seconds"), NaN, `at: ${duration}, not a number`],
       [Option.millis("2 seconds"), false, `at: ${duration}, a boolean`],
+      [Option.millis("2 seconds"), {}, `at: ${duration}, an object`],
       [Option.millisOrOff("2 seconds"), false, Infinity],
       [Option.millisOrOff("2 seconds"), undefined, 2000],
       [Option.millisOrOffIfGiven(), undefined, undefined],

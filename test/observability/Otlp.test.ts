@@ -1,6 +1,7 @@
 // Loopback: a collector of our own, over real HTTP and real time where sockets matter, else under the test clock.
 import { assert, describe, it } from "@effect/vitest"
-import { ConfigProvider, Effect, Layer, Logger, Metric, Schedule, type Scope } from "effect"
+import { Cause, ConfigProvider, Effect, Exit, Layer, Logger, Metric, Schedule, type Scope } from "effect"
+import { LlmError } from "effect-resilient-llm"
 import { Logging, Metrics, Otlp } from "effect-resilient-llm/observability"
 import { FetchHttpClient, HttpClient, HttpClientResponse } from "effect/http"
 import { OtlpExporter } from "effect/observability"
@@ -151,6 +152,17 @@ const until = (condition: () => boolean) =>
     Effect.retry(Schedule.spaced("20 millis")),
     Effect.timeout("10 seconds")
   )
+
+it.effect.each([["timeout", {}], ["timeout", 0], ["exportInterval", {}], ["exportInterval", -1]] as const)(
+  "%s must be a duration: %j",
+  ([option, value]) =>
+    Effect.gen(function*() {
+      const exit = yield* Effect.exit(Effect.scoped(Layer.build(Otlp.layer({ [option]: value }).pipe(fetching))))
+      const error = Exit.isFailure(exit) ? Cause.squash(exit.cause) : undefined
+      assert.instanceOf(error, LlmError.LlmConfigError)
+      assert.strictEqual(error.path, option)
+    })
+)
 
 describe("loopback", () => {
   it("spans, metrics and log lines of a chaos run arrive complete", async () => {

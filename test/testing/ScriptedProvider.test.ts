@@ -17,6 +17,10 @@ const met = (provider: ScriptedProvider.ScriptedProvider, text = "Hi") =>
     onFailure: ({ reason }) => reason._tag
   })
 
+it("what is no time has no until", () => {
+  for (const time of [{}, NaN, -1]) assert.throws(() => until(time, overloaded), /until/)
+})
+
 it.effect("by time: an outage, a slow recovery, then what every request meets", () =>
   Effect.gen(function*() {
     const provider = yield* ScriptedProvider.make([
