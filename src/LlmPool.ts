@@ -15,6 +15,7 @@ import * as Layer from "effect/Layer"
 import * as Pull from "effect/Pull"
 import * as Stream from "effect/Stream"
 import { monotonicMillis } from "./internal/clock.ts"
+import { kindOf } from "./internal/issue.ts"
 import { numbered } from "./internal/names.ts"
 import { attempt } from "./internal/option.ts"
 import { classify, LlmConfigError, TRUNCATED, type Verdict } from "./LlmError.ts"
@@ -89,7 +90,12 @@ type Named = readonly [name: string, provider: LlmProvider]
 export const make = (
   hosts: Readonly<Record<string, LlmProvider>>,
   options?: Options
-): Effect.Effect<LlmPool, LlmConfigError> => attempt(() => fromHosts(Object.entries(hosts), options))
+): Effect.Effect<LlmPool, LlmConfigError> => attempt(() => fromHosts(entriesOf(hosts), options))
+
+const entriesOf = (hosts: Readonly<Record<string, LlmProvider>>): ReadonlyArray<Named> => {
+  if (typeof hosts === "object" && hosts !== null) return Object.entries(hosts)
+  throw new LlmConfigError({ path: "hosts", rule: "an object of providers", kind: kindOf(hosts) })
+}
 
 const fromHosts = (given: ReadonlyArray<Named>, options: Options = {}): LlmPool => {
   const { id, ...ejection } = options

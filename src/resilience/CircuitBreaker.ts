@@ -806,8 +806,14 @@ export interface MakeOptions extends Options {
  * @category constructors
  * @since 0.1.0
  */
-export const make = ({ key, onTransition, ...options }: MakeOptions): Effect.Effect<CircuitBreaker, LlmConfigError> =>
-  attempt(() => fromPolicy(checkKey(key), policy(options), onTransition))
+export const make = (options: MakeOptions): Effect.Effect<CircuitBreaker, LlmConfigError> => fromOptions(options)
+
+/** Who leaves the options out is told what is missing. */
+const fromOptions = (options: MakeOptions | undefined, fleet?: Fleet) =>
+  attempt(() => {
+    const { key, onTransition, ...rules }: Partial<MakeOptions> = options ?? {}
+    return fromPolicy(checkKey(key), policy(rules), onTransition, Infinity, fleet)
+  })
 
 /**
  * Where circuits are kept that several processes share, by their keys. `undefined` (the default): each breaker knows its own.
@@ -858,12 +864,9 @@ export type { CircuitChange, CircuitStore, Claim, SharedCircuit } from "./intern
  */
 export const makeShared = (
   store: Circuits.CircuitStore,
-  { key, onTransition, ...options }: MakeOptions
+  options: MakeOptions
 ): Effect.Effect<CircuitBreaker, LlmConfigError, Scope.Scope> =>
-  Effect.flatMap(
-    fleetOf(store),
-    (fleet) => attempt(() => fromPolicy(checkKey(key), policy(options), onTransition, Infinity, fleet))
-  )
+  Effect.flatMap(fleetOf(store), (fleet) => fromOptions(options, fleet))
 
 /**
  * A store of circuits in the memory of this process: for clients that share them, and for tests. It keeps 1,000 circuits.

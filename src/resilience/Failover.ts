@@ -13,6 +13,7 @@ import * as Effect from "effect/Effect"
 import * as Schema from "effect/Schema"
 import type * as Scope from "effect/Scope"
 import { monotonicMillis } from "../internal/clock.ts"
+import { kindOf } from "../internal/issue.ts"
 import { attempt, integerIfGiven, list, millis, optionsOf, readOptions } from "../internal/option.ts"
 import {
   classify,
@@ -644,8 +645,8 @@ const localRefusal = <E>(error: E): Skip<E> | undefined =>
 
 /** @internal */
 export const checkIds = (ids: ReadonlyArray<string>): void => {
-  if (ids.length === 0) {
-    throw new LlmConfigError({ path: "targets", rule: "at least one target", kind: "an empty array" })
+  if (!(ids?.length > 0)) {
+    throw new LlmConfigError({ path: "targets", rule: "at least one target", kind: kindOf(ids) })
   }
   ids.forEach((id, i) => {
     if (typeof id !== "string" || id === "") {

@@ -391,8 +391,11 @@ export const LoadShedder: Context.Service<LoadShedder, LoadShedder> = Context.Se
  * @category constructors
  * @since 0.2.0
  */
-export const make = ({ isOverload, ...options }: MakeOptions = {}): Effect.Effect<LoadShedder, LlmConfigError> =>
-  attempt(() => fromPolicy(throttlePolicy(options), isOverload))
+export const make = (options?: MakeOptions): Effect.Effect<LoadShedder, LlmConfigError> =>
+  attempt(() => {
+    const { isOverload, ...rules } = options ?? {}
+    return fromPolicy(throttlePolicy(rules), isOverload)
+  })
 
 /**
  * Provides one throttle.

@@ -13,6 +13,7 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import { monotonicMillis } from "../internal/clock.ts"
+import { kindOf } from "../internal/issue.ts"
 import { attempt, integer, millis, millisIfGiven, number, optionsOf, readOptions, rule } from "../internal/option.ts"
 import { classify, LlmConfigError, type Verdict } from "../LlmError.ts"
 
@@ -251,8 +252,8 @@ export const make = <const H>(
 
 /** @internal */
 export const fromPolicy = <H>(hosts: ReadonlyArray<H>, policy: Policy): Rotation<H> => {
-  if (hosts.length === 0) {
-    throw new LlmConfigError({ path: "hosts", rule: "at least one host", kind: "an empty array" })
+  if (!(hosts?.length > 0)) {
+    throw new LlmConfigError({ path: "hosts", rule: "at least one host", kind: kindOf(hosts) })
   }
   const states: Array<Host> = hosts.map(() => fresh)
   let turn = 0
