@@ -178,8 +178,8 @@ export const usageReported = ({ parts }: Answer): UsageFact | undefined => {
     }
     told = Object.assign(
       told ?? {},
-      typeof inputTokens === "number" ? { inputTokens } : undefined,
-      typeof outputTokens === "number" ? { outputTokens } : undefined
+      isCount(inputTokens) ? { inputTokens } : undefined,
+      isCount(outputTokens) ? { outputTokens } : undefined
     )
   }
   return told
@@ -187,14 +187,26 @@ export const usageReported = ({ parts }: Answer): UsageFact | undefined => {
 
 const noUsage = (): Usage => ({ inputTokens: {}, outputTokens: {} })
 
-// A provider of one's own may leave out what the type asks for.
-const usageIn = ({ usage }: { readonly usage?: Partial<Usage> | null }): Usage =>
-  isRecord(usage?.inputTokens) && isRecord(usage.outputTokens)
+// A provider of one's own may leave out what the type asks for, and tell what is no number of tokens: that is not told.
+const usageIn = ({ usage }: { readonly usage?: Partial<Usage> | null }): Usage => {
+  const inputTokens = counts(usage?.inputTokens)
+  const outputTokens = counts(usage?.outputTokens)
+  return inputTokens === usage?.inputTokens && outputTokens === usage?.outputTokens
     ? usage as Usage
-    : {
-      inputTokens: isRecord(usage?.inputTokens) ? usage.inputTokens : {},
-      outputTokens: isRecord(usage?.outputTokens) ? usage.outputTokens : {}
+    : { inputTokens, outputTokens }
+}
+
+const counts = <A extends object>(told: A | undefined): Partial<A> => {
+  if (!isRecord(told)) return {}
+  for (const name in told) {
+    if (told[name] !== undefined && !isCount(told[name])) {
+      return Object.fromEntries(Object.entries(told).filter(([, count]) => isCount(count))) as Partial<A>
     }
+  }
+  return told
+}
+
+const isCount = (value: unknown): value is number => Number.isInteger(value) && value as number >= 0
 
 const isRecord = (value: unknown): value is object => typeof value === "object" && value !== null
 

@@ -252,10 +252,6 @@ const numbersIn = (registry: Registry, attributes: Attributes): Numbers => {
   return made
 }
 
-/** A provider of one's own may tell nonsense, and a counter that has taken it in is lost for good. */
-const isCount = (count: number | undefined): count is number =>
-  typeof count === "number" && count >= 0 && count < Infinity
-
 /** The observer that counts. */
 const make = (options: Options, counted: Numbers): LlmObserver.Observer => {
   const own = {
@@ -349,7 +345,7 @@ const make = (options: Options, counted: Numbers): LlmObserver.Observer => {
         direction: Direction,
         count: number | undefined
       ): void => {
-        if (!isCount(count)) return
+        if (count === undefined) return
         own.tokens.of(target, direction).count += count
         for (const { family, isCounter, type } of genAi.usage[direction]) {
           const series = family.of(CHAT, vendorOf(target).name, modelOf(call), type)
@@ -362,7 +358,7 @@ const make = (options: Options, counted: Numbers): LlmObserver.Observer => {
       const unanswered = (event: AttemptFailed | AttemptInterrupted, outcome: string): void => {
         for (const [direction, count] of [["input", event.inputTokens], ["output", event.outputTokens]] as const) {
           if (event.atLeast !== true) used(event, direction, count)
-          else if (isCount(count)) own.tokensAtLeast.of(event.target, direction, outcome).count += count
+          else if (count !== undefined) own.tokensAtLeast.of(event.target, direction, outcome).count += count
         }
       }
 

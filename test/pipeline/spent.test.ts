@@ -14,7 +14,19 @@ import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { Tokenizer } from "effect/ai"
 import { TestClock } from "effect/testing"
 import { find } from "../conformance/support.ts"
-import { ask, failure, fork, type Kind, kinds, type Script, setUp, success, timed, vector } from "../support.ts"
+import {
+  ask,
+  failure,
+  fork,
+  type Kind,
+  kinds,
+  type Outcome,
+  type Script,
+  setUp,
+  success,
+  timed,
+  vector
+} from "../support.ts"
 
 type Ended = LlmEvent.AttemptFailed | LlmEvent.AttemptInterrupted
 
@@ -212,4 +224,45 @@ describe("what cannot be counted", () => {
       yield* Fiber.interrupt(fiber)
       assert.strictEqual((yield* client.status).targets[0]!.bulkhead?.inUse, 0)
     })))
+})
+
+describe.each([NaN, -1, 1.5, Infinity, "7"])("a vendor that tells %s tokens has told none", (count) => {
+  const finish = (input: unknown, output: unknown) => ({
+    type: "finish" as const,
+    reason: "stop" as const,
+    usage: {
+      inputTokens: { total: input, uncached: undefined, cacheRead: count, cacheWrite: 0 },
+      outputTokens: { total: output, text: 3, reasoning: count }
+    } as unknown as LlmResponse.Usage
+  })
+
+  it.effect.each(kinds)("of an answer: %s", (kind) =>
+    vector(Effect.gen(function*() {
+      const r = yield* setUp([[ScriptedProvider.answer([{ type: "text", text: "Hello." }, finish(count, 7)])]])
+      const { ledger, usage } = success((yield* timed(ask(kind, r.client), 1)).exit) as Outcome & { usage: unknown }
+      const [event] = find(ledger, "AttemptSucceeded")
+      assert.deepInclude(event, { outputTokens: 7, cacheWriteTokens: 0 })
+      assert.notInclude(Object.values(event!), count)
+      assert.doesNotHaveAnyKeys(event, ["inputTokens", "cacheReadTokens", "reasoningTokens"])
+      assert.deepStrictEqual(usage, { inputTokens: { cacheWrite: 0 }, outputTokens: { total: 7, text: 3 } })
+    })))
+
+  it.effect.each(kinds)("of an answer without content: %s", (kind) =>
+    Effect.gen(function*() {
+      const { event } = yield* failedBy(kind, [ScriptedProvider.answer([{ type: "text", text: "" }, finish(count, 7)])])
+      assert.deepStrictEqual(spentOf(event), { inputTokens: PROMPT, outputTokens: 7, atLeast: true })
+    }).pipe(vector))
+
+  it.effect("of a stream that breaks", () =>
+    Effect.gen(function*() {
+      const usage = { inputTokens: count, outputTokens: count } as unknown as LlmResponse.UsageFact
+      const { error, event } = yield* failedBy("stream", [ScriptedProvider.stream(
+        told({ inputTokens: 11 }),
+        told(usage),
+        "Hello",
+        ScriptedProvider.cut
+      )])
+      assert.deepInclude(error, { _tag: "StreamInterrupted", usage: { inputTokens: 11 } })
+      assert.deepStrictEqual(spentOf(event), { inputTokens: 11, outputTokens: 2, atLeast: true })
+    }).pipe(vector))
 })
