@@ -15,6 +15,7 @@ import * as Layer from "effect/Layer"
 import * as Pull from "effect/Pull"
 import * as Stream from "effect/Stream"
 import { monotonicMillis } from "./internal/clock.ts"
+import { effectOf } from "./internal/effect.ts"
 import { kindOf } from "./internal/issue.ts"
 import { numbered } from "./internal/names.ts"
 import { attempt } from "./internal/option.ts"
@@ -183,7 +184,7 @@ const fromHosts = (given: ReadonlyArray<Named>, options: Options = {}): LlmPool 
     generate: (request) =>
       Effect.clockWith((clock) => {
         const index = rotation.selectUnsafe(monotonicMillis(clock))
-        return Effect.onExit(hosts[index]![1].generate(request), (exit) => {
+        return Effect.onExit(effectOf(hosts[index]![1].generate(request), "provider", hosts[index]![1].id), (exit) => {
           const now = monotonicMillis(clock)
           if (Exit.isSuccess(exit)) return Effect.sync(() => rotation.recordUnsafe(index, false, now))
           const error = Cause.findErrorOption(exit.cause)

@@ -6,6 +6,7 @@
 import type * as Response from "effect/ai/Response"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
+import { effectOf } from "./internal/effect.ts"
 import type { ProviderError } from "./LlmError.ts"
 import type { Guard } from "./LlmGuard.ts"
 import type { LlmRequest } from "./LlmRequest.ts"
@@ -128,7 +129,8 @@ export interface Options {
  * @since 0.1.0
  */
 export const make = (options: Options): LlmProvider => {
-  const generate: LlmProvider["generate"] = (request) => Effect.map(options.generate(request), LlmResponse.toParts)
+  const generate: LlmProvider["generate"] = (request) =>
+    Effect.map(effectOf(options.generate(request), "provider", options.id), LlmResponse.toParts)
   return {
     id: options.id,
     defaultModel: options.defaultModel,

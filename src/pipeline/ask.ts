@@ -43,7 +43,7 @@ export const ask = (timers: Timeout.Policy | undefined): Try<ProviderError> => (
 }
 
 const generate = (attempt: Attempt): Effect.Effect<Served, ProviderError> =>
-  Effect.flatMap(effectOf(attempt.provider.generate(attempt.request), "provider"), (parts) => {
+  Effect.flatMap(effectOf(attempt.provider.generate(attempt.request), "provider", attempt.provider.id), (parts) => {
     const answer = attempt.answer(parts)
     const problem = unusable(parts)
     return problem === undefined

@@ -7,6 +7,7 @@ import * as Exit from "effect/Exit"
 import * as Pull from "effect/Pull"
 import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
+import { dieOf } from "../internal/effect.ts"
 import {
   type DeadlineExceeded,
   isProviderError,
@@ -37,7 +38,7 @@ export const openStream = (
   timers: Timeout.Policy | undefined
 ): Effect.Effect<Served, ProviderError> => {
   const stream = attempt.provider.stream(attempt.request)
-  if (!Stream.isStream(stream)) return Effect.die(new TypeError("The provider returned what is no stream"))
+  if (!Stream.isStream(stream)) return dieOf(stream, "stream", "provider", attempt.provider.id)
   const pull = Scope.provide(Stream.toPull(stream), scope)
   return Effect.flatMap(pull, (pull) => new Live(attempt, pull, timers).opened())
 }

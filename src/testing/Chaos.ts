@@ -16,6 +16,7 @@ import * as Option from "effect/Option"
 import * as Random from "effect/Random"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
+import { effectOf } from "../internal/effect.ts"
 import { attempt, list, number, optionsOf, positive, readOptions, rule, text } from "../internal/option.ts"
 import { LlmConfigError } from "../LlmError.ts"
 import { type Held, isDone } from "../LlmGuard.ts"
@@ -369,7 +370,7 @@ const wrapped = <P extends LlmProvider>(inner: P, draws: Draws): P => {
   }
   const own: Pick<LlmProvider, "guard" | "generate" | "stream"> = {
     guard,
-    generate: (request) => Effect.suspend(() => alone().generate(request)),
+    generate: (request) => Effect.suspend(() => effectOf(alone().generate(request), "provider", inner.id)),
     stream: (request) => Stream.suspend(() => alone().stream(request))
   }
   return Object.assign(Object.create(Object.getPrototypeOf(inner)), inner, own) as P
