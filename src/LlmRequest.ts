@@ -13,7 +13,7 @@ import * as Result from "effect/Result"
 import * as Schema from "effect/Schema"
 import { readDuration } from "./internal/duration.ts"
 import { firstIssue, kindOf } from "./internal/issue.ts"
-import { NotJson, plain, sortedText } from "./internal/json.ts"
+import { again, freeze, NotJson, plain, sortedText } from "./internal/json.ts"
 import { isBare, noOptions, readMessages as readUsual } from "./internal/messages.ts"
 import { isPlain, NO, readerOf } from "./internal/reading.ts"
 import { definitionOf, isTool, isToolkit } from "./internal/tools.ts"
@@ -269,6 +269,7 @@ export type LlmRequest =
 
 const decodeOptions = Schema.decodeUnknownResult(Options, { onExcessProperty: "error" })
 const readers = new Map(Object.entries(fields).map(([name, schema]) => [name, readerOf(schema.ast)]))
+readers.set("tools", (value) => toolsAsTheyAre(value))
 const Messages = Schema.Array(Prompt.Message)
 const decodeMessages = Schema.decodeUnknownResult(Messages)
 const encodeMessages = Schema.encodeResult(Messages)
@@ -323,20 +324,22 @@ const readObject = (input: Input): LlmRequest | InvalidRequest => {
   const request = readAsItIs(input) ?? readBySchema(input)
   if (request instanceof InvalidRequest) return request
   // Models answer in the order of a schema's fields, so that is kept.
-  const { responseFormat, tools } = request
-  if (tools !== undefined) request.tools = tools.map(jsonTool)
+  const { responseFormat } = request
   if (responseFormat?.type === "json" && responseFormat.schema !== undefined) {
     request.responseFormat = {
       ...responseFormat,
-      schema: jsonAt("responseFormat.schema", responseFormat.schema, false) as ToolDefinition["parameters"]
+      schema: jsonAt("responseFormat.schema", responseFormat.schema, schemaOf)
     }
   }
   const { providerOptions } = request
   if (providerOptions !== undefined) {
-    request.providerOptions = jsonAt("providerOptions", providerOptions, false) as typeof providerOptions
+    request.providerOptions = jsonAt("providerOptions", providerOptions, plain) as typeof providerOptions
   }
   return request
 }
+
+/** A schema is often one of few, and long. */
+const schemaOf = again((schema) => plain(schema) as ToolDefinition["parameters"])
 
 type Mutable<A> = { -readonly [K in keyof A]: A[K] }
 
@@ -354,7 +357,7 @@ const readAsItIs = (input: Input): Mutable<LlmRequest> | undefined => {
   const request: Record<string, unknown> = { prompt: withSystem(system, messages) }
   for (const key of Reflect.ownKeys(input)) {
     if (key === "prompt" || key === "deadline" || key === "system") continue
-    const value = key === "tools" ? readTools(input.tools) : input[key as keyof Input]
+    const value = input[key as keyof Input]
     const read = readers.get(key as string)
     const known = value === undefined ? undefined : read?.(value)
     if (read === undefined || known === NO) return undefined
@@ -382,7 +385,11 @@ const readBySchema = (input: Input): Mutable<LlmRequest> | InvalidRequest => {
   const request: Record<string, unknown> = { prompt: messages }
   for (const [key, value] of Object.entries(options.success)) {
     if (value !== undefined) {
-      request[key] = key === "deadline" ? Duration.fromInputUnsafe(value as Duration.Input) : value
+      request[key] = key === "deadline"
+        ? Duration.fromInputUnsafe(value as Duration.Input)
+        : key === "tools"
+        ? (value as ReadonlyArray<ToolDefinition>).map(frozenTool)
+        : value
     }
   }
   return request as LlmRequest
@@ -390,10 +397,43 @@ const readBySchema = (input: Input): Mutable<LlmRequest> | InvalidRequest => {
 
 const jsonTool = (tool: ToolDefinition, i: number): ToolDefinition => {
   const { parameters, provider } = tool
-  const json = { ...tool, parameters: jsonAt(`tools[${i}].parameters`, parameters, false) }
-  if (provider?.args === undefined) return json as ToolDefinition
-  const args = jsonAt(`tools[${i}].provider.args`, provider.args, false)
+  const json = { ...tool, parameters: jsonAt(`tools[${i}].parameters`, parameters, plain) as typeof parameters }
+  if (provider?.args === undefined) return json
+  const args = jsonAt(`tools[${i}].provider.args`, provider.args, plain)
   return { ...json, provider: { ...provider, args } } as ToolDefinition
+}
+
+const frozenTool = (tool: ToolDefinition, i: number): ToolDefinition => {
+  const json = jsonTool(tool, i)
+  freeze(json)
+  return json
+}
+
+const readTool = readerOf(ToolDefinition.ast)!
+
+/** A tool as its schema leaves it, or `NO`. Most tools are the same in every call. */
+const toolAsItIs = again((given) => {
+  const tool = readTool(given)
+  if (tool === NO) return NO
+  try {
+    return jsonTool(tool as ToolDefinition, 0)
+  } catch (error) {
+    // The other way says where it is, if nothing else is wrong.
+    if (error instanceof NotJson) return NO
+    throw error
+  }
+})
+
+const toolsAsTheyAre = (tools: unknown): ReadonlyArray<ToolDefinition> | typeof NO => {
+  const list = readTools(tools)
+  if (!Array.isArray(list)) return NO
+  const read: Array<ToolDefinition> = []
+  for (const given of list) {
+    const tool = typeof given === "object" && given !== null ? toolAsItIs(given) : NO
+    if (tool === NO) return NO
+    read.push(tool)
+  }
+  return read
 }
 
 // What is no tool of effect/ai stays as it is; the schema of the options says what is wrong with it.
@@ -450,10 +490,12 @@ export const toolResult = (
   content: [{ type: "tool-result", id: call.id, name: call.name, result, isFailure: options.isFailure ?? false }]
 })
 
+const plainSorted = (value: unknown): unknown => plain(value, true)
+
 /** What JSON makes of a part of the request. */
-const jsonAt = (path: string, value: unknown, sorted: boolean): unknown => {
+const jsonAt = <A, B>(path: string, value: A, of: (value: A) => B): B => {
   try {
-    return plain(value, sorted)
+    return of(value)
   } catch (error) {
     if (!(error instanceof NotJson)) throw error
     const below = error.path === "" || error.path.startsWith("[") ? error.path : `.${error.path}`
@@ -516,7 +558,7 @@ const readMessages = <A>(
   } catch (error) {
     if (error instanceof NotJson) throw error
     // Provider options too deep for the schema, or something that throws when it is read: find out where.
-    jsonAt("prompt", messages, false)
+    jsonAt("prompt", messages, plain)
     throw error
   }
 }
@@ -535,9 +577,9 @@ const canonicalMessage = (message: Prompt.MessageEncoded, i: number): Prompt.Mes
       : jsonField(key, value, path)) as unknown as Prompt.MessageEncoded
 
 const jsonField = (key: string, value: unknown, path: string): unknown => {
-  if (key === "options") return jsonAt(path, withoutBookkeeping(value as Prompt.ProviderOptions), true)
+  if (key === "options") return jsonAt(path, withoutBookkeeping(value as Prompt.ProviderOptions), plainSorted)
   // A tool that gives nothing gives `null`.
-  return jsonAt(path, value, true) ?? (key === "params" || key === "result" ? null : undefined)
+  return jsonAt(path, value, plainSorted) ?? (key === "params" || key === "result" ? null : undefined)
 }
 
 // What `effect/ai` notes in a prompt for itself (a persisted chat gives every message a random id) is no part of the

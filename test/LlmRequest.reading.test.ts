@@ -176,4 +176,46 @@ describe("requests read as they are", () => {
     content.pop()
     assert.strictEqual(JSON.stringify(request), before)
   })
+
+  it("what is given again is read as if it were new, also when it has changed in between", () => {
+    let same = 0
+    for (let seed = 1; seed <= 1000; seed++) {
+      const random = seeded(seed)
+      const value = input(random)
+      if (typeof value !== "object" || value === null || Array.isArray(value) || value instanceof Date) continue
+      const given = value as { tools?: unknown; responseFormat?: unknown }
+      for (const change of [() => {}, () => {}, () => {}, () => given.tools = spoil(given.tools, random), () => {}]) {
+        change()
+        assert.deepStrictEqual(seen(read(given as LlmRequest.Input)), seen(bySchema(given)), `seed ${seed}`)
+      }
+      same++
+    }
+    assert.isAbove(same, 500)
+  })
+
+  it("a tool that is given again is the same copy, which nobody can change, as long as it says the same", () => {
+    const properties: Record<string, unknown> = { q: { type: ["string"] } }
+    const tool = { name: "n", parameters: { type: "object", properties } }
+    const toolOf = () => {
+      const request = read({ prompt: "Hi", tools: [tool] })
+      return request instanceof InvalidRequest ? assert.fail(request.message) : request.tools![0]!
+    }
+    const [first, second, third] = [toolOf(), toolOf(), toolOf()]
+    assert.strictEqual(third, second)
+    for (const one of [first, second]) {
+      const { type } = (one.parameters["properties"] as { readonly q: { readonly type: Array<string> } }).q
+      assert.throws(() => type.push("null"), TypeError)
+      assert.throws(() => Object.assign(one, { name: "m" }), TypeError)
+    }
+    properties["r"] = {}
+    assert.deepStrictEqual(JSON.parse(JSON.stringify(toolOf())), JSON.parse(JSON.stringify(tool)))
+    assert.deepStrictEqual(second.parameters["properties"], { q: { type: ["string"] } })
+  })
+
+  it("what was a schema before is no tool for that", () => {
+    const data = { parameters: {}, name: "" }
+    const inputs = [1, 2, 3].map(() => read({ prompt: "Hi", responseFormat: { type: "json", schema: data } }))
+    for (const one of inputs) assert.notInstanceOf(one, InvalidRequest)
+    assert.instanceOf(read({ prompt: "Hi", tools: [data] }), InvalidRequest)
+  })
 })

@@ -24,7 +24,7 @@ export class NotJson {
  * A copy as `JSON.parse(JSON.stringify(value))` gives it, with the keys of objects in a fixed order if `sorted`.
  * `undefined` for what JSON leaves out. Throws {@link NotJson} and nothing else.
  */
-export const plain = (value: unknown, sorted: boolean): unknown => {
+export const plain = (value: unknown, sorted = false): unknown => {
   const copied = quickly(() => copy(value, sorted))
   if (copied !== UNUSUAL) return copied
   const walk = new Walk(sorted)
@@ -66,10 +66,8 @@ const copy = (value: unknown, sorted: boolean): unknown => {
     return out
   }
   if (Object.getPrototypeOf(value) !== Object.prototype) return UNUSUAL
-  const keys = Object.keys(value)
-  if (sorted) keys.sort()
   const out: Record<string, unknown> = {}
-  for (const key of keys) {
+  for (const key of sorted ? sortedKeys(value) : Object.keys(value)) {
     const copied = copy((value as Record<string, unknown>)[key], sorted)
     if (copied === UNUSUAL || key === "__proto__") return UNUSUAL
     out[key] = copied
@@ -77,25 +75,107 @@ const copy = (value: unknown, sorted: boolean): unknown => {
   return out
 }
 
+/** Of copies that nobody can change, their text. */
+const texts = new WeakMap<object, string>()
+
+/**
+ * Frozen copies of what may be given again and again, as tools are: the same copy as long as what is given is still like it,
+ * and its text is known.
+ */
+export const again = <A>(make: (value: object) => A): (value: object) => A => {
+  /** `undefined`: it was given once. Whoever writes it anew for each call shall not pay for more than that. */
+  const copies = new WeakMap<object, A & object | undefined>()
+  return (value) => {
+    const known = copies.get(value)
+    if (known !== undefined && isSame(value, known)) return known
+    const copied = make(value)
+    if (typeof copied !== "object" || copied === null) return copied
+    freeze(copied)
+    if (!copies.has(value)) copies.set(value, undefined)
+    else if (isSame(value, copied)) {
+      texts.set(copied, sortedText(copied))
+      copies.set(value, copied)
+    }
+    return copied
+  }
+}
+
+/** Is a value, as far as JSON goes, like this copy? */
+const isSame = (value: object, copied: object): boolean => {
+  try {
+    return isLike(value, copied)
+  } catch {
+    // What is given can do anything when it is read.
+    return false
+  }
+}
+
+const isLike = (value: unknown, copied: unknown): boolean => {
+  if (typeof value !== "object" || value === null) return value === copied
+  if (typeof copied !== "object" || copied === null || "toJSON" in value) return false
+  if (Array.isArray(value)) {
+    if (!Array.isArray(copied) || value.length !== copied.length) return false
+    for (let i = 0; i < value.length; i++) if (!isLike(value[i], copied[i])) return false
+    return true
+  }
+  if (Object.getPrototypeOf(value) !== Object.prototype || Array.isArray(copied)) return false
+  const keys = Object.keys(copied)
+  let i = 0
+  for (const key in value) {
+    if (key !== keys[i++]) return false
+    if (!isLike((value as Record<string, unknown>)[key], (copied as Record<string, unknown>)[key])) return false
+  }
+  return i === keys.length
+}
+
+/** Freezes plain data, all of it. */
+export const freeze = (value: object): void => {
+  if (Object.isFrozen(value)) return
+  for (const inner of Object.values(value)) if (typeof inner === "object" && inner !== null) freeze(inner)
+  Object.freeze(value)
+}
+
 /** The JSON of a value, with the keys of objects in a fixed order: equal data is equal text. */
 export const sortedText = (value: unknown): string => {
   const written = quickly(() => write(value))
   if (typeof written === "string") return written
-  const copied = plain(value, false)
+  const copied = plain(value)
   left = Infinity
   // Not by `JSON.stringify`, which puts keys that are numbers first, in another order.
   return write(copied)!
 }
 
 // Short texts that need no escaping, as almost all names are, cost less without JSON.
-const escaped = /["\\\p{Cc}\p{Cs}]/u
-const quoted = (text: string): string => text.length < 100 && !escaped.test(text) ? `"${text}"` : JSON.stringify(text)
+const quoted = (text: string): string => {
+  if (text.length > 50) return JSON.stringify(text)
+  for (let i = 0; i < text.length; i++) {
+    const code = text.charCodeAt(i)
+    // From a space to `~`, without `"` and `\\`.
+    if (code < 32 || code > 126 || code === 34 || code === 92) return JSON.stringify(text)
+  }
+  return `"${text}"`
+}
+
+/** The keys of an object, in a fixed order. Few are sorted faster by hand. */
+const sortedKeys = (value: object): ReadonlyArray<string> => {
+  const keys = Object.keys(value)
+  if (keys.length > 10) return keys.toSorted()
+  for (let i = 1; i < keys.length; i++) {
+    const key = keys[i]!
+    let to = i
+    for (; to > 0 && keys[to - 1]! > key; to--) keys[to] = keys[to - 1]!
+    keys[to] = key
+  }
+  return keys
+}
 
 const write = (value: unknown): string | undefined => {
   if (typeof value === "string") return quoted(value)
   if (typeof value === "number") return Number.isFinite(value) ? String(value) : "null"
   if (typeof value === "boolean" || value === null) return String(value)
   if (typeof value !== "object" || left-- === 0) return undefined
+  const known = texts.get(value)
+  if (known !== undefined) return known
   if (typeof (value as { readonly toJSON?: unknown }).toJSON === "function") return undefined
   let text = ""
   if (Array.isArray(value)) {
@@ -108,7 +188,7 @@ const write = (value: unknown): string | undefined => {
     return `[${text}]`
   }
   if (Object.getPrototypeOf(value) !== Object.prototype) return undefined
-  for (const key of Object.keys(value).toSorted()) {
+  for (const key of sortedKeys(value)) {
     const inner = (value as Record<string, unknown>)[key]
     if (inner === undefined) continue
     const written = write(inner)

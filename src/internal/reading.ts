@@ -111,6 +111,8 @@ const struct = (ast: SchemaAST.Objects): Read | undefined => {
 const record = (ast: SchemaAST.Objects): Read | undefined => {
   const [signature, ...others] = ast.indexSignatures
   if (others.length > 0 || ast.propertySignatures.length > 0 || signature?.parameter._tag !== "String") return undefined
+  // What may be anything is looked at by whoever knows what it is for.
+  if (signature.type._tag === "Unknown") return (value) => isPlain(value) ? value : NO
   const read = readerOf(signature.type)
   return read && ((value) => {
     if (!isPlain(value)) return NO

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Schema } from "effect"
-import { MAX_DEPTH, MAX_VALUES, NotJson, plain, put, sortedText } from "../../src/internal/json.ts"
+import { again, MAX_DEPTH, MAX_VALUES, NotJson, plain, put, sortedText } from "../../src/internal/json.ts"
 
 const byJson = (value: unknown): unknown => {
   const text = JSON.stringify(value) as string | undefined
@@ -159,6 +159,81 @@ describe("sortedText", () => {
     const sorted = "{\"\":5,\"-1\":3,\"10\":1,\"9\":2,\"b\":4,\"toJSON\":6}"
     assert.strictEqual(sortedText(keys), sorted)
     assert.strictEqual(sortedText([filler, keys]), `[${JSON.stringify(filler)},${sorted}]`)
+  })
+})
+
+describe("again", () => {
+  const copyOf = again((value) => plain(value))
+
+  it("gives what JSON makes of a value, however often it is asked, and whatever became of it", () => {
+    const others = odd.filter((one) => typeof one === "object" && one !== null && !Array.isArray(one))
+    for (const value of [...others, { a: 1, b: [1, { c: "x" }] }, [1, [2]], { b: 1, a: undefined }] as Array<object>) {
+      for (let i = 0; i < 4; i++) {
+        assert.deepStrictEqual(copyOf(value), byJson(value))
+        assert.strictEqual(sortedText([copyOf(value)]), sortedText([byJson(value)]))
+      }
+    }
+  })
+
+  it("sees every change", () => {
+    const make = (): Record<string, unknown> => ({ a: 1, b: [1, { c: "x" }], d: { e: null } })
+    const changes: ReadonlyArray<(value: ReturnType<typeof make>) => unknown> = [
+      (value) => value["a"] = 2,
+      (value) => value["a"] = "1",
+      (value) => value["a"] = undefined,
+      (value) => value["a"] = [1],
+      (value) => delete value["a"],
+      (value) => delete value["d"],
+      (value) => value["f"] = 1,
+      (value) => value["b"] = { 0: 1, 1: { c: "x" } },
+      (value) => value["b"] = [1],
+      (value) => value["b"] = [1, { c: "x" }, 2],
+      (value) => (value["b"] as Array<unknown>)[1] = { c: "y" },
+      (value) => value["d"] = { e: {} },
+      (value) => value["d"] = {},
+      (value) => value["d"] = null,
+      (value) => value["d"] = Object.assign(new Date(0), { e: null }),
+      (value) => value["d"] = { e: null, toJSON: () => 1 },
+      (value) => {
+        const { a } = value
+        delete value["a"]
+        value["a"] = a
+      }
+    ]
+    for (const change of changes) {
+      const value = make()
+      const [, second, third] = [copyOf(value), copyOf(value), copyOf(value)]
+      assert.strictEqual(third, second)
+      change(value)
+      assert.strictEqual(JSON.stringify(copyOf(value)), JSON.stringify(value), String(change))
+      assert.strictEqual(sortedText(copyOf(value)), sortedText(byJson(value)), String(change))
+    }
+  })
+
+  it("what throws when it is read is refused as by the maker", () => {
+    let broken = false
+    const value = {
+      get a() {
+        if (broken) throw new Error("SECRET")
+        return 1
+      }
+    }
+    const [, second, third] = [copyOf(value), copyOf(value), copyOf(value)]
+    assert.strictEqual(third, second)
+    broken = true
+    try {
+      copyOf(value)
+      assert.fail("it was taken")
+    } catch (error) {
+      assert.deepInclude(error, { path: "a", kind: "an object that throws" })
+    }
+  })
+
+  it("what the maker gives instead of a copy is not kept", () => {
+    const answers = [false, false, { a: 1 }]
+    const takes = again(() => answers.shift())
+    const value = { a: 1 }
+    assert.deepStrictEqual([takes(value), takes(value), takes(value)], [false, false, { a: 1 }])
   })
 })
 
