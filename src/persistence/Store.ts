@@ -14,6 +14,7 @@ import * as Schema from "effect/Schema"
 import { monotonicMillis } from "../internal/clock.ts"
 import { attempt, integerAtLeast, number, optionsOf, readOptions } from "../internal/option.ts"
 import { type Link, link, makeRing, unlink } from "../internal/ring.ts"
+import { lengthOfNames, nameOf, Shelf } from "../internal/shelf.ts"
 import type { LlmConfigError } from "../LlmError.ts"
 import type { Health } from "./Health.ts"
 
@@ -389,19 +390,6 @@ interface Share {
   rank: number
 }
 
-/** Above so many characters V8 hashes texts by nothing but their length: a map would compare each with all as long. */
-const MOST_HASHED = 16_383
-
-const PIECE = 4000
-
-/** What a key is filed under: itself, or its ends and a sample of what is between. Keys that share a name displace each other. */
-const nameOf = (key: string): string => {
-  if (key.length <= MOST_HASHED) return key
-  let sample = ""
-  for (let i = PIECE, step = Math.ceil(key.length / PIECE); i < key.length - PIECE; i += step) sample += key[i]
-  return `${key.length}:${key.slice(0, PIECE)}${sample}${key.slice(-PIECE)}`
-}
-
 /**
  * A store that needs no effect, for those who hold it directly.
  *
@@ -416,7 +404,7 @@ const RANKS = 32
 
 /** @internal */
 export const makeMemory = <A>(maxEntries: number, maxBytes: number): Memory<A> => {
-  const slots = new Map<string, Slot<A>>()
+  const slots = new Shelf<Slot<A>>()
   const shares = new Map<string, Share>()
   const ranks: Array<Set<Share>> = Array.from({ length: RANKS }, () => new Set())
   let bytes = 0
@@ -450,17 +438,12 @@ export const makeMemory = <A>(maxEntries: number, maxBytes: number): Memory<A> =
 
   const drop = (slot: Slot<A>): void => {
     unlink(slot)
-    slots.delete(slot.name)
+    slots.delete(slot)
     count(slot.share, -slot.size, -1)
   }
 
-  const find = (key: string): Slot<A> | undefined => {
-    const slot = slots.get(nameOf(key))
-    return slot?.key === key ? slot : undefined
-  }
-
   const living = (key: string, now: number): Slot<A> | undefined => {
-    const slot = find(key)
+    const slot = slots.get(key)
     if (slot === undefined || now - slot.storedAt < slot.ttl) return slot
     drop(slot)
     return undefined
@@ -488,9 +471,9 @@ export const makeMemory = <A>(maxEntries: number, maxBytes: number): Memory<A> =
     { share: name = "", size: bare = 0, ttl }: SetOptions,
     now: number
   ): void => {
-    const filed = nameOf(key)
-    let before = slots.get(filed)
-    const size = bare + 2 * key.length + (filed === key ? 0 : 2 * filed.length)
+    const named = nameOf(key)
+    let before = slots.at(named, key)
+    const size = bare + 2 * (key.length + lengthOfNames(key))
     if (before !== undefined && (size > maxBytes || before.share.name !== name || before.key !== key)) {
       drop(before)
       before = undefined
@@ -498,8 +481,8 @@ export const makeMemory = <A>(maxEntries: number, maxBytes: number): Memory<A> =
     if (size > maxBytes) return
     const share = before?.share ?? shareOf(name)
     const slot: Slot<A> = {
-      key,
-      name: filed,
+      key: before?.key ?? key,
+      name: before?.name ?? named,
       value,
       fence,
       storedAt: now,
@@ -510,7 +493,7 @@ export const makeMemory = <A>(maxEntries: number, maxBytes: number): Memory<A> =
       newer: share.ring
     }
     // In the same place of the map: to take a key out and put it in again costs more than all else here.
-    slots.set(filed, slot)
+    slots.set(slot)
     if (before !== undefined) unlink(before)
     link(share.ring, slot)
     count(share, size - (before?.size ?? 0), before === undefined ? 1 : 0)
@@ -569,7 +552,7 @@ export const makeMemory = <A>(maxEntries: number, maxBytes: number): Memory<A> =
     set: (key, value, options) => atNow((now) => setUnsafe(key, value, options, now)),
     remove: (key) =>
       Effect.sync(() => {
-        const slot = find(key)
+        const slot = slots.get(key)
         if (slot !== undefined) drop(slot)
       }),
     acquire: (key, lease, options) => atNow((now) => acquire(key, lease, now, options)),
@@ -577,7 +560,7 @@ export const makeMemory = <A>(maxEntries: number, maxBytes: number): Memory<A> =
     complete: (key, fence, value, options) => atNow((now) => complete(key, fence, value, options, now)),
     release: (key, fence) =>
       Effect.sync(() => {
-        const slot = find(key)
+        const slot = slots.get(key)
         if (slot !== undefined && slot.fence > 0 && slot.fence === fence) drop(slot)
       })
   }
