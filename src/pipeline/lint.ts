@@ -60,7 +60,7 @@ const bulkheadsThat = (
   const found = settings.targets.flatMap((target, i) => {
     const bulkhead = bulkheadAt(target)
     if (bulkhead === undefined || !wrong(bulkhead)) return []
-    const own = targets[i]?.bulkhead ?? options.bulkhead
+    const own = targets[i]!.bulkhead ?? options.bulkhead
     return [{ id: target.id, isSet: Bulkhead.isBulkhead(own) || given(own)[name] !== undefined }]
   })
   return { ids: found.map(({ id }) => id), isSet: found.some(({ isSet }) => isSet) }
@@ -247,7 +247,7 @@ const rules = {
     const { coolDown, maxRetryAfter, on } = given(options.failover)
     return targets.length > 1 || [coolDown, maxRetryAfter, on].every((set) => set === undefined) ? undefined : {
       severity: "info",
-      reason: `${targets[0]?.id} is the only target: there is nobody to move on to, and it is never left alone.`,
+      reason: `${targets[0]!.id} is the only target: there is nobody to move on to, and it is never left alone.`,
       fix: "Add a target, or leave `failover` out."
     }
   },

@@ -1,8 +1,8 @@
 // Each rule with what breaks it, and with the nearest configuration that does not.
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Layer, Logger, References } from "effect"
+import { Context, Effect, Layer, Logger, References, Schedule } from "effect"
 import { LlmClient, LlmConfig, LlmProvider } from "effect-resilient-llm"
-import { CircuitBreaker } from "effect-resilient-llm/resilience"
+import { Bulkhead, CircuitBreaker } from "effect-resilient-llm/resilience"
 import { readFileSync } from "node:fs"
 
 const names = ["p", "s", "t", "u", "v", "w"]
@@ -14,8 +14,9 @@ type Targets = number | ReadonlyArray<LlmConfig.ExplainedInput>
 interface Row {
   readonly wrong: readonly [Targets, Options]
   readonly right: ReadonlyArray<readonly [Targets, Options]>
-  /** What the sentences must say. */
-  readonly says: RegExp
+  readonly severity: LlmConfig.Finding["severity"]
+  readonly reason: string
+  readonly fix: string
 }
 
 const perMinute = (limit: number) => ({ limits: [{ dimension: "requests", limit, per: "1 minute" }] }) as const
@@ -30,14 +31,19 @@ const rows: Readonly<Record<LlmConfig.Rule, Row>> = {
       // Nobody would be asked again anyway.
       [1, { timeout: { deadline: "1 minute" }, retry: false }]
     ],
-    says: /A call has 1m, .*`timeout.attempt`/
+    severity: "warning",
+    reason: "A call has 1m, and its first attempt may take all of it: after a hang nothing is tried again.",
+    fix: "Set `timeout.attempt` well below `timeout.deadline`."
   },
   "attempt-above-share": {
     wrong: [6, { timeout: { attempt: "51 seconds" } }],
     right: [[5, {}], [6, { failover: false, retry: false }], [6, { timeout: { attempt: "50 seconds" } }], [6, {
       timeout: { deadline: false }
     }]],
-    says: /6 targets divide a deadline of 5m: a hang is cut after 50s/
+    severity: "warning",
+    reason:
+      "6 targets divide a deadline of 5m: a hang is cut after 50s, before `timeout.attempt` is over, and is not tried again there.",
+    fix: "Set `timeout.attempt` to at most 50s, or a longer `timeout.deadline`."
   },
   "retry-after-above-deadline": {
     wrong: [1, { retry: { maxRetryAfter: "5 minutes" } }],
@@ -45,44 +51,62 @@ const rows: Readonly<Record<LlmConfig.Rule, Row>> = {
       retry: { maxRetryAfter: "1 day" },
       timeout: { deadline: false }
     }], [1, { retry: { maxRetryAfter: Infinity }, timeout: { deadline: false } }]],
-    says: /`Retry-After` of up to 5m .* call of 5m/
+    severity: "warning",
+    reason: "A `Retry-After` of up to 5m is to be waited for, in a call of 5m.",
+    fix: "Set `retry.maxRetryAfter` below `timeout.deadline`."
   },
   "retry-never-fits": {
     wrong: [1, { retry: { baseDelay: "10 minutes", maxDelay: "10 minutes" } }],
     right: [[1, { retry: { baseDelay: "9 minutes", maxDelay: "10 minutes" } }]],
-    says: /first retry would come after 5m/
+    severity: "warning",
+    reason: "The first retry would come after 5m, when the deadline of 5m is over.",
+    fix: "Set a shorter `retry.baseDelay`, a longer `timeout.deadline`, or `retry: false`."
   },
   "retry-never-paid": {
     wrong: [1, { retryBudget: { capacity: 0.9 } }],
     right: [[1, { retryBudget: { capacity: 1 } }], [1, { retryBudget: { capacity: 0 }, retry: false }]],
-    says: /whole token/
+    severity: "warning",
+    reason: "A retry costs a whole token, and the retry budget never holds one: nothing is ever tried again.",
+    fix: "Set `retryBudget.capacity` to at least 1, or `retry: false`."
   },
   "attempts-below-targets": {
     wrong: [3, { failover: { maxAttempts: 2 } }],
     right: [[3, { failover: { maxAttempts: 3 } }]],
-    says: /at most 2 .* 3 targets/
+    severity: "warning",
+    reason: "A call makes at most 2 of the attempts that 3 targets need: the last ones are never asked.",
+    fix: "Set `failover.maxAttempts` to at least the number of targets."
   },
   "hedge-after-attempt": {
     wrong: [2, { hedge: { delay: "1 minute" } }],
     right: [[2, { hedge: { delay: "59 seconds" } }], [2, { hedge: {} }]],
-    says: /after 1m, .* over after 1m/
+    severity: "warning",
+    reason: "A hedge starts after 1m, when the attempt that it is to help is over after 1m.",
+    fix: "Set `hedge.delay` below `timeout.attempt`."
   },
   "hedge-with-tools": {
     wrong: [2, { hedge: {}, failover: { requireFeatures: ["tools"] } }],
     right: [[2, { hedge: {}, failover: { requireFeatures: ["seed"] } }], [2, {
       failover: { requireFeatures: ["tools"] }
     }]],
-    says: /billed twice/
+    severity: "warning",
+    reason:
+      "Requests here have tools, and a hedge asks twice: those whose tools a vendor runs are not hedged, all others are billed twice.",
+    fix: "Use `hedge` in a client for requests without tools."
   },
   "stale-with-tools": {
     wrong: [1, { cache: { toolCalls: true } }],
     right: [[1, { cache: { toolCalls: true, staleIfError: 0 } }], [1, { cache: {} }]],
-    says: /up to 1d 1h old/
+    severity: "warning",
+    reason:
+      "An answer up to 1d 1h old that calls tools may stand in for a failure: whoever runs them does so a second time.",
+    fix: "Leave `cache.toolCalls` off, or set `cache.staleIfError: 0`; `cache: \"no-stale\"` does it for one request."
   },
   "queue-below-concurrency": {
     wrong: [2, { bulkhead: { maxConcurrent: 20, queue: 19 } }],
     right: [[2, { bulkhead: { queue: 20 } }], [2, { bulkhead: { queue: 0 } }], [2, { bulkhead: { adaptive: true } }]],
-    says: /at p, s than/
+    severity: "warning",
+    reason: "More calls may run at p, s than may wait: a burst is refused that one round would clear.",
+    fix: "Set `bulkhead.queue` to at least what may run, or to 0 if nobody is to wait."
   },
   "wait-above-deadline": {
     wrong: [1, { bulkhead: { maxWait: "5 minutes" } }],
@@ -92,7 +116,9 @@ const rows: Readonly<Record<LlmConfig.Rule, Row>> = {
       // What is too long to wait for tokens is refused at once, so the default does not matter.
       [1, { timeout: { attempt: "1 second", deadline: "20 seconds" } }]
     ],
-    says: /deadline of 5m/
+    severity: "warning",
+    reason: "Calls may wait in a line for as long as their deadline of 5m lasts, and then have no time left.",
+    fix: "Set `maxWait` of `bulkhead` well below `timeout.deadline`."
   },
   "breaker-never-counts": {
     wrong: [1, { rateLimit: perMinute(4), circuitBreaker: { failureThreshold: false } }],
@@ -105,14 +131,19 @@ const rows: Readonly<Record<LlmConfig.Rule, Row>> = {
         circuitBreaker: Effect.runSync(CircuitBreaker.make({ key: "p", failureThreshold: false }))
       }]
     ],
-    says: /never opens/
+    severity: "warning",
+    reason:
+      "The limits let fewer calls through in a `circuitBreaker.window` than `minimumCalls`, and `failureThreshold` is off: the circuit never opens.",
+    fix: "Set a smaller `circuitBreaker.minimumCalls`, a longer `window`, or a `failureThreshold`."
   },
   "first-token-above-attempt": {
     wrong: [1, { timeout: { firstToken: "61 seconds" } }],
     right: [[1, { timeout: { firstToken: "60 seconds" } }], [1, { timeout: { firstToken: false } }], [1, {
       timeout: { firstToken: Infinity }
     }]],
-    says: /after 1m without content/
+    severity: "warning",
+    reason: "A stream's attempt ends after 1m without content, so `timeout.firstToken` never counts.",
+    fix: "Set `timeout.firstToken` to at most `timeout.attempt`."
   },
   "idle-above-deadline": {
     wrong: [1, { timeout: { idle: "5 minutes" } }],
@@ -122,7 +153,9 @@ const rows: Readonly<Record<LlmConfig.Rule, Row>> = {
       [1, { timeout: { idle: Infinity } }],
       [1, { timeout: { idle: Infinity, deadline: Infinity } }]
     ],
-    says: /before a silence of 5m/
+    severity: "warning",
+    reason: "The deadline of 5m is over before a silence of 5m is: `timeout.idle` never counts.",
+    fix: "Set `timeout.idle` below `timeout.deadline`."
   },
   "weight-unused": {
     wrong: [[{ provider, weight: 2 }, "s"], {}],
@@ -130,12 +163,16 @@ const rows: Readonly<Record<LlmConfig.Rule, Row>> = {
       [[{ provider, weight: 2 }, "s"], { routing: { strategy: "weights" } }],
       [[{ provider, weight: 2 }, "s"], { routing: { sticky: "tenant" } }]
     ],
-    says: /`routing: \{ strategy: "weights" \}`/
+    severity: "warning",
+    reason: "Targets have weights, and the order does not depend on them.",
+    fix: "Set `routing: { strategy: \"weights\" }`, or leave `weight` out."
   },
   "failover-with-one-target": {
     wrong: [1, { failover: { coolDown: "1 minute" } }],
     right: [[2, { failover: { coolDown: "1 minute" } }], [1, { failover: { maxAttempts: 3 } }], [1, { failover: {} }]],
-    says: /p is the only target/
+    severity: "info",
+    reason: "p is the only target: there is nobody to move on to, and it is never left alone.",
+    fix: "Add a target, or leave `failover` out."
   },
   "fresh-without-tenant": {
     wrong: [1, { cache: { readThrough: true } }],
@@ -143,12 +180,16 @@ const rows: Readonly<Record<LlmConfig.Rule, Row>> = {
       [1, { cache: { readThrough: true }, routing: { sticky: "tenant" } }],
       [1, { cache: { readThrough: true }, rateLimit: { limits: [{ ...perMinute(100).limits[0], by: "tenant" }] } }]
     ],
-    says: /`tenant`/
+    severity: "info",
+    reason: "A fresh answer is given to everybody who asks the same and names no `tenant`.",
+    fix: "Set `tenant` in the requests of those who must not share answers, or `cache: \"never\"`."
   },
   "hang-without-limit": {
     wrong: [1, { timeout: false }],
     right: [[1, { timeout: { attempt: false }, retry: false }], [1, { timeout: { deadline: false } }]],
-    says: /waits for ever/
+    severity: "info",
+    reason: "Neither an attempt nor a call has a limit: one that hangs waits for ever.",
+    fix: "Set `timeout.attempt` or `timeout.deadline`."
   }
 }
 
@@ -156,13 +197,87 @@ const lint = ([targets, options]: readonly [Targets, Options]) =>
   LlmConfig.lint(typeof targets === "number" ? names.slice(0, targets) : targets, options)
 
 describe("rules", () => {
-  it.effect.each(Object.entries(rows))("%s", ([rule, { right, says, wrong }]) =>
+  it.effect.each(Object.entries(rows))("%s", ([id, { fix, reason, right, severity, wrong }]) =>
     Effect.gen(function*() {
-      const all = yield* lint(wrong)
-      assert.deepStrictEqual<ReadonlyArray<string>>(all.map(({ id }) => id), [rule])
-      const found = all[0]!
-      assert.match(`${found.reason} ${found.fix}`, says)
+      assert.deepStrictEqual(yield* lint(wrong), [{ id: id as LlmConfig.Rule, severity, reason, fix }])
       for (const config of right) assert.deepStrictEqual(yield* lint(config), [], JSON.stringify(config))
+    }))
+
+  it.effect.each<[string, Targets, Options, ReadonlyArray<string>]>([
+    ["a queue of a target's own", [{ provider, bulkhead: { maxConcurrent: 20, queue: 19 } }], {}, [
+      "warning queue-below-concurrency"
+    ]],
+    ["a bulkhead in the place of options", 1, {
+      bulkhead: Effect.runSync(Bulkhead.make({ maxConcurrent: 20, queue: 19 }))
+    }, ["warning queue-below-concurrency"]],
+    [
+      "one queue that was set beside one that was not",
+      [{ provider, id: "a", bulkhead: { maxConcurrent: 150 } }, { provider, bulkhead: { maxConcurrent: 9, queue: 8 } }],
+      {},
+      ["warning queue-below-concurrency"]
+    ],
+    ["tools in the cache, and no failover", 1, {
+      hedge: {},
+      cache: { toolCalls: true, staleIfError: 0 },
+      failover: false
+    }, [
+      "warning hedge-with-tools"
+    ]],
+    ["hedges without a cache, and without failover", 1, { hedge: {}, cache: false, failover: false }, []],
+    ["no retries, and a purse for them", 1, { retryBudget: { capacity: 0 }, retry: { maxRetries: 0 } }, []],
+    ["no retries, and a pause before them", 1, {
+      retry: { maxRetries: 0, baseDelay: "10 minutes", maxDelay: "10 minutes" }
+    }, []],
+    ["a schedule in the place of a pause", 1, {
+      retry: { schedule: Schedule.spaced("1 second"), baseDelay: "10 minutes", maxDelay: "10 minutes" }
+    }, []],
+    ["a short attempt, and the usual first token", 1, { timeout: { attempt: "30 seconds" } }, []],
+    ["a line without end, and a call without one", 1, {
+      bulkhead: { maxWait: Infinity },
+      timeout: { deadline: false }
+    }, []],
+    ["few tokens are no few calls", 1, {
+      rateLimit: { limits: [{ dimension: "input-tokens", limit: 4, per: "1 minute" }] },
+      circuitBreaker: { failureThreshold: false }
+    }, []],
+    ["few calls to a target", [{ provider, ...perMinute(4) }], { circuitBreaker: { failureThreshold: false } }, [
+      "warning breaker-never-counts"
+    ]],
+    ["weights, and an order by speed", [{ provider, weight: 2 }, "s"], { routing: { strategy: "fastest" } }, [
+      "warning weight-unused"
+    ]],
+    [
+      "limits of a target by tenant",
+      [{ provider, limits: [{ ...perMinute(100).limits[0], by: "tenant" }] }],
+      { cache: { readThrough: true } },
+      []
+    ],
+    ["warnings first, each in the order of the rules", 1, {
+      timeout: { deadline: "20 seconds" },
+      retryBudget: { capacity: 0 },
+      hedge: { delay: "1 minute" },
+      cache: { readThrough: true }
+    }, [
+      "warning retry-never-paid",
+      "warning hedge-after-attempt",
+      "info deadline-not-above-attempt",
+      "info fresh-without-tenant"
+    ]]
+  ])("%s", ([, targets, options, expected]) =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual((yield* lint([targets, options])).map(({ id, severity }) => `${severity} ${id}`), expected)
+    }))
+
+  it.effect("a hedge that never starts, and a line for tokens, have sentences of their own", () =>
+    Effect.gen(function*() {
+      const [hedge] = yield* lint([2, { hedge: { delay: Infinity } }])
+      assert.strictEqual(hedge?.reason, "A hedge whose delay is infinite never starts.")
+      assert.deepStrictEqual(yield* lint([1, { rateLimit: { maxWait: "5 minutes" } }]), [{
+        id: "wait-above-deadline",
+        severity: "warning",
+        reason: "Calls may wait in a line for as long as their deadline of 5m lasts, and then have no time left.",
+        fix: "Set `maxWait` of `rateLimit` well below `timeout.deadline`."
+      }])
     }))
 
   it.effect("a share is said in whole milliseconds", () =>
