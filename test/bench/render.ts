@@ -371,6 +371,8 @@ ${sections.join("\n\n")}
 
 ## How it is measured
 
+- What is measured is what is published: \`dist\`, built before. Under Node's way to run TypeScript, classes have fields
+  that tsc does not write, and a call takes longer.
 - _In process_: a provider that answers at once, a prompt of 100 characters. Ours and Effect's run inside one fibre, the
   others in an async loop. The bucket is made so large that the benchmark cannot empty it; everything else is as shipped.
   \`allocated\` is the growth of the heap over a few calls without a collection between.

@@ -17,7 +17,8 @@ const root = new URL("../../../", import.meta.url).href
 /** Where a function is: its module below the project, or its package. */
 const moduleOf = (url: string): string => {
   if (url === "" || url.startsWith("node:") || url.startsWith("wasm:")) return "node"
-  const [, name = url] = /node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(url) ?? [undefined, url.replace(root, "")]
+  const [, name = url] = /node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(url) ??
+    [undefined, url.replace(root, "").replace(/^dist\/(.*)\.js$/, "src/$1.ts")]
   return name
 }
 
