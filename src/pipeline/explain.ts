@@ -203,9 +203,13 @@ const guardsOf = (
 // waits
 // -----------------------------------------------------------------------------
 
+/** Of one target. Hedges are attempts, too, and no retries. */
+const retriesOf = ({ retry }: Settings, { attemptsOf }: Bounds): number =>
+  Math.min(Math.max(...attemptsOf) - 1, retry?.maxRetries ?? 0)
+
 const waitsOf = (settings: Settings, bounds: Bounds, { stores }: Surroundings): ExplainedWaits => {
   const { bucket, cache, failover, idempotency, retry, targets, timers } = settings
-  const hint = retry === undefined || Math.max(...bounds.attemptsOf) === 1 ? 0 : retry.maxRetryAfter
+  const hint = retriesOf(settings, bounds) === 0 ? 0 : retry!.maxRetryAfter
   const asks = (stores.idempotency && idempotency !== undefined) || (stores.cache && cache !== undefined) ||
     (stores.limits && (bucket !== undefined || targets.some(({ limits }) => limits !== undefined)))
   return {
@@ -225,13 +229,12 @@ const waitsOf = (settings: Settings, bounds: Bounds, { stores }: Surroundings): 
 // -----------------------------------------------------------------------------
 
 const failuresOf = (settings: Settings, bounds: Bounds): ReadonlyArray<ExplainedFailure> => {
-  const { cache, failover, hedge, retry, targets, timers } = settings
+  const { cache, failover, targets, timers } = settings
   const [first, ...others] = targets.map(({ id }) => id)
   const several = failover !== undefined && others.length > 0
-  const retries = Math.max(...bounds.attemptsOf) - 1
+  const retries = retriesOf(settings, bounds)
   const hasCircuit = targets.some(({ circuit }) => circuit !== undefined)
-  const failed = (reason: Reason, status?: number): ProviderError =>
-    providerError(first!, status === undefined ? { reason } : { reason, status })
+  const failed = (reason: Reason, status?: number): ProviderError => providerError(first!, { reason, status })
   const inTurn = (error: ProviderError | AttemptTimeout): LlmError =>
     several && verdictOf(settings, error).failover !== false
       ? new AllProvidersFailed({ targets: [first!, ...others], errors: [error, ...others.map(() => error)] })
@@ -239,10 +242,9 @@ const failuresOf = (settings: Settings, bounds: Bounds): ReadonlyArray<Explained
 
   const told = (what: ExplainedFailure["what"], error: LlmError, ends = error): ExplainedFailure => {
     const verdict = verdictOf(settings, error)
-    const isAsked = retry !== undefined && retries > 0 && verdict.retry
     return {
       what,
-      retries: isAsked ? hedge === undefined ? retries : Math.min(retries, retry.maxRetries) : 0,
+      retries: verdict.retry ? retries : 0,
       failover: several && verdict.failover !== false,
       ...(verdict.coolDown && several ? { coolDown: failover.coolDown } : undefined),
       counts: hasCircuit && verdict.outcome === "failure",
@@ -273,7 +275,7 @@ const failuresOf = (settings: Settings, bounds: Bounds): ReadonlyArray<Explained
 
 /** Is the deadline over before all attempts of a call have hung, each to its end? */
 const takesDeadline = ({ failover, retry, targets, timers }: Settings): boolean => {
-  if (timers === undefined || timers.deadline === Infinity) return false
+  if (timers === undefined) return false
   const { attempt, deadline } = timers
   const retries = retry?.maxRetries ?? 0
   let now = 0
@@ -286,7 +288,7 @@ const takesDeadline = ({ failover, retry, targets, timers }: Settings): boolean 
       now += pause
       if (k < MOST) continue
       // What comes after so many is like the last of them.
-      now = Math.min(end, now + (retries - k) * (attempt + pause))
+      now = Math.min(end, now + (retries - k) * (attempt + pause) + attempt)
       break
     }
   }
@@ -309,8 +311,8 @@ const verdictOf = ({ failover, retry }: Settings, error: LlmError) => {
 const memoryOf = (settings: Settings, { stores }: Surroundings): ReadonlyArray<ExplainedMemory> => {
   const { bucket, cache, idempotency, targets } = settings
   const list: Array<ExplainedMemory> = []
-  const line = (what: string, queue: number | undefined): void => {
-    if (queue !== undefined && queue > 0) list.push({ what, count: queue })
+  const line = (what: string, queue = 0): void => {
+    if (queue > 0) list.push({ what, count: queue })
   }
   const tenants = (what: string, limits: TargetSettings["limits"]): void => {
     if ((limiterAt(limits)?.perTenant.length ?? 0) > 0) list.push({ what, count: MAX_TENANTS })

@@ -1,9 +1,9 @@
 // What is said of a client before it is built is what it is built of.
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect } from "effect"
-import { LlmClient, LlmConfig, LlmProvider } from "effect-resilient-llm"
+import { LlmClient, LlmConfig, type LlmError, LlmProvider } from "effect-resilient-llm"
 import { Store } from "effect-resilient-llm/persistence"
-import { Bulkhead, CircuitBreaker, Idempotency, RateLimiter } from "effect-resilient-llm/resilience"
+import { Bulkhead, CircuitBreaker, Idempotency, RateLimiter, ResponseCache } from "effect-resilient-llm/resilience"
 import * as Background from "../../src/pipeline/background.ts"
 import { makeHub } from "../../src/pipeline/hub.ts"
 import { counting } from "../../src/pipeline/patterns.ts"
@@ -133,6 +133,112 @@ describe("values in the place of options", () => {
     }))
 })
 
+/** An attempt takes 100 ms at most, and the pauses before retries are 10 and 20. */
+const brief = {
+  timeout: { attempt: 100, deadline: 1000 },
+  retry: { maxRetries: 2, baseDelay: 10, factor: 2, maxDelay: 60_000, jitter: "none" },
+  retryBudget: false
+} as const satisfies LlmConfig.Options
+
+describe("waits", () => {
+  const waits = (targets: ReadonlyArray<string>, options: LlmConfig.Options) =>
+    Effect.map(LlmConfig.explain(targets, options), (told) => told.waits)
+
+  it.effect("of the defaults", () =>
+    Effect.gen(function*() {
+      const one = {
+        complete: 300_000,
+        firstPart: 300_000,
+        silence: 60_000,
+        stream: 300_000,
+        hint: 60_000,
+        hintWithOthers: 60_000,
+        joined: 300_000
+      }
+      assert.deepStrictEqual(yield* waits(["p"], {}), one)
+      assert.deepStrictEqual(yield* waits(["p", "s"], {}), { ...one, hintWithOthers: 5000 })
+      assert.deepStrictEqual(yield* waits(["p", "s"], { failover: false }), one)
+      const { joined: _, ...alone } = one
+      assert.deepStrictEqual(yield* waits(["p"], { idempotency: false }), alone)
+    }))
+
+  it.effect("without limits are those for ever", () =>
+    Effect.gen(function*() {
+      assert.deepStrictEqual(yield* waits(["p"], { timeout: false, retry: false }), {
+        complete: Infinity,
+        firstPart: Infinity,
+        silence: Infinity,
+        stream: Infinity,
+        hint: 0,
+        hintWithOthers: 0,
+        joined: Infinity
+      })
+    }))
+
+  it.effect.each([[{ idle: 20, deadline: 3000 }, 20, 3000], [{ idle: 4000, deadline: 3000 }, 3000, 3000]] as const)(
+    "in a stream: %j",
+    ([timeout, silence, stream]) =>
+      Effect.gen(function*() {
+        const told = yield* waits(["p"], { timeout })
+        assert.deepStrictEqual([told.silence, told.stream], [silence, stream])
+      })
+  )
+
+  it.effect.each<[string, LlmConfig.Options, number]>([
+    ["a hint as a retry waits for it", {}, 60_000],
+    ["no retries", { retry: { maxRetries: 0 } }, 0],
+    ["none that the purse pays for", { retryBudget: { capacity: 0 } }, 0],
+    ["hedges are no retries", { retry: { maxRetries: 0 }, hedge: { delay: 10 } }, 0]
+  ])("a hint: %s", ([, options, hint]) =>
+    Effect.gen(function*() {
+      assert.strictEqual((yield* waits(["p"], options)).hint, hint)
+    }))
+
+  it.effect("a user's own guards may take as long as they like", () =>
+    Effect.gen(function*() {
+      const guards = [{ name: "mine", acquire: () => Effect.succeed({}) }]
+      const lines = (own: typeof guards) =>
+        Effect.map(LlmConfig.explain(["p"], { guards: own, rateLimit: false }), ({ targets }) => targets[0]?.line)
+      assert.strictEqual(yield* lines(guards), Infinity)
+      assert.strictEqual(yield* lines([]), 0)
+    }))
+
+  it.effect("for shared stores are there where one is asked", () =>
+    Effect.gen(function*() {
+      const limits = [{ dimension: "requests", limit: 1, per: "1 minute" }] as const
+      const targets = [[provider], [provider, { provider, limits }]]
+      const none = { idempotency: false, cache: false, rateLimit: false } as const
+      const only: ReadonlyArray<LlmConfig.Options> = [{ ...none, idempotency: {} }, { ...none, cache: {} }, {
+        ...none,
+        rateLimit: {}
+      }, none]
+      const asked = Effect.forEach(targets, (list) =>
+        Effect.forEach(only, (options) =>
+          Effect.map(LlmConfig.explain(list, options), ({ waits }) => waits.stores)))
+      const [away, late] = [undefined, 150]
+      assert.deepStrictEqual(yield* asked, [[away, away, away, away], [away, away, away, away]])
+      const store = yield* Store.memory<string>({ maxEntries: 1 })
+      assert.deepStrictEqual(yield* Effect.provideService(asked, Idempotency.IdempotencyStore, store), [
+        [late, away, away, away],
+        [late, away, away, away]
+      ])
+      assert.deepStrictEqual(yield* Effect.provideService(asked, ResponseCache.ResponseCacheStore, store), [
+        [away, late, away, away],
+        [away, late, away, away]
+      ])
+      const buckets = {
+        take: () =>
+          Effect.never,
+        settle: () => Effect.never,
+        health: undefined
+      }
+      assert.deepStrictEqual(
+        yield* Effect.provideService(asked, RateLimiter.RateLimiterStore, buckets as never),
+        [[away, away, late, away], [late, late, late, late]]
+      )
+    }))
+})
+
 describe("failures", () => {
   const told = (targets: ReadonlyArray<string>, options: LlmConfig.Options) =>
     Effect.map(
@@ -204,9 +310,164 @@ describe("failures", () => {
       })
       assert.deepStrictEqual(down, { retries: 3, failover: false, counts: false, stale: false, error: "ProviderError" })
     }))
+
+  it.effect("as many retries as the most patient target has", () =>
+    Effect.gen(function*() {
+      // A second retry is paid after 200 ms: that is longer than an attempt of the first target, and shorter than the other's.
+      const { failures } = yield* LlmConfig.explain([provider, { provider, bulkhead: { maxWait: 100, queue: 1 } }], {
+        ...brief,
+        circuitBreaker: false,
+        rateLimit: false,
+        retryBudget: { capacity: 1, perAttempt: 0, perSecond: 5 }
+      })
+      assert.strictEqual(failures[0]?.retries, 2)
+    }))
+
+  it.effect("are of no circuit without one, and of one where a single target has it", () =>
+    Effect.gen(function*() {
+      const counts = (own: Target.TargetOptions) =>
+        Effect.map(
+          LlmConfig.explain([{ provider, circuitBreaker: false }, { provider, ...own }], {}),
+          ({ failures }) => failures.map(({ counts, what }) => `${what}: ${counts}`).slice(0, 2)
+        )
+      assert.deepStrictEqual(yield* counts({}), ["429: false", "503: true"])
+      assert.deepStrictEqual(yield* counts({ circuitBreaker: false }), ["429: false", "503: false"])
+    }))
+
+  it.effect("without failover nobody else is asked", () =>
+    Effect.gen(function*() {
+      const all = yield* told(["p", "s"], { failover: false })
+      assert.deepStrictEqual(all["quota"], {
+        retries: 0,
+        failover: false,
+        counts: false,
+        stale: true,
+        error: "ProviderError"
+      })
+      assert.strictEqual(all["all-away"]?.error, "CircuitOpen")
+    }))
+
+  it.effect("what nothing ends or nothing turns away is not there", () =>
+    Effect.gen(function*() {
+      const off = { timeout: false, circuitBreaker: false } as const
+      assert.deepStrictEqual(Object.keys(yield* told(["p"], off)).toSorted(), [
+        "429",
+        "503",
+        "all-down",
+        "bad-key",
+        "cut",
+        "cut-stream",
+        "quota"
+      ])
+      const hang = (timeout: LlmConfig.Options["timeout"]) =>
+        Effect.map(told(["p"], { timeout }), (all) => all["hang"]?.error)
+      assert.strictEqual(yield* hang({ attempt: false, deadline: 1000 }), "DeadlineExceeded")
+      assert.strictEqual(yield* hang({ attempt: 100, deadline: false }), "AttemptTimeout")
+      assert.isUndefined(yield* hang({ attempt: false, deadline: false }))
+    }))
+
+  it.effect("are shown to `retry.when` as they would come, and no others", () =>
+    Effect.gen(function*() {
+      const shown = new Set<string>()
+      const when = (error: LlmError.ProviderError | LlmError.AttemptTimeout): boolean => {
+        const { _tag: tag, ...facts } = error._tag === "ProviderError" ? error.reason : { _tag: error._tag }
+        shown.add(JSON.stringify([tag, error._tag === "ProviderError" ? error.status : undefined, facts]))
+        return error._tag === "AttemptTimeout"
+      }
+      const all = yield* told(["p"], { retry: { when } })
+      assert.deepStrictEqual([...shown], [
+        "[\"RateLimit\",429,{}]",
+        "[\"Overloaded\",503,{}]",
+        "[\"AttemptTimeout\",null,{}]",
+        "[\"MalformedResponse\",null,{\"problem\":\"the stream ended before its terminal event\"}]",
+        "[\"Quota\",429,{}]",
+        "[\"Authentication\",401,{}]",
+        "[\"Network\",null,{\"sent\":false,\"kind\":\"connect\"}]"
+      ])
+      assert.deepStrictEqual(Object.entries(all).flatMap(([what, { retries }]) => retries > 0 ? [what] : []), ["hang"])
+      const always = yield* told(["p"], { retry: { when: () => true } })
+      assert.strictEqual(always["quota"]?.retries, 3)
+      assert.strictEqual(always["cut-stream"]?.retries, 0)
+    }))
+
+  // What a call fails with whose attempts all hang: each to its end, with the pauses between them.
+  const patient = { maxRetries: 300, baseDelay: 1, factor: 1, jitter: "none" } as const
+  it.effect.each<[string, number, LlmConfig.Options, LlmError.LlmError["_tag"]]>([
+    ["a deadline that is far", 1, {}, "AttemptTimeout"],
+    [
+      "three attempts, and a deadline at the end of the last one",
+      1,
+      { timeout: { attempt: 100, deadline: 330 } },
+      "DeadlineExceeded"
+    ],
+    ["a deadline after it", 1, { timeout: { attempt: 100, deadline: 331 } }, "AttemptTimeout"],
+    [
+      "one attempt that ends at the deadline",
+      1,
+      { retry: false, timeout: { attempt: 100, deadline: 100 } },
+      "DeadlineExceeded"
+    ],
+    ["one that ends before it", 1, { retry: false, timeout: { attempt: 100, deadline: 101 } }, "AttemptTimeout"],
+    [
+      "a pause that ends at the deadline is not waited for",
+      1,
+      { timeout: { attempt: 100, deadline: 110 } },
+      "AttemptTimeout"
+    ],
+    ["a pause that ends before it is", 1, { timeout: { attempt: 100, deadline: 111 } }, "DeadlineExceeded"],
+    [
+      "two targets, each with half of the time",
+      2,
+      { retry: false, timeout: { attempt: 100, deadline: 200 } },
+      "DeadlineExceeded"
+    ],
+    [
+      "and with more than it needs",
+      2,
+      { retry: false, timeout: { attempt: 100, deadline: 201 } },
+      "AllProvidersFailed"
+    ],
+    // From 0 to 100, and again at 540, which is more than half; the other one from 100 to 200 and from 640 to 740.
+    ["a share that ends before a pause does", 2, {
+      retry: { ...brief.retry, baseDelay: 440, factor: 1 }
+    }, "AllProvidersFailed"],
+    ["without failover one target has all of the time", 2, {
+      retry: false,
+      failover: false,
+      timeout: { attempt: 100, deadline: 150 }
+    }, "AttemptTimeout"],
+    // 301 attempts of 1 ms and 300 pauses.
+    ["more retries than are told apart, until the deadline", 1, {
+      retry: patient,
+      timeout: { attempt: 1, deadline: 601 }
+    }, "DeadlineExceeded"],
+    ["and until just before it", 1, { retry: patient, timeout: { attempt: 1, deadline: 602 } }, "AttemptTimeout"]
+  ])("hangs: %s", ([, count, options, error]) =>
+    Effect.gen(function*() {
+      const all = yield* told(["p", "s"].slice(0, count), { ...brief, rateLimit: false, ...options })
+      assert.strictEqual(all["hang"]?.error, error)
+    }))
 })
 
 describe("memory", () => {
+  it.effect("of the defaults, and of limits by tenant for all targets", () =>
+    Effect.gen(function*() {
+      const memory = (options: LlmConfig.Options) =>
+        Effect.map(LlmConfig.explain(["p"], options), (told) => told.memory)
+      const usual = [
+        { what: "answers of the cache", count: 1000, bytes: 64 * 1024 * 1024 },
+        { what: "answers by key", count: 10_000, bytes: 64 * 1024 * 1024 },
+        { what: "parts kept of each open stream", count: 100_000, bytes: 16 * 1024 * 1024 },
+        { what: "events for each reader of `events`", count: 1024 },
+        { what: "calls in the line of the client's bucket", count: 256 }
+      ]
+      assert.deepStrictEqual(yield* memory({}), usual)
+      assert.deepStrictEqual(yield* memory({ rateLimit: { limits: [{ ...limits[0], by: "tenant" }] }, bulkhead: {} }), [
+        ...usual,
+        { what: "tenants of the client's bucket", count: 10_000 },
+        { what: "calls in the line of p's bulkhead", count: 100 }
+      ])
+    }))
   it.effect("is bounded in number, and in bytes where it is; what a store keeps is not in it", () =>
     Effect.gen(function*() {
       const own = { limits: [{ ...limits[0], by: "tenant" as const }] }
