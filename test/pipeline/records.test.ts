@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Exit, Redacted } from "effect"
+import { Cause, Duration, Effect, Exit, Redacted } from "effect"
 import { ProviderError } from "effect-resilient-llm/LlmError"
 import type { LlmEvent } from "effect-resilient-llm/LlmEvent"
 import type { Answer } from "effect-resilient-llm/LlmResponse"
@@ -88,6 +88,18 @@ describe("answers of a cache as texts", () => {
       const wrong = { ...answer, parts: [{ type: "text", text: 1n }] } as unknown as Answer
       assert.isTrue(Exit.isFailure(yield* Effect.exit(answersIn(texts).set("q", wrong, { ttl }))))
       assert.deepStrictEqual(notes, [])
+    }))
+
+  it.effect("a store that gives no effect is named in the bug", () =>
+    Effect.gen(function*() {
+      const { texts } = yield* noted
+      const wrong = (() => undefined) as never
+      const answers = answersIn({ ...texts, get: wrong, set: wrong })
+      const bugs = [answers.get("q"), answers.set("q", answer, { ttl })].map((effect) =>
+        Effect.map(Effect.exit(effect), (exit) => Exit.isFailure(exit) ? String(Cause.squash(exit.cause)) : exit)
+      )
+      const bug = "TypeError: The store returned what is no effect, but nothing"
+      assert.deepStrictEqual<unknown>(yield* Effect.all(bugs), [bug, bug])
     }))
 })
 

@@ -1,11 +1,14 @@
 // Which target is asked first, and which not at all, in the whole pipeline.
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Layer, Random, Redacted, Stream } from "effect"
+import { Context, Effect, Layer, Random, Redacted, Stream } from "effect"
 import { LlmClient, type LlmConfig, type LlmError, type LlmEvent, type LlmRequest } from "effect-resilient-llm"
 import { Anthropic, OpenAi } from "effect-resilient-llm/providers"
+import { Routing } from "effect-resilient-llm/resilience"
 import { FaultServer, ScriptedProvider } from "effect-resilient-llm/testing"
 import { FetchHttpClient } from "effect/http"
 import { TestClock } from "effect/testing"
+import type { Call } from "../../src/pipeline/call.ts"
+import { Router } from "../../src/pipeline/routing.ts"
 import { ask, failure, kinds, nothingHeld, type Script, setUp, success, timed, vector } from "../support.ts"
 
 const says = (text: string, delay = 0): Script => ({ always: ScriptedProvider.answer(text, { delay }) })
@@ -258,4 +261,94 @@ describe("a vendor's own tool", () => {
       })
       assert.strictEqual((yield* server.stats).received, 1)
     }).pipe(Effect.provide(FetchHttpClient.layer)))
+})
+
+describe("the order of one call", () => {
+  const configs = ["p", "s", "t"].map((id) => ({ id, provider: ScriptedProvider }) as never)
+
+  /** What is told of a route, and how often the dice were thrown. */
+  const routed = (
+    router: Router,
+    request: Partial<LlmRequest.LlmRequest>,
+    operation: "complete" | "stream" = "complete",
+    draws: ReadonlyArray<number> = [0.5, 0.5, 0.5]
+  ) => {
+    const events: Array<unknown> = []
+    let thrown = 0
+    const random = { nextDoubleUnsafe: () => draws[thrown++] ?? 0.5 }
+    const call = {
+      request,
+      root: {
+        id: 7,
+        operation,
+        context: Context.make(Random.Random, random as never),
+        since: (now: number) => now - 100,
+        emit: (event: unknown) => void events.push(event)
+      }
+    } as unknown as Call
+    return { order: router.route(call, 105), events, thrown }
+  }
+  const told = (by: string, target: string) => [{ _tag: "Routed", call: 7, at: 5, by, target }]
+  const made = (options: Routing.Options) => new Router(Routing.policy(options), configs)
+  const [ids, weights] = [["p", "s", "t"], [1, 1, 1]]
+
+  it("without routing, or in the order of the list, is that of the list, and not told", () => {
+    for (const router of [new Router(undefined, configs), made({}), made({ sticky: "conversation" })]) {
+      assert.deepStrictEqual(routed(router, {}), { order: undefined, events: [], thrown: 0 })
+    }
+  })
+
+  it("is the request's own before all others", () => {
+    assert.deepStrictEqual(
+      routed(made({ strategy: "weights", sticky: "tenant" }), { tenant: "a", targets: ["t", "p"] }),
+      {
+        order: [2, 0],
+        events: told("request", "t"),
+        thrown: 0
+      }
+    )
+  })
+
+  it.each<[string, Routing.Options, Partial<LlmRequest.LlmRequest>, string | undefined]>([
+    ["a tenant", { sticky: "tenant" }, { tenant: "a", conversation: "c" }, "a"],
+    ["no tenant", { sticky: "tenant" }, { conversation: "c" }, undefined],
+    ["a conversation", { sticky: "conversation" }, { conversation: "c" }, "c"],
+    ["a tenant's conversation", { sticky: "conversation" }, { tenant: "a", conversation: "c" }, "[\"a\",\"c\"]"],
+    ["no conversation", { sticky: "conversation" }, { tenant: "a" }, undefined],
+    ["not sticky", {}, { tenant: "a", conversation: "c" }, undefined]
+  ])("stays for the same key: %s", (_, options, request, key) => {
+    const order = key === undefined ? undefined : Routing.byKey(key, ids, weights)
+    assert.deepStrictEqual(routed(made(options), request), {
+      order,
+      events: order === undefined ? [] : told("sticky", ids[order[0]!]!),
+      thrown: 0
+    })
+  })
+
+  it("is drawn where weights are asked for, once for each target", () => {
+    assert.deepStrictEqual(routed(made({ strategy: "weights" }), {}, "complete", [0.9, 0.5, 0.1]), {
+      order: [2, 1, 0],
+      events: told("weights", "t"),
+      thrown: 3
+    })
+  })
+
+  it("is that of measurements for whole answers once there is one; streams explore before", () => {
+    const router = made({ strategy: "fastest", explore: 0.5 })
+    assert.deepStrictEqual(routed(router, {}), { order: undefined, events: [], thrown: 0 })
+    // Half of the share, so that the second one of the others comes first.
+    assert.deepStrictEqual(routed(router, {}, "stream", [0.25]), {
+      order: [2, 0, 1],
+      events: told("fastest", "t"),
+      thrown: 1
+    })
+    router.measures(1)?.(40, 100)
+    assert.deepStrictEqual(routed(router, {}), { order: [1, 0, 2], events: told("fastest", "s"), thrown: 0 })
+  })
+
+  it("measures only where the fastest is asked for", () => {
+    assert.isUndefined(new Router(undefined, configs).measures(0))
+    assert.isUndefined(made({ strategy: "weights" }).measures(0))
+    assert.isDefined(made({ strategy: "fastest" }).measures(0))
+  })
 })

@@ -1,11 +1,13 @@
 // What a client shares with other processes: how long one call waits for it, all in all.
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Layer } from "effect"
+import { Context, Effect, Exit, Layer, Scope } from "effect"
 import { type Client, LlmClient, type LlmError } from "effect-resilient-llm"
-import { Store } from "effect-resilient-llm/persistence"
-import { CircuitBreaker, Idempotency, RateLimiter, ResponseCache } from "effect-resilient-llm/resilience"
+import { type Health, Store } from "effect-resilient-llm/persistence"
+import { CircuitBreaker, Failover, Idempotency, RateLimiter, ResponseCache } from "effect-resilient-llm/resilience"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
+import type { Hub } from "../../src/pipeline/hub.ts"
+import * as Shared from "../../src/pipeline/shared.ts"
 import { ask, fork, kinds, now, timed } from "../support.ts"
 
 const { always, answer } = ScriptedProvider
@@ -93,5 +95,86 @@ describe.each(kinds)("%s over stores that answer late", (kind) => {
       yield* TestClock.adjust("10 seconds")
       assert.strictEqual(ends.length, 64)
       assert.isAtMost(Math.max(...ends), 150)
+    })))
+})
+
+describe("what is watched", () => {
+  /** Remembers its listeners. */
+  const healthOf = (listeners: Set<(change: Health.HealthChange) => void>): Health.Health => ({
+    name: "redis",
+    isUp: () => true,
+    ask: (_, self) => self,
+    watch: (listener) => {
+      listeners.add(listener)
+      return () => void listeners.delete(listener)
+    }
+  })
+
+  it.effect("once each, is told since the client was built, and is forgotten with it", () =>
+    Effect.gen(function*() {
+      const events: Array<unknown> = []
+      const hub = { publish: (event: unknown) => void events.push(event) } as unknown as Hub
+      const scope = yield* Scope.make()
+      const watch = yield* Scope.provide(Shared.watching(hub, 100), scope)
+      const [one, two] = [new Set<(change: Health.HealthChange) => void>(), new Set<never>()]
+      const health = healthOf(one)
+      watch(health)
+      watch(health)
+      watch(healthOf(two))
+      assert.deepStrictEqual([one.size, two.size], [1, 1])
+      for (const listener of one) {
+        listener({ store: "redis", to: "down", operation: "get", now: 130 })
+        listener({ store: "redis", to: "up", now: 150 })
+      }
+      assert.deepStrictEqual(events, [
+        { _tag: "StoreChanged", call: 0, at: 30, store: "redis", to: "down", operation: "get" },
+        { _tag: "StoreChanged", call: 0, at: 50, store: "redis", to: "up" }
+      ])
+      yield* Scope.close(scope, Exit.void)
+      assert.deepStrictEqual([one.size, two.size], [0, 0])
+    }))
+
+  it.effect("stores that tell how they are, and whatever else is made of them or without them", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const health = healthOf(new Set())
+      const memory = yield* Store.memory<string>({ maxEntries: 10 })
+      const buckets = yield* RateLimiter.storeMemory()
+      const circuits = yield* CircuitBreaker.storeMemory()
+      const watched: Array<Health.Health> = []
+      const watch = (one: Health.Health): void => void watched.push(one)
+      const policy = Failover.policy()
+      const limits = RateLimiter.policy({ limits: [{ dimension: "requests", limit: 2, per: "1 minute" }] })
+      const given = yield* RateLimiter.make()
+      const all = Effect.gen(function*() {
+        const order = yield* Shared.makeOrder(["p", "s"], policy, watch)
+        const makeLimiter = yield* Shared.makesLimiters(watch)
+        assert.strictEqual(yield* makeLimiter("given", given), given)
+        const limiter = yield* makeLimiter("client", limits)
+        const fleet = yield* Shared.makeFleet(watch)
+        return {
+          order: order.coolingDown(0, 0),
+          dimensions: [...limiter.dimensions],
+          store: fleet?.store,
+          healths: watched.splice(0)
+        }
+      })
+      const alone = { order: undefined, dimensions: ["requests"], store: undefined, healths: [] }
+      assert.deepStrictEqual(yield* all, alone)
+
+      const shared = (health: Health.Health | undefined) =>
+        Effect.provide(
+          all,
+          Context.empty().pipe(
+            Context.add(Failover.CoolDownStore, { ...memory, health }),
+            Context.add(RateLimiter.RateLimiterStore, { ...buckets, health }),
+            Context.add(CircuitBreaker.CircuitBreakerStore, { ...circuits, health })
+          )
+        )
+      const told = yield* shared(health)
+      assert.deepStrictEqual([told.dimensions, told.healths], [["requests"], [health, health, health]])
+      const silent = yield* shared(undefined)
+      // Of a circuits' store that does not tell, it is found out.
+      assert.deepStrictEqual(silent.healths.map(({ name }) => name), ["store"])
+      assert.isDefined(silent.store)
     })))
 })

@@ -13,6 +13,8 @@ import {
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { Tokenizer } from "effect/ai"
 import { TestClock } from "effect/testing"
+import type { Attempt } from "../../src/pipeline/attempt.ts"
+import { spentBy, tellUsage } from "../../src/pipeline/spent.ts"
 import { find } from "../conformance/support.ts"
 import {
   ask,
@@ -265,4 +267,82 @@ describe.each([NaN, -1, 1.5, Infinity, "7"])("a vendor that tells %s tokens has 
       assert.deepInclude(error, { _tag: "StreamInterrupted", usage: { inputTokens: 11 } })
       assert.deepStrictEqual(spentOf(event), { inputTokens: 11, outputTokens: 2, atLeast: true })
     }).pipe(vector))
+})
+
+describe("what is told of usage", () => {
+  const usage = (numbers: ReadonlyArray<number | undefined>): LlmResponse.Usage => {
+    const [input, output, cacheRead, cacheWrite, reasoning] = numbers
+    return { inputTokens: { total: input, cacheRead, cacheWrite }, outputTokens: { total: output, reasoning } }
+  }
+  const names = ["inputTokens", "outputTokens", "cacheReadTokens", "cacheWriteTokens", "reasoningTokens"]
+
+  it("of an answer: what its vendor says, and no field for what it does not", () => {
+    const said = (numbers: ReadonlyArray<number | undefined>) => {
+      const event = {}
+      tellUsage(event as Parameters<typeof tellUsage>[0], usage(numbers))
+      return event
+    }
+    assert.deepStrictEqual(said([1, 2, 3, 4, 5]), Object.fromEntries(names.map((name, i) => [name, i + 1])))
+    assert.deepStrictEqual(said([]), {})
+    for (const [i, name] of names.entries()) {
+      assert.deepStrictEqual(said(names.map((_, k) => k === i ? 0 : undefined)), { [name]: 0 })
+    }
+  })
+
+  const finish = (input: number | undefined, output: number | undefined) => ({
+    type: "finish",
+    reason: "stop",
+    usage: usage([input, output])
+  })
+  const facts = (inputTokens: number, outputTokens: number) => told({ inputTokens, outputTokens })
+  const delta = (text: string) => ({ type: "text-delta", id: "0", delta: text })
+  const text = { type: "text", text: "1234567" }
+
+  // The prompt is estimated as 9; 3.5 bytes of text are a token.
+  it.each<[string, ReadonlyArray<unknown> | undefined, boolean, ReturnType<typeof spentBy>]>([
+    ["nothing came, and nobody was at work", undefined, false, undefined],
+    ["nothing came", undefined, true, { inputTokens: 9, atLeast: true }],
+    ["parts that say nothing, and nobody was at work", [], false, undefined],
+    ["parts that say nothing", [], true, { inputTokens: 9, atLeast: true }],
+    ["all is told", [finish(3, 4)], false, { inputTokens: 3, outputTokens: 4 }],
+    ["nothing is nothing", [finish(0, 0)], true, { inputTokens: 0, outputTokens: 0 }],
+    ["the prompt is told", [text, finish(3, undefined)], true, { inputTokens: 3, outputTokens: 2, atLeast: true }],
+    ["the answer is told", [finish(undefined, 4)], true, { inputTokens: 9, outputTokens: 4, atLeast: true }],
+    ["the answer is told of one who was not at work", [finish(undefined, 4)], false, {
+      outputTokens: 4,
+      atLeast: true
+    }],
+    ["text, and nobody was at work", [text], false, { outputTokens: 2, atLeast: true }],
+    ["a whole text and parts of one", [text, delta("1234567"), delta("x")], true, {
+      inputTokens: 9,
+      outputTokens: 5,
+      atLeast: true
+    }],
+    ["told at the beginning, and more came", [facts(6, 1), delta("1234567")], true, {
+      inputTokens: 6,
+      outputTokens: 2,
+      atLeast: true
+    }],
+    ["told at the beginning, and less came", [facts(6, 8), delta("1234567")], true, {
+      inputTokens: 6,
+      outputTokens: 8,
+      atLeast: true
+    }]
+  ])("of an attempt without an answer: %s", (_, parts, wasAtWork, spent) => {
+    const got = parts === undefined ? undefined : { parts, target: "p", provider: "p", model: undefined }
+    const attempt = { got, request: {}, to: { tokensOf: () => 9 } } as unknown as Attempt
+    assert.deepStrictEqual(spentBy(attempt, wasAtWork), spent)
+  })
+
+  it("what cannot be counted is reported, and nothing is said", () => {
+    const reports: Array<unknown> = []
+    const to = {
+      tokensOf: () => {
+        throw "thrown"
+      },
+      background: { report: (defect: unknown) => void reports.push(defect) }
+    }
+    assert.isUndefined(spentBy({ got: undefined, request: {}, to } as unknown as Attempt, true))
+    assert.deepStrictEqual(reports, ["thrown"])
+  })
 })
