@@ -356,10 +356,15 @@ cost is what the hand-written promises take, which do far less.
   is left. A third of the adapter's time is JSON, which the floor has, too; and undici, Node and the kernel take about a
   quarter more for the same call beside ours than alone, as sampled by \`perf\`.
 - _Streams_ wake their reader for each chunk of the socket, and pass each part through what keeps, counts and times it.
-- _Long conversations_ are checked field by field and written with their keys in order, in JavaScript; \`JSON.stringify\` does
-  neither, and is native.
+- _Long conversations_: of what twenty messages cost beyond a text, more than a quarter is joining the identity into one text and
+  finding it in memory, a fifth is checking and copying the messages and comparing the tool with its copy of the last call, a
+  tenth is writing the identity, and a tenth the collector; the rest is spread. \`JSON.stringify\` is native, checks nothing and
+  keeps nothing. Tools that are made anew for each call are read, copied and written each time.
 - _In process, against other libraries_: a call takes 1.2 times the instructions of version 0.1.0, for a fibre of the client's and
-  books of each attempt. In one process with others the answers that ours keeps are in everybody's collector.
+  books of each attempt. cockatiel takes 2.1 times as long as ours where each has a process of its own and the prompt has 100
+  characters, and 1.8 times with the 512 prompts of 500 to 2,000 characters, of which cockatiel reads and keeps nothing. In one
+  process, ours takes the same beside cockatiel as alone (4.6 µs). It comes to 5.9 µs only behind the hand-written promises, in whose
+  wake helper threads collect what those left: cockatiel in that place takes 1 µs more, too, and ours behind cockatiel does not.
 
 ## What is floor, what is Effect's, what is ours
 
