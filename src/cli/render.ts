@@ -187,6 +187,10 @@ const caches = {
   rejected: "answer not kept: not whole, or too large"
 } as const
 
+const endedBy = { caller: "interrupted", defect: "broken by a defect" } as const
+
+const lostTo = (winner: string | undefined): string => `lost the race${winner === undefined ? "" : ` to ${winner}`}`
+
 const results = {
   provider: "answered",
   replay: "answered without a request",
@@ -209,6 +213,9 @@ export const rows = (events: ReadonlyArray<LlmEvent>): ReadonlyArray<Row> => {
     const row = attempts.get(event.attempt)
     if (row !== undefined) Object.assign(row, { text, tone, took: event.duration })
   }
+  const winner = events.flatMap((event) =>
+    event._tag === "AttemptSucceeded" || event._tag === "AttemptCommitted" ? event.target : []
+  ).at(-1)
   for (const event of events) {
     const { at } = event
     switch (event._tag) {
@@ -242,7 +249,7 @@ export const rows = (events: ReadonlyArray<LlmEvent>): ReadonlyArray<Row> => {
         break
       }
       case "AttemptInterrupted":
-        attempt(event, "– interrupted", "warn")
+        attempt(event, `– ${event.by === "lost" ? lostTo(winner) : endedBy[event.by]}`, "warn")
         break
       case "Waited":
         add(

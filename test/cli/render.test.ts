@@ -100,7 +100,18 @@ describe("ledger", () => {
           error: { ...longest, retryAfter: undefined }
         })
       ],
-      ["– interrupted", events(started, { ...fact, _tag: "AttemptInterrupted" })],
+      ["– interrupted", events(started, { ...fact, _tag: "AttemptInterrupted", by: "caller" })],
+      ["– broken by a defect", events(started, { ...fact, _tag: "AttemptInterrupted", by: "defect" })],
+      ["– lost the race", events(started, { ...fact, _tag: "AttemptInterrupted", by: "lost" })],
+      [
+        "– lost the race to openai",
+        events(started, { ...fact, _tag: "AttemptInterrupted", by: "lost" }, {
+          ...fact,
+          _tag: "AttemptSucceeded",
+          attempt: 10,
+          target: "openai"
+        })
+      ],
       ["for the rate limit", events({ ...fact, _tag: "Waited", for: "rate-limit" })],
       ["for a free place", events({ ...fact, _tag: "Waited", for: "bulkhead" })],
       ["backoff", events({ ...fact, _tag: "RetryScheduled", delay: 1, delayedBy: "backoff" })],
