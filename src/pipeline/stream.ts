@@ -2,10 +2,12 @@
 // kept of it, whether it is whole, and how it ended.
 import * as Arr from "effect/Array"
 import * as Cause from "effect/Cause"
+import * as Channel from "effect/Channel"
+import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Pull from "effect/Pull"
-import * as Scope from "effect/Scope"
+import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { dieOf } from "../internal/effect.ts"
 import {
@@ -39,8 +41,11 @@ export const openStream = (
 ): Effect.Effect<Served, ProviderError> => {
   const stream = attempt.provider.stream(attempt.request)
   if (!Stream.isStream(stream)) return dieOf(stream, "stream", "provider", attempt.provider.id)
-  const pull = Scope.provide(Stream.toPull(stream), scope)
-  return Effect.flatMap(pull, (pull) => new Live(attempt, pull, timers).opened())
+  // Not `Stream.toPull`: it takes a permit for each pull, and there is one reader at a time.
+  const pull = Channel.toPullScoped(Stream.toChannel(stream), scope)
+  return Effect.contextWith((context: Context.Context<never>) =>
+    Effect.flatMap(pull, (pull) => new Live(attempt, context, pull, timers).opened())
+  )
 }
 
 // -----------------------------------------------------------------------------
@@ -62,7 +67,7 @@ class Live implements Timeout.Waiting {
   private readonly ends: Array<End> = []
   private readonly silence: Timeout.IdleClock
   private readonly alarm = new Timeout.Alarm()
-  private readonly pulling: Timeout.Shared = { alarm: this.alarm, interrupted: (now) => this.paused(now, false) }
+  private readonly pulls: Timeout.Repeated<ReadonlyArray<StreamPart>, ProviderError | Cause.Done, Broken>
   private readonly next: Rest
   /** Bytes of what is kept. */
   private kept = 0
@@ -79,19 +84,21 @@ class Live implements Timeout.Waiting {
   /** Nobody has read for a long time. */
   private isResting = false
 
-  constructor(attempt: Attempt, pull: Source, timers: Timeout.Policy | undefined) {
+  /** `context`: in which the provider is asked for more, whoever reads. */
+  constructor(attempt: Attempt, context: Context.Context<never>, pull: Source, timers: Timeout.Policy | undefined) {
     this.attempt = attempt
     this.deadline = attempt.call.deadline.whole
     this.pull = pull
     this.answer = attempt.answer(this.parts)
     this.silence = new Timeout.IdleClock(timers?.idle ?? Infinity)
-    const pulled = Timeout.bounded(
-      pull,
-      (now) => Math.min(this.silence.left(now), this.deadline.left(now)),
-      (now) => this.expired(now),
-      this.pulling
-    )
-    this.next = Effect.matchCauseEffect(pulled, {
+    this.pulls = new Timeout.Repeated(context, pull, {
+      alarm: this.alarm,
+      clock: attempt.call.root.clock,
+      left: (now) => Math.min(this.silence.left(now), this.deadline.left(now)),
+      expired: (now) => this.expired(now),
+      interrupted: (now) => this.paused(now, false)
+    })
+    this.next = Effect.matchCauseEffect(this.pulls.next, {
       onSuccess: (chunk) => this.arrived(chunk),
       onFailure: (cause) => this.lost(cause)
     })
@@ -127,7 +134,7 @@ class Live implements Timeout.Waiting {
     attempt.emit({ _tag: "AttemptCommitted", ...facts, duration })
     attempt.held.push({
       // Given up while somebody waits for more: what is waited for ends, and with it the wait.
-      settle: ({ _tag }) => _tag === "Ignored" ? this.pulling.child?.interruptUnsafe() : undefined,
+      settle: ({ _tag }) => _tag === "Ignored" ? this.pulls.end() : undefined,
       release: () => this.alarm.cancel()
     })
     this.watch()

@@ -170,18 +170,6 @@ export class Alarm {
 const goOff = (alarm: Alarm): void => alarm.end()
 
 /**
- * Many short waits in a row: their one timer, and who is told that one of them was given up.
- *
- * @internal
- */
-export interface Shared {
-  readonly alarm: Alarm
-  readonly interrupted: (now: number) => void
-  /** The fibre whose end is waited for now: its interruption ends the wait, and interrupts no caller. */
-  child?: Fiber.Fiber<unknown, unknown> | undefined
-}
-
-/**
  * The kernel of every limit: runs an effect in a fibre of its own, under a timer that can be extended while it runs.
  *
  * **Details**
@@ -196,10 +184,8 @@ export interface Shared {
 export const bounded = <A, E, R, E2>(
   self: Effect.Effect<A, E, R>,
   left: (now: number) => number,
-  expired: Expired<E2>,
-  shared?: Shared
-): Effect.Effect<A, E | E2, R> =>
-  Effect.uninterruptibleMask((restore) => boundedIn(restore, self, left, expired, shared))
+  expired: Expired<E2>
+): Effect.Effect<A, E | E2, R> => Effect.uninterruptibleMask((restore) => boundedIn(restore, self, left, expired))
 
 /** @internal */
 export type Expired<out E> = (now: number, loser: Fiber.Fiber<unknown, unknown>) => E
@@ -214,14 +200,13 @@ export const boundedIn = <A, E, R, E2>(
   restore: <B, E3, R3>(effect: Effect.Effect<B, E3, R3>) => Effect.Effect<B, E3, R3>,
   self: Effect.Effect<A, E, R>,
   left: (now: number) => number,
-  expired: Expired<E2>,
-  shared?: Shared
+  expired: Expired<E2>
 ): Effect.Effect<A, E | E2, R> =>
   Effect.withFiber<A, E | E2, R>((parent) => {
     const child = Effect.runForkWith(parent.context as Context.Context<R>)(self)
     const done = child.pollUnsafe()
     if (done !== undefined) return done
-    const limited = new Limited(parent, child, left, expired, shared)
+    const limited = new Limited(parent, child, left, expired)
     // Nothing in here can be interrupted but the wait, so this is `onInterrupt`, at no cost for what succeeds.
     return Effect.catchCause(
       restore(Effect.callback<A, E | E2>((resume) => limited.wait(resume))),
@@ -239,8 +224,7 @@ class Limited<A, E, E2> implements Waiting {
   private readonly remaining: (now: number) => number
   private readonly expired: Expired<E2>
   private readonly clock: Clock.Clock
-  private readonly alarm: Alarm
-  private readonly shared: Shared | undefined
+  private readonly alarm = new Alarm()
   private resume: ((effect: Effect.Effect<A, E | E2>) => void) | undefined
   private forget: (() => void) | undefined
 
@@ -248,27 +232,23 @@ class Limited<A, E, E2> implements Waiting {
     caller: Fiber.Fiber<unknown, unknown>,
     child: Fiber.Fiber<A, E>,
     remaining: (now: number) => number,
-    expired: Expired<E2>,
-    shared: Shared | undefined
+    expired: Expired<E2>
   ) {
     this.caller = caller
     this.child = child
     this.remaining = remaining
     this.expired = expired
     this.clock = caller.getRef(Clock.Clock)
-    this.shared = shared
-    this.alarm = shared?.alarm ?? new Alarm()
   }
 
   wait(resume: (effect: Effect.Effect<A, E | E2>) => void): void {
     this.resume = resume
     this.forget = this.child.addObserver((exit) => {
-      this.stop()
+      this.alarm.cancel()
       resume(exit)
     })
     // It may have ended before there was a timer to cancel.
     if (this.child.pollUnsafe() !== undefined) return
-    if (this.shared !== undefined) this.shared.child = this.child
     this.alarm.set(this.caller, this.clock, this)
   }
 
@@ -280,22 +260,126 @@ class Limited<A, E, E2> implements Waiting {
     const now = monotonicMillis(this.clock)
     if (this.remaining(now) > 0) return this.alarm.set(this.caller, this.clock, this)
     this.forget?.()
-    if (this.shared !== undefined) this.shared.child = undefined
     const error = this.expired(now, this.child)
     this.child.interruptUnsafe()
     this.resume?.(Effect.fail(error))
   }
 
   interrupt(): Effect.Effect<void> {
-    this.stop()
-    this.shared?.interrupted(monotonicMillis(this.clock))
+    this.alarm.cancel()
     return Fiber.interrupt(this.child)
   }
+}
 
-  private stop(): void {
-    if (this.shared === undefined) return this.alarm.cancel()
-    this.shared.child = undefined
-    this.alarm.unset()
+/**
+ * Who waits for an effect that is run again and again, such as the pull of a stream, and what it may take each time.
+ *
+ * @internal
+ */
+export interface Limits<out E> {
+  /** The one timer of all runs; whoever gave it cancels it. */
+  readonly alarm: Alarm
+  readonly clock: Clock.Clock
+  readonly left: (now: number) => number
+  readonly expired: (now: number) => E
+  /** A run was given up. */
+  readonly interrupted: (now: number) => void
+}
+
+/**
+ * {@link bounded} for an effect that is run again and again, one run at a time. A fibre lives on from one run to the next
+ * when whoever got a result asks for another before it does anything else: to make a fibre costs more than to go on in one.
+ *
+ * @internal
+ */
+export class Repeated<A, E, E2> implements Waiting {
+  /** The next run. */
+  readonly next: Effect.Effect<A, E | E2> = Effect.callback((resume) => this.ask(resume))
+  /** In which it runs. */
+  readonly context: Context.Context<never>
+  private readonly limits: Limits<E2>
+  private readonly run: Effect.Effect<A, E>
+  private fiber: Fiber.Fiber<A, E> | undefined
+  /** Who waits. */
+  private resume: ((effect: Effect.Effect<A, E | E2>) => void) | undefined
+  /** A result is being handed over; is another one wanted from the same fibre? */
+  private handing: "no" | "yes" | "again" = "no"
+
+  constructor(context: Context.Context<never>, self: Effect.Effect<A, E>, limits: Limits<E2>) {
+    this.context = context
+    this.limits = limits
+    this.run = Effect.flatMap(self, (value) => this.handOver(value))
+  }
+
+  /** Ends the run that somebody waits for, and with it the wait. */
+  end(): void {
+    if (this.resume !== undefined) this.fiber?.interruptUnsafe()
+  }
+
+  private ask(resume: (effect: Effect.Effect<A, E | E2>) => void): Effect.Effect<void> | void {
+    if (this.handing === "yes") this.handing = "again"
+    else {
+      const fiber = Effect.runForkWith(this.context)(this.run)
+      const done = fiber.pollUnsafe()
+      if (done !== undefined) return resume(done)
+      this.fiber = fiber
+      fiber.addObserver((exit) => {
+        if (this.fiber === fiber) this.leave()?.(exit)
+      })
+    }
+    this.resume = resume
+    this.limits.alarm.set(this, this.limits.clock, this)
+    return this.givenUp
+  }
+
+  private handOver(value: A): Effect.Effect<A, E> {
+    const { resume } = this
+    // It was there at once: who asks looks at the fibre's end.
+    if (resume === undefined) return Effect.succeed(value)
+    this.resume = undefined
+    this.limits.alarm.unset()
+    this.handing = "yes"
+    resume(Effect.succeed(value))
+    const isAgain = this.isAgain
+    this.handing = "no"
+    return isAgain ? this.run : Effect.succeed(value)
+  }
+
+  private get isAgain(): boolean {
+    return this.handing === "again"
+  }
+
+  left(): number {
+    const { clock, left } = this.limits
+    return left(monotonicMillis(clock))
+  }
+
+  ring(): void {
+    const { alarm, clock, expired, left } = this.limits
+    const now = monotonicMillis(clock)
+    if (left(now) > 0) return alarm.set(this, clock, this)
+    const { fiber } = this
+    const resume = this.leave()
+    const error = expired(now)
+    fiber?.interruptUnsafe()
+    resume?.(Effect.fail(error))
+  }
+
+  private readonly givenUp: Effect.Effect<void> = Effect.suspend(() => {
+    const { fiber, limits } = this
+    // A run that ended as if it were interrupted was not given up.
+    if (this.leave() === undefined) return Effect.void
+    limits.interrupted(monotonicMillis(limits.clock))
+    return fiber === undefined ? Effect.void : Fiber.interrupt(fiber)
+  })
+
+  /** Nothing is under way any more. Returns who waited, if anybody did. */
+  private leave(): ((effect: Effect.Effect<A, E | E2>) => void) | undefined {
+    const { resume } = this
+    if (resume !== undefined) this.limits.alarm.unset()
+    this.fiber = this.resume = undefined
+    this.handing = "no"
+    return resume
   }
 }
 

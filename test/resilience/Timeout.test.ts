@@ -1,5 +1,5 @@
 import { assert, describe, it, vi } from "@effect/vitest"
-import { Cause, Context, Deferred, Duration, Effect, Exit, Fiber, Option, Scheduler, Stream } from "effect"
+import { Cause, Clock, Context, Deferred, Duration, Effect, Exit, Fiber, Option, Scheduler, Stream } from "effect"
 import { LlmClient, LlmError } from "effect-resilient-llm"
 import * as Timeout from "effect-resilient-llm/resilience/Timeout"
 import { CountingClock, ScriptedProvider } from "effect-resilient-llm/testing"
@@ -298,49 +298,6 @@ describe("bounded", () => {
       assert.strictEqual(late, 0)
     })))
 
-  const interrupted = () => {}
-
-  it.effect("waits in a row share one timer, which is nobody's between them", () =>
-    counted(Effect.gen(function*() {
-      const alarm = new Timeout.Alarm()
-      let late = 0
-      const limited = (work: Effect.Effect<string>) =>
-        Effect.flatMap(now, (begun) =>
-          Timeout.bounded(work, (at) => begun + 1000 - at, () => late++, { alarm, interrupted }))
-      const three = Effect.andThen(Effect.sleep(100), Effect.succeed("answer"))
-      for (let i = 0; i < 3; i++) {
-        assert.strictEqual((yield* timed(limited(three), 100)).at, 100)
-      }
-      assert.strictEqual(yield* started, 3 + 1, "one for each work, one for all limits")
-      yield* TestClock.adjust("1 minute")
-      assert.strictEqual(late, 0)
-      assert.strictEqual((yield* timed(Effect.flip(limited(Effect.never)))).at, 1000)
-      assert.strictEqual(late, 1)
-      yield* timed(limited(three), 100)
-      alarm.cancel()
-    })))
-
-  it("on the default clock waits in a row share one timer too", async () => {
-    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] })
-    try {
-      const alarm = new Timeout.Alarm()
-      for (let i = 0; i < 3; i++) {
-        const answer = Deferred.makeUnsafe<number>()
-        const call = Effect.runPromise(
-          Timeout.bounded(Deferred.await(answer), () => 1000, expired, { alarm, interrupted })
-        )
-        assert.strictEqual(vi.getTimerCount(), 1)
-        Deferred.doneUnsafe(answer, Exit.succeed(i))
-        assert.strictEqual(await call, i)
-        assert.strictEqual(vi.getTimerCount(), 1)
-      }
-      alarm.cancel()
-      assert.strictEqual(vi.getTimerCount(), 0)
-    } finally {
-      vi.useRealTimers()
-    }
-  })
-
   it("on the default clock a wait longer than a timer can be is taken in pieces too", async () => {
     vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] })
     try {
@@ -371,6 +328,168 @@ describe("bounded", () => {
       const outer = yield* timed(Effect.never.pipe(Timeout.attempt(1000), Timeout.deadline(500)))
       assert.strictEqual(failure(outer.exit)._tag, "DeadlineExceeded")
       assert.strictEqual(outer.at, 500)
+    })))
+})
+
+describe("repeated", () => {
+  const make = <A, E>(self: Effect.Effect<A, E>, left: (now: number) => number, log: Array<string> = []) =>
+    Effect.map(Clock.Clock, (clock) => {
+      const alarm = new Timeout.Alarm()
+      const repeated = new Timeout.Repeated(Context.make(Clock.Clock, clock), self, {
+        alarm,
+        clock,
+        left,
+        expired: (at) => {
+          log.push(`expired ${at}`)
+          return "expired" as const
+        },
+        interrupted: (at) => log.push(`interrupted ${at}`)
+      })
+      return { alarm, repeated }
+    })
+
+  it.effect("runs in a row share one timer, which is nobody's between them", () =>
+    counted(Effect.gen(function*() {
+      const log: Array<string> = []
+      let begun = 0
+      let work: Effect.Effect<string> = Effect.as(Effect.sleep(100), "answer")
+      const { alarm, repeated } = yield* make(Effect.suspend(() => work), (at) => begun + 1000 - at, log)
+      const once = Effect.flatMap(now, (at) => {
+        begun = at
+        return repeated.next
+      })
+      for (let i = 0; i < 3; i++) {
+        assert.strictEqual((yield* timed(once, 100)).at, 100)
+      }
+      assert.strictEqual(yield* started, 3 + 1, "one for each work, one for all limits")
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual(log, [])
+      work = Effect.never
+      const { at, exit } = yield* timed(Effect.flip(once))
+      assert.deepStrictEqual([at, success(exit)], [1000, "expired"])
+      work = Effect.as(Effect.sleep(100), "answer")
+      assert.strictEqual(success((yield* timed(once, 100)).exit), "answer")
+      alarm.cancel()
+      assert.strictEqual(yield* pending, 0)
+    })))
+
+  it("on the default clock runs in a row share one timer too", async () => {
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] })
+    try {
+      let answer = Deferred.makeUnsafe<number>()
+      const { alarm, repeated } = await Effect.runPromise(
+        make(Effect.suspend(() => Deferred.await(answer)), () => 1000)
+      )
+      for (let i = 0; i < 3; i++) {
+        answer = Deferred.makeUnsafe<number>()
+        const call = Effect.runPromise(repeated.next)
+        assert.strictEqual(vi.getTimerCount(), 1)
+        Deferred.doneUnsafe(answer, Exit.succeed(i))
+        assert.strictEqual(await call, i)
+        assert.strictEqual(vi.getTimerCount(), 1)
+      }
+      alarm.cancel()
+      assert.strictEqual(vi.getTimerCount(), 0)
+    } finally {
+      vi.useRealTimers()
+    }
+  })
+
+  it.effect("one fibre goes on while another run is asked for at once, and ends otherwise", () =>
+    counted(Effect.gen(function*() {
+      const { alarm, repeated } = yield* make(Effect.delay(Effect.fiberId, 10), () => 1000)
+      const ids = yield* fork(Effect.forEach([1, 2, 3], () => repeated.next))
+      yield* TestClock.adjust(30)
+      const [a, b, c] = success(ids.pollUnsafe()!)
+      assert.deepStrictEqual([b, c], [a, a])
+      const other = yield* fork(Effect.delay(repeated.next, 10))
+      yield* TestClock.adjust(20)
+      assert.notStrictEqual(success(other.pollUnsafe()!), a)
+      alarm.cancel()
+    })))
+
+  it.effect("what is there at once needs no timer, and is not lost between what is not", () =>
+    counted(Effect.gen(function*() {
+      let i = 0
+      const work = Effect.suspend(() => ++i % 3 === 0 ? Effect.delay(Effect.succeed(i), 10) : Effect.succeed(i))
+      const { alarm, repeated } = yield* make(work, () => 1000)
+      assert.deepStrictEqual([yield* repeated.next, yield* repeated.next], [1, 2])
+      assert.strictEqual(yield* pending, 0)
+      const rest = yield* fork(Effect.forEach(Array.from({ length: 7 }), () => repeated.next))
+      yield* TestClock.adjust(30)
+      assert.deepStrictEqual(success(rest.pollUnsafe()!), [3, 4, 5, 6, 7, 8, 9])
+      alarm.cancel()
+    })))
+
+  it.effect("who is interrupted ends the run, first or later, waits for its cleanup, and another may follow", () =>
+    counted(Effect.gen(function*() {
+      const log: Array<string> = []
+      const work = Effect.onInterrupt(Effect.as(Effect.sleep(100), "answer"), () => Effect.sleep(10))
+      const { alarm, repeated } = yield* make(work, () => 1000, log)
+      for (const before of [0, 1]) {
+        const reader = yield* fork(Effect.andThen(Effect.replicateEffect(repeated.next, before), repeated.next))
+        yield* TestClock.adjust(before * 100 + 50)
+        const at = yield* now
+        reader.interruptUnsafe()
+        assert.isUndefined(reader.pollUnsafe())
+        yield* TestClock.adjust(10)
+        assert.isTrue(Exit.hasInterrupts(reader.pollUnsafe()!))
+        assert.strictEqual(log.pop(), `interrupted ${at}`)
+        assert.strictEqual((yield* timed(repeated.next, 100)).at, 100)
+      }
+      assert.deepStrictEqual(log, [])
+      alarm.cancel()
+    })))
+
+  it.effect("who is interrupted in the step in which it asks again waits for nothing", () =>
+    counted(Effect.gen(function*() {
+      const log: Array<string> = []
+      const { alarm, repeated } = yield* make(Effect.as(Effect.sleep(100), "answer"), () => 1000, log)
+      const reader: Fiber.Fiber<string, string> = yield* fork(
+        Effect.flatMap(repeated.next, () => {
+          reader.interruptUnsafe()
+          return repeated.next
+        })
+      )
+      yield* TestClock.adjust(100)
+      assert.isTrue(Exit.hasInterrupts(reader.pollUnsafe()!))
+      assert.strictEqual(yield* pending, 1, "the limits' own")
+      assert.strictEqual((yield* timed(repeated.next, 100)).at, 100)
+      alarm.cancel()
+    })))
+
+  it.effect("who is late is released at once, and the end of what it left behind is nobody's", () =>
+    counted(Effect.gen(function*() {
+      const log: Array<string> = []
+      let due = 1000
+      let cleanup: Effect.Effect<void> = Effect.sleep(500)
+      const work = Effect.onInterrupt(Effect.as(Effect.sleep(1200), "answer"), () => cleanup)
+      const { alarm, repeated } = yield* make(work, (at) => due - at, log)
+      const { at, exit } = yield* timed(Effect.flip(repeated.next), 1000)
+      assert.deepStrictEqual([at, success(exit), log], [1000, "expired", ["expired 1000"]])
+      due = 5000
+      cleanup = Effect.void
+      const next = yield* timed(repeated.next, 1200)
+      assert.deepStrictEqual([next.at, success(next.exit)], [1200, "answer"])
+      alarm.cancel()
+    })))
+
+  it.effect("a run that fails, or is ended, ends the wait and was not given up", () =>
+    counted(Effect.gen(function*() {
+      const log: Array<string> = []
+      let work: Effect.Effect<string, string> = Effect.delay(Effect.fail("broken"), 10)
+      const { alarm, repeated } = yield* make(Effect.suspend(() => work), () => 1000, log)
+      assert.strictEqual(success((yield* timed(Effect.flip(repeated.next), 10)).exit), "broken")
+      work = Effect.delay(Effect.interrupt, 10)
+      const own = yield* timed(repeated.next, 10)
+      assert.isTrue(Exit.hasInterrupts(own.exit))
+      work = Effect.never
+      repeated.end()
+      const ended = yield* fork(repeated.next)
+      repeated.end()
+      assert.isTrue(Exit.hasInterrupts(ended.pollUnsafe()!))
+      assert.deepStrictEqual(log, [])
+      alarm.cancel()
     })))
 })
 
