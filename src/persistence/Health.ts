@@ -14,6 +14,7 @@ import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
 import { monotonicMillis } from "../internal/clock.ts"
+import { effectOf } from "../internal/effect.ts"
 import { type Operation, StoreError } from "./Store.ts"
 
 /**
@@ -215,6 +216,68 @@ class Watched implements Health {
       }
     }
   }
+}
+
+/**
+ * The health of a store for who asks it: the store's own, or one of the asker's.
+ *
+ * @internal
+ */
+export const of = (
+  store: { readonly health?: Health | undefined },
+  ping: () => Effect.Effect<unknown, unknown>,
+  scope: Scope.Scope | undefined
+): Health =>
+  store.health === undefined
+    ? make({ name: "store", ping: Effect.suspend(ping), scope })
+    : trusted(store.health)
+
+/**
+ * A health is anybody's code, too: what it throws, or returns in the place of an effect, is a defect of the operation, and
+ * who cannot say that the store is up says that it is not.
+ *
+ * @internal
+ */
+export const trusted = (health: Health): Health => {
+  if (health instanceof Watched || health instanceof Foreign) return health
+  const known = foreign.get(health)
+  if (known !== undefined) return known
+  const made = new Foreign(health)
+  foreign.set(health, made)
+  return made
+}
+
+const foreign = new WeakMap<Health, Health>()
+
+class Foreign implements Health {
+  private readonly health: Health
+
+  constructor(health: Health) {
+    this.health = health
+  }
+
+  get name(): string {
+    return this.health.name
+  }
+
+  readonly isUp = (): boolean => {
+    try {
+      return this.health.isUp()
+    } catch {
+      return false
+    }
+  }
+
+  readonly watch: Health["watch"] = (listener) => {
+    try {
+      return this.health.watch(listener)
+    } catch {
+      return () => {}
+    }
+  }
+
+  readonly ask: Health["ask"] = (operation, self, options) =>
+    Effect.suspend(() => effectOf(this.health.ask(operation, self, options), "health"))
 }
 
 /** Is it about the value, and not about the store? */

@@ -2,7 +2,7 @@
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { LlmConfigError } from "../LlmError.ts"
-import type { Health } from "../persistence/Health.ts"
+import { type Health, trusted } from "../persistence/Health.ts"
 import * as CircuitBreaker from "../resilience/CircuitBreaker.ts"
 import * as Failover from "../resilience/Failover.ts"
 import { type Fleet, fleetOf } from "../resilience/internal/sharedCircuit.ts"
@@ -22,7 +22,8 @@ export const watching = (
           for (const forget of watched.values()) forget()
         })
     ),
-    (watched) => (health) => {
+    (watched) => (given) => {
+      const health = trusted(given)
       if (watched.has(health)) return
       const forget = health.watch(({ now, operation, store, to }) => {
         const event = { _tag: "StoreChanged" as const, call: 0, at: now - builtAt, store, to }

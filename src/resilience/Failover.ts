@@ -320,8 +320,7 @@ export const makeShared = (
     const scope = yield* Effect.scope
     const context = yield* Effect.context()
     const fork = Effect.runForkWith(context)
-    const health = store.health ??
-      Health.make({ name: "store", ping: Effect.suspend(() => store.get("ping")), scope })
+    const health = Health.of(store, () => store.get("ping"), scope)
     const aside = (effect: Effect.Effect<unknown, unknown>): void => {
       fork(Effect.forkIn(Effect.ignoreCause(effect), scope, { startImmediately: true }))
     }
@@ -330,7 +329,7 @@ export const makeShared = (
     const looking = new Set<string>()
     const now = (): number => monotonicMillis(clock)
     const ask = (id: string, learn: (until: number) => void) =>
-      Effect.map(Effect.suspend(() => health.ask("get", Effect.suspend(() => store.get(id)))), (entry) => {
+      Effect.map(health.ask("get", Effect.suspend(() => store.get(id))), (entry) => {
         const left = entry === undefined ? 0 : Number(entry.value) - entry.age
         if (left > 0) learn(now() + left)
       })
@@ -347,11 +346,7 @@ export const makeShared = (
       fromPolicy(ids, checked, {
         tell: (id) => {
           const { coolDown } = checked
-          aside(
-            Effect.suspend(() =>
-              health.ask("set", Effect.suspend(() => store.set(id, String(coolDown), { ttl: coolDown })))
-            )
-          )
+          aside(health.ask("set", Effect.suspend(() => store.set(id, String(coolDown), { ttl: coolDown }))))
         },
         look: (id, now, learn) => {
           usedAt.set(id, now)

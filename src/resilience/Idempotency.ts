@@ -458,7 +458,7 @@ const PING = "ping"
 
 /** @internal */
 export const healthOf = <A>(store: Store.LeaseStore<A>, scope?: Scope.Scope): Health.Health =>
-  store.health ?? Health.make({ name: "store", ping: Effect.suspend(() => store.get(PING)), scope })
+  Health.of(store, () => store.get(PING), scope)
 
 /** How long to wait before the store is looked at again: 50 ms, doubled up to 1 s, half of it by chance. */
 const FIRST_LOOK = 50

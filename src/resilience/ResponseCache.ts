@@ -205,7 +205,7 @@ export const make = <A>(options?: Options<A>): Effect.Effect<ResponseCache<A>, L
     const memory = given === undefined ? Store.makeMemory<A>(maxEntries, maxBytes) : undefined
     const store: Store.Store<A> = memory ?? given!
     // A store is waited for no longer than its health allows.
-    const { ask } = store.health ?? Health.make({ name: "store", ping: Effect.suspend(() => store.get("ping")), scope })
+    const { ask } = Health.of(store, () => store.get("ping"), scope)
 
     // The caller's own interruption does not come here: it passes handlers by.
     const withoutStore = <B>(operation: "get" | "set", instead: B, failed: (() => void) | undefined) => (): B => {
@@ -228,7 +228,7 @@ export const make = <A>(options?: Options<A>): Effect.Effect<ResponseCache<A>, L
       memory !== undefined
         ? Exit.succeed(judge(memory.getUnsafe(key, asOf), 0))
         : Effect.matchCause(
-          Effect.suspend(() => ask("get", Effect.suspend(() => effectOf(store.get(key), "store")), { patience })),
+          ask("get", Effect.suspend(() => effectOf(store.get(key), "store")), { patience }),
           {
             onFailure: withoutStore("get", undefined, failed),
             onSuccess: (entry) => judge(entry, late)
@@ -240,7 +240,7 @@ export const make = <A>(options?: Options<A>): Effect.Effect<ResponseCache<A>, L
       if (size + 2 * key.length > maxBytes) return Exit.succeed(false)
       if (memory === undefined) {
         return Effect.matchCause(
-          Effect.suspend(() => ask("set", Effect.suspend(() => effectOf(store.set(key, value, set), "store")))),
+          ask("set", Effect.suspend(() => effectOf(store.set(key, value, set), "store"))),
           {
             onFailure: withoutStore("set", false, failed),
             onSuccess: () => true

@@ -1,6 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Scope } from "effect"
+import { Context, Effect, Exit, Fiber, Layer, Scope } from "effect"
+import { LlmClient, LlmProvider } from "effect-resilient-llm"
 import { Health, Store } from "effect-resilient-llm/persistence"
+import { Failover, Idempotency, RateLimiter, ResponseCache } from "effect-resilient-llm/resilience"
 import { TestClock } from "effect/testing"
 import { now } from "../support.ts"
 
@@ -164,4 +166,62 @@ describe("Health", () => {
       for (let i = 0; i < 3; i++) yield* Effect.exit(ask)
       assert.deepStrictEqual([changes, heard], [["test down get"], []])
     }))
+})
+
+describe("a health of somebody's own", () => {
+  const boom = (): never => {
+    throw new Error("broken")
+  }
+  const wrong = (how: string): Health.Health => ({
+    name: "own",
+    isUp: boom,
+    watch: boom,
+    ask: how === "throws" ? boom : () => 42 as never
+  })
+
+  it.effect.each(["throws", "returns no effect"])(
+    "that %s: its operations are defects, and the store is not up",
+    (how) =>
+      Effect.gen(function*() {
+        const health = Health.of({ health: wrong(how) }, () => Effect.void, undefined)
+        assert.strictEqual(health.name, "own")
+        assert.isFalse(health.isUp())
+        health.watch(() => {})()
+        const exit = yield* Effect.exit(health.ask("get", Effect.void))
+        assert.isTrue(Exit.hasDies(exit))
+      })
+  )
+
+  it.effect.each(["throws", "returns no effect"])("that %s hinders no call", (how) =>
+    Effect.gen(function*() {
+      const memory = yield* Store.memory<string>({ maxEntries: 100 })
+      const health = wrong(how)
+      const limits = { ...(yield* RateLimiter.storeMemory()), health }
+      const client = yield* Effect.map(
+        Layer.build(
+          LlmClient.layerDynamic([LlmProvider.make({ id: "v", generate: () => Effect.succeed("Hello.") })], {
+            rateLimit: { capacity: 10, refillPerSecond: 10 },
+            cache: { readThrough: true }
+          }).pipe(
+            Layer.provide([
+              Layer.succeed(Idempotency.IdempotencyStore, { ...memory, health }),
+              Layer.succeed(ResponseCache.ResponseCacheStore, { ...memory, health }),
+              Layer.succeed(Failover.CoolDownStore, { ...memory, health }),
+              Layer.succeed(RateLimiter.RateLimiterStore, limits)
+            ])
+          )
+        ),
+        (context) => Context.get(context, LlmClient)
+      )
+      const { text } = yield* client.complete({ prompt: "Hi", idempotencyKey: "k" })
+      assert.strictEqual(text, "Hello.")
+    }).pipe(Effect.scoped, Effect.timeout("1 second"), TestClock.withLive))
+
+  it("is one, however often it is asked for", () => {
+    const own = wrong("throws")
+    assert.strictEqual(Health.trusted(own), Health.trusted(own))
+    assert.strictEqual(Health.trusted(Health.trusted(own)), Health.trusted(own))
+    const made = Health.make({ name: "test", ping: Effect.void })
+    assert.strictEqual(Health.trusted(made), made)
+  })
 })

@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Exit, Layer, Scope } from "effect"
 import { type Client, LlmClient, type LlmError } from "effect-resilient-llm"
-import { type Health, Store } from "effect-resilient-llm/persistence"
+import { Health, Store } from "effect-resilient-llm/persistence"
 import { CircuitBreaker, Failover, Idempotency, RateLimiter, ResponseCache } from "effect-resilient-llm/resilience"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
@@ -141,7 +141,7 @@ describe("what is watched", () => {
       const buckets = yield* RateLimiter.storeMemory()
       const circuits = yield* CircuitBreaker.storeMemory()
       const watched: Array<Health.Health> = []
-      const watch = (one: Health.Health): void => void watched.push(one)
+      const watch = (one: Health.Health): void => void watched.push(Health.trusted(one))
       const policy = Failover.policy()
       const limits = RateLimiter.policy({ limits: [{ dimension: "requests", limit: 2, per: "1 minute" }] })
       const given = yield* RateLimiter.make()
@@ -171,7 +171,8 @@ describe("what is watched", () => {
           )
         )
       const told = yield* shared(health)
-      assert.deepStrictEqual([told.dimensions, told.healths], [["requests"], [health, health, health]])
+      assert.deepStrictEqual(told.dimensions, ["requests"])
+      assert.deepStrictEqual(told.healths, [1, 1, 1].map(() => Health.trusted(health)))
       const silent = yield* shared(undefined)
       // Of a circuits' store that does not tell, it is found out.
       assert.deepStrictEqual(silent.healths.map(({ name }) => name), ["store"])

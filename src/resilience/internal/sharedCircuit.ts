@@ -53,7 +53,7 @@ export const fleetOf = (store: CircuitStore): Effect.Effect<Fleet, never, Scope.
     const ping = Effect.suspend(() => effectOf(store.look("ping"), "store"))
     return {
       store,
-      health: store.health ?? Health.make({ name: "store", ping, scope }),
+      health: Health.of(store, () => ping, scope),
       scope,
       context: yield* Effect.context(),
       clock: yield* Clock.Clock
@@ -84,8 +84,7 @@ export const share = (options: ShareOptions): Sharing => {
       readonly late?: ((value: A) => Effect.Effect<unknown, StoreError>) | undefined
       readonly patience?: Health.Patience | undefined
     }
-  ): Effect.Effect<A, StoreError> =>
-    Effect.suspend(() => health.ask<A>(operation, Effect.suspend(() => effectOf(self(), "store")), options))
+  ): Effect.Effect<A, StoreError> => health.ask<A>(operation, Effect.suspend(() => effectOf(self(), "store")), options)
 
   const hear = (circuit: SharedCircuit | undefined, isAnswer = false): void => {
     // What was seen before something was told is older than the answer to that.

@@ -140,11 +140,7 @@ export class SharedLimiter implements RateLimiter {
     this.policy = policy
     this.costs = new Costs(policy.limits)
     this.limits = policy.limits.map(({ burst, dimension, rate }) => ({ burst, dimension, rate }))
-    this.health = store.health ?? Health.make({
-      name: "store",
-      ping: Effect.suspend(() => store.snapshot(key, this.limits)),
-      scope
-    })
+    this.health = Health.of(store, () => store.snapshot(key, this.limits), scope)
     const zeros = policy.limits.map(() => 0)
     this.pool = [...zeros]
     this.average = [...zeros]
@@ -225,9 +221,7 @@ export class SharedLimiter implements RateLimiter {
 
   readonly snapshot: RateLimiter["snapshot"] = Effect.suspend(() =>
     Effect.matchCauseEffect(
-      Effect.suspend(() =>
-        this.health.ask("snapshot", Effect.suspend(() => this.store.snapshot(this.key, this.limits)))
-      ),
+      this.health.ask("snapshot", Effect.suspend(() => this.store.snapshot(this.key, this.limits))),
       {
         onSuccess: ({ blockedFor, levels }) =>
           Effect.succeed<Snapshot>({
@@ -488,7 +482,7 @@ export class SharedLimiter implements RateLimiter {
       const back = costs.map((cost, i) => cost + reserved.extra * each[i]!)
       return this.store.settle({ key: this.key, limits: this.limits, back, early: reserved.wait })
     }
-    this.run(Effect.map(Effect.exit(Effect.suspend(() => this.health.ask("reserve", reserve, { late }))), (exit) => {
+    this.run(Effect.map(Effect.exit(this.health.ask("reserve", reserve, { late })), (exit) => {
       this.asking = false
       if (Exit.isFailure(exit)) {
         // Everybody in line goes on alone.
@@ -572,7 +566,7 @@ export class SharedLimiter implements RateLimiter {
 
   private settle(change: Pick<Settle, "back" | "early" | "atMost" | "block">): Effect.Effect<void> {
     const settle = Effect.suspend(() => this.store.settle({ key: this.key, limits: this.limits, ...change }))
-    return Effect.ignoreCause(Effect.suspend(() => this.health.ask("settle", settle)))
+    return Effect.ignoreCause(this.health.ask("settle", settle))
   }
 
   /** What is in the pool goes back when nobody has used it for a while. */
