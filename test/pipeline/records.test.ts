@@ -87,6 +87,11 @@ describe("answers of a cache as texts", () => {
       const { notes, texts } = yield* noted
       const wrong = { ...answer, parts: [{ type: "text", text: 1n }] } as unknown as Answer
       assert.isTrue(Exit.isFailure(yield* Effect.exit(answersIn(texts).set("q", wrong, { ttl }))))
+      const nameless = { ...answer, target: 1 } as unknown as Answer
+      assert.deepInclude(yield* Effect.flip(answersIn(texts).set("q", nameless, { ttl })), {
+        _tag: "StoreError",
+        operation: "set"
+      })
       assert.deepStrictEqual(notes, [])
     }))
 

@@ -1,9 +1,18 @@
 // The lines of bulkhead, client bucket and target limits in the whole pipeline: their order, and who may join them.
 import { assert, describe, it } from "@effect/vitest"
-import { Duration, Effect, Exit, type Fiber } from "effect"
-import type { LlmClient, LlmConfig, LlmError, LlmEvent, LlmRequest } from "effect-resilient-llm"
+import { Context, Duration, Effect, Exit, type Fiber, Random } from "effect"
+import {
+  type LlmClient,
+  type LlmConfig,
+  LlmError,
+  type LlmEvent,
+  type LlmGuard,
+  type LlmRequest
+} from "effect-resilient-llm"
+import { LoadShedder } from "effect-resilient-llm/resilience"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
+import { inThrottle, isOpen, type Throttle, turnedAway } from "../../src/pipeline/shedding.ts"
 import {
   ask,
   failure,
@@ -164,3 +173,103 @@ it.effect("what a store can answer is not shed: a stale answer stands in for a c
     for (const prompt of ["a", "b"]) yield* fork(ask("complete", r.client, prompt))
     assert.strictEqual(success(yield* now(yield* fork(ask("complete", r.client, known)))).source, "stale")
   })))
+
+describe("a throttle in front of a target", () => {
+  const random = { nextDoubleUnsafe: () => 0.5 }
+
+  /** A throttle that rejects so many of the calls, and what it is told. */
+  const made = (isShadow: boolean, rejection: number, rejects = false) => {
+    const counted: Array<readonly [boolean, number]> = []
+    const asked: Array<unknown> = []
+    const events: Array<unknown> = []
+    const throttle: Throttle = {
+      policy: { window: 60_000 } as Throttle["policy"],
+      rejection: () => rejection,
+      count: (isAccepted, now) => void counted.push([isAccepted, now]),
+      rejects: (priority, dice, now) => {
+        asked.push([priority, dice(), now])
+        return rejects
+      }
+    }
+    const door = inThrottle(throttle, isShadow)
+    const root = {
+      id: 3,
+      context: Context.make(Random.Random, random as never),
+      since: () => 5,
+      emit: (event: unknown) => void events.push(event)
+    }
+    const acquire = (priority?: Priority, now = 7) => {
+      const got = door.acquire({ now, request: { priority }, call: { root }, to: { id: "p" } } as never)
+      return got as Exit.Exit<LlmGuard.Held, LlmError.Shed>
+    }
+    return { acquire, asked, counted, door, events }
+  }
+  const held = (exit: Exit.Exit<LlmGuard.Held, LlmError.Shed>): LlmGuard.Held => {
+    assert.isTrue(Exit.isSuccess(exit))
+    return Exit.isSuccess(exit) ? exit.value : {}
+  }
+  const outcome = (outcome: object) => outcome as LlmGuard.Outcome
+  const failed = (reason: LlmError.Reason) =>
+    outcome({ _tag: "Failed", now: 12, error: LlmError.providerError("p", { reason }) })
+
+  it("counts what was accepted and what was not, and nothing of what says neither", () => {
+    const { acquire, counted, door } = made(false, 0)
+    assert.deepInclude(door, { name: "load-shedding", by: "throttle", failover: true, tellsAfter: 0 })
+    const { settle } = held(acquire())
+    settle?.(outcome({ _tag: "Succeeded", now: 11 }))
+    settle?.(failed({ _tag: "Overloaded" }))
+    settle?.(failed({ _tag: "InvalidRequest" }))
+    settle?.(outcome({ _tag: "Ignored", by: "caller", now: 13 }))
+    settle?.(outcome({ _tag: "NeverStarted", now: 14 }))
+    assert.deepStrictEqual(counted, [[true, 11], [false, 12], [true, 12]])
+  })
+
+  it("asks with the call's own chance and urgency, and sheds whom it rejects", () => {
+    const { acquire, asked, events } = made(false, 1, true)
+    const exits = [acquire(), acquire("sheddable", 8)]
+    assert.deepStrictEqual(asked, [["default", random, 7], ["sheddable", random, 8]])
+    for (const exit of exits) {
+      assert.isTrue(Exit.isFailure(exit))
+      assert.deepInclude(Exit.isFailure(exit) && exit.cause.reasons[0], { _tag: "Fail" })
+    }
+    assert.deepStrictEqual(events, [])
+  })
+
+  it("that only watches admits all, tells whom it would reject, and counts these as rejected", () => {
+    const { acquire, asked, counted, events } = made(true, 0.5)
+    const helds = [1, 2, 3, 4].map((now) => held(acquire("default", now)))
+    assert.deepStrictEqual(counted, [[false, 2], [false, 4]])
+    const event = { _tag: "Shadowed", call: 3, at: 5, target: "p", by: "load-shedding", decision: "would-shed" }
+    assert.deepStrictEqual(events, [event, event])
+    assert.deepStrictEqual(helds.map(({ settle }) => settle !== undefined), [true, false, true, false])
+    assert.deepStrictEqual(asked, [])
+  })
+
+  it("that only watches rejects nothing critical", () => {
+    const { acquire, counted, events } = made(true, 1)
+    held(acquire("critical"))
+    assert.deepStrictEqual([counted, events], [[], []])
+    held(acquire("default"))
+    assert.deepStrictEqual([counted.length, events.length], [1, 1])
+  })
+})
+
+describe("a door", () => {
+  it("is open where there are none, and where somebody can be displaced", () => {
+    const doors = LoadShedder.policy().doors
+    assert.isDefined(doors)
+    const line = (queued: number, displaces: boolean) => ({ queued, maxQueued: 10, displaces: () => displaces })
+    const request = { prompt: "Hi" } as unknown as LlmRequest.LlmRequest
+    assert.isTrue(isOpen(undefined, request, line(10, false)))
+    assert.isTrue(isOpen(doors, request, line(0, false)))
+    assert.isFalse(isOpen(doors, request, line(10, false)))
+    assert.isTrue(isOpen(doors, request, line(10, true)))
+  })
+
+  it("says when to come again where that is known, in whole milliseconds", () => {
+    assert.deepInclude(turnedAway("deadline", 1.2), { reason: "deadline", retryAfter: Duration.millis(2) })
+    const unknown = turnedAway("queue-full", undefined)
+    assert.deepStrictEqual([unknown.reason, unknown.retryAfter], ["queue-full", undefined])
+    assert.isFalse(Object.hasOwn(unknown, "retryAfter"))
+  })
+})
