@@ -116,8 +116,7 @@ const hedges = (walk: Walk, of: ReadonlyArray<number>, retries: number): number 
 }
 
 /** How many moments, each a delay after the one before, come before the end. */
-const dueBefore = (end: number, delay: number): number =>
-  end === Infinity || delay === 0 ? Infinity : Math.max(Math.ceil(end / delay) - 1, 0)
+const dueBefore = (end: number, delay: number): number => Math.max(Math.ceil(end / delay) - 1, 0)
 
 /** The hedges of one turn: those that are due before it ends, and then those that are due before the last hedge does. */
 const linesIn = (
@@ -160,7 +159,7 @@ const endOf = (walk: Walk, turns: ReadonlyArray<Turn>): number => {
   for (const [at, turn] of turns.entries()) {
     // A hedge goes to the target itself or to a later one, in whose lines it may wait.
     const rival = at === turns.length - 1 ? turn.attempt : Math.max(...turns.map(({ attempt }) => attempt))
-    const ends = begins.filter(({ from }) => from < walk.deadline).flatMap((begin) => endsOf(walk, turn, begin, rival))
+    const ends = begins.flatMap((begin) => endsOf(walk, turn, begin, rival))
     begins = merged([...begins, ...ends])
   }
   return begins.at(-1)!.to

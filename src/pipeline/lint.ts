@@ -213,8 +213,8 @@ const rules = {
       fix: "Set a smaller `circuitBreaker.minimumCalls`, a longer `window`, or a `failureThreshold`."
     }
   },
-  "first-token-above-attempt": ({ options, settings: { timers } }) => {
-    if (timers === undefined || given(options.timeout).firstToken === undefined) return undefined
+  "first-token-above-attempt": ({ settings: { timers } }) => {
+    if (timers === undefined) return undefined
     // Who turns it off means that it does not count.
     return timers.firstToken <= timers.attempt || timers.firstToken === Infinity ? undefined : {
       severity: "warning",

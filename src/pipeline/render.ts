@@ -14,7 +14,7 @@ const WIDTH = 80
 const chain = (names: ReadonlyArray<string>, indent = 2): string => {
   const lines: Array<string> = []
   for (const name of names) {
-    const longer = lines.length === 0 ? name : `${lines.at(-1)} › ${name}`
+    const longer = `${lines.at(-1)} › ${name}`
     if (lines.length > 0 && indent + longer.length <= WIDTH - 2) lines[lines.length - 1] = longer
     else lines.push(name)
   }

@@ -30,7 +30,6 @@ export const isOpen = (error: unknown): boolean => !isProviderError(error) || er
  * nobody knows, for it may have come before the request was sent.
  */
 export const spentBy = ({ got, request, to }: Attempt, wasAtWork: boolean): Spent | undefined => {
-  if (got === undefined && !wasAtWork) return undefined
   // What a provider and a tokenizer give may throw, and the attempt must end all the same.
   try {
     const usage = got === undefined ? undefined : usageOf(got)

@@ -120,6 +120,9 @@ describe("one target", () => {
       attempts: 301,
       complete: 201
     }],
+    ["those beyond, whose pauses are those of the last one", one, {
+      retry: { ...usual.retry, maxRetries: 300, baseDelay: 1, maxDelay: 5 }
+    }, { complete: 301 * 100 + 1 + 2 + 4 + 297 * 5 }],
     ["those beyond, and a deadline that they do not reach", one, {
       retry: retries(300, 1),
       timeout: within(40_000)
@@ -164,13 +167,12 @@ describe("a purse", () => {
       attempts: 2
     }],
     ["whose second token and pause end before it", one, { retryBudget: purse, timeout: within(71) }, { attempts: 3 }],
-    // The second attempt of a stream is over after 12, and the third one would begin at 70.
-    [
-      "keeps a retry waiting past the deadline",
-      one,
-      { retryBudget: purse, timeout: { attempt: 60, firstToken: 1, deadline: 70 } },
-      { attempts: 2, complete: 70, firstPart: 12 }
-    ]
+    // Two attempts end at 130. The second token is there at 50, and its pause of 200 ends at the deadline.
+    ["keeps a retry waiting until the deadline", one, {
+      retryBudget: purse,
+      retry: { ...usual.retry, factor: 20 },
+      timeout: { attempt: 60, deadline: 250 }
+    }, { attempts: 2, complete: 130 }]
   ])
 })
 
@@ -246,6 +248,16 @@ describe("hedges", () => {
     ["during one attempt", one, { ...once, ...hedge(30, 2) }, { attempts: 3, complete: 160, firstPart: 100 }],
     ["due when the attempt is over", one, { ...once, ...hedge(100, 2) }, { attempts: 1, complete: 100 }],
     ["due just before", one, { ...once, ...hedge(99, 2) }, { attempts: 3, complete: 2 * 99 + 100 }],
+    ["never, of attempts without a limit", one, { ...once, ...hedge(Infinity, 3), timeout: false }, {
+      attempts: 1,
+      complete: Infinity
+    }],
+    ["of two targets without limits", two, { ...once, ...hedge(30, 1), timeout: false }, {
+      attempts: 3,
+      complete: Infinity
+    }],
+    ["during several retries", one, { retry: retries(2), ...hedge(100, 5) }, { attempts: 6, complete: 400 }],
+    ["each during the one before, which is in a line", [{}, line(7)], { ...once, ...hedge(105, 3) }, { attempts: 5 }],
     ["at once", one, { ...once, ...hedge(0, 3) }, { attempts: 4, complete: 100 }],
     ["never", one, { ...once, ...hedge(Infinity, 3) }, { attempts: 1, complete: 100 }],
     // The line itself ends at 210. Hedges that are due at 100 and 200 fail before the next one would be due.
@@ -335,6 +347,8 @@ describe("hedges", () => {
     })
     hold([
       ["not at all", one, tokens(0.9, 0, 0), { attempts: 1 }],
+      ["not at all, whatever other calls bring", one, tokens(0.9, 0.2, 0), { attempts: 1 }],
+      ["from a purse of one token", one, tokens(1, 0.2, 0), { attempts: 7 }],
       ["with what retries leave", one, tokens(2, 0, 0), { attempts: 3 }],
       ["with all there is, of each target", two, tokens(3, 0, 0), { attempts: 2 + 2 + 4 }],
       ["with what other calls bring", one, tokens(2, 0.2, 0), { attempts: 7 }],
@@ -372,6 +386,15 @@ describe("a bound on attempts bounds the wait", () => {
     }],
     ["of two hundred", two, { retry: retries(99), ...most(199) }, { complete: 199 * 100 + 197 * 10 }],
     ["not of more", two, { retry: retries(100), ...most(199) }, { complete: 202 * 100 + 200 * 10 }],
+    ["not of more retries than are told apart", one, { retry: retries(300), ...most(50) }, { complete: 33_100 }],
+    ["with one that may be refused after its pause", [{ circuitBreaker: {} }, {}], most(4), { complete: 440 }],
+    ["with a retry that is refused in a line", [line(500), {}], most(4), { complete: 600 + 10 + 600 + 20 + 500 + 210 }],
+    ["with a line without end", [line(Infinity), {}], { ...most(4), timeout: within(500) }, { complete: 500 }],
+    ["with pauses without end", two, {
+      ...most(4),
+      retry: { maxRetries: 2, schedule: Schedule.spaced(10) },
+      timeout: within(500)
+    }, { complete: 500 }],
     ["not without failover", two, { failover: false }, { attempts: 3, complete: 330 }]
   ])
 })
