@@ -355,7 +355,8 @@ cost is what the hand-written promises take, which do far less.
   calls along, and the attempt's, so that a timer can leave it behind. With every pattern off half of the distance to the floor
   is left. A third of the adapter's time is JSON, which the floor has, too; and undici, Node and the kernel take about a
   quarter more for the same call beside ours than alone, as sampled by \`perf\`.
-- _Streams_ wake their reader for each chunk of the socket, and pass each part through what keeps, counts and times it.
+- _Streams_ wake their reader for each chunk of the socket, and pass each part through what keeps, counts and times it. Over a
+  dispatcher of a test, without undici and kernel, a chunk of one event takes about 6.5 µs; to decode and parse it alone, 1.7.
 - _Long conversations_: of what twenty messages cost beyond a text, more than a quarter is joining the identity into one text and
   finding it in memory, a fifth is checking and copying the messages and comparing the tool with its copy of the last call, a
   tenth is writing the identity, and a tenth the collector; the rest is spread. \`JSON.stringify\` is native, checks nothing and
