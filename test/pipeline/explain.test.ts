@@ -316,6 +316,7 @@ describe("failures", () => {
       // A second retry is paid after 200 ms: that is longer than an attempt of the first target, and shorter than the other's.
       const { failures } = yield* LlmConfig.explain([provider, { provider, bulkhead: { maxWait: 100, queue: 1 } }], {
         ...brief,
+        retry: { ...brief.retry, maxRetryAfter: 0 },
         circuitBreaker: false,
         rateLimit: false,
         retryBudget: { capacity: 1, perAttempt: 0, perSecond: 5 }
@@ -394,6 +395,9 @@ describe("failures", () => {
   const patient = { maxRetries: 300, baseDelay: 1, factor: 1, jitter: "none" } as const
   it.effect.each<[string, number, LlmConfig.Options, LlmError.LlmError["_tag"]]>([
     ["a deadline that is far", 1, {}, "AttemptTimeout"],
+    ["a deadline that more retries would reach", 1, {
+      retry: { ...brief.retry, factor: 1 }
+    }, "AttemptTimeout"],
     [
       "three attempts, and a deadline at the end of the last one",
       1,

@@ -465,6 +465,18 @@ describe("limits", () => {
   })
 })
 
+it("a request that a limiter cannot take at all is no overload", () => {
+  const wrong = new LlmError.InvalidRequest({ path: "maxTokens", rule: "at most 10", kind: "number" })
+  const limiter = {
+    dimensions: ["requests"],
+    tryAcquireUnsafe: () => undefined,
+    lineUnsafe: () => ({ queued: 0, maxQueued: 10, displaces: () => false }),
+    acquire: () => Effect.fail(wrong)
+  }
+  const door = inLimits(limiter as never, "vendor", doorsOf(false), () => 9)
+  assert.strictEqual(errorOf(door.acquire(asking({}).ask)), wrong)
+})
+
 describe("a circuit", () => {
   const made = (
     { claim, isOpen = false, permit = "permit" }: {
