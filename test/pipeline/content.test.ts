@@ -37,6 +37,13 @@ describe("prompts of spans", () => {
     ])
   })
 
+  it("a tool's result that JSON leaves out is an empty one", () => {
+    const prompt = [{ role: "tool", content: [{ type: "tool-result", id: "1", name: "find", result: undefined }] }]
+    assert.deepStrictEqual(inputMessages(prompt as never, plainly), [
+      { role: "tool", parts: [{ type: "tool_call_response", id: "1", response: "" }] }
+    ])
+  })
+
   it("of a long conversation the end", () => {
     const long = "x".repeat(5000)
     const kept = inputMessages(messages("first", `${long}1`, `${long}2`), plainly)
