@@ -1,6 +1,5 @@
 // Cache: a fresh answer instead of a call, a stale one instead of a failure. Over a store it costs nothing in the good
 // case but one write, which nobody waits for; with `readThrough` it is also asked once before the call.
-import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Scope from "effect/Scope"
@@ -116,8 +115,8 @@ export const makeCache = (
           return Effect.ignore(Effect.onExit(
             Effect.flatMap(served, (served) => Effect.map(drain(served), () => ended(call, served.source))),
             (exit) => {
-              const error = Exit.isFailure(exit) ? Cause.findErrorOption(exit.cause) : undefined
-              if (error?._tag === "Some") ended(call, "failure", error.value)
+              const error = Exit.findErrorOption(exit)
+              if (error._tag === "Some") ended(call, "failure", error.value)
               return Effect.andThen(Scope.close(scope, exit), Effect.sync(() => ended(call, "interrupted")))
             }
           ))

@@ -39,7 +39,9 @@ export const makeHub = (capacity = CAPACITY): Effect.Effect<Hub, never, Scope.Sc
     let isOver = false
     yield* Effect.addFinalizer(() => {
       isOver = true
-      return Effect.forEach(listeners, Queue.end, { discard: true })
+      return Effect.sync(() => {
+        for (const queue of listeners) Queue.endUnsafe(queue)
+      })
     })
     const listen = Effect.acquireRelease(
       Effect.tap(Queue.sliding<LlmEvent, Cause.Done>(capacity), (queue) => {
