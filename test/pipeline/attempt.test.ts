@@ -360,7 +360,7 @@ describe.each(kinds)("what is told of attempts, %s", (kind) => {
             generate: () => undefined as never,
             stream: () => undefined as never
           }),
-          `The provider returned what is no ${type}`
+          `The provider "p" returned what is no ${type}, but nothing`
         ]
       ] as const
       for (const [provider, message] of broken) {
