@@ -17,6 +17,7 @@ import type {
   StreamInterrupted,
   Verdict
 } from "./LlmError.ts"
+import type { AttemptFailed } from "./LlmEvent.ts"
 import type { LlmProvider } from "./LlmProvider.ts"
 import type { LlmRequest } from "./LlmRequest.ts"
 import type { Usage } from "./LlmResponse.ts"
@@ -47,6 +48,15 @@ export interface Ask {
    */
   readonly restore: <A, E, R>(effect: Effect.Effect<A, E, R>) => Effect.Effect<A, E, R>
 }
+
+/**
+ * What an attempt without an answer has cost, in tokens, as its event says: `atLeast` where the vendor has not told all of it.
+ * Absent where it has cost nothing, or nobody knows.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export type Spent = Pick<AttemptFailed, "inputTokens" | "outputTokens" | "atLeast">
 
 /**
  * How an attempt ended. One value per attempt: breaker, limits, pool, budget and metrics are all told the same.
@@ -83,12 +93,14 @@ export type Outcome =
     readonly limits: ReadonlyArray<RateLimitFact>
     /** `false`: the request provably never left. */
     readonly sent: boolean
+    readonly spent?: Spent | undefined
   }
   | {
     readonly _tag: "Ignored"
     readonly now: number
     readonly duration: number
     readonly by: "caller" | "deadline" | "defect" | "lost"
+    readonly spent?: Spent | undefined
   }
   | { readonly _tag: "NeverStarted"; readonly now: number }
 

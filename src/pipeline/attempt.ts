@@ -267,7 +267,7 @@ export class Attempt implements Ask {
     const event = spent === undefined ? facts : { ...facts, ...spent }
     const duration = (committedAt ?? now) - startedAt
     if (worked !== undefined && verdict.outcome === "ignored") {
-      this.settle(event, { _tag: "Ignored", now, duration, by: "deadline" })
+      this.settle(event, { _tag: "Ignored", now, duration, by: "deadline", spent })
       return error
     }
     const isFromProvider = isProviderError(error)
@@ -279,6 +279,7 @@ export class Attempt implements Ask {
       verdict,
       retryAfter: retryAfterMillis(error),
       limits: isFromProvider ? error.rateLimits ?? none : none,
+      spent,
       sent: !(isFromProvider && error.reason._tag === "Network" && !error.reason.sent)
     })
     return error
@@ -287,11 +288,11 @@ export class Attempt implements Ask {
   /** Ended without a typed outcome. An attempt that never started leaves no trace. */
   ignored(by: "caller" | "defect" | "lost"): void {
     if (this.isSettled) return
-    const { call, number, startedAt, to } = this
-    const { root } = call
+    const { call: { root }, number, startedAt, to } = this
     const now = root.now()
     if (number === 0) return this.settle(undefined, { _tag: "NeverStarted", now })
     const duration = now - startedAt
+    const spent = spentBy(this, by !== "defect")
     const event = {
       _tag: "AttemptInterrupted" as const,
       call: root.id,
@@ -300,9 +301,9 @@ export class Attempt implements Ask {
       attempt: number,
       duration,
       by,
-      ...spentBy(this, by !== "defect")
+      ...spent
     }
-    this.settle(event, { _tag: "Ignored", now, duration, by })
+    this.settle(event, { _tag: "Ignored", now, duration, by, spent })
   }
 
   private judge(error: Failure, worked: number | undefined, now: number): Verdict {

@@ -1,14 +1,12 @@
 // What attempts have cost: as the vendor says where there is an answer, else at least so much.
 import { isProviderError } from "../LlmError.ts"
-import type { AttemptFailed, AttemptSucceeded } from "../LlmEvent.ts"
+import type { AttemptSucceeded } from "../LlmEvent.ts"
+import type { Spent } from "../LlmGuard.ts"
 import { type Answer, type Usage, usageOf, usageReported } from "../LlmResponse.ts"
 import type { Attempt } from "./attempt.ts"
 import { BYTES_PER_TOKEN, bytesOf } from "./request.ts"
 
 export type Mutable<A> = { -readonly [K in keyof A]: A[K] }
-
-/** What events say of an attempt without an answer. */
-type Spent = Pick<AttemptFailed, "inputTokens" | "outputTokens" | "atLeast">
 
 /** Writes into its event what an answer has cost. */
 export const tellUsage = (event: Mutable<AttemptSucceeded>, { inputTokens, outputTokens }: Usage): void => {

@@ -7,6 +7,7 @@ import {
   type LlmConfig,
   LlmError,
   type LlmEvent,
+  type LlmGuard,
   LlmProvider,
   LlmResponse
 } from "effect-resilient-llm"
@@ -61,6 +62,39 @@ const failedBy = (kind: Kind, steps: Script, options: LlmConfig.Options = {}) =>
     const error = failure((yield* timed(ask(kind, r.client), 20_000)).exit)
     return { error, event: find((error as LlmError.ProviderError).ledger, "AttemptFailed")[0] }
   })
+
+describe.each(kinds)("what an unanswered attempt has cost at least, as guards are told: %s", (kind) => {
+  const heard = (steps: Script, options: LlmConfig.Options) =>
+    Effect.gen(function*() {
+      const outcomes: Array<LlmGuard.Outcome> = []
+      const guard: LlmGuard.Guard<never> = {
+        name: "listener",
+        acquire: () => Effect.succeed({ settle: (outcome) => void outcomes.push(outcome) })
+      }
+      const r = yield* setUp([steps], { retry: false, ...options, guards: [guard] })
+      const asked = yield* fork(ask(kind, r.client))
+      yield* TestClock.adjust(500)
+      yield* Fiber.interrupt(asked)
+      assert.lengthOf(outcomes, 1)
+      return outcomes[0]!
+    })
+  const hang: Script = [ScriptedProvider.hang]
+
+  it.effect.each<[string, Script, LlmConfig.Options, string, LlmGuard.Spent | undefined]>([
+    ["a timer", hang, { timeout: { attempt: 100, firstToken: 100, idle: 100 } }, "Failed", {
+      inputTokens: PROMPT,
+      atLeast: true
+    }],
+    ["its deadline", hang, { timeout: { deadline: 100 } }, "Failed", { inputTokens: PROMPT, atLeast: true }],
+    ["its caller", hang, { timeout: false }, "Ignored", { inputTokens: PROMPT, atLeast: true }],
+    ["a refusal", [ScriptedProvider.fail({ _tag: "Authentication" })], {}, "Failed", undefined]
+  ])("ended by %s", ([, steps, options, tag, spent]) =>
+    Effect.gen(function*() {
+      const outcome = yield* heard(steps, options)
+      assert.strictEqual(outcome._tag, tag)
+      assert.deepStrictEqual((outcome as Extract<LlmGuard.Outcome, { readonly _tag: "Failed" }>).spent, spent)
+    }))
+})
 
 describe.each(kinds)("what an unanswered attempt has cost at least: %s", (kind) => {
   const limits = [
