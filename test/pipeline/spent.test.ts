@@ -71,7 +71,8 @@ describe.each(kinds)("what an unanswered attempt has cost at least, as guards ar
         name: "listener",
         acquire: () => Effect.succeed({ settle: (outcome) => void outcomes.push(outcome) })
       }
-      const r = yield* setUp([steps], { retry: false, ...options, guards: [guard] })
+      const guarded = { retry: false, ...options, guards: [guard] } as const
+      const r = yield* setUp([steps], guarded)
       const asked = yield* fork(ask(kind, r.client))
       yield* TestClock.adjust(500)
       yield* Fiber.interrupt(asked)
