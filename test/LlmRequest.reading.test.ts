@@ -212,6 +212,41 @@ describe("requests read as they are", () => {
     assert.deepStrictEqual(second.parameters["properties"], { q: { type: ["string"] } })
   })
 
+  it("what is too much for an identity stays too much, however often it is given", () => {
+    const deep = (levels: number): Record<string, unknown> => levels === 1 ? {} : { a: deep(levels - 1) }
+    const wide = (values: number) => ({ enum: Array.from({ length: values }, (_, i) => i) })
+    const tools = (...parameters: ReadonlyArray<Record<string, unknown>>) => ({
+      tools: parameters.map((one) => ({ name: "n", parameters: one }))
+    })
+    const schema = (one: Record<string, unknown>) => ({ responseFormat: { type: "json", schema: one } as const })
+    const shared = wide(1000)
+    const cases: ReadonlyArray<readonly [boolean, Partial<LlmRequest.Input>]> = [
+      [true, tools(deep(998))],
+      [false, tools(deep(999))],
+      [false, tools(deep(1000))],
+      [true, schema(deep(999))],
+      [false, schema(deep(1000))],
+      [true, tools(wide(249_990))],
+      [false, tools(wide(249_998))],
+      [false, schema(wide(249_998))],
+      [true, tools(...Array.from({ length: 20 }, () => shared))],
+      [false, tools(...Array.from({ length: 250 }, () => shared))]
+    ]
+    for (const [i, [isTaken, given]] of cases.entries()) {
+      for (let time = 1; time <= 4; time++) {
+        const request = read({ prompt: "Hi", ...given })
+        if (request instanceof InvalidRequest) return assert.fail(`case ${i}, time ${time}: ${request.message}`)
+        let taken = true
+        try {
+          LlmRequest.identity(request)
+        } catch {
+          taken = false
+        }
+        assert.strictEqual(taken, isTaken, `case ${i}, time ${time}`)
+      }
+    }
+  })
+
   it("what was a schema before is no tool for that", () => {
     const data = { parameters: {}, name: "" }
     const inputs = [1, 2, 3].map(() => read({ prompt: "Hi", responseFormat: { type: "json", schema: data } }))

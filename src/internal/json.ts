@@ -38,6 +38,8 @@ export const plain = (value: unknown, sorted = false): unknown => {
 
 /** How many values the quick ways look at. They call themselves, and parts that are shared again and again have no end. */
 const QUICK = 1000
+/** So many characters that are known are one of them: a value takes two or more, so they are not more than may be. */
+const TEXT = 2 * (MAX_VALUES / QUICK - 10)
 const UNUSUAL: unique symbol = Symbol("UNUSUAL")
 let left = 0
 
@@ -92,11 +94,18 @@ export const again = <A>(make: (value: object) => A): (value: object) => A => {
     if (typeof copied !== "object" || copied === null) return copied
     freeze(copied)
     if (!copies.has(value)) copies.set(value, undefined)
-    else if (isSame(value, copied)) {
-      texts.set(copied, sortedText(copied))
-      copies.set(value, copied)
-    }
+    else if (isSame(value, copied) && keepText(copied)) copies.set(value, copied)
     return copied
+  }
+}
+
+/** Not of what is too much where it will stand, in a list or an object: that is refused each time. */
+const keepText = (copied: object): boolean => {
+  try {
+    texts.set(copied, sortedText([copied]).slice(1, -1))
+    return true
+  } catch {
+    return false
   }
 }
 
@@ -175,7 +184,10 @@ const write = (value: unknown): string | undefined => {
   if (typeof value === "boolean" || value === null) return String(value)
   if (typeof value !== "object" || left-- === 0) return undefined
   const known = texts.get(value)
-  if (known !== undefined) return known
+  if (known !== undefined) {
+    left -= Math.floor(known.length / TEXT)
+    return left < 0 ? undefined : known
+  }
   if (typeof (value as { readonly toJSON?: unknown }).toJSON === "function") return undefined
   let text = ""
   if (Array.isArray(value)) {
