@@ -22,8 +22,8 @@ export interface Rival<out E> {
   readonly once: Stage<E>
 }
 
-/** What is done in a request may be done twice. A tool that the provider runs itself must not be. */
-const isSafe = ({ tools }: LlmRequest): boolean => tools?.every((tool) => "parameters" in tool) ?? true
+/** What is done in a request may be done twice. A tool that the vendor runs itself must not be. */
+const isSafe = ({ tools }: LlmRequest): boolean => tools?.every(({ provider }) => provider === undefined) ?? true
 
 /** One target's turn, with the lines beside it. The target's own line writes the books of the call. */
 export class Turn<E> implements Hedging<Served, E, never> {

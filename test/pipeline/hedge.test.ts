@@ -1,7 +1,7 @@
 // Hedging in the whole pipeline: a step of the walk along the targets, taken early.
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Fiber, Scheduler } from "effect"
-import { type LlmConfig, LlmError, type LlmEvent } from "effect-resilient-llm"
+import { type LlmConfig, LlmError, type LlmEvent, type LlmRequest } from "effect-resilient-llm"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
 import { ask, failure, fork, kinds, nothingHeld, type Script, setUp, success, timed, vector } from "../support.ts"
@@ -18,11 +18,12 @@ const only = <T extends LlmEvent.LlmEvent["_tag"]>(ledger: LlmEvent.Ledger, tag:
 const played = (
   kind: (typeof kinds)[number],
   scripts: readonly [Script, ...ReadonlyArray<Script>],
-  options: LlmConfig.Options = {}
+  options: LlmConfig.Options = {},
+  input: Partial<LlmRequest.Input> = {}
 ) =>
   Effect.gen(function*() {
     const r = yield* setUp(scripts, { ...hedge, retry: false, ...options })
-    const { at, exit } = yield* timed(ask(kind, r.client), 20_000)
+    const { at, exit } = yield* timed(ask(kind, r.client, { prompt: "What is AI?", ...input }), 20_000)
     yield* nothingHeld(r)
     return { r, at, exit, p: yield* r.calls(0), s: scripts.length > 1 ? yield* r.calls(1) : [] }
   })
@@ -243,9 +244,118 @@ describe.each(kinds)("hedge: %s", (kind) => {
       const { at, s } = yield* played(kind, [[after(3000)], []], { hedge: false })
       assert.deepStrictEqual([at, s], [3000, []])
     })))
+
+  const own = { name: "own", parameters: { type: "object" } } as const
+  const vendors = { ...own, name: "search", provider: { id: "openai.web_search" } } as const
+  it.effect.each<[string, LlmRequest.Input["tools"], hedged: boolean]>([
+    ["none", [], true],
+    ["tools of the caller", [own], true],
+    ["a tool that the provider runs itself", [vendors], false],
+    ["one of each", [own, vendors], false]
+  ])("a request that may act elsewhere is not sent twice: %s", ([, tools, hedged]) =>
+    vector(Effect.gen(function*() {
+      const { at, s } = yield* played(kind, [[after(3000)], [after(500)]], {}, { tools })
+      assert.deepStrictEqual([at, s], hedged ? [1500, [1000]] : [3000, []])
+    })))
+
+  it.effect("mode \"shadow\": a hedge is told, costs nothing and is not sent", () =>
+    vector(Effect.gen(function*() {
+      for (
+        const retryBudget of [false, { capacity: 5, perAttempt: 0, perSecond: 0 }, {
+          capacity: 0,
+          perAttempt: 0,
+          perSecond: 0,
+          mode: "shadow"
+        }] as const
+      ) {
+        const options = { hedge: { delay: 1000, mode: "shadow" }, retry: {}, retryBudget } as const
+        const { at, exit, r, s } = yield* played(kind, [[after(3000)], []], options)
+        const { ledger } = success(exit)
+        assert.deepStrictEqual([at, s, only(ledger, "Hedged")], [3000, [], []])
+        assert.deepStrictEqual(only(ledger, "Shadowed"), [
+          { _tag: "Shadowed", call: 1, at: 1000, target: "s", by: "hedge", decision: "would-hedge" }
+        ])
+        const left = retryBudget === false ? undefined : retryBudget.capacity
+        assert.deepStrictEqual((yield* r.client.status).targets.map((target) => target.retryBudget), [left, left])
+      }
+    })))
+
+  it.effect("a purse in shadow mode tells of the hedge that it would have denied, and of no other", () =>
+    vector(Effect.gen(function*() {
+      for (const capacity of [1, 0]) {
+        const retryBudget = { capacity, perAttempt: 0, perSecond: 0, mode: "shadow" } as const
+        const { exit, s } = yield* played(kind, [[after(3000)], [after(500)]], { retry: {}, retryBudget })
+        assert.deepStrictEqual(s, [1000])
+        assert.deepStrictEqual(
+          only(success(exit).ledger, "Shadowed"),
+          capacity > 0 ? [] : [
+            { _tag: "Shadowed", call: 1, at: 1000, target: "s", by: "retry-budget", decision: "would-deny" }
+          ]
+        )
+      }
+    })))
+
+  it.effect("what a hedge has cost stays spent, whether it is won, lost or failed", () =>
+    vector(Effect.gen(function*() {
+      const retryBudget = { capacity: 5, perAttempt: 0, perSecond: 0 } as const
+      for (const rival of [after(500), after(5000), fails(100)]) {
+        const { r, s } = yield* played(kind, [[after(3000)], [rival]], { retry: {}, retryBudget })
+        assert.deepStrictEqual(s, [1000])
+        assert.deepStrictEqual((yield* r.client.status).targets.map((target) => target.retryBudget), [5, 4])
+      }
+    })))
+
+  it.effect("a suppressed hedge is told as the line that it would have been", () =>
+    vector(Effect.gen(function*() {
+      const empty = { retry: {}, retryBudget: { capacity: 0, perAttempt: 0, perSecond: 0 } } as const
+      const { exit } = yield* played(kind, [[after(3000)], []], empty)
+      assert.deepStrictEqual(only(success(exit).ledger, "Hedged"), [
+        { _tag: "Hedged", call: 1, at: 1000, result: "suppressed", line: 1, from: "p", target: "s" }
+      ])
+    })))
+
+  it.effect("maxAttempts: one is kept for the target's own line while that is not under way", () =>
+    vector(Effect.gen(function*() {
+      const one = { failover: { maxAttempts: 1 } }
+      const two = { failover: { maxAttempts: 2 } }
+      // Under way, the own line has its attempt already.
+      const underWay = yield* played(kind, [[after(3000)], [after(500, "s")]], two)
+      assert.deepStrictEqual([success(underWay.exit).text, underWay.s], ["s", [1000]])
+      // In the pause before a retry, and in a line before the first attempt, it has none yet.
+      const pausing = yield* played(kind, [[fails(400), after(100, "again")], []], {
+        ...two,
+        retry: { maxRetries: 1, baseDelay: 5000 }
+      })
+      assert.deepStrictEqual([success(pausing.exit).text, pausing.p.length, pausing.s], ["again", 2, []])
+      const r = yield* setUp([{ always: after(3000) }, { always: after(500) }], {
+        ...hedge,
+        ...one,
+        retry: false,
+        bulkhead: { maxConcurrent: 1, queue: 1, maxWait: "1 minute" }
+      })
+      const first = yield* fork(ask(kind, r.client))
+      const { at, exit } = yield* timed(ask(kind, r.client), 20_000)
+      assert.deepStrictEqual([at, success(exit).target], [6000, "p"])
+      assert.strictEqual((yield* Fiber.join(first)).target, "p")
+      assert.deepStrictEqual([yield* r.calls(0), yield* r.calls(1)], [[0, 3000], []])
+      yield* nothingHeld(r)
+    })))
 })
 
 describe("hedge p95", () => {
+  it.effect("neither whole answers nor streams that fail are measured", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* setUp([[], { always: after(100, "s") }], { hedge: {}, retry: false, failover: false })
+      const [p] = r.providers
+      for (let i = 0; i < 20; i++) {
+        yield* p!.play(after(100), fails(100))
+        yield* timed(ask("complete", r.client), 200)
+        yield* timed(ask("stream", r.client), 200)
+      }
+      yield* p!.play(after(60_000))
+      assert.strictEqual((yield* timed(ask("stream", r.client), 60_000)).at, 60_000)
+    })))
+
   it.effect("H9 measured per target, of streams up to their first content; whole answers are not hedged", () =>
     vector(Effect.gen(function*() {
       const r = yield* setUp(
