@@ -59,7 +59,7 @@ interface Listener {
 export class Broadcast<E> implements Moving {
   /** The call that began it, in whose ledger the work is written. */
   readonly call: Call
-  deadlineAt = -Infinity
+  deadlineAt: number
   wasLater = false
   private readonly scope: Scope.Closeable
   private readonly ending: Ending<E>
@@ -188,9 +188,11 @@ export class Broadcast<E> implements Moving {
       const { provider } = served.answer
       return this.end(listener, Cause.fail(new StreamInterrupted({ provider, kind: "truncated", partialParts: 0 })))
     }
+    const chunk = served.answer.parts as ReadonlyArray<StreamPart> as Chunk
+    this.given(listener, chunk)
     listener.at = this.count
     this.adopted(listener)
-    return Effect.succeed(served.answer.parts as ReadonlyArray<StreamPart> as Chunk)
+    return Effect.succeed(chunk)
   }
 
   /** Waits for the next chunk, which somebody pulls; if nobody does, it is pulled now. */

@@ -1,10 +1,12 @@
 // Streams with one key: read live by all who ask for them, each at its own place.
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Scope, Stream } from "effect"
+import { Context, Effect, Exit, Fiber, Scope, Stream } from "effect"
 import type { LlmError, LlmResponse } from "effect-resilient-llm"
+import { Store } from "effect-resilient-llm/persistence"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
-import { ask, failure, fork, nothingHeld, now, type SetUp, setUp, vector } from "../support.ts"
+import { Broadcast } from "../../src/pipeline/broadcast.ts"
+import { ask, failure, fork, nothingHeld, now, recordsIn, type SetUp, setUp, vector } from "../support.ts"
 
 const { cut, stream } = ScriptedProvider
 const wait = (millis: number) => ({ wait: millis })
@@ -134,8 +136,9 @@ describe("a second reader", () => {
       const second = yield* fork(Effect.scoped(Effect.flatMap(r.client.open(request), ({ response }) => response)))
       yield* TestClock.adjust(1000)
       assert.strictEqual(textOf(yield* Fiber.join(first)).length, long.length + 2)
-      const { cut, finishReason, text } = yield* Fiber.join(second)
+      const { cut, finishReason, ledger, text } = yield* Fiber.join(second)
       assert.deepStrictEqual([cut, finishReason, text], [true, "stop", "a"])
+      assert.strictEqual(ledger.filter(({ _tag }) => _tag === "AttemptSucceeded").length, 1)
       assert.strictEqual((yield* r.calls()).length, 1)
     })))
 
@@ -194,3 +197,144 @@ describe("a second reader", () => {
       yield* nothingHeld(r)
     })))
 })
+
+describe("a reader's deadline", () => {
+  it.effect.each(
+    [["a shorter", 100], ["the same", 300], ["a longer", 5000]] as const
+  )(
+    "is kept to, and the attempt's end seen, when one with %s one has left",
+    ([, other]) =>
+      vector(Effect.gen(function*() {
+        for (const step of [ScriptedProvider.hang, stream("a", wait(10_000), "b")]) {
+          const r = yield* setUp([[step]], { idempotency: {}, timeout: {}, retry: false })
+          const begun = yield* now
+          const stays = yield* fork(Effect.flatMap(read(r, Infinity, 300), ({ exit }) =>
+            Effect.map(now, (at) =>
+              [at - begun, failure(exit)] as const)))
+          const leaves = yield* fork(read(r, Infinity, other))
+          yield* TestClock.adjust(50)
+          yield* Fiber.interrupt(leaves)
+          yield* TestClock.adjust("1 minute")
+          const [at, error] = yield* Fiber.join(stays)
+          assert.deepStrictEqual([at, error._tag], [300, "DeadlineExceeded"])
+          assert.include(
+            error.ledger.map(({ _tag }) =>
+              _tag
+            ),
+            "AttemptFailed"
+          )
+        }
+      }))
+  )
+
+  it.effect("past the bound of what is kept, the work's own end is waited for", () =>
+    vector(Effect.gen(function*() {
+      const long = "x".repeat(9 * 1024 * 1024)
+      const r = yield* setUp([[stream("a", long, wait(10_000), "c")]], { idempotency: {}, timeout: {} })
+      const first = yield* fork(read(r, Infinity, 300))
+      yield* TestClock.adjust(50)
+      const second = yield* fork(read(r, Infinity, 250))
+      yield* TestClock.adjust(1000)
+      for (const fiber of [first, second]) {
+        const error = failure((yield* Fiber.join(fiber)).exit)
+        assert.strictEqual(error._tag, "DeadlineExceeded")
+        assert.include(error.ledger.map(({ _tag }) => _tag), "AttemptFailed")
+      }
+    })))
+})
+
+describe("one that falls behind", () => {
+  it.effect("has the whole answer, and its call ends when it has", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* setUp([live], { idempotency: {} })
+      const fast = yield* fork(read(r))
+      const slow = yield* fork(Effect.scoped(Effect.gen(function*() {
+        const { parts, response } = yield* r.client.open(request)
+        const read = yield* Stream.runCollect(Stream.tap(parts, () => Effect.sleep(200)))
+        const text = read.map((part) => part.type === "text-delta" ? part.delta : "").join("")
+        return [text, yield* now, yield* response] as const
+      })))
+      yield* TestClock.adjust(5000)
+      assert.strictEqual(textOf(yield* Fiber.join(fast)), "abcd")
+      const [text, ended, { ledger }] = yield* Fiber.join(slow)
+      assert.deepStrictEqual([text, ended], ["abcd", 1200])
+      assert.deepStrictEqual(ledger.slice(-2).map(({ _tag, at }) => [_tag, at]), [
+        ["AttemptSucceeded", 300],
+        ["CallEnded", 400]
+      ])
+      yield* nothingHeld(r)
+    })))
+
+  it.effect("past the bound of what is kept, is told of a break how much it received", () =>
+    vector(Effect.gen(function*() {
+      const long = "x".repeat(9 * 1024 * 1024)
+      const r = yield* setUp([[stream("a", long, wait(100), cut)]], { idempotency: {} })
+      const first = yield* fork(read(r))
+      yield* TestClock.adjust(50)
+      const second = yield* fork(read(r))
+      yield* TestClock.adjust(1000)
+      for (const [fiber, partialParts] of [[first, 2], [second, 1]] as const) {
+        const { exit, seen } = yield* Fiber.join(fiber)
+        const error = failure(exit)
+        assert.lengthOf(seen, partialParts)
+        assert.deepInclude({ ...error }, { _tag: "StreamInterrupted", kind: "truncated", partialParts })
+        assert.strictEqual(error.ledger.filter(({ _tag }) => _tag === "AttemptFailed").length, 1)
+      }
+      yield* nothingHeld(r)
+    })))
+})
+
+it.effect("what broke frees its key, also while somebody has not read it yet", () =>
+  vector(Effect.gen(function*() {
+    const r = yield* setUp([[stream("a", wait(100), cut), ScriptedProvider.answer("again")]], { idempotency: {} })
+    const first = yield* fork(read(r))
+    const scope = yield* Scope.make()
+    const { response } = yield* Scope.provide(r.client.open(request), scope)
+    yield* TestClock.adjust(100)
+    assert.strictEqual(failure((yield* Fiber.join(first)).exit)._tag, "StreamInterrupted")
+    assert.strictEqual(textOf(yield* read(r)), "again")
+    assert.strictEqual(failure(yield* Effect.exit(response))._tag, "StreamInterrupted")
+    yield* Scope.close(scope, Exit.void)
+    yield* nothingHeld(r)
+  })))
+
+it.effect("who comes while the answer is being recorded has all of it, and the attempts in its ledger", () =>
+  vector(Effect.gen(function*() {
+    const store = yield* Store.memory<string>({ maxEntries: 10 })
+    const slow: Store.LeaseStore<string> = {
+      ...store,
+      complete: (...args) => Effect.delay(store.complete(...args), 50)
+    }
+    const r = yield* recordsIn(slow)(setUp([live], { idempotency: {} }))
+    const first = yield* fork(read(r))
+    yield* TestClock.adjust(320)
+    const second = yield* fork(Effect.scoped(Effect.flatMap(r.client.open(request), ({ response }) => response)))
+    yield* TestClock.adjust(1000)
+    yield* Fiber.join(first)
+    const { ledger, source, text } = yield* Fiber.join(second)
+    assert.deepStrictEqual([source, text], ["replay", "abcd"])
+    assert.strictEqual(ledger.filter(({ _tag }) => _tag === "AttemptSucceeded").length, 1)
+    assert.deepStrictEqual(yield* r.calls(), [0])
+    yield* nothingHeld(r)
+  })))
+
+it.effect("work that is no effect is a bug of all its readers", () =>
+  Effect.scoped(Effect.gen(function*() {
+    const call = {
+      deadline: { end: Infinity },
+      root: { context: Context.empty(), now: () => 0 },
+      of: () => call,
+      scope: yield* Effect.scope
+    } as never
+    const told: Array<string> = []
+    const ending = {
+      whole: () => Effect.void,
+      failed: () => Effect.void,
+      broken: Effect.sync(() => void told.push("broken")),
+      over: () => void told.push("over")
+    }
+    const broadcast = new Broadcast<never>(call, yield* Scope.make(), ending)
+    broadcast.start((() => undefined) as never)
+    const exits = yield* Effect.all([1, 2].map(() => Effect.exit(broadcast.join(call, undefined, (self) => self))))
+    for (const exit of exits) assert.isTrue(Exit.isFailure(exit) && Exit.hasDies(exit))
+  })))
