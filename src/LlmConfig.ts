@@ -108,7 +108,10 @@ export const CircuitBreakerOptionsSchema = optionsOf<CircuitBreakerOptions>()({
  * @since 0.1.0
  */
 export interface CacheOptions extends ResponseCache.Settings {
-  /** Answer from a fresh entry without a call. Default false: the cache only stands in for failures. */
+  /**
+   * Answer from a fresh entry without a call, for requests with `temperature: 0`, a `seed` or `cache: "always"`. Default
+   * false: the cache only stands in for failures.
+   */
   readonly readThrough?: boolean | undefined
   /**
    * Also keep answers that call tools for the caller to run. Default false: a program that gets such an answer a second
@@ -191,7 +194,7 @@ export const checkTargets = (targets: ReadonlyArray<TargetOptions & { readonly p
  * | `circuitBreaker` | per target: 5 consecutive failures, half of at least 10 in 60 s, or 8 of the newest 10 far slower than usual; open for 30 s |
  * | `timeout` | attempt 60 s, first token 60 s, idle 60 s, deadline 5 min |
  * | `retry` | 3 retries, 1 s doubling to 60 s, equal jitter |
- * | `retryBudget` | per target: 10 + 20 % of first attempts + 0.1 per second |
+ * | `retryBudget` | per target: 10 saved at most; a first attempt adds 0.2, a second 0.1 |
  * | `failover` | in the order given; 10 min cool-down after quota and key failures |
  * | `cache` | stands in for failures: answers of the last 25 h |
  * | `bulkhead` | off |
@@ -213,7 +216,7 @@ export interface Options {
   readonly timeout?: Timeout.Options | false | undefined
   /** Asks the same target again. Default: 3 times, after 1 s doubling to 60 s, with equal jitter. */
   readonly retry?: Retry.Options | false | undefined
-  /** Bounds the retries of all calls together, per target. Default: 10, and 20 % of first attempts, and 0.1 a second. */
+  /** Bounds the retries of all calls together, per target. Default: 10 are saved at most; a first attempt adds 0.2, and a second 0.1. */
   readonly retryBudget?: RetryBudget.Options | false | undefined
   /** Asks the next target. Default: in the order given; a target without quota or key rests for 10 minutes. */
   readonly failover?: Failover.Options | false | undefined

@@ -4,6 +4,7 @@ import { Context, Data, Effect, Exit, Fiber, Layer, Scope } from "effect"
 import { LlmClient, type LlmConfig, LlmError, type LlmEvent, LlmGuard, type LlmProvider } from "effect-resilient-llm"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
+import { inspect } from "node:util"
 import { ask, failure, fork, kinds, success, timed, vector, vectorOptions } from "./support.ts"
 
 const { answer, hang, overloaded } = ScriptedProvider
@@ -188,3 +189,19 @@ it.effect("an error of a user's own goes out as it came", () =>
     }).pipe(Effect.provide(Vendor.layer([])))
     assert.strictEqual(yield* Effect.flip(client.complete("Hi")), closed)
   })))
+
+it.effect.each(kinds)(
+  "what guards are told can be logged: the answer is not in it (%s)",
+  (kind) =>
+    Effect.gen(function*() {
+      const told: Array<LlmGuard.Outcome> = []
+      const guard: LlmGuard.Guard<never> = {
+        name: "log",
+        acquire: () => Effect.succeed({ settle: (outcome) => void told.push(outcome) })
+      }
+      const { client } = yield* clientOf([answer("the secret plan")], [guard])
+      yield* ask(kind, client)
+      assert.lengthOf(told, 1)
+      assert.notInclude(JSON.stringify(told) + inspect(told, { depth: 9, showHidden: true }), "secret")
+    })
+)

@@ -51,17 +51,18 @@ class Succeeded {
   readonly now: number
   readonly duration: number
   readonly usage: Usage | undefined
-  private readonly answer: Answer
+  // Not to be seen: guards of users log what they are told.
+  readonly #answer: Answer
 
   constructor(now: number, duration: number, usage: Usage | undefined, answer: Answer) {
     this.now = now
     this.duration = duration
     this.usage = usage
-    this.answer = answer
+    this.#answer = answer
   }
 
   get limits(): ReturnType<typeof limitsReported> {
-    return limitsReported(this.answer)
+    return limitsReported(this.#answer)
   }
 }
 
@@ -270,7 +271,6 @@ export class Attempt implements Ask {
       this.settle(event, { _tag: "Ignored", now, duration, by: "deadline", spent })
       return error
     }
-    const isFromProvider = isProviderError(error)
     this.settle(event, {
       _tag: "Failed",
       now,
@@ -278,9 +278,9 @@ export class Attempt implements Ask {
       error,
       verdict,
       retryAfter: retryAfterMillis(error),
-      limits: isFromProvider ? error.rateLimits ?? none : none,
+      limits: isProviderError(error) ? error.rateLimits ?? none : none,
       spent,
-      sent: !(isFromProvider && error.reason._tag === "Network" && !error.reason.sent)
+      sent: !(isProviderError(error) && error.reason._tag === "Network" && !error.reason.sent)
     })
     return error
   }
