@@ -1,8 +1,16 @@
 // Where a client's options overrule the table, and what a target must be able to do to be asked.
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
-import { type LlmConfig, type LlmError, type LlmEvent, type LlmProvider, type LlmRequest } from "effect-resilient-llm"
+import { Duration, Effect } from "effect"
+import {
+  type LlmConfig,
+  LlmError,
+  type LlmEvent,
+  LlmGuard,
+  type LlmProvider,
+  type LlmRequest
+} from "effect-resilient-llm"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
+import { TestClock } from "effect/testing"
 import { ask, failure, fork, kinds, nothingHeld, type Script, setUp, success, timed, vector } from "../support.ts"
 
 const only = <T extends LlmEvent.LlmEvent["_tag"]>(ledger: LlmEvent.Ledger, tag: T) =>
@@ -15,7 +23,7 @@ describe.each(kinds)("failover: %s", (kind) => {
   /** One call, how often each target was asked for it, and its ledger. */
   const played = (
     scripts: Scripts,
-    options: LlmConfig.Options,
+    options: LlmConfig.Options & { readonly guards?: ReadonlyArray<LlmGuard.Guard<LlmError.LlmError>> },
     request: Partial<LlmRequest.Input> = {},
     targets: Parameters<typeof setUp>[2] = [],
     traits: ReadonlyArray<ScriptedProvider.Options> = []
@@ -215,6 +223,163 @@ describe.each(kinds)("failover: %s", (kind) => {
         }
       }
     }))
+
+  it.effect("what a request says of its targets holds, whether there is failover or not", () =>
+    Effect.gen(function*() {
+      const scripts: Scripts = [[ScriptedProvider.answer("p")], [ScriptedProvider.answer("s")]]
+      for (const failover of [{}, false] as const) {
+        // Without a strict target, a name that nobody maps is nobody's mistake: the only target gets its default.
+        for (const request of [{}, { model: "fast" }]) {
+          const second = yield* played(scripts, { failover }, { targets: ["s"], ...request })
+          assert.deepStrictEqual([success(second.exit).target, second.asked, second.skips], ["s", [0, 1], []])
+        }
+        // A strict one that stands alone refuses what it does not map, whatever others could do.
+        const request = { targets: ["p"], model: "fast" }
+        const other = [{}, { defaultModel: "s-0" }]
+        const strict = yield* played(scripts, { failover }, request, [{ models: "strict" }], other)
+        assert.deepInclude(failure(strict.exit), { _tag: "InvalidRequest", path: "model" })
+        assert.deepStrictEqual(strict.asked, [0, 0])
+      }
+    }))
+
+  it.effect("without failover the first target is the only one: it judges the request, and never rests", () =>
+    vector(Effect.gen(function*() {
+      const other = [{}, { defaultModel: "s-0" }]
+      const off = { failover: false, retry: false } as const
+      const strict = yield* setUp([[], []], off, [{ models: "strict" }], other)
+      const refused = yield* timed(ask(kind, strict.client, { prompt: "Hi", model: "fast" }))
+      assert.deepInclude(failure(refused.exit), { _tag: "InvalidRequest", path: "model" })
+      const down = { always: ScriptedProvider.fail({ _tag: "Authentication" }) }
+      for (const [failover, left] of [[{ coolDown: "1 minute" }, 59_000], [false, undefined]] as const) {
+        const r = yield* setUp([down, down], { ...off, failover })
+        yield* timed(ask(kind, r.client), 0)
+        yield* TestClock.adjust(1000)
+        const resting = (yield* r.client.status).targets.map(({ coolingDown }) =>
+          coolingDown && Duration.toMillis(coolingDown)
+        )
+        assert.deepStrictEqual(resting, [left, left])
+      }
+    })))
+
+  it.effect("who could be asked what others cannot counts only among the targets of the request", () =>
+    Effect.gen(function*() {
+      const scripts: Scripts = [[ScriptedProvider.answer("p")], [ScriptedProvider.answer("s")], [
+        ScriptedProvider.answer("t")
+      ]]
+      const tools = [{ name: "t", parameters: { type: "object" } }]
+      const without = [{ supports: { tools: false } }, { supports: { tools: false } }, {}]
+      const two = yield* played(scripts, {}, { tools, targets: ["p", "s"] }, without)
+      assert.deepStrictEqual([two.asked, two.skips], [[1, 0, 0], []])
+      for (const targets of [undefined, ["p", "t"]]) {
+        const three = yield* played(scripts, {}, { tools, targets }, without)
+        assert.deepStrictEqual(three.asked, [0, 0, 1])
+        assert.deepInclude(three.skips[0], { target: "p", because: "unsupported", field: "tools" })
+      }
+    }))
+
+  it.effect("what was too long for a target goes to another one of its size, but to no smaller one", () =>
+    Effect.gen(function*() {
+      const tooLong = ScriptedProvider.fail({ _tag: "ContextLength" })
+      for (const [second, asked] of [[8000, [1, 1]], [7999, [1, 0]], [undefined, [1, 1]]] as const) {
+        const targets = [{ contextWindow: 8000 }, { contextWindow: second }]
+        const run = yield* played([[tooLong], [ScriptedProvider.answer("s")]], {}, {}, targets)
+        assert.deepStrictEqual<ReadonlyArray<number>>(run.asked, asked)
+        assert.deepStrictEqual(run.skips.map(({ because }) => because), asked[1] === 1 ? [] : ["context-too-small"])
+      }
+    }))
+
+  /** Refuses these targets. */
+  const door = (closed: ReadonlyArray<string>, error: LlmError.LlmError, failover: boolean | undefined) =>
+    LlmGuard.make("door", ({ target }) => closed.includes(target) ? Effect.fail(error) : Effect.void, { failover })
+
+  it.effect("a guard that refuses a target ends the call, or passes the target over if it says so", () =>
+    Effect.gen(function*() {
+      const scripts: Scripts = [[ScriptedProvider.answer("p")], [ScriptedProvider.answer("s")]]
+      const hinted = new LlmError.RateLimited({ dimension: "requests", retryAfter: Duration.seconds(3) })
+      for (const failover of [undefined, false]) {
+        const ends = yield* played(scripts, { guards: [door(["p"], hinted, failover)] })
+        assert.deepStrictEqual([failure(ends.exit)._tag, ends.asked, ends.skips], ["RateLimited", [0, 0], []])
+      }
+      const passes = yield* played(scripts, { guards: [door(["p"], hinted, true)] })
+      assert.deepStrictEqual([success(passes.exit).target, passes.asked], ["s", [0, 1]])
+      assert.deepStrictEqual(passes.skips, [
+        { _tag: "TargetSkipped", call: 1, at: 0, target: "p", because: "guard", guard: "door", retryAfter: 3000 }
+      ])
+    }))
+
+  it.effect("where guards refuse all, the call says when to come back, if they do", () =>
+    Effect.gen(function*() {
+      const hinted = new LlmError.RateLimited({ dimension: "requests", retryAfter: Duration.seconds(3) })
+      for (const [refusal, retryAfter] of [[new LlmError.BulkheadFull({}), undefined], [hinted, 3000]] as const) {
+        const { exit } = yield* played([[], []], { guards: [door(["p", "s"], refusal, true)] })
+        const error = failure(exit)
+        assert.strictEqual(error._tag, "AllProvidersUnavailable")
+        const hint = error._tag === "AllProvidersUnavailable" ? error.retryAfter : undefined
+        assert.strictEqual(hint && Duration.toMillis(hint), retryAfter)
+      }
+    }))
+
+  it.effect("a full bulkhead passes its target over, and stands among the failures", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* setUp([[ScriptedProvider.hang], { always: ScriptedProvider.overloaded }], {
+        retry: false,
+        bulkhead: { maxConcurrent: 1, queue: 0 }
+      })
+      yield* fork(Effect.exit(ask(kind, r.client)))
+      const error = yield* Effect.flip(ask(kind, r.client))
+      if (error._tag !== "AllProvidersFailed") return assert.fail(error._tag)
+      assert.deepStrictEqual(error.targets, ["p", "s"])
+      assert.deepStrictEqual(error.errors.map(({ _tag }) => _tag), ["BulkheadFull", "ProviderError"])
+      assert.deepStrictEqual(only(error.ledger, "TargetSkipped"), [
+        { _tag: "TargetSkipped", call: 2, at: 0, target: "p", because: "bulkhead-full" }
+      ])
+    })))
+
+  it.effect("what a guard makes of a failure decides, not the table; for a hedge as well", () =>
+    vector(Effect.gen(function*() {
+      const judging = (change: Partial<LlmError.Verdict>): LlmGuard.Guard<never> => ({
+        name: "judge",
+        acquire: () => Effect.succeed({ judge: (verdict) => ({ ...verdict, ...change }) })
+      })
+      const down = (delay: number) => ScriptedProvider.fail({ _tag: "Overloaded" }, { delay })
+      const judged = (change: Partial<LlmError.Verdict>) => ({ retry: false, guards: [judging(change)] }) as const
+      const final = yield* setUp([[down(0)], []], judged({ failover: false }))
+      yield* timed(ask(kind, final.client))
+      assert.deepStrictEqual([yield* final.calls(0), yield* final.calls(1)], [[0], []])
+      for (const coolDown of [true, false]) {
+        const r = yield* setUp([[down(3000)], [down(100)]], { ...judged({ coolDown }), hedge: { delay: 1000 } })
+        yield* timed(ask(kind, r.client), 3000)
+        const resting = (yield* r.client.status).targets.map((target) => target.coolingDown !== undefined)
+        assert.deepStrictEqual(resting, [coolDown, coolDown])
+      }
+    })))
+
+  it.effect("a circuit of one model passes its target over for that model alone, by the target's own name for it", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* setUp(
+        [
+          { script: [ScriptedProvider.overloaded], always: ScriptedProvider.answer("p") },
+          { always: ScriptedProvider.answer("s") }
+        ],
+        { retry: false, circuitBreaker: { scope: "model", failureThreshold: 1 } },
+        [],
+        [{ models: { fast: "p-1", quick: "p-1", smart: "p-2" } }, { defaultModel: "s-0" }]
+      )
+      const target = (model: string | undefined) =>
+        Effect.map(
+          timed(ask(kind, r.client, model === undefined ? "Hi" : { prompt: "Hi", model }), 0),
+          ({ exit }) => {
+            const { ledger, target } = success(exit)
+            assert.strictEqual(only(ledger, "AttemptRefused").length, 0)
+            return [target, only(ledger, "TargetSkipped").map(({ because }) => because).join()]
+          }
+        )
+      assert.deepStrictEqual(yield* target("fast"), ["s", ""])
+      assert.deepStrictEqual(yield* target("fast"), ["s", "circuit-open"])
+      assert.deepStrictEqual(yield* target("quick"), ["s", "circuit-open"])
+      assert.deepStrictEqual(yield* target("smart"), ["p", ""])
+      assert.deepStrictEqual(yield* target(undefined), ["p", ""])
+    })))
 })
 
 describe.each(kinds)("%s", (kind) => {

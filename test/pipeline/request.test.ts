@@ -128,6 +128,13 @@ describe.each(kinds)("%s: the model that is sent", (kind) => {
       assert.deepStrictEqual(yield* sent(own, mapped, undefined), { models: ["own", "two"], told: [] })
       assert.deepStrictEqual(yield* sent({}, {}, undefined), { models: ["none", "none"], told: [] })
     }))
+
+  it.effect("an only target without a model of its own gets what was asked, which is no other", () =>
+    vector(Effect.gen(function*() {
+      const { client, handed } = yield* clientOf([{}, {}])
+      const { ledger } = yield* ask(kind, client, { prompt: "Hi", model: "fast", targets: ["p1"] })
+      assert.deepStrictEqual([handed.map(([id, { model }]) => [id, model]), told(ledger)], [[["p1", "fast"]], []])
+    })))
 })
 
 describe.each(kinds)("%s: reasoning in the prompt", (kind) => {
@@ -221,6 +228,16 @@ describe("what a request needs", () => {
     ["JSON of any kind", { responseFormat: { type: "json" } }, {}],
     ["JSON of a kind", { responseFormat: { type: "json", schema } }, { schema: true }],
     ["a system message", { prompt: [{ role: "system", content: "file" }, { role: "user", content: [text] }] }, {}],
+    [
+      "parts that are no files",
+      {
+        prompt: [{ role: "assistant", content: [{ type: "reasoning", text: "Hm" }, text] }, {
+          role: "user",
+          content: "Hi"
+        }]
+      },
+      {}
+    ],
     ["a file among others", { prompt: [{ role: "user", content: [text, file] }] }, { vision: true }],
     [
       "a file in one message of two",

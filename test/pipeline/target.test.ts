@@ -1,7 +1,8 @@
 // What stands in front of an attempt: what is off is not there.
 import { assert, it } from "@effect/vitest"
 import { Effect, Layer } from "effect"
-import { LlmClient, LlmConfig, LlmProvider } from "effect-resilient-llm"
+import { LlmClient, LlmConfig, LlmGuard, LlmProvider } from "effect-resilient-llm"
+import type * as Tokenizer from "effect/ai/Tokenizer"
 import * as Background from "../../src/pipeline/background.ts"
 import { makeHub } from "../../src/pipeline/hub.ts"
 import { counting } from "../../src/pipeline/patterns.ts"
@@ -11,26 +12,41 @@ import * as RateLimiter from "../../src/resilience/RateLimiter.ts"
 
 const provider = LlmProvider.make({ id: "p", generate: () => Effect.never, stream: () => Effect.never as never })
 
-/** The names of what an attempt passes, first to last. */
-const passes = (options: LlmConfig.Options, own: Target.TargetOptions = {}) =>
-  Effect.scoped(Effect.gen(function*() {
-    const config = { ...own, id: "p", provider }
+interface Around {
+  readonly guards?: ReadonlyArray<LlmGuard.Guard<never>>
+  readonly traits?: Partial<LlmProvider.LlmProvider>
+  readonly tokenizer?: Tokenizer.Service
+}
+
+/** A target, and the names under which limiters were made for it. */
+const built = (options: LlmConfig.Options, own: Target.TargetOptions = {}, around: Around = {}) =>
+  Effect.gen(function*() {
+    const config = { ...own, id: "p", provider: { ...provider, ...around.traits } }
     const settings = LlmConfig.settings([config], { rateLimit: false, ...options })
+    const limiters: Array<string> = []
+    const { bucket } = settings
     const target = yield* Target.make<never>(config, 0, {
       settings,
-      guards: [],
-      bucket: settings.bucket === undefined ? undefined : yield* RateLimiter.make(),
-      limiter: (_, limits) =>
-        Effect.succeed(RateLimiter.isRateLimiter(limits) ? limits : RateLimiter.fromPolicy(limits)),
+      guards: around.guards ?? [],
+      bucket: bucket === undefined || RateLimiter.isRateLimiter(bucket) ? bucket : RateLimiter.fromPolicy(bucket),
+      limiter: (name, limits) =>
+        Effect.sync(() => {
+          limiters.push(name)
+          return RateLimiter.isRateLimiter(limits) ? limits : RateLimiter.fromPolicy(limits)
+        }),
       fleet: undefined,
-      counting: counting(undefined),
+      counting: counting(around.tokenizer),
       router: new Router(settings.routing, [config]),
       hub: yield* makeHub(),
       background: yield* Background.make,
       builtAt: 0
     })
-    return target.doors.map(({ name }) => name)
-  }))
+    return { target, limiters }
+  })
+
+/** The names of what an attempt passes, first to last. */
+const passes = (...setting: Parameters<typeof built>) =>
+  Effect.scoped(Effect.map(built(...setting), ({ target }) => target.doors.map(({ name }) => name)))
 
 const off = { circuitBreaker: false, retry: false } as const
 
@@ -52,6 +68,59 @@ it.effect("a pattern that is off is not in the composition, and one that is on s
       ["load-shedding", "first-content", "bulkhead", "rate-limit", "rate-limit", "circuit-breaker"]
     )
   }))
+
+it.effect("guards of users come first, and that of the provider directly before its circuit", () =>
+  Effect.gen(function*() {
+    const [mine, its] = [LlmGuard.make("mine", () => Effect.void), LlmGuard.make("its", () => Effect.void)]
+    const around = { guards: [mine], traits: { guard: its } }
+    assert.deepStrictEqual(yield* passes({ retry: false, bulkhead: {}, loadShedding: {} }, {}, around), [
+      "mine",
+      "load-shedding",
+      "bulkhead",
+      "its",
+      "circuit-breaker"
+    ])
+    assert.deepStrictEqual(yield* passes(off, {}, around), ["mine", "its"])
+  }))
+
+it.effect("tokens are counted where a limit counts them, be it of the client or of the target", () =>
+  Effect.gen(function*() {
+    const around = { tokenizer: { tokenize: () => Effect.never, truncate: () => Effect.never } }
+    const per = (dimension: "requests" | "tokens") => ({ limits: [{ dimension, limit: 1, per: 1 }] })
+    const limited = (of: "requests" | "tokens") => ({ ...off, rateLimit: per(of) })
+    const clients: ReadonlyArray<LlmConfig.Options> = [off, limited("requests"), limited("tokens")]
+    const counted: Array<ReadonlyArray<boolean>> = []
+    for (const client of clients) {
+      const names = yield* Effect.forEach([{}, per("requests"), per("tokens")], (own) => passes(client, own, around))
+      counted.push(names.map((list) => list.includes("tokenizer")))
+    }
+    assert.deepStrictEqual(counted, [[false, false, true], [false, false, true], [true, true, true]])
+    assert.notInclude(yield* passes(off, per("tokens")), "tokenizer")
+  }))
+
+it.effect("a limiter of a target is known by the target's name", () =>
+  Effect.scoped(Effect.gen(function*() {
+    const { limiters } = yield* built(off, { limits: [{ dimension: "requests", limit: 1, per: 1 }] })
+    assert.deepStrictEqual(limiters, ["target:p"])
+  })))
+
+it.effect("circuits per model: a hundred are kept, and whoever comes back is still known", () =>
+  Effect.scoped(Effect.gen(function*() {
+    const { target } = yield* built({ retry: false, circuitBreaker: { scope: "model" } })
+    const circuits = target.circuits!
+    const of = (i: number) => circuits.of(`m${i}`)
+    // With the one for requests that name no model.
+    const first = Array.from({ length: Target.MAX_CIRCUITS - 1 }, (_, i) => of(i))
+    assert.strictEqual([...circuits.all()].length, Target.MAX_CIRCUITS)
+    for (const [i, circuit] of first.entries()) assert.strictEqual(of(i), circuit)
+    assert.strictEqual([...circuits.all()].length, Target.MAX_CIRCUITS)
+    of(1000)
+    of(1001)
+    assert.strictEqual([...circuits.all()].length, Target.MAX_CIRCUITS)
+    // The two that were used longest ago are gone: that without a model, and the first.
+    assert.strictEqual(of(1), first[1])
+    assert.notStrictEqual(of(0), first[0])
+  })))
 
 const unfit: ReadonlyArray<readonly [settings: object, message: string]> = [
   [{ limits: { capacity: 5, maxWait: "x" } }, "\"targets[1].limits.maxWait\" must be"],
