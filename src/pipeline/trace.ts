@@ -180,9 +180,8 @@ class CallTrace implements Trace {
     }
     if (redact === undefined) return
     quote(span, "gen_ai.input.messages", () => inputMessages(request.prompt, redact))
-    if (request.stop !== undefined) {
-      quote(span, "gen_ai.request.stop_sequences", () => request.stop?.map(redact))
-    }
+    const { stop } = request
+    if (stop !== undefined) quote(span, "gen_ai.request.stop_sequences", () => stop.map(redact))
   }
 
   private endAttempt(

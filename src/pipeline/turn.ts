@@ -77,7 +77,7 @@ const pauseAt = (policy: Retry.Policy, k: number, hint: number): { readonly leas
   const most = policy.schedule === undefined ? Retry.backoffMillis(policy, k, 1) : Infinity
   return {
     least: policy.schedule === undefined ? Retry.backoffMillis(policy, k, 0) : 0,
-    most: hint > 0 ? Math.max(most, Retry.hintMillis(hint, 1)) : most
+    most: Math.max(most, Retry.hintMillis(hint, 1))
   }
 }
 

@@ -354,13 +354,14 @@ it.effect.each(kinds)(
   (kind) =>
     vector(Effect.gen(function*() {
       const end = Effect.fnUntraced(function*(request: typeof keyed | { readonly prompt: "Hi" }) {
-        const r = yield* setUp([{ always: ScriptedProvider.hang }], { idempotency: {}, timeout: {} })
-        const { at, exit } = yield* timed(ask(kind, r.client, { ...request, deadline: 300 }))
+        const r = yield* setUp([[overloaded, ScriptedProvider.hang]], { idempotency: {}, timeout: {} })
+        const { at, exit } = yield* timed(ask(kind, r.client, { ...request, deadline: 3000 }))
         const { ledger, ...error } = failure(exit)
         return [at, error, ledger.filter(({ _tag }) => _tag !== "Idempotency")] as const
       })
       const plain = yield* end({ prompt: "Hi" })
-      assert.strictEqual(plain[0], 300)
+      assert.strictEqual(plain[0], 3000)
+      assert.include(plain[2].map(({ _tag }) => _tag), "RetryScheduled")
       assert.deepStrictEqual(yield* end(keyed), plain)
     }))
 )

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Schedule } from "effect"
 import { LlmConfig } from "effect-resilient-llm"
 import { settings } from "../../src/LlmConfig.ts"
 import { lineAt, longestHint, MOST, type Turn, turnOf } from "../../src/pipeline/turn.ts"
@@ -30,6 +30,11 @@ describe("turnOf", () => {
     assert.deepStrictEqual(pauses({ retry: { ...retry, maxRetries: 0 } }), [])
   })
 
+  it("a schedule of the caller's own may pause for any time", () => {
+    const retry = { maxRetries: 2, schedule: Schedule.spaced(100) }
+    assert.deepStrictEqual(pauses({ retry, retryBudget: false }), [[0, Infinity, 0], [0, Infinity, 0]])
+  })
+
   it("a hint makes them longer, with its own jitter", () => {
     const [first] = pauses({ retry, retryBudget: false }, { hint: 5000 })
     assert.deepStrictEqual(first, [0, 5500, 0])
@@ -40,18 +45,24 @@ describe("turnOf", () => {
     const many = turn({ retry: { ...retry, maxRetries: 1000 }, retryBudget: false })
     assert.deepStrictEqual([many.pauses.length, many.further], [MOST, 800])
     assert.strictEqual(turn({ retry: { ...retry, maxRetries: MOST }, retryBudget: false }).further, 0)
+    assert.strictEqual(turn({ retry, retryBudget: false }).further, 0)
   })
 
   it("only what the purse of this call can pay for", () => {
     const budget = { capacity: 2, perAttempt: 0, perSecond: 0 }
     assert.strictEqual(pauses({ retry, retryBudget: budget }).length, 2)
     assert.strictEqual(pauses({ retry, retryBudget: { ...budget, capacity: 0.5 } }).length, 0)
+    assert.strictEqual(pauses({ retry, retryBudget: { ...budget, capacity: 1 } }).length, 1)
+    assert.strictEqual(pauses({ retry, retryBudget: { ...budget, capacity: 0.5, perAttempt: 0.1 } }).length, 0)
+    assert.strictEqual(pauses({ retry, retryBudget: budget }, { limit: Infinity }).length, 2, "time adds nothing")
     // First attempts of other calls may fill it at any moment.
     assert.strictEqual(pauses({ retry, retryBudget: { ...budget, perAttempt: 0.1 } }).length, 3)
     // The third is paid by time: 1 token in 10 seconds of attempts and pauses.
     const slow = { retry: { ...retry, jitter: "none" }, retryBudget: { ...budget, perSecond: 0.1 } } as const
     assert.strictEqual(pauses(slow, { limit: 1000 }).length, 2)
     assert.deepStrictEqual(pauses(slow, { limit: 20_000 }).map(([, , paidAt]) => paidAt), [0, 100, 10_000])
+    const four = { ...slow, retry: { ...slow.retry, maxRetries: 4 } }
+    assert.deepStrictEqual(pauses(four, { limit: 20_000 }).map(([, , paidAt]) => paidAt), [0, 100, 10_000, 20_000])
   })
 
   it("what a line adds to an attempt, and what may refuse", () => {
