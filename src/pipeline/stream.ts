@@ -7,7 +7,7 @@ import type * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Pull from "effect/Pull"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import { dieOf } from "../internal/effect.ts"
 import {
@@ -43,9 +43,11 @@ export const openStream = (
   if (!Stream.isStream(stream)) return dieOf(stream, "stream", "provider", attempt.provider.id)
   // Not `Stream.toPull`: it takes a permit for each pull, and there is one reader at a time.
   const pull = Channel.toPullScoped(Stream.toChannel(stream), scope)
-  return Effect.contextWith((context: Context.Context<never>) =>
+  const opened = Effect.contextWith((context: Context.Context<never>) =>
     Effect.flatMap(pull, (pull) => new Live(attempt, context, pull, timers).opened())
   )
+  // What it opens is its own also where no types have asked whose it is, and never the caller's.
+  return Scope.provide(opened, scope)
 }
 
 // -----------------------------------------------------------------------------

@@ -332,6 +332,32 @@ describe("an open stream", () => {
       assert.strictEqual(yield* now, begun)
     })))
 
+  it.effect("what a provider opens is closed with its stream, whoever reads, also where no types have asked whose it is", () =>
+    vector(Effect.gen(function*() {
+      const log: Array<string> = []
+      const resource = (name: string) =>
+        Effect.acquireRelease(
+          Effect.sync(() => log.push(`${name} opened`)),
+          () => Effect.sync(() => log.push(`${name} closed`))
+        )
+      const parts = Stream.unwrap(Effect.as(
+        resource("stream"),
+        Stream.mapEffect(
+          Stream.rechunk(Stream.make(delta("a"), delta("b"), finish), 1),
+          (part) => Effect.as(resource("part"), part)
+        )
+      ))
+      const client = yield* clientOf(() => parts as Stream.Stream<LlmResponse.StreamPart>, { idempotency: {} })
+      yield* Effect.scoped(Effect.gen(function*() {
+        const first = yield* client.open({ prompt: "Hi", idempotencyKey: "k" })
+        yield* Stream.runDrain(Stream.take(first.parts, 1))
+        yield* first.response
+        const opened = ["stream opened", "part opened", "part opened", "part opened"]
+        assert.deepStrictEqual(log, opened.concat("part closed", "part closed", "part closed", "stream closed"))
+      }))
+      assert.strictEqual(log.length, 8)
+    })))
+
   it.effect("a finished one leaves nothing in the scope it was opened in", () =>
     vector(Effect.gen(function*() {
       const r = yield* setUp([{ always: ScriptedProvider.answer("x") }])
