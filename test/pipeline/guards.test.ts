@@ -1,7 +1,7 @@
 // The bracket round an attempt: what is held when a guard throws goes back, and refusals are told.
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Context, Effect, Exit, Layer } from "effect"
-import { LlmClient, LlmError, LlmGuard, type LlmProvider } from "effect-resilient-llm"
+import { LlmClient, LlmError, type LlmEvent, LlmGuard, type LlmProvider } from "effect-resilient-llm"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { ask, failure, fork, kinds, success, timed, vector, vectorOptions } from "../support.ts"
 
@@ -63,6 +63,80 @@ describe.each(kinds)("a refusal, %s", (kind) => {
       assert.deepStrictEqual<unknown>(failure(exit).ledger.filter(({ _tag }) => _tag === "AttemptRefused"), [
         { _tag: "AttemptRefused", call: 2, at: 0, target: provider.id, by: "bulkhead" }
       ])
+    })))
+})
+
+describe.each(kinds)("a wait, %s", (kind) => {
+  const waits = (ledger: LlmEvent.Ledger) => ledger.filter(({ _tag }) => _tag === "Waited")
+
+  it.effect("for a user's guard is told with its name, if it took more than a millisecond", () =>
+    vector(Effect.gen(function*() {
+      for (const millis of [0, 1, 2]) {
+        const { client } = yield* setUp(LlmGuard.make("door", () => Effect.sleep(millis)))
+        const { ledger } = success((yield* timed(ask(kind, client))).exit)
+        assert.deepStrictEqual<unknown>(
+          waits(ledger),
+          millis < 2 ? [] : [
+            { _tag: "Waited", call: 1, at: 2, target: "scripted", for: "guard", guard: "door", duration: 2 }
+          ]
+        )
+      }
+    })))
+
+  it.effect("for a pattern of ours has no other name than that", () =>
+    vector(Effect.gen(function*() {
+      const provider = yield* ScriptedProvider.make([
+        ScriptedProvider.always(ScriptedProvider.answer("Hi.", { delay: 500 }))
+      ])
+      const options = { ...vectorOptions, bulkhead: { maxConcurrent: 1, maxWait: "1 minute" } } as const
+      const context = yield* Layer.build(LlmClient.layerDynamic([provider], options))
+      const client = Context.get(context, LlmClient)
+      yield* fork(ask(kind, client))
+      const { ledger } = success((yield* timed(ask(kind, client))).exit)
+      assert.deepStrictEqual<unknown>(waits(ledger), [
+        { _tag: "Waited", call: 2, at: 500, target: "scripted", for: "bulkhead", duration: 500 }
+      ])
+    })))
+})
+
+describe.each(kinds)("an open circuit, %s", (kind) => {
+  it.effect("refuses before any guard is asked", () =>
+    vector(Effect.gen(function*() {
+      let asked = 0
+      const door = LlmGuard.make("door", () => Effect.sync(() => void (asked += 1)))
+      const provider = yield* ScriptedProvider.make([ScriptedProvider.always(ScriptedProvider.overloaded)])
+      const circuitBreaker = { failureThreshold: 1 }
+      const options = { ...vectorOptions, retry: false, circuitBreaker, guards: [door] } as const
+      const context = yield* Layer.build(LlmClient.layerDynamic([provider], options))
+      const call = timed(ask(kind, Context.get(context, LlmClient)), 0)
+      assert.strictEqual(failure((yield* call).exit)._tag, "ProviderError")
+      const refused = failure((yield* call).exit)
+      assert.deepStrictEqual([refused._tag, asked], ["CircuitOpen", 1])
+      assert.deepStrictEqual<unknown>(refused.ledger.filter(({ _tag }) => _tag === "AttemptRefused"), [
+        { _tag: "AttemptRefused", call: 2, at: 0, target: provider.id, by: "circuit-breaker" }
+      ])
+    })))
+})
+
+describe.each(kinds)("a guard that waits longer than its target has, %s", (kind) => {
+  it.effect("is the target's failure to answer in time, and the next one is asked", () =>
+    vector(Effect.gen(function*() {
+      const named = (id: string) => ScriptedProvider.make([ScriptedProvider.answer(`I am ${id}.`)], { id })
+      const [first, second] = [yield* named("first"), yield* named("second")]
+      let interrupted = 0
+      const door = LlmGuard.make(
+        "door",
+        ({ target }) =>
+          target === "first"
+            ? Effect.onInterrupt(Effect.never, () => Effect.sync(() => void (interrupted += 1)))
+            : Effect.void,
+        { failover: true }
+      )
+      const context = yield* Layer.build(
+        LlmClient.layerDynamic([first, second], { ...vectorOptions, timeout: {}, retry: false, guards: [door] })
+      )
+      const { at, exit } = yield* timed(ask(kind, Context.get(context, LlmClient), { prompt: "Hi", deadline: 1000 }))
+      assert.deepStrictEqual([at, success(exit).text, interrupted], [500, "I am second.", 1])
     })))
 })
 
