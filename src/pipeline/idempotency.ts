@@ -250,8 +250,8 @@ const failedWith = (error: unknown, call: Call): void => {
   if (typeof error === "object" && error !== null) failedWork.set(error, workOf(call))
 }
 
-const workBehind = (error: unknown): Work | undefined =>
-  typeof error === "object" && error !== null ? failedWork.get(error) : undefined
+/** What is no object was never put there. */
+const workBehind = (error: unknown): Work | undefined => failedWork.get(error as object)
 
 const alsoFailed = <E>(call: Call, error: E): E => {
   const work = workBehind(error)
