@@ -104,6 +104,13 @@ it.effect("a limiter of a target is known by the target's name", () =>
     assert.deepStrictEqual(limiters, ["target:p"])
   })))
 
+it.effect("circuits per model are named after their target and their model, and that of no model after the target", () =>
+  Effect.scoped(Effect.gen(function*() {
+    const { target } = yield* built({ retry: false, circuitBreaker: { scope: "model" } })
+    const keys = ["fast", undefined].map((model) => target.circuits!.of(model).key)
+    assert.deepStrictEqual(keys, ["p/fast", "p"])
+  })))
+
 it.effect("circuits per model: a hundred are kept, and whoever comes back is still known", () =>
   Effect.scoped(Effect.gen(function*() {
     const { target } = yield* built({ retry: false, circuitBreaker: { scope: "model" } })
