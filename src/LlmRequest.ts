@@ -233,7 +233,10 @@ export interface Settings {
 export interface Question extends Settings {
   /** Text, messages, or a `Prompt` of `effect/ai`. */
   readonly prompt: Prompt.RawInput
-  /** Plain definitions, `Tool`s of `effect/ai`, or a `Toolkit`. Their handlers are not run: see `LlmLanguageModel`. */
+  /**
+   * Plain definitions, `Tool`s of `effect/ai`, or a `Toolkit`. Their handlers are not run: see `LlmLanguageModel`. A `Tool` is
+   * a value: it is read once, and to change it is to make another (`setParameters`, `annotate`, …).
+   */
   readonly tools?: ReadonlyArray<ToolDefinition | Tool.Any> | Toolkit.Any | undefined
   /** May it (`auto`, the default), must it (`required`, or `{ tool }` by name), or must it not (`none`) call tools? */
   readonly toolChoice?: ToolChoice | undefined
