@@ -27,17 +27,17 @@ const units: Record<keyof Report, string> = {
 }
 
 const speed = ["cpu", "perSecond", "p50", "p99"] as const
-const complete = { mode: "complete", path: "/0/1000/1", length: 1000, metrics: speed, lives: 2, rounds: 12 } as const
+const complete = { mode: "complete", path: "/0/1000/1", length: 1000, metrics: speed, lives: 1, rounds: 10 } as const
 const stream = { ...complete, mode: "stream", concurrency: 16, calls: 96, warmup: 6 } as const
 
 const cases = (isQuick: boolean): ReadonlyArray<Case> => {
-  const many = { ...complete, name: "64 at a time", concurrency: 64, calls: 1500, warmup: 8 }
+  const many = { ...complete, name: "64 at a time", concurrency: 64, calls: 1200, warmup: 5 }
   if (isQuick) return [{ ...many, calls: 200, lives: 1, rounds: 2, warmup: 1 }]
   return [
-    { ...complete, name: "1 at a time", concurrency: 1, calls: 400, warmup: 8 },
+    { ...complete, name: "1 at a time", concurrency: 1, calls: 300, warmup: 5 },
     many,
-    { ...many, name: "64 at a time, apart", apart: true, lives: 2 },
-    { ...complete, name: "512 at a time", concurrency: 512, calls: 2048, warmup: 6 },
+    { ...many, name: "64 at a time, apart", apart: true },
+    { ...complete, name: "512 at a time", concurrency: 512, calls: 1536, warmup: 4 },
     { ...many, name: "64 at a time, answers of 20 KB", path: "/0/20000/1", length: 20_000 },
     { ...many, name: "512 at a time, answers after 50 ms", path: "/50/1000/1", concurrency: 512, calls: 1024 },
     { ...stream, name: "streams of 100 chunks, 16 at a time", length: 500 },
