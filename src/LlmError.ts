@@ -291,8 +291,6 @@ export class ProviderError extends Schema.TaggedError<ProviderError>("effect-res
 
   override get message(): string {
     const { code, host, reason, status } = this
-    const own = status === undefined && reason._tag === "InvalidRequest" ? unasked.get(code) : undefined
-    if (own !== undefined) return `${this.provider} was not asked: ${own}.`
     const facts = reason._tag === "Network"
       ? [code, host].filter((fact) => fact !== undefined).join(" ")
       : status === undefined
@@ -303,17 +301,6 @@ export class ProviderError extends Schema.TaggedError<ProviderError>("effect-res
     return `${said}${hint(this.retryAfter)}${status !== undefined && telling.has(reason._tag) ? WORDS : ""}`
   }
 }
-
-/** What an adapter refuses by itself, by its `code`. */
-const unasked: ReadonlyMap<string | undefined, string> = new Map([
-  ["missing_model", "no model is named, neither in the request nor as its `defaultModel`"],
-  ["unsupported_tool", "it cannot run a tool of another vendor"],
-  ["unsupported_media_type", "it cannot read a file of this kind"],
-  ["unsupported_file_url", "it reads files that come along, but none by their address"],
-  ["not_serialisable", "the request cannot be written as JSON"],
-  ["EncodeError", "the request cannot be written as JSON"],
-  ["InvalidUrlError", "its address is no URL"]
-])
 
 /** Reasons that only the provider's own words explain, and where to look for these. */
 const telling: ReadonlySet<Reason["_tag"]> = new Set(["InvalidRequest", "NotFound", "Permission", "Unknown"])

@@ -165,18 +165,8 @@ const quoted = (text: string): string => {
   return `"${text}"`
 }
 
-/** The keys of an object, in a fixed order. Few are sorted faster by hand. */
-const sortedKeys = (value: object): ReadonlyArray<string> => {
-  const keys = Object.keys(value)
-  if (keys.length > 10) return keys.toSorted()
-  for (let i = 1; i < keys.length; i++) {
-    const key = keys[i]!
-    let to = i
-    for (; to > 0 && keys[to - 1]! > key; to--) keys[to] = keys[to - 1]!
-    keys[to] = key
-  }
-  return keys
-}
+/** The keys of an object, in a fixed order. */
+const sortedKeys = (value: object): ReadonlyArray<string> => Object.keys(value).toSorted()
 
 const write = (value: unknown): string | undefined => {
   if (typeof value === "string") return quoted(value)

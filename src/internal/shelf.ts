@@ -61,17 +61,10 @@ export class Shelf<A extends Named> {
   set(value: A): void {
     const { key, name } = value
     const there = this.places.get(name)
-    if (there === undefined) this.size += 1
-    if (there instanceof Map) {
-      this.size -= there.size
-      there.set(longNameOf(key), value)
-      this.size += there.size
-    } else if (there === undefined || there.key === key) {
-      this.places.set(name, value)
-    } else {
-      this.places.set(name, new Map([[longNameOf(there.key), there], [longNameOf(key), value]]))
-      this.size += 1
-    }
+    if (this.at(name, key) === undefined) this.size += 1
+    if (there instanceof Map) there.set(longNameOf(key), value)
+    else if (there === undefined || there.key === key) this.places.set(name, value)
+    else this.places.set(name, new Map([[longNameOf(there.key), there], [longNameOf(key), value]]))
   }
 
   delete({ key, name }: A): void {
