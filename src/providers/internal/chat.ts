@@ -426,6 +426,11 @@ const decodeStream = (dialect: Dialect, parts: Assembler, exchange: Exchange): S
   const takeText: Take = (type, text, field) =>
     parts.delta(type, text, field === undefined ? undefined : marked(vendor, { field }))
 
+  const takeStreamed: Take = (type, text, field) => {
+    streamed.add(type)
+    takeText(type, text, field)
+  }
+
   const takeRefusal = (text: string): void => {
     parts.spend(text.length)
     refusal += text
@@ -460,10 +465,7 @@ const decodeStream = (dialect: Dialect, parts: Assembler, exchange: Exchange): S
   }
 
   const takeDelta = (delta: Fields): void => {
-    takeContent(delta, (type, text, field) => {
-      streamed.add(type)
-      takeText(type, text, field)
-    })
+    takeContent(delta, takeStreamed)
     takeDetails(delta["reasoning_details"])
     takeFiles(delta)
     const { data, id, transcript } = fieldsOf(delta["audio"])

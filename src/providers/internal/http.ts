@@ -454,20 +454,20 @@ const events = (
         reader.end()
       }
 
+      const read: Pull.Pull<Parts, ProviderError> = Pull.matchEffect(pull, {
+        onSuccess: (chunks) => {
+          guarded(() => feed(chunks))
+          return take() ?? next
+        },
+        onFailure: (cause) => Effect.failCause(Cause.map(cause, (error) => ofBytes(exchange, error))),
+        onDone: () => {
+          guarded(finish) // ends with the terminal event or a failure
+          return take() ?? next
+        }
+      })
       const next: Pull.Pull<Parts, ProviderError> = Effect.suspend(() => {
         if (assembler.finished) return Cause.done()
-        if (failure !== undefined) return Effect.fail(failure)
-        return Pull.matchEffect(pull, {
-          onSuccess: (chunks): Pull.Pull<Parts, ProviderError> => {
-            guarded(() => feed(chunks))
-            return take() ?? next
-          },
-          onFailure: (cause) => Effect.failCause(Cause.map(cause, (error) => ofBytes(exchange, error))),
-          onDone: (): Pull.Pull<Parts, ProviderError> => {
-            guarded(finish) // ends with the terminal event or a failure
-            return take() ?? next
-          }
-        })
+        return failure === undefined ? read : Effect.fail(failure)
       })
 
       // After the terminal event only the body's end is awaited, shortly, so that its connection can be used again.

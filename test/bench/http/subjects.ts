@@ -2,6 +2,7 @@
 // it imports when it is made.
 import type { Layer } from "effect"
 import type { HttpClient } from "effect/http/HttpClient"
+import type * as LlmConfig from "../../../src/LlmConfig.ts"
 import { inTurn, prompts } from "../prompts.ts"
 
 export type Ask = () => Promise<string>
@@ -56,28 +57,30 @@ const contextOf = async <A, E>(layer: Layer.Layer<A, E>) => {
 }
 
 /** The library over one of the clients of `effect/http`. */
-const ours = (clientOf: () => Promise<Layer.Layer<HttpClient>>) => async (url: string): Promise<Asker> => {
-  const { Effect, Layer, Redacted, Stream } = await import("effect")
-  const { LlmClient } = await import("../../../src/index.ts")
-  const { OpenAi } = await import("../../../src/providers/OpenAi.ts")
-  const { on } = await import("../stubs.ts")
-  const context = await contextOf(
-    LlmClient.layer([OpenAi], { ...on, bulkhead: { maxConcurrent: 100_000 } }).pipe(
-      Layer.provide(OpenAi.layer({ apiKey: Redacted.make(KEY), baseUrl: url, defaultModel: MODEL })),
-      Layer.provide(await clientOf())
+const ours =
+  (clientOf: () => Promise<Layer.Layer<HttpClient>>, isOff = false) => async (url: string): Promise<Asker> => {
+    const { Effect, Layer, Redacted, Stream } = await import("effect")
+    const { LlmClient } = await import("../../../src/index.ts")
+    const { OpenAi } = await import("../../../src/providers/OpenAi.ts")
+    const { off, on } = await import("../stubs.ts")
+    const options: LlmConfig.Options = isOff ? off : { ...on, bulkhead: { maxConcurrent: 100_000 } }
+    const context = await contextOf(
+      LlmClient.layer([OpenAi], options).pipe(
+        Layer.provide(OpenAi.layer({ apiKey: Redacted.make(KEY), baseUrl: url, defaultModel: MODEL })),
+        Layer.provide(await clientOf())
+      )
     )
-  )
-  const run = Effect.runPromiseWith(context)
-  const next = texts()
-  const complete = Effect.flatMap(LlmClient, (client) => Effect.map(client.complete(next()), ({ text }) => text))
-  const stream = Effect.flatMap(LlmClient, (client) =>
-    Stream.runFold(
-      client.stream(next()),
-      () => "",
-      (text, part) => part.type === "text-delta" ? text + part.delta : text
-    ))
-  return { complete: () => run(complete), stream: () => run(stream) }
-}
+    const run = Effect.runPromiseWith(context)
+    const next = texts()
+    const complete = Effect.flatMap(LlmClient, (client) => Effect.map(client.complete(next()), ({ text }) => text))
+    const stream = Effect.flatMap(LlmClient, (client) =>
+      Stream.runFold(
+        client.stream(next()),
+        () => "",
+        (text, part) => part.type === "text-delta" ? text + part.delta : text
+      ))
+    return { complete: () => run(complete), stream: () => run(stream) }
+  }
 
 /** Effect's client alone: one request, its JSON, nothing of ours. */
 const effectAlone = (clientOf: () => Promise<Layer.Layer<HttpClient>>) => async (url: string): Promise<Asker> => {
@@ -142,6 +145,7 @@ export const makers: Readonly<Record<string, (url: string) => Promise<Asker>>> =
   },
 
   [OURS]: ours(dispatcher),
+  [`${OURS}, every pattern off`]: ours(dispatcher, true),
   "effect-resilient-llm on Effect's undici": ours(undici),
   "effect-resilient-llm on fetch": ours(fetching),
   "DispatcherHttpClient alone": effectAlone(dispatcher),
