@@ -197,7 +197,11 @@ const report = (error: AskError, { json, verbose }: Options, { err, out }: Devic
 }
 
 const adviceFor = (error: Exclude<AskError, CallError>): ReadonlyArray<string> => {
-  if (error._tag === "MissingKey") return [`Set ${error.variable}, or leave out --provider.`]
+  if (error._tag === "MissingKey") {
+    return error.address === undefined
+      ? [`Set ${error.variable}, or leave out --provider.`]
+      : [`Set ${error.variable}: to any text, if the server at ${error.address} wants no key.`]
+  }
   if (error._tag !== "LlmConfigError") return []
   const variable = keyVariable(error.path.split(".")[0]!.toLowerCase())
   return variable === undefined ? [] : [`Check ${variable}, and ${baseUrlVariable(variable)} if you set it.`]

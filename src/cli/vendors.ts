@@ -58,10 +58,13 @@ export const keyVariable = (id: string): string | undefined =>
 
 export const baseUrlVariable = (keyVariable: string): string => keyVariable.replace("_API_KEY", "_BASE_URL")
 
-/** A provider was asked for by name, and its key is not set. */
-export class MissingKey
-  extends Data.TaggedError("MissingKey")<{ readonly provider: string; readonly variable: string }>
-{
+/** A provider was asked for, by name or by the variable of its address, and its key is not set. */
+export class MissingKey extends Data.TaggedError("MissingKey")<{
+  readonly provider: string
+  readonly variable: string
+  /** The variable that says where to ask. */
+  readonly address: string | undefined
+}> {
   override get message(): string {
     return `There is no key for ${this.provider}: the environment variable ${this.variable} is not set.`
   }
@@ -90,11 +93,19 @@ export const choose = (
 ): Effect.Effect<Choice, MissingKey | LlmConfigError | Config.ConfigError, HttpClient | Scope.Scope> =>
   Effect.gen(function*() {
     const order = named.length > 0 ? [...new Set(named)].map((id) => vendors[id]) : byMaker(model)
-    const keyed = yield* Effect.filter(vendorIds.map((id) => vendors[id]), hasKey)
+    const keyed = yield* Effect.filter(vendorIds.map((id) => vendors[id]), ({ keyVariable }) => isSet(keyVariable))
     const simulated = keyed.length === 0
-    const without = named.length > 0 && !simulated ? order.find((vendor) => !keyed.includes(vendor)) : undefined
-    if (without !== undefined) {
-      return yield* new MissingKey({ provider: without.id, variable: without.keyVariable })
+    // Who says where to ask means somebody real, who may want no key in particular.
+    const without = simulated
+      ? yield* Effect.findFirst(order, ({ keyVariable }) => isSet(baseUrlVariable(keyVariable)))
+      : Option.fromUndefinedOr(named.length > 0 ? order.find((vendor) => !keyed.includes(vendor)) : undefined)
+    if (Option.isSome(without)) {
+      const { id, keyVariable: variable } = without.value
+      return yield* new MissingKey({
+        provider: id,
+        variable,
+        address: simulated ? baseUrlVariable(variable) : undefined
+      })
     }
     const server = simulated ? yield* simulation : undefined
     const [first, ...others] = yield* Effect.forEach(
@@ -110,8 +121,8 @@ const byMaker = (model: string | undefined): ReadonlyArray<Vendor> => {
   return maker === undefined ? all : [maker, ...all.filter((vendor) => vendor !== maker)]
 }
 
-const hasKey = ({ keyVariable }: Vendor): Effect.Effect<boolean, Config.ConfigError> =>
-  Effect.map(Config.option(Config.String(keyVariable)), (key) => Option.isSome(key) && key.value.trim() !== "")
+const isSet = (variable: string): Effect.Effect<boolean, Config.ConfigError> =>
+  Effect.map(Config.option(Config.String(variable)), (value) => Option.isSome(value) && value.value.trim() !== "")
 
 const simulation = FaultServer.make({
   latencyMillis: 300,

@@ -491,6 +491,19 @@ describe("ask without keys", () => {
       assert.include(text, "in the words of anthropic")
     }))
 
+  test("but not if an address is set, whose server may take any key", (server) =>
+    Effect.gen(function*() {
+      const env = { OPENAI_BASE_URL: server.openai }
+      const { err, exit, out } = yield* run(["ask", "Hi"], { env })
+      failedQuietly(exit)
+      assert.strictEqual(out, "")
+      assert.include(err, "✗ There is no key for openai: the environment variable OPENAI_API_KEY is not set.")
+      assert.include(err, "Set OPENAI_API_KEY: to any text, if the server at OPENAI_BASE_URL wants no key.")
+      assert.strictEqual((yield* server.stats).received, 0)
+      const answered = yield* run(["ask", "Hi"], { env: { ...env, OPENAI_API_KEY: "any" } })
+      assert.strictEqual(answered.out, "Forty-two.\n")
+    }))
+
   it.live("but not if another provider has one", () =>
     Effect.gen(function*() {
       const { err, exit, out } = yield* run(["ask", "Hi", "-p", "cohere"], { env: { OPENAI_API_KEY: "key" } })
