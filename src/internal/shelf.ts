@@ -61,15 +61,10 @@ export class Shelf<A extends Named> {
   set(value: A): void {
     const { key, name } = value
     const there = this.places.get(name)
-    if (there === undefined) this.size += 1
-    if (there === undefined || (!(there instanceof Map) && there.key === key)) {
-      this.places.set(name, value)
-      return
-    }
-    const all = there instanceof Map ? there : new Map([[longNameOf(there.key), there]])
-    const before = all.size
-    this.places.set(name, all.set(longNameOf(key), value))
-    this.size += all.size - before
+    if (this.at(name, key) === undefined) this.size += 1
+    if (there instanceof Map) there.set(longNameOf(key), value)
+    else if (there === undefined || there.key === key) this.places.set(name, value)
+    else this.places.set(name, new Map([[longNameOf(there.key), there], [longNameOf(key), value]]))
   }
 
   delete({ key, name }: A): void {
