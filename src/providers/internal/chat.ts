@@ -426,11 +426,6 @@ const decodeStream = (dialect: Dialect, parts: Assembler, exchange: Exchange): S
   const takeText: Take = (type, text, field) =>
     parts.delta(type, text, field === undefined ? undefined : marked(vendor, { field }))
 
-  const takeStreamed: Take = (type, text, field) => {
-    streamed.add(type)
-    takeText(type, text, field)
-  }
-
   const takeRefusal = (text: string): void => {
     parts.spend(text.length)
     refusal += text
@@ -465,7 +460,10 @@ const decodeStream = (dialect: Dialect, parts: Assembler, exchange: Exchange): S
   }
 
   const takeDelta = (delta: Fields): void => {
-    takeContent(delta, takeStreamed)
+    takeContent(delta, (type, text, field) => {
+      streamed.add(type)
+      takeText(type, text, field)
+    })
     takeDetails(delta["reasoning_details"])
     takeFiles(delta)
     const { data, id, transcript } = fieldsOf(delta["audio"])

@@ -5,16 +5,15 @@ export type Fields = Readonly<Record<string, unknown>>
 export const isFields = (u: unknown): u is Fields => typeof u === "object" && u !== null && !Array.isArray(u)
 
 const none: Fields = {}
-const nothing: ReadonlyArray<unknown> = []
 
 /** The fields of an object; none when it is something else. */
 export const fieldsOf = (u: unknown): Fields => isFields(u) ? u : none
 
-export const listOf = (u: unknown): ReadonlyArray<unknown> => Array.isArray(u) ? u : nothing
+export const listOf = (u: unknown): ReadonlyArray<unknown> => Array.isArray(u) ? u : []
 
 /** The things of a list; one alone, where a list is usual, is a list of it. */
 export const listed = (u: unknown): ReadonlyArray<unknown> =>
-  Array.isArray(u) ? u : u === undefined || u === null ? nothing : [u]
+  Array.isArray(u) ? u : u === undefined || u === null ? [] : [u]
 
 /** A text that is not empty. */
 export const textOf = (u: unknown): string | undefined => typeof u === "string" && u.length > 0 ? u : undefined
