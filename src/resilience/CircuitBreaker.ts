@@ -189,7 +189,7 @@ export const policy = (options?: Options, path = "circuitBreaker"): Policy => {
     ...rules,
     maxRecoveryTimeout: maxRecoveryTimeout ?? Math.max(300_000, rules.recoveryTimeout),
     slowDuration: slowCall === false ? Infinity : slowCall?.duration ?? "measured",
-    slowRate: slowCall === false ? 0.8 : slowCall?.rate ?? 0.8,
+    slowRate: slowCall ? slowCall.rate : 0.8,
     isShadow: mode === "shadow"
   }
 }
@@ -590,14 +590,13 @@ const rotate = (state: Closed, bucket: number): ReadonlyArray<Bucket> => {
   )
 }
 
-const totals = (policy: Policy, state: Closed, now: number): Omit<Bucket, "bucket"> => {
+const totals = (policy: Policy, state: Closed, now: number): Pick<Bucket, "calls" | "failures"> => {
   const oldest = bucketAt(policy, now) - bucketCount
-  const sum = { calls: 0, failures: 0, slow: 0 }
+  const sum = { calls: 0, failures: 0 }
   for (const counted of [...state.older, state]) {
     if (counted.bucket <= oldest) continue
     sum.calls += counted.calls
     sum.failures += counted.failures
-    sum.slow += counted.slow
   }
   return sum
 }
@@ -609,10 +608,13 @@ const trips = (policy: Policy, state: Closed, now: number): boolean => {
     (failures / calls >= policy.failureRate || slowShare(policy, state) >= policy.slowRate)
 }
 
-/** Of the newest buckets that hold enough calls: what was fast a minute ago must not hide that everything hangs now. */
+/**
+ * Of the newest buckets that hold enough calls, where all of them do: what was fast a minute ago must not hide that everything
+ * hangs now.
+ */
 const slowShare = (policy: Policy, state: Closed): number => {
   let { calls, slow } = state
-  for (let i = state.older.length - 1; i >= 0 && calls < policy.minimumCalls; i--) {
+  for (let i = state.older.length - 1; calls < policy.minimumCalls; i--) {
     calls += state.older[i]!.calls
     slow += state.older[i]!.slow
   }
@@ -914,7 +916,7 @@ const nameOf = (state: State): StateName =>
 const newsOf = (before: State, next: State, slot: number): Circuits.CircuitChange | undefined =>
   next._tag === "Open"
     ? { _tag: "Opened", openFor: next.openFor, openings: next.openings }
-    : before._tag === "HalfOpen" && next._tag === "Closed"
+    : before._tag === "HalfOpen"
     ? { _tag: "Closed", slot }
     : undefined
 

@@ -40,6 +40,7 @@ describe("AdaptiveConcurrency", () => {
     assert.strictEqual(calls.end("overload", 13), 9)
     calls.admit()
     assert.strictEqual(calls.end("overload"), 6)
+    assert.strictEqual(calls.state.epoch, 3)
   })
 
   it("K11 as many successes as the limit, with half of it in use, raise it by one", () => {
@@ -92,20 +93,24 @@ describe("AdaptiveConcurrency", () => {
       backoffRatio: 0.7
     })
     assert.deepStrictEqual(AdaptiveConcurrency.policy({ max: 4 }), { initial: 4, min: 1, max: 4, backoffRatio: 0.7 })
+    // One that never moves.
+    assert.strictEqual(AdaptiveConcurrency.policy({ min: 5, max: 5 }).initial, 5)
     const wrong = [
       [{ initial: 0 }, "adaptive.initial"],
-      [{ initial: 101 }, "adaptive.initial"],
+      [{ initial: 101 }, "adaptive.initial", "a whole number from 1 to 100"],
+      [{ initial: 4, min: 5 }, "adaptive.initial", "a whole number from 5 to 100"],
       [{ min: 0 }, "adaptive.min"],
-      [{ min: 5, max: 4 }, "adaptive.max"],
+      [{ min: 5, max: 4 }, "adaptive.max", "a whole number of at least 5"],
       [{ backoffRatio: 1 }, "adaptive.backoffRatio"],
       [{ limit: 3 }, "adaptive.limit"]
     ] as const
-    for (const [options, path] of wrong) {
+    for (const [options, path, rule] of wrong) {
       try {
         AdaptiveConcurrency.policy(options as AdaptiveConcurrency.Options)
         assert.fail(path)
       } catch (error) {
         assert.strictEqual((error as LlmError.LlmConfigError).path, path)
+        if (rule !== undefined) assert.strictEqual((error as LlmError.LlmConfigError).rule, rule)
       }
     }
   })

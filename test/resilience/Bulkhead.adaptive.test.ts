@@ -35,6 +35,30 @@ describe("Bulkhead: adaptive", () => {
       })
     ))
 
+  it.effect("K10 whoever came after it may lower the bound again, also one alone", () =>
+    Effect.gen(function*() {
+      const bulkhead = yield* Bulkhead.make({ adaptive: { initial: 20 } })
+      for (const bound of [14, 9, 6]) {
+        yield* run(bulkhead, 1, Effect.fail(overloaded))
+        yield* TestClock.adjust(1000)
+        assert.strictEqual(yield* limit(bulkhead), bound)
+      }
+    }))
+
+  it.effect("a permit that is back teaches nothing, nor does one of a bulkhead that is not adaptive", () =>
+    Effect.gen(function*() {
+      const adaptive = yield* Bulkhead.make({ adaptive: true })
+      const plain = yield* Bulkhead.make()
+      assert.deepStrictEqual([adaptive.isAdaptive, plain.isAdaptive], [true, false])
+      const permit = yield* adaptive.acquire()
+      permit.releaseUnsafe()
+      permit.recordUnsafe("overload")
+      assert.strictEqual(yield* limit(adaptive), 10)
+      const held = yield* plain.acquire()
+      held.recordUnsafe("overload")
+      assert.strictEqual(yield* limit(plain), 20)
+    }))
+
   it.effect("K11 as many successes as the bound, while half of it is in use, raise it by one", () =>
     Effect.gen(function*() {
       const bulkhead = yield* Bulkhead.make({ adaptive: true })

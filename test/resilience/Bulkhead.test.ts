@@ -381,12 +381,12 @@ describe("Bulkhead", () => {
         const { enter, entries, release } = journal(bulkhead)
         yield* enter("holder", { weight: 2 })
         yield* enter("heavy", { weight: 4 })
-        yield* enter("light", { weight: 1 })
+        yield* enter("just fits", { weight: 2 })
         yield* bulkhead.resize(2)
         yield* calm
         assert.deepStrictEqual(entries, [["holder", 0], ["heavy", 0, "BulkheadFull"]])
         yield* release("holder")
-        assert.deepStrictEqual(entries.at(-1), ["light", 0])
+        assert.deepStrictEqual(entries.at(-1), ["just fits", 0])
       }))
 
     it.effect("less than one is a typed error", () =>
@@ -398,6 +398,31 @@ describe("Bulkhead", () => {
           assert.deepInclude(error, { path: "maxConcurrent", rule: "a whole number of at least 1" })
         }
         assert.strictEqual((yield* bulkhead.snapshot).maxConcurrent, 4)
+      }))
+  })
+
+  describe("lineUnsafe", () => {
+    it.effect("the wait: how long the last grants took from one to the next, the newest an eighth, for each ahead", () =>
+      Effect.gen(function*() {
+        const bulkhead = yield* make({ maxConcurrent: 1 })
+        const { enter, release } = journal(bulkhead)
+        const wait = Effect.map(now, (at) => bulkhead.lineUnsafe({}, at).wait)
+        for (const name of ["a", "b", "c", "d", "e"]) yield* enter(name)
+        yield* TestClock.adjust(100)
+        yield* release("a")
+        assert.isUndefined(yield* wait, "one grant has no gap")
+        yield* TestClock.adjust(800)
+        yield* release("b")
+        assert.strictEqual(yield* wait, 800 * 3)
+        yield* TestClock.adjust(1600)
+        yield* release("c")
+        assert.strictEqual(yield* wait, 900 * 2)
+        yield* release("d")
+        // The line is over, and says nothing about the next one.
+        for (const name of ["f", "g"]) yield* enter(name)
+        yield* TestClock.adjust(5000)
+        yield* release("e")
+        assert.isUndefined(yield* wait)
       }))
   })
 

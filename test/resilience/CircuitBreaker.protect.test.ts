@@ -172,6 +172,24 @@ describe("CircuitBreaker.protect", () => {
       assert.strictEqual((yield* breaker.status).state, "open")
     }))
 
+  it.effect("learns from what it protects how long is slow", () =>
+    Effect.gen(function*() {
+      const breaker = yield* CircuitBreaker.make({ key: "p" })
+      for (let i = 0; i < 20; i++) {
+        const fiber = yield* Effect.forkChild(breaker.protect(Effect.sleep("3 seconds")), { startImmediately: true })
+        yield* TestClock.adjust("3 seconds")
+        yield* Fiber.join(fiber)
+      }
+      yield* TestClock.adjust("2 minutes")
+      for (let i = 0; i < 10; i++) {
+        yield* Effect.forkChild(breaker.protect(Effect.never), { startImmediately: true })
+      }
+      yield* TestClock.adjust("6 seconds")
+      assert.strictEqual((yield* breaker.status).state, "closed")
+      yield* TestClock.adjust(1)
+      assert.strictEqual((yield* breaker.status).state, "open")
+    }))
+
   it.effect("agent-os#365 a call that is rejected does not run", () =>
     Effect.gen(function*() {
       const breaker = yield* CircuitBreaker.make({ key: "p", failureThreshold: 1 })
@@ -212,6 +230,17 @@ describe("CircuitBreaker.protect", () => {
       yield* TestClock.adjust("5 seconds")
       assert.strictEqual(yield* breaker.protect(Effect.succeed("S")), "S")
       assert.deepStrictEqual(seen, ["open true", "half-open true", "closed false"])
+    }))
+
+  it.effect("tells whoever watches, until they stop", () =>
+    Effect.gen(function*() {
+      const breaker = yield* CircuitBreaker.make({ key: "p" })
+      const seen: Array<string> = []
+      const stop = breaker.watchUnsafe(({ to }) => seen.push(to))
+      yield* breaker.force("open")
+      stop()
+      yield* breaker.force("auto")
+      assert.deepStrictEqual(seen, ["forced-open"])
     }))
 
   it.effect("force tells the listener, and outdates calls in flight", () =>

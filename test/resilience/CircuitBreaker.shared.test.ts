@@ -285,7 +285,9 @@ describe("a circuit over processes", () => {
       }
       const changes: Array<string> = []
       const breakers = yield* fleet(store, { onTransition: ({ from, to }) => changes.push(`${from} ${to}`) })
+      const late = breakers[0].admitUnsafe(0)!
       yield* trip(breakers[0])
+      breakers[0].recordUnsafe(late, "failure", 0)
       yield* TestClock.adjust("10 seconds")
       yield* passing(breakers[1])
       yield* TestClock.adjust("3 seconds")
@@ -297,6 +299,90 @@ describe("a circuit over processes", () => {
         "open closed"
       ])
       assert.strictEqual(told, 2)
+    }))
+
+  it.effect("what a circuit in shadow mode would have done stays here", () =>
+    Effect.gen(function*() {
+      const memory = yield* CircuitBreaker.storeMemory()
+      const told: Array<string> = []
+      const store: CircuitBreaker.CircuitStore = {
+        ...memory,
+        trip: (key, change) => {
+          told.push(change._tag)
+          return memory.trip(key, change)
+        }
+      }
+      const [a] = yield* fleet(store)
+      yield* a.force("shadow")
+      yield* trip(a)
+      yield* TestClock.adjust(0)
+      assert.deepStrictEqual(told, ["Forced"])
+    }))
+
+  it.effect("a probe that decides keeps its place until the others are told", () =>
+    Effect.gen(function*() {
+      const memory = yield* CircuitBreaker.storeMemory()
+      const seen: Array<string> = []
+      const store: CircuitBreaker.CircuitStore = {
+        ...memory,
+        trip: (key, change) =>
+          Effect.tap(Effect.delay(memory.trip(key, change), 50), () => Effect.sync(() => seen.push(change._tag))),
+        release: (key, slot) => {
+          seen.push("released")
+          return memory.release(key, slot)
+        }
+      }
+      const [a] = yield* fleet(store)
+      yield* trip(a)
+      yield* TestClock.adjust("11 seconds")
+      yield* passing(a)
+      yield* TestClock.adjust(0)
+      yield* TestClock.adjust(50)
+      assert.deepStrictEqual(seen, ["Opened", "Closed", "released"])
+    }))
+
+  it.effect("a place is given back at once when there is nothing to probe any more", () =>
+    Effect.gen(function*() {
+      const memory = yield* CircuitBreaker.storeMemory()
+      const released: Array<number> = []
+      const store: CircuitBreaker.CircuitStore = {
+        ...memory,
+        release: (key, slot) => {
+          released.push(slot)
+          return memory.release(key, slot)
+        }
+      }
+      const [a, b] = yield* fleet(store, { halfOpenProbes: 2 })
+      yield* trip(a)
+      yield* TestClock.adjust("10 seconds")
+      const slot = yield* a.claimUnsafe(10_000, (effect) => effect)!
+      yield* passing(b)
+      yield* TestClock.adjust(0)
+      assert.strictEqual(yield* stateOf(a), "closed")
+      assert.notInclude(released, slot)
+      assert.isDefined(a.admitUnsafe(10_000, "", slot))
+      yield* TestClock.adjust(0)
+      assert.include(released, slot)
+    }))
+
+  it.effect("who finds it open long since, because calls hang, asks for a place", () =>
+    Effect.gen(function*() {
+      const memory = yield* CircuitBreaker.storeMemory()
+      let asked = 0
+      const store: CircuitBreaker.CircuitStore = {
+        ...memory,
+        trip: (key, change) => Effect.delay(memory.trip(key, change), 50),
+        probe: (key, slots, lease) => {
+          asked += 1
+          return memory.probe(key, slots, lease)
+        }
+      }
+      const slow = { slowCall: { duration: "5 seconds" }, minimumCalls: 2, failureThreshold: false } as const
+      const breaker = yield* CircuitBreaker.makeShared(store, { ...options, ...slow })
+      for (let i = 0; i < 2; i++) yield* Effect.forkChild(breaker.protect(Effect.never), { startImmediately: true })
+      yield* TestClock.adjust("20 seconds")
+      yield* passing(breaker)
+      assert.strictEqual(asked, 1)
     }))
 
   it.effect("a closed circuit asks the store for nothing but a look a second, and that only while it is used", () =>

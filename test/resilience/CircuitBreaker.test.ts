@@ -444,8 +444,21 @@ describe("CircuitBreaker", () => {
         // Whoever looks later finds the same moment.
         const late = yield* setUp(slow)
         admitAll(late, 10, 0)
-        assert.strictEqual((yield* late.status(12_000)).state, "open")
+        const { retryAfter, ...counts } = yield* late.status(12_000)
+        assert.deepStrictEqual(counts, { state: "open", calls: 0, failures: 0, streak: 0, probes: 0 })
+        assert.deepStrictEqual(retryAfter, Duration.millis(3001))
         assert.strictEqual(late.until(), 15_001)
+        // Whether it asks to be admitted, only wants to know how long it is, or forces the circuit.
+        const admitting = yield* setUp(slow)
+        admitAll(admitting, 10, 0)
+        assert.isUndefined(admitting.breaker.admitUnsafe(12_000))
+        const asking = yield* setUp(slow)
+        admitAll(asking, 10, 0)
+        assert.deepStrictEqual(asking.breaker.rejectionUnsafe(12_000)().retryAfter, Duration.millis(3001))
+        const forcing = yield* setUp(slow)
+        admitAll(forcing, 10, 0)
+        yield* Effect.provideService(forcing.breaker.force("open"), Clock.Clock, new ManualClock(12_000))
+        assert.deepStrictEqual(forcing.changes, ["closed > open @ 10001", "open > forced-open @ 12000"])
         // What becomes of them is of an older generation.
         for (const call of calls) r.breaker.recordUnsafe(call, "failure", 11_000)
         assert.deepStrictEqual(r.changes, ["closed > open @ 10001"])
@@ -460,7 +473,8 @@ describe("CircuitBreaker", () => {
         assert.isFalse(r.breaker.isOpenUnsafe(40_002))
         const again = yield* setUp(slow)
         again.run("S".repeat(100), 0)
-        again.run("SS", 36_000)
+        again.run("S", 24_000)
+        again.run("S", 30_000)
         admitAll(again, 8, 30_000)
         again.rejects(40_001)
       }))
@@ -497,6 +511,17 @@ describe("CircuitBreaker", () => {
         assert.deepStrictEqual([calls, failures], [1, 1])
       }))
 
+    it.effect("C25 a failure of a call that was counted before stays in the window, in a bucket without calls", () =>
+      Effect.gen(function*() {
+        const r = yield* setUp({ ...slow, failureThreshold: false })
+        const call = r.admit(0)
+        assert.strictEqual((yield* r.status(10_001)).calls, 1)
+        r.breaker.recordUnsafe(call, "failure", 12_000, { duration: 12_000 })
+        r.run("S", 18_000)
+        const { calls, failures } = yield* r.status(18_000)
+        assert.deepStrictEqual([calls, failures], [2, 1])
+      }))
+
     it.effect("C26 an ignored end does not take the mark back; below the threshold there is none", () =>
       Effect.gen(function*() {
         const r = yield* setUp(slow)
@@ -518,9 +543,14 @@ describe("CircuitBreaker", () => {
         r.admit(5000)
         r.rejects(15_001)
         assert.deepStrictEqual(r.changes.at(-1), "half-open > open @ 15001")
+        assert.strictEqual(r.until(), 25_001, "for twice as long")
         const streams = yield* setUp(slow)
         for (const call of admitAll(streams, 20, 0)) streams.breaker.renewUnsafe(call, 9000)
         assert.isFalse(streams.breaker.isOpenUnsafe(100_000))
+        // One that begins too late has been slow.
+        const late = yield* setUp(slow)
+        late.breaker.renewUnsafe(late.admit(0), 12_000)
+        assert.strictEqual((yield* late.status(12_000)).calls, 1)
       }))
 
     it.effect("C24 measured: twice the 95th percentile of what succeeded, of each kind by itself", () =>
@@ -549,6 +579,14 @@ describe("CircuitBreaker", () => {
         admitAll(quick, 10, 60_000)
         assert.isFalse(quick.breaker.isOpenUnsafe(65_000))
         quick.rejects(65_001)
+      }))
+
+    it.effect("C24 what fails teaches nothing about what is slow", () =>
+      Effect.gen(function*() {
+        const r = yield* setUp({ slowCall: {}, failureThreshold: false, failureRate: false })
+        r.run("F".repeat(20), 0, { duration: 10 })
+        admitAll(r, 10, 60_000)
+        assert.isFalse(r.breaker.isOpenUnsafe(69_000))
       }))
 
     it.effect("C21 forced open rejects for ever; leaving the mode starts closed and empty", () =>
@@ -654,6 +692,14 @@ describe("CircuitBreaker", () => {
   describe("core", () => {
     const policy = CircuitBreaker.policy(parameters)
     const { initial, permitOf } = CircuitBreaker
+    const elsewhere: CircuitBreaker.SharedCircuit = {
+      generation: 1,
+      mode: "auto",
+      isOpen: true,
+      left: 5000,
+      openings: 2,
+      openFor: 9000
+    }
 
     it("admitting while closed, and outcomes that change nothing, return the same object", () => {
       assert.strictEqual(CircuitBreaker.admit(policy, initial, 0), initial)
@@ -675,6 +721,44 @@ describe("CircuitBreaker", () => {
       for (let i = 0; i < 5; i++) state = CircuitBreaker.record(policy, state, permitOf(state), "failure", 0)
       assert.strictEqual(state._tag, "Open")
       assert.strictEqual(CircuitBreaker.record(policy, state, permitOf(state), "failure", 1), state)
+      assert.strictEqual(CircuitBreaker.turnSlow(policy, state, permitOf(state), 1), state)
+    })
+
+    it("an open circuit admits nobody before its time", () => {
+      const open = CircuitBreaker.follow(initial, elsewhere, 0)
+      assert.isUndefined(CircuitBreaker.admit(policy, open, 4999))
+      assert.strictEqual(CircuitBreaker.admit(policy, open, 5000)?._tag, "HalfOpen")
+    })
+
+    it("follows others: what they have opened is open, and outdates what is under way here", () => {
+      const open = CircuitBreaker.follow(initial, elsewhere, 1000)
+      assert.deepStrictEqual(open, {
+        _tag: "Open",
+        mode: "auto",
+        generation: 1,
+        until: 6000,
+        openings: 2,
+        openFor: 9000
+      })
+      const probing = CircuitBreaker.admit(policy, open, 6000)!
+      assert.deepInclude(CircuitBreaker.follow(probing, elsewhere, 6000), { _tag: "Open", generation: 3 })
+      assert.deepInclude(CircuitBreaker.follow(probing, { ...elsewhere, isOpen: false }, 6000), {
+        _tag: "Closed",
+        generation: 3
+      })
+    })
+
+    it("follows others: what is open here already can only last longer", () => {
+      const open = CircuitBreaker.follow(initial, elsewhere, 1000)
+      const other = { ...elsewhere, openings: 7, openFor: 1 }
+      assert.strictEqual(CircuitBreaker.follow(open, other, 1000), open, "the same end")
+      assert.strictEqual(CircuitBreaker.follow(open, { ...other, left: 4000 }, 1000), open, "an earlier one")
+      assert.deepStrictEqual(CircuitBreaker.follow(open, { ...other, left: 8000 }, 1000), {
+        ...open,
+        until: 9000,
+        openings: 7,
+        openFor: 1
+      })
     })
 
     it("an outcome counts although its time was read before the circuit closed", () => {

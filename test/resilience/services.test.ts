@@ -1,4 +1,5 @@
 import { assert, it } from "@effect/vitest"
+import { Effect } from "effect"
 import { Bulkhead, CircuitBreaker, Hedge, LoadShedder, RateLimiter, RetryBudget } from "effect-resilient-llm/resilience"
 
 // Two services with one key would be one service.
@@ -8,3 +9,25 @@ it("every pattern's service has a key of its own, named after it", () => {
     assert.strictEqual(services[name].key, `effect-resilient-llm/${name}`)
   }
 })
+
+it.effect("a guard knows its own kind, and nothing else", () =>
+  Effect.gen(function*() {
+    const values = [
+      yield* Bulkhead.make(),
+      yield* CircuitBreaker.make({ key: "k" }),
+      yield* RateLimiter.make(),
+      null,
+      undefined,
+      {},
+      "text",
+      () => {}
+    ]
+    const guards: ReadonlyArray<(u: unknown) => boolean> = [
+      Bulkhead.isBulkhead,
+      CircuitBreaker.isCircuitBreaker,
+      RateLimiter.isRateLimiter
+    ]
+    for (const [i, guard] of guards.entries()) {
+      assert.deepStrictEqual(values.map(guard), values.map((_, at) => at === i))
+    }
+  }))
