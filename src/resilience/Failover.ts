@@ -330,8 +330,7 @@ export const makeShared = (
     const now = (): number => monotonicMillis(clock)
     const ask = (id: string, learn: (until: number) => void) =>
       Effect.map(health.ask("get", Effect.suspend(() => store.get(id))), (entry) => {
-        const left = entry === undefined ? 0 : Number(entry.value) - entry.age
-        if (left > 0) learn(now() + left)
+        if (entry !== undefined) learn(now() + Number(entry.value) - entry.age)
       })
     const follow = (id: string, learn: (until: number) => void): Effect.Effect<void> =>
       Effect.andThen(
@@ -472,8 +471,8 @@ class Walk<A, E, E2, R> {
     return race<A, E, R>({
       maxHedges: hedge.maxHedges,
       delay: () => hedge.delay(),
-      attempt: (line) => {
-        if (line === 0 || next === undefined) return attempt
+      attempt: () => {
+        if (next === undefined) return attempt
         const { to } = next
         return Effect.catch(next.attempt, (error) => {
           this.hedgeFailed(to, target, error)

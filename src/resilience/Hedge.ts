@@ -267,7 +267,7 @@ class Race<A, E, R> {
   private readonly clock: Clock.Clock
   private readonly alarm = new Alarm()
   private readonly lines: Array<Line<A, E>> = []
-  private readonly failures: Array<Cause.Cause<E> | undefined> = []
+  private readonly failures: Array<Cause.Cause<E>> = []
   private open = 0
   /** How many hedges may still start, and when the next one does. */
   private hedges: number
@@ -286,7 +286,6 @@ class Race<A, E, R> {
   /** The caller is uninterruptible but for the wait, so there is no line that nobody would interrupt. */
   run(restore: <B, E2, R2>(effect: Effect.Effect<B, E2, R2>) => Effect.Effect<B, E2, R2>): Effect.Effect<A, E> {
     this.start(monotonicMillis(this.clock))
-    if (this.outcome !== undefined) return this.outcome
     return Effect.catchCause(
       restore(Effect.callback<A, E>((resume) => {
         if (this.outcome === undefined) this.resume = resume
@@ -304,7 +303,6 @@ class Race<A, E, R> {
 
   /** The timer went off. */
   ring(): void {
-    if (this.outcome !== undefined) return
     const now = monotonicMillis(this.clock)
     if (this.due > now) return this.alarm.set(this.caller, this.clock, this)
     this.guarded(now, () => this.isPaid(now) && this.start(now))
@@ -320,9 +318,7 @@ class Race<A, E, R> {
     )
     const line: Line<A, E> = { number, startedAt: now, fiber }
     this.lines.push(line)
-    const exit = fiber.pollUnsafe()
-    if (exit === undefined) fiber.addObserver((exit) => this.ended(line, exit))
-    else this.ended(line, exit)
+    fiber.addObserver((exit) => this.ended(line, exit))
     // One that failed at once leaves the next one its time.
     if (this.outcome === undefined) this.alarm.set(this.caller, this.clock, this)
   }
@@ -344,8 +340,8 @@ class Race<A, E, R> {
     this.guarded(now, () => {
       const when = this.hooks.when ?? isTransient
       if (this.hedges > 0 && when(first.error) && this.isPaid(now)) return this.start(now)
-      const causes = this.failures.filter((cause) => cause !== undefined)
-      this.end(Exit.failCause(causes.reduce((before, cause) => Cause.combine(before, cause))), now)
+      // All lines have failed.
+      this.end(Exit.failCause(this.failures.reduce((before, cause) => Cause.combine(before, cause))), now)
     })
   }
 

@@ -753,12 +753,8 @@ describe("CircuitBreaker", () => {
       const other = { ...elsewhere, openings: 7, openFor: 1 }
       assert.strictEqual(CircuitBreaker.follow(open, other, 1000), open, "the same end")
       assert.strictEqual(CircuitBreaker.follow(open, { ...other, left: 4000 }, 1000), open, "an earlier one")
-      assert.deepStrictEqual(CircuitBreaker.follow(open, { ...other, left: 8000 }, 1000), {
-        ...open,
-        until: 9000,
-        openings: 7,
-        openFor: 1
-      })
+      const longer = CircuitBreaker.follow(open, { ...other, left: 8000 }, 1000)
+      assert.deepInclude(longer, { _tag: "Open", generation: 1, until: 9000, openings: 7, openFor: 1 })
     })
 
     it("an outcome counts although its time was read before the circuit closed", () => {

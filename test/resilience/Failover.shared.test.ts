@@ -1,7 +1,8 @@
 // Cool-downs that several processes know: what one has met, the others do not have to meet.
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
-import { Store } from "effect-resilient-llm/persistence"
+import { Effect, Exit } from "effect"
+import { LlmError } from "effect-resilient-llm"
+import { type Health, Store } from "effect-resilient-llm/persistence"
 import { Failover } from "effect-resilient-llm/resilience"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
@@ -81,6 +82,106 @@ describe.each(kinds)("%s, cool-downs over processes", (kind) => {
         assert.deepStrictEqual(yield* r.calls(0), [0])
       }))
   )
+})
+
+/** Two targets, and the store they share; `met` runs into the first one's quota. */
+const shared = (store: Store.Store<string>, options?: Failover.Options) =>
+  Effect.gen(function*() {
+    const failover = yield* Failover.makeShared(["a", "b"], store, options)
+    const quota = new LlmError.ProviderError({ provider: "a", reason: { _tag: "Quota" } })
+    const run = (ends: ReadonlyArray<Effect.Effect<string, unknown>>) =>
+      Effect.exit(failover.run({
+        attempt: (i) => ends[i]!,
+        allFailed: (failures) => failures.map(({ error, index }) => `${index} ${LlmError.summary(error).tag}`).join(),
+        allUnavailable: () => "none"
+      }))
+    return {
+      failover,
+      met: run([Effect.fail(quota), Effect.succeed("b")]),
+      used: run([Effect.succeed("a"), Effect.succeed("b")]),
+      failed: run([Effect.die("is not asked"), Effect.fail("no")])
+    }
+  })
+const times = <A>(count: number, effect: Effect.Effect<A>) => Effect.repeat(effect, { times: count - 1 })
+
+describe("the store of cool-downs", () => {
+  it.effect("is looked at for a minute after the last use, and again with the next one", () =>
+    Effect.gen(function*() {
+      const store = yield* memory
+      let looks = 0
+      const counted: Store.Store<string> = {
+        ...store,
+        get: (key) => {
+          looks += 1
+          return store.get(key)
+        }
+      }
+      const { used } = yield* shared(counted)
+      yield* used
+      yield* TestClock.adjust("1 hour")
+      assert.strictEqual(looks, 60)
+      yield* used
+      yield* TestClock.adjust(0)
+      assert.strictEqual(looks, 61)
+    }))
+
+  it.effect("is asked through its own health, by the names of its operations", () =>
+    Effect.gen(function*() {
+      const asked: Array<Store.Operation> = []
+      const health: Health.Health = {
+        name: "own",
+        isUp: () => true,
+        watch: () => () => {},
+        ask: (operation, self) => {
+          asked.push(operation)
+          return self
+        }
+      }
+      const { met } = yield* shared({ ...yield* memory, health })
+      yield* met
+      yield* TestClock.adjust(0)
+      assert.deepStrictEqual(asked, ["get", "set", "get"])
+    }))
+
+  it.effect("that fails is pinged, and asked again once it answers", () =>
+    Effect.gen(function*() {
+      const store = yield* memory
+      const asked: Array<string> = []
+      let isBroken = true
+      const { used } = yield* shared({
+        ...store,
+        get: (key) => {
+          asked.push(key)
+          return isBroken ? Effect.fail(new Store.StoreError({ operation: "get" })) : store.get(key)
+        }
+      })
+      yield* used
+      yield* times(5, TestClock.adjust("1 second"))
+      assert.notInclude(asked.slice(-2), "a")
+      assert.include(asked, "ping")
+      isBroken = false
+      yield* times(3, TestClock.adjust("1 second"))
+      assert.strictEqual(asked.at(-1), "a")
+    }))
+
+  it.effect("can only make a rest longer: a failure met here stands for its target as long as it counts", () =>
+    Effect.gen(function*() {
+      const store = yield* memory
+      const { failed, failover, met } = yield* shared(store, { coolDown: "10 minutes" })
+      yield* met
+      // It finds its own word there.
+      yield* TestClock.adjust("2 seconds")
+      assert.deepStrictEqual(yield* failed, Exit.fail("0 ProviderError,1 UnknownError"))
+      // Somebody rests for a shorter time.
+      yield* store.set("a", "60000", { ttl: 60_000 })
+      yield* TestClock.adjust("2 seconds")
+      assert.deepStrictEqual(yield* failed, Exit.fail("0 ProviderError,1 UnknownError"))
+      assert.strictEqual(failover.coolingDown(0, 4000)?.until, 600_000)
+      // And somebody for a longer one.
+      yield* store.set("a", "1200000", { ttl: 1_200_000 })
+      yield* TestClock.adjust("2 seconds")
+      assert.strictEqual(failover.coolingDown(0, 6000)?.until, 1_204_000)
+    }))
 })
 
 describe("a cool-down that another process has met", () => {

@@ -404,6 +404,57 @@ describe("too large a request", () => {
     }))
 })
 
+describe("a hedge that fails", () => {
+  /** The first target takes three seconds to fail; after one the second is asked as well, and ends as it is told. */
+  const after = (hedged: Step, options: Partial<Failover.Run<string, unknown, string, never>> = {}) =>
+    Effect.gen(function*() {
+      const failover = yield* Failover.make(["a", "b", "c"])
+      const log: Array<string> = []
+      const silent = () => {}
+      const fiber = yield* fork(over(failover, [Effect.andThen(Effect.sleep(3000), down("a")), up, up], {
+        hedge: (index) =>
+          index !== 0 ? undefined : {
+            maxHedges: 1,
+            delay: () => 1000,
+            attempt: (to) => Effect.andThen(Effect.sync(() => log.push(`hedge on ${to}`)), hedged),
+            onHedge: silent,
+            onSuppressed: silent,
+            onWon: silent,
+            onLost: silent
+          },
+        ...options
+      }))
+      yield* TestClock.adjust(1000)
+      assert.deepStrictEqual(log, ["hedge on 1"])
+      yield* TestClock.adjust(2000)
+      return (yield* Fiber.join(fiber)).log
+    })
+
+  it.effect("has tried its target", () =>
+    Effect.gen(function*() {
+      const log = yield* after(down("b"), { isSmaller: () => true })
+      assert.deepStrictEqual(log, ["ask 0", "0 to 2", "ask 2"])
+    }))
+
+  it.effect("was refused here: that says nothing about its target, which is asked in its turn", () =>
+    Effect.gen(function*() {
+      const refused = ["ask 0", "0 to 1", "ask 1"]
+      assert.deepStrictEqual(yield* after(Effect.fail(new LlmError.BulkheadFull({}))), refused)
+      // What a refusal is, the run may say itself.
+      const mine = (error: unknown) => error instanceof Down && error.name === "mine" ? "final" as const : undefined
+      assert.deepStrictEqual(yield* after(down("mine"), { refusal: mine }), refused)
+      const tried = ["ask 0", "0 to 2", "ask 2"]
+      assert.deepStrictEqual(yield* after(Effect.fail(new LlmError.BulkheadFull({})), { refusal: mine }), tried)
+    }))
+
+  it.effect("found the request too large: nor do those take it that are smaller", () =>
+    Effect.gen(function*() {
+      const isSmaller = (index: number, than: number) => index === 2 && than === 1
+      const log = yield* after(provider({ _tag: "ContextLength" }), { isSmaller })
+      assert.deepStrictEqual(log, ["ask 0", "skip 2 context-too-small"])
+    }))
+})
+
 describe("options that overrule", () => {
   it.effect("on: by reason, for a provider's failures alone", () =>
     Effect.gen(function*() {
@@ -415,6 +466,9 @@ describe("options that overrule", () => {
       assert.deepStrictEqual(yield* ask(provider({ _tag: "InvalidRequest" })), ["ask 0"])
       // What is not ours has no reason.
       assert.deepStrictEqual(yield* ask(Effect.fail({ _tag: "Server" })), ["ask 0", "0 to 1", "ask 1"])
+      // `undefined` is as if it were not there.
+      const unsaid = yield* Failover.make(["a", "b"], { on: { ContentPolicy: undefined } })
+      assert.deepStrictEqual((yield* over(unsaid, [provider({ _tag: "ContentPolicy" }), up])).log, ["ask 0"])
       // A key that failed rests its target all the same.
       const quota = yield* Failover.make(["a", "b"], { on: { Quota: false } })
       assert.deepStrictEqual((yield* over(quota, [provider({ _tag: "Quota" }), up])).log, ["ask 0"])

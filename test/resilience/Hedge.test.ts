@@ -257,6 +257,38 @@ describe("Hedge", () => {
       })
     ))
 
+  it.effect("in shadow mode no hedge starts; that one was due is told", () =>
+    isCalm(Effect.gen(function*() {
+      const suppressed: Array<number> = []
+      const hooks = { onSuppressed: (now: number) => suppressed.push(now) }
+      const options = { delay: 1000, mode: "shadow" } as const
+      const slow = yield* race([answers(3000, "primary"), answers(500, "hedge")], options, hooks)
+      const { at, exit } = yield* timed(slow.run, 3000)
+      assert.deepStrictEqual([success(exit), at, slow.started, suppressed], ["primary", 3000, [0], [1000]])
+      // Nor at once after a failure, and then none was due.
+      const failing = yield* race([fails(400, overloaded), answers(500, "hedge")], options, hooks)
+      const ended = yield* timed(failing.run, 3000)
+      assert.deepStrictEqual([failure(ended.exit), failing.started, suppressed], [overloaded, [3000], [1000]])
+    })))
+
+  it.effect("what is more than a failure, or nothing at all, ends the run at once; nobody waits for the other line", () =>
+    Effect.gen(function*() {
+      const fail = Cause.fail(overloaded)
+      const causes = [
+        Cause.combine(fail, Cause.die("broken")),
+        Cause.combine(Cause.die("broken"), fail),
+        Cause.combine(fail, Cause.interrupt()),
+        Cause.empty
+      ]
+      for (const cause of causes) {
+        const slowToLeave = Effect.onInterrupt(answers(9000, "primary"), () => Effect.sleep(5000))
+        const { run } = yield* race([slowToLeave, Effect.andThen(Effect.sleep(500), Effect.failCause(cause))])
+        const { at, exit } = yield* timed(run, 9000)
+        assert.strictEqual(at, 1500)
+        assert.deepStrictEqual(exit, Exit.failCause(cause))
+      }
+    }))
+
   it.effect("a defect or an interruption from inside ends the run, and the other line with it", () =>
     isCalm(Effect.gen(function*() {
       for (const end of [Effect.die("broken"), Effect.interrupt]) {
