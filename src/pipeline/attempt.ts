@@ -161,8 +161,7 @@ export class Attempt implements Ask {
         this.ignored("defect")
         return Effect.andThen(this.close(Exit.die(defect)) ?? Effect.void, Effect.die(defect))
       }
-      // An answer that nobody waits for any more (its timer fired) is closed like a whole one.
-      if (exit.value.rest === undefined || this.isSettled) return this.close(exit)
+      if (exit.value.rest === undefined) return this.close(exit)
       // From here on the stream belongs to its consumer; one that leaves early closes it with the call's scope.
       return Scope.addFinalizerExit(this.call.scope!, (end) => this.close(end) ?? Effect.void)
     }
@@ -192,10 +191,7 @@ export class Attempt implements Ask {
   /** Our own timer ended the wait: the caller is free now, and what is held comes back when `work` has cleaned up. */
   leave(work: Fiber.Fiber<unknown, unknown>): void {
     this.isLeft = true
-    work.addObserver((exit) => {
-      const closing = this.close(exit)
-      if (closing !== undefined) this.to.background.run(closing)
-    })
+    work.addObserver((exit) => this.to.background.run(this.close(exit)))
   }
 
   private release(): void {

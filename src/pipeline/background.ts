@@ -9,8 +9,8 @@ import * as Scope from "effect/Scope"
 const PATIENCE = "5 seconds"
 
 export interface Background {
-  /** Runs an effect as far as it goes at once, and the rest aside. What it fails with is logged. */
-  readonly run: (effect: Effect.Effect<unknown>) => void
+  /** Runs an effect, if there is one, as far as it goes at once, and the rest aside. What it fails with is logged. */
+  readonly run: (effect: Effect.Effect<unknown> | void) => void
   /** Logs what somebody's code threw where it must not hinder anybody. */
   readonly report: (defect: unknown) => void
 }
@@ -37,6 +37,7 @@ export const make: Effect.Effect<Background, never, Scope.Scope> = Effect.gen(fu
   return {
     report,
     run: (effect) => {
+      if (effect === undefined) return
       const fiber = fork(effect)
       const done = fiber.pollUnsafe()
       if (done === undefined) {

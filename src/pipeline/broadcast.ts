@@ -245,7 +245,7 @@ export class Broadcast<E> implements Moving {
     // At once: nobody can join what is being given up.
     this.ending.over()
     // A record that is being written stays: it is paid for, and others may still read it.
-    const pulled = this.pulling === undefined || this.over !== undefined ? Effect.void : Fiber.interrupt(this.pulling)
+    const pulled = this.pulling === undefined ? Effect.void : Fiber.interrupt(this.pulling)
     const gone = Effect.andThen(this.work === undefined ? Effect.void : Fiber.interrupt(this.work), pulled)
     // The key is free at once; who comes while the provider cleans up makes a call of its own.
     return Effect.andThen(Effect.andThen(this.ended(this.ending.broken), gone), Scope.close(this.scope, Exit.void))

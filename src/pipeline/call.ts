@@ -5,6 +5,7 @@ import * as Duration from "effect/Duration"
 import type * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
 import { monotonicMillis } from "../internal/clock.ts"
+import type { NotJson } from "../internal/json.ts"
 import { sha256 } from "../internal/sha256.ts"
 import { InvalidRequest, isLlmError, summary, type Verdict, withLedger } from "../LlmError.ts"
 import type { LlmEvent } from "../LlmEvent.ts"
@@ -117,12 +118,16 @@ export class Root {
     return this.waits ??= makePatience()
   }
 
-  /** What the request asks, apart from who asks. Throws `InvalidRequest` when it holds what JSON cannot. */
+  /**
+   * What the request asks, apart from who asks. Throws `InvalidRequest` when it is more than one piece of data may be: as it
+   * was read, each of its parts was looked at alone.
+   */
   get identity(): string {
     try {
       return this.question ??= identity(this.readsMetadata ? this.request : withoutMetadata(this.request))
-    } catch {
-      throw new InvalidRequest({ path: "request", rule: "what JSON can hold", kind: "a bigint or a cycle" })
+    } catch (error) {
+      const { kind, rule } = error as NotJson
+      throw new InvalidRequest({ path: "request", rule, kind })
     }
   }
 }
@@ -232,7 +237,7 @@ export const opening = (hub: Hub, limit: number, targets: ReadonlyArray<TargetCo
     const clock = fiber.getRef(Clock.Clock)
     const startedAt = monotonicMillis(clock)
     const millis = request.deadline === undefined ? limit : Duration.toMillis(request.deadline)
-    const trace = fiber.cache.tracer === undefined ? undefined : traceOf(fiber, operation, request, providers)
+    const trace = traceOf(fiber, operation, request, providers)
     const root = new Root(++calls, operation, request, fiber.context, clock, startedAt, hub, trace, readsMetadata)
     const deadline = millis === Infinity ? Deadline.never : new Deadline(startedAt + millis, millis)
     const { model } = request

@@ -59,7 +59,9 @@ export const guarded = <GE>(to: Asked, doors: ReadonlyArray<Door<GE>>) =>
   const waited = (attempt: Attempt, door: Door<GE>, duration: number): void => {
     if (!(duration > door.tellsAfter)) return
     const { root } = attempt.call
-    const what = door.by === "circuit-breaker" || door.by === "throttle" ? "guard" : door.by
+    const what: "bulkhead" | "rate-limit" | "guard" = door.by === "bulkhead" || door.by === "rate-limit"
+      ? door.by
+      : "guard"
     const event = { _tag: "Waited" as const, call: root.id, at: root.since(), target: to.id, for: what, duration }
     root.emit(what === "guard" ? { ...event, guard: door.name } : event)
   }
@@ -135,8 +137,7 @@ export const foreign = <E>(
     const undo = (exit: Exit.Exit<Held, unknown>): void => {
       if (Exit.isFailure(exit)) return
       try {
-        const rest = exit.value.settle?.({ _tag: "NeverStarted", now: root.now() })
-        if (rest !== undefined) background.run(rest)
+        background.run(exit.value.settle?.({ _tag: "NeverStarted", now: root.now() }))
         exit.value.release?.()
       } catch (defect) {
         background.report(defect)

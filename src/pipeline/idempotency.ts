@@ -148,7 +148,7 @@ const shareAnswer = <E>(
       if (storeFailed) unavailable(call)
       if (how === "led") return whole(value.answer, value.source, value.age)
       if (how === "joined") adopt(call, value.work)
-      return replayed(value, how === "joined" ? 0 : age)
+      return replayed(value, age)
     }),
     Effect.mapError((error) => decision === "joined" ? alsoFailed(call, error) : error)
   )
@@ -191,9 +191,7 @@ const shareStream = <E>(
                   if (storeFailed) unavailable(call)
                 }),
               failed: (cause) => {
-                if (Cause.hasInterruptsOnly(cause)) return abandon
-                const error = Cause.findErrorOption(cause)
-                if (error._tag === "Some") failedWith(error.value, call)
+                failedWith(Cause.squash(cause), call)
                 return Effect.map(complete(Exit.failCause(cause)), (storeFailed) => {
                   if (storeFailed) unavailable(call)
                 })

@@ -112,8 +112,8 @@ const foreignOptions = ({ providerOptions }: LlmRequest, { id, vendor = id }: Ll
 const foreignReasoning = ({ prompt }: LlmRequest, own: string | false | undefined): number => {
   if (own === undefined) return 0
   let count = 0
-  for (const { content, role } of prompt) {
-    if (role !== "assistant" || typeof content === "string") continue
+  for (const { content } of prompt) {
+    if (typeof content === "string") continue
     for (const part of content) {
       if (part.type === "reasoning" && (own === false || part.options?.[own] === undefined)) count += 1
     }

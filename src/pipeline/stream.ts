@@ -136,7 +136,7 @@ class Live implements Timeout.Waiting {
     attempt.emit({ _tag: "AttemptCommitted", ...facts, duration })
     attempt.held.push({
       // Given up while somebody waits for more: what is waited for ends, and with it the wait.
-      settle: ({ _tag }) => _tag === "Ignored" ? this.pulls.end() : undefined,
+      settle: () => this.pulls.end(),
       release: () => this.alarm.cancel()
     })
     this.watch()
@@ -237,8 +237,7 @@ class Live implements Timeout.Waiting {
     if (Cause.isDone(error)) return this.end(this.interruption())
     if (isProviderError(error)) return this.end(this.interruption(error))
     // Our own timers release the consumer at once; what the provider still has to clean up goes on by itself.
-    const closing = this.attempt.close(Exit.void)
-    if (closing !== undefined) this.attempt.to.background.run(closing)
+    this.attempt.to.background.run(this.attempt.close(Exit.void))
     return this.failWith(undefined, Cause.fail(error))
   }
 
@@ -305,8 +304,7 @@ class Live implements Timeout.Waiting {
     const { attempt } = this
     const error = this.over = attempt.failed(this.deadline.exceeded(), this.worked)
     const told = tell(this.ends, ({ onFailed }) => onFailed?.(Cause.fail(error)))
-    const closing = attempt.close(Exit.void)
-    if (told !== undefined) attempt.to.background.run(told)
-    if (closing !== undefined) attempt.to.background.run(closing)
+    attempt.to.background.run(told)
+    attempt.to.background.run(attempt.close(Exit.void))
   }
 }

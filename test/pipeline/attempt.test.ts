@@ -5,7 +5,7 @@ import {
   LlmClient,
   type LlmConfig,
   type LlmEvent,
-  type LlmGuard,
+  LlmGuard,
   LlmObserver,
   LlmProvider,
   type LlmRequest,
@@ -225,7 +225,12 @@ const watched = (
     )
     const provider = more.provider?.(own) ?? own
     const context = yield* Layer.build(Layer.provide(
-      LlmClient.layerDynamic([{ id: "p", provider }], { ...vectorOptions, ...options, guards: [watching] }),
+      LlmClient.layerDynamic([{ id: "p", provider }], {
+        ...vectorOptions,
+        ...options,
+        // The second one holds nothing.
+        guards: [watching, LlmGuard.make("passing", () => Effect.void)]
+      }),
       [
         LlmObserver.layer(() => Effect.succeed((event) => void heard.push(event))),
         Logger.layer([
@@ -373,7 +378,7 @@ describe.each(kinds)("what is told of attempts, %s", (kind) => {
       }
     })))
 
-  it.effect("what a guard makes up is marked in all events of its attempt, and only there", () =>
+  it.effect("what a guard makes up is marked in all events of its attempt and of the retry after it, and only there", () =>
     vector(Effect.gen(function*() {
       for (const injected of [true, false, undefined]) {
         const r = yield* watched([ScriptedProvider.overloaded, ScriptedProvider.stream("a", { wait: 10 }, "b")], {
@@ -381,7 +386,9 @@ describe.each(kinds)("what is told of attempts, %s", (kind) => {
         }, { held: { injected } })
         yield* timed(ask(kind, r.client))
         assert.strictEqual(r.attempts().length, kind === "stream" ? 5 : 4)
-        for (const event of r.attempts()) {
+        const retries = r.heard.filter(({ _tag }) => _tag === "RetryScheduled")
+        assert.strictEqual(retries.length, 1)
+        for (const event of [...r.attempts(), ...retries]) {
           if (injected === true) assert.propertyVal(event, "injected", true)
           else assert.notProperty(event, "injected")
         }
@@ -482,6 +489,26 @@ describe("what is told of a stream's attempt", () => {
       failure((yield* timed(ask("stream", r.client))).exit)
       assert.deepInclude(r.outcomes[0], { _tag: "Failed", at: 300, duration: 100, sent: true })
       assert.deepInclude(r.attempts()[2], { _tag: "AttemptFailed", at: 300, duration: 300, afterCommit: true })
+    })))
+
+  it.effect("dying later, or an end that throws when it is read: a bug", () =>
+    vector(Effect.gen(function*() {
+      const trap = Object.defineProperty(finishWith(told), "usage", {
+        enumerable: true,
+        get: () => {
+          throw new Error("bug")
+        }
+      })
+      const beginning = Stream.make<[LlmResponse.StreamPart]>({ type: "text-delta", id: "0", delta: "Hello." })
+      for (const end of [Stream.make(trap), Stream.die(new Error("bug"))]) {
+        const stream = (): Stream.Stream<LlmResponse.StreamPart> => Stream.concat(beginning, end)
+        const r = yield* watched([], { bulkhead: {} }, { provider: (own) => ({ ...own, stream }) })
+        const exit = yield* Effect.exit(ask("stream", r.client))
+        assert.strictEqual(Exit.isFailure(exit) && (Cause.squash(exit.cause) as Error).message, "bug")
+        assert.deepInclude(r.attempts().at(-1), { _tag: "AttemptInterrupted", by: "defect" })
+        assert.deepStrictEqual(r.outcomes.map(({ _tag, by }) => [_tag, by]), [["Ignored", "defect"]])
+        assert.strictEqual((yield* r.client.status).targets[0]?.bulkhead?.inUse, 0)
+      }
     })))
 
   it.effect("left by its reader: the caller's doing", () =>

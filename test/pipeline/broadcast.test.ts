@@ -127,6 +127,53 @@ describe("a second reader", () => {
       assert.strictEqual(ledger.filter(({ _tag }) => _tag === "CallEnded").length, 1)
     })))
 
+  it.effect("has the attempts in its ledger once, also when it has begun late, or when all has come before it asks", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* setUp([live], { idempotency: {} })
+      const [late, last] = [yield* r.client.open(request), yield* r.client.open(request)]
+      const first = yield* fork(read(r))
+      yield* TestClock.adjust(150)
+      const second = yield* fork(late.response)
+      yield* TestClock.adjust(1000)
+      assert.strictEqual(textOf(yield* Fiber.join(first)), "abcd")
+      for (const { ledger, text } of [yield* Fiber.join(second), yield* last.response]) {
+        const attempts = ledger.flatMap(({ _tag }) => _tag.startsWith("Attempt") ? [_tag] : [])
+        assert.deepStrictEqual([text, attempts], ["abcd", ["AttemptStarted", "AttemptCommitted", "AttemptSucceeded"]])
+      }
+    })))
+
+  it.effect("that gave up its wait for more has what came meanwhile when it asks again", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* setUp([live], { idempotency: {} })
+      const { parts } = yield* r.client.open(request)
+      const texts: Array<string> = []
+      const note = (part: LlmResponse.StreamPart) =>
+        Effect.sync(() => part.type === "text-delta" && texts.push(part.delta))
+      const reading = Stream.runForEach(parts, note)
+      const impatient = yield* fork(Effect.exit(Effect.timeout(reading, 50)))
+      const other = yield* fork(read(r))
+      yield* TestClock.adjust(150)
+      assert.strictEqual(failure(yield* Fiber.join(impatient))._tag, "TimeoutError")
+      assert.deepStrictEqual(texts, ["a"])
+      yield* fork(reading)
+      yield* TestClock.adjust(1000)
+      assert.strictEqual(textOf(yield* Fiber.join(other)), "abcd")
+      assert.deepStrictEqual(texts, ["a", "b", "c", "d"])
+    })))
+
+  it.effect("may do with the parts of a whole answer what it likes: they are its own", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* setUp([[ScriptedProvider.answer("Hi.")]], { idempotency: {} })
+      const opened = [yield* r.client.open(request), yield* r.client.open(request)]
+      for (const { parts } of opened) {
+        for (const part of yield* Stream.runCollect(parts)) {
+          if (part.type !== "text-delta") continue
+          assert.strictEqual(part.delta, "Hi.")
+          Object.assign(part, { delta: "changed" })
+        }
+      }
+    })))
+
   it.effect("past the bound of what is kept it waits for the end", () =>
     vector(Effect.gen(function*() {
       const long = "x".repeat(9 * 1024 * 1024)
@@ -148,11 +195,20 @@ describe("a second reader", () => {
       const r = yield* setUp([[stream("a", wait(100), long, wait(100), "c")]], { idempotency: {} })
       const first = yield* fork(read(r))
       const slow = yield* fork(Effect.exit(Stream.runForEach(r.client.stream(request), () => Effect.sleep(1000))))
+      // What has come by then is its, whether it has looked at it or not.
+      const waiting = yield* r.client.open(request)
       yield* TestClock.adjust(5000)
       assert.strictEqual(textOf(yield* Fiber.join(first)).length, long.length + 2)
-      const error = failure(yield* Fiber.join(slow))
-      assert.deepInclude({ ...error }, { _tag: "StreamInterrupted", provider: "p", kind: "truncated", partialParts: 1 })
-      assert.strictEqual(error.ledger.filter(({ _tag }) => _tag === "AttemptSucceeded").length, 1)
+      for (const exit of [yield* Fiber.join(slow), yield* Effect.exit(Stream.runDrain(waiting.parts))]) {
+        const error = failure(exit)
+        assert.deepInclude({ ...error }, {
+          _tag: "StreamInterrupted",
+          provider: "p",
+          kind: "truncated",
+          partialParts: 1
+        })
+        assert.strictEqual(error.ledger.filter(({ _tag }) => _tag === "AttemptSucceeded").length, 1)
+      }
     })))
 
   it.effect("what stands in for a failure is stale for all, and all say what failed", () =>
@@ -224,6 +280,24 @@ describe("a reader's deadline", () => {
             "AttemptFailed"
           )
         }
+      }))
+  )
+
+  it.effect.each([["alone", false], ["after another one with the same has left", true]] as const)(
+    "that rings before the work's own leaves that the moment it needs (%s)",
+    ([, isSecond]) =>
+      vector(Effect.gen(function*() {
+        // The timer of the work runs for a silence first, so that its turn comes after that of the reader.
+        const stalls = stream("a", wait(100), "b", ScriptedProvider.stall)
+        const r = yield* setUp([[stalls]], { idempotency: {}, timeout: { idle: 150 } })
+        const other = isSecond ? yield* fork(read(r, Infinity, 200)) : undefined
+        const reading = yield* fork(read(r, Infinity, 200))
+        yield* TestClock.adjust(50)
+        if (other !== undefined) yield* Fiber.interrupt(other)
+        yield* TestClock.adjust(1000)
+        const error = failure((yield* Fiber.join(reading)).exit)
+        const ends = error.ledger.flatMap(({ _tag, at }) => _tag === "AttemptFailed" ? [at] : [])
+        assert.deepStrictEqual([error._tag, ends], ["DeadlineExceeded", [200]])
       }))
   )
 

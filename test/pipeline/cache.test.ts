@@ -1,7 +1,7 @@
 // The cache in the pipeline: what is kept and given, over its own memory and over a store, and what events say of it.
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Stream } from "effect"
-import type { LlmEvent, LlmResponse } from "effect-resilient-llm"
+import { type LlmEvent, LlmObserver, type LlmResponse } from "effect-resilient-llm"
 import { Health, Store } from "effect-resilient-llm/persistence"
 import { ResponseCache } from "effect-resilient-llm/resilience"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
@@ -107,7 +107,28 @@ describe.each(kinds)("%s", (kind) => {
           [4, "cache", undefined],
           [5, "failure", "Overloaded"]
         ])
+        // It asks in the way in which it was asked.
+        const operations = (yield* r.providers[0]!.requests).map(({ operation }) => operation)
+        assert.deepStrictEqual(operations, [kind, kind, kind])
         yield* nothingHeld(r)
+      })))
+
+    it.effect("is interrupted at the end of its client, and says so", () =>
+      vector(Effect.gen(function*() {
+        const ends: Array<readonly [number, string]> = []
+        const observer = LlmObserver.layer(() =>
+          Effect.succeed((event) => {
+            if (event._tag === "CallEnded") ends.push([event.call, event.outcome])
+          })
+        )
+        yield* Effect.scoped(Effect.gen(function*() {
+          const r = yield* Effect.provide(setUp([[answer("old"), hang]], { cache }), observer)
+          yield* ask(kind, r.client, question)
+          yield* TestClock.adjust(1500)
+          yield* ask(kind, r.client, question)
+          yield* TestClock.adjust(10)
+        }))
+        assert.deepStrictEqual(ends, [[1, "provider"], [2, "cache"], [3, "interrupted"]])
       })))
   })
 

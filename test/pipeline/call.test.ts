@@ -96,4 +96,30 @@ describe.each(kinds)("%s", (kind) => {
       assert.strictEqual(keys[0] === idempotencyKey, kind === "complete")
       for (const key of kind === "complete" ? keys.slice(1) : keys) assert.match(key ?? "", /^[0-9a-f]{64}$/)
     })))
+
+  it.effect("without a key of the caller's, and without one that was made here, none goes upstream", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* setUp([[answer("Hi.")]])
+      yield* ask(kind, r.client)
+      assert.strictEqual((yield* r.providers[0]!.requests)[0]?.request.idempotencyKey, undefined)
+    })))
+
+  it.effect.each([{ cache: {} }, { idempotency: { derive: "replay" } }] as const)(
+    "what is too much to be compared, though none of its parts is, is refused before anybody is asked, with %j",
+    (options) =>
+      vector(Effect.gen(function*() {
+        let result: unknown = "deep"
+        for (let i = 0; i < 999; i++) result = [result]
+        const part = { type: "tool-result", id: "1", name: "rows", isFailure: false, result } as const
+        const r = yield* setUp([[answer("Hi.")]], options)
+        const error = failure((yield* timed(ask(kind, r.client, { prompt: [{ role: "tool", content: [part] }] }))).exit)
+        assert.deepInclude(error, {
+          _tag: "InvalidRequest",
+          path: "request",
+          rule: "at most 1,000 levels deep",
+          kind: "deeper"
+        })
+        assert.deepStrictEqual(yield* r.calls(), [])
+      }))
+  )
 })

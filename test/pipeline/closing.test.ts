@@ -37,6 +37,20 @@ describe("the end of a client", () => {
       assert.deepStrictEqual(released.toSorted(), [0, 1, 2])
     }))
 
+  it.effect("one that takes its time to clean up holds up neither the end nor the others", () =>
+    Effect.gen(function*() {
+      const { call, close } = yield* made
+      const gate = yield* Deferred.make<void>()
+      const running = (cleanup: Effect.Effect<void>) => Effect.forkChild(call(Effect.ensuring(Effect.never, cleanup)))
+      const [slow, other] = [yield* running(Deferred.await(gate)), yield* running(Effect.void)]
+      yield* Effect.yieldNow
+      yield* close
+      assert.isTrue(Exit.hasInterrupts(yield* Fiber.join(other)))
+      assert.isUndefined(slow.pollUnsafe())
+      yield* Deferred.succeed(gate, undefined)
+      assert.isTrue(Exit.hasInterrupts(yield* Fiber.join(slow)))
+    }))
+
   it.effect("a call that begins later does not begin", () =>
     Effect.gen(function*() {
       const { call, close } = yield* made

@@ -1,8 +1,9 @@
 // The bracket round an attempt: what is held when a guard throws goes back, and refusals are told.
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Context, Effect, Exit, Layer } from "effect"
+import { Cause, Clock, Context, Deferred, Effect, Exit, type Fiber, Layer, Logger } from "effect"
 import { LlmClient, LlmError, type LlmEvent, LlmGuard, type LlmProvider } from "effect-resilient-llm"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
+import { TestClock } from "effect/testing"
 import { ask, failure, fork, kinds, success, timed, vector, vectorOptions } from "../support.ts"
 
 /** A client with these guards in front of one provider. */
@@ -140,6 +141,36 @@ describe.each(kinds)("a guard that waits longer than its target has, %s", (kind)
     })))
 })
 
+describe.each(kinds)("a guard that waits for all that its target has, %s", (kind) => {
+  it.effect("and refuses for good: the call fails as a target that did not answer in time", () =>
+    vector(Effect.gen(function*() {
+      const named = (id: string) => ScriptedProvider.make([ScriptedProvider.answer(`I am ${id}.`)], { id })
+      const door = LlmGuard.make("door", () => Effect.never)
+      const options = { ...vectorOptions, timeout: {}, retry: false, guards: [door] } as const
+      const targets = [yield* named("first"), yield* named("second")] as const
+      const { client } = yield* Effect.map(Layer.build(LlmClient.layerDynamic(targets, options)), (context) => ({
+        client: Context.get(context, LlmClient)
+      }))
+      const { at, exit } = yield* timed(ask(kind, client, { prompt: "Hi", deadline: 1000 }))
+      assert.deepStrictEqual([failure(exit)._tag, at], ["AttemptTimeout", 500])
+    })))
+
+  it.effect("and lets it pass when the time of its call is up: nobody is asked", () =>
+    vector(Effect.gen(function*() {
+      const gate = yield* Deferred.make<void>()
+      const { client, requests } = yield* setUp(LlmGuard.make("gate", () => Deferred.await(gate)))
+      // The timer has not had its turn.
+      const late = Object.assign(Object.create(yield* Clock.Clock) as Clock.Clock, { sleep: () => Effect.never })
+      const call = ask(kind, client, { prompt: "Hi", deadline: 200 })
+      const asking = yield* fork(Effect.provideService(call, Clock.Clock, late))
+      yield* TestClock.adjust(200)
+      yield* Deferred.succeed(gate, undefined)
+      const exit = asking.pollUnsafe()
+      assert.isDefined(exit)
+      assert.deepStrictEqual([failure(exit)._tag, yield* requests], ["DeadlineExceeded", []])
+    })))
+})
+
 describe.each(kinds)("who is asked, %s", (kind) => {
   it.effect("a guard's provider in the place of the target's; of several guards the first one's", () =>
     vector(Effect.gen(function*() {
@@ -156,6 +187,53 @@ describe.each(kinds)("who is asked, %s", (kind) => {
       )
       assert.strictEqual(success((yield* timed(ask(kind, client))).exit).text, "I am first.")
       assert.deepStrictEqual([yield* requests, yield* second.requests], [[], []])
+    })))
+})
+
+describe("a permit that comes in the very step in which its call is left", () => {
+  /** The call is left as soon as the wait for its guard has ended, before anybody has heard of that. */
+  const left = (held: LlmGuard.Held) =>
+    Effect.gen(function*() {
+      let call: Fiber.Fiber<unknown, unknown> | undefined
+      const guard: LlmGuard.Guard<never> = {
+        name: "late",
+        acquire: () =>
+          Effect.withFiber((fiber) => {
+            fiber.addObserver(() => call?.interruptUnsafe())
+            return Effect.as(Effect.sleep(10), held)
+          })
+      }
+      const logged: Array<string> = []
+      const logger = Logger.make(({ message }) => void logged.push(String(message)))
+      const { client, requests } = yield* Effect.provide(setUp(guard), Logger.layer([logger]))
+      call = yield* fork(ask("complete", client))
+      yield* TestClock.adjust(10)
+      const exit = call.pollUnsafe()
+      assert.isTrue(exit !== undefined && Exit.hasInterrupts(exit))
+      assert.deepStrictEqual(yield* requests, [])
+      return logged
+    })
+
+  it.effect("goes back: nobody was asked", () =>
+    vector(Effect.gen(function*() {
+      const told: Array<string> = []
+      const held: LlmGuard.Held = {
+        settle: ({ _tag }) => {
+          told.push(_tag)
+          return Effect.sync(() => void told.push("settled"))
+        },
+        release: () => void told.push("released")
+      }
+      assert.deepStrictEqual([yield* left(held), told], [[], ["NeverStarted", "settled", "released"]])
+    })))
+
+  it.effect("has nothing to give back where nothing is held, and what throws then is reported", () =>
+    vector(Effect.gen(function*() {
+      const settle = () => {
+        throw new Error("thrown")
+      }
+      assert.deepStrictEqual(yield* left({}), [])
+      assert.deepStrictEqual(yield* left({ settle }), ["A guard or a store threw; the call went on"])
     })))
 })
 

@@ -8,6 +8,7 @@ import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
 import { noFallback } from "../../src/pipeline/cache.ts"
 import { idempotent } from "../../src/pipeline/idempotency.ts"
+import { Recorder } from "../observability/spans.ts"
 import { ask, chance, failure, fork, kinds, nothingHeld, recordsIn, setUp, success, timed, vector } from "../support.ts"
 
 const { answer, fail, overloaded } = ScriptedProvider
@@ -228,6 +229,24 @@ describe.each(kinds)("%s: failures that are shared", (kind) => {
     })))
 })
 
+describe.each(kinds)("%s: spans of calls that share work", (kind) => {
+  it.effect("who joins links to whom it waited for, where both have a span", () =>
+    vector(Effect.gen(function*() {
+      const linked: Array<ReadonlyArray<number>> = []
+      for (const [isLeader, isFollower] of [[true, true], [true, false], [false, true], [false, false]] as const) {
+        const r = yield* setUp([[answer("x", { delay: 100 })]], { idempotency: {} })
+        const recorder = new Recorder()
+        const call = (isTraced: boolean) =>
+          isTraced ? recorder.on(ask(kind, r.client, keyed)) : ask(kind, r.client, keyed)
+        const calls = [yield* fork(call(isLeader)), yield* fork(call(isFollower))]
+        yield* TestClock.adjust(1000)
+        for (const one of calls) assert.strictEqual((yield* Fiber.join(one)).text, "x")
+        linked.push(recorder.named("llm.call").map(({ links }) => links.length))
+      }
+      assert.deepStrictEqual(linked, [[0, 1], [0], [0], []])
+    })))
+})
+
 describe.each(kinds)("%s: over a store", (kind) => {
   it.effect("an answer that cannot be recorded is said to be, after the attempts, to all who wait for it", () =>
     vector(Effect.gen(function*() {
@@ -341,9 +360,10 @@ it.effect("work that was given up cleans up while its key is another's: who come
     yield* TestClock.adjust(400)
     const third = yield* fork(one)
     yield* TestClock.adjust("1 minute")
-    assert.deepStrictEqual([(yield* Fiber.join(second)).source, (yield* Fiber.join(third)).source], [
-      "provider",
-      "replay"
+    const answers = [yield* Fiber.join(second), yield* Fiber.join(third)]
+    assert.deepStrictEqual(answers.map(({ ledger, source }) => [source, saidOf(ledger)]), [
+      ["provider", [["led", undefined]]],
+      ["replay", [["joined", undefined]]]
     ])
     assert.deepStrictEqual(yield* r.calls(), [0, 600])
     yield* nothingHeld(r)

@@ -1,11 +1,12 @@
 // Retries in the pipeline: what they cost, and what they give back.
 import { assert, describe, it } from "@effect/vitest"
 import { Clock, Effect, Fiber, Schedule } from "effect"
+import type { LlmError } from "effect-resilient-llm"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
-import { ask, fork, kinds, setUp, success, timed, vector } from "../support.ts"
+import { ask, failure, fork, kinds, setUp, success, timed, vector } from "../support.ts"
 
-const { answer, overloaded } = ScriptedProvider
+const { answer, hang, overloaded } = ScriptedProvider
 
 describe.each(kinds)("%s", (kind) => {
   it.effect("a retry that never reaches the provider gives its token back", () =>
@@ -26,6 +27,19 @@ describe.each(kinds)("%s", (kind) => {
       yield* Fiber.join(second)
       const third = yield* timed(ask(kind, r.client))
       assert.strictEqual(success(third.exit).text, "x")
+    })))
+
+  it.effect("`when` is asked about failures of attempts, and not about a call that is out of time", () =>
+    vector(Effect.gen(function*() {
+      const asked: Array<string> = []
+      const when = (error: LlmError.LlmError) => asked.push(error._tag) > 0
+      const r = yield* setUp([[overloaded, hang, hang]], {
+        retry: { maxRetries: 5, baseDelay: 100, when },
+        timeout: { attempt: 600 }
+      })
+      const { at, exit } = yield* timed(ask(kind, r.client, { prompt: "Hi", deadline: 1000 }))
+      assert.deepStrictEqual([failure(exit)._tag, at], ["DeadlineExceeded", 1000])
+      assert.deepStrictEqual(asked, ["ProviderError", "AttemptTimeout"])
     })))
 
   it.effect("what was refused here pays nothing into the purse", () =>

@@ -8,9 +8,9 @@ import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
 import type { Hub } from "../../src/pipeline/hub.ts"
 import * as Shared from "../../src/pipeline/shared.ts"
-import { ask, fork, kinds, now, timed } from "../support.ts"
+import { ask, failure, fork, kinds, now, success, timed, vectorOptions } from "../support.ts"
 
-const { always, answer } = ScriptedProvider
+const { always, answer, overloaded } = ScriptedProvider
 
 /** Every operation of every store takes so many milliseconds. */
 const lateStores = (millis: number) =>
@@ -97,6 +97,23 @@ describe.each(kinds)("%s over stores that answer late", (kind) => {
       assert.isAtMost(Math.max(...ends), 150)
     })))
 })
+
+it.effect.each(kinds)(
+  "%s: a probe that waits for the store of circuits is told as the wait for that guard",
+  (kind) =>
+    Effect.scoped(Effect.gen(function*() {
+      const { layer } = yield* lateStores(20)
+      const provider = yield* ScriptedProvider.make([overloaded, answer("Hello.")], { id: "p" })
+      const circuitBreaker = { failureThreshold: 1, recoveryTimeout: "1 second" } as const
+      const circuits = LlmClient.layerDynamic([provider], { ...vectorOptions, retry: false, circuitBreaker })
+      const client = Context.get(yield* Layer.build(Layer.provide(circuits, layer)), LlmClient)
+      assert.strictEqual(failure((yield* timed(ask(kind, client), "1 second")).exit)._tag, "ProviderError")
+      const { ledger } = success((yield* timed(ask(kind, client), "1 second")).exit)
+      assert.deepStrictEqual<unknown>(ledger.filter(({ _tag }) => _tag === "Waited"), [
+        { _tag: "Waited", call: 2, at: 20, target: "p", for: "guard", guard: "circuit-breaker", duration: 20 }
+      ])
+    }))
+)
 
 describe("what is watched", () => {
   /** Remembers its listeners. */

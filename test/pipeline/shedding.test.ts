@@ -174,6 +174,20 @@ it.effect("what a store can answer is not shed: a stale answer stands in for a c
     assert.strictEqual(success(yield* now(yield* fork(ask("complete", r.client, known)))).source, "stale")
   })))
 
+it.effect.each(kinds)(
+  "whom a throttle turns away from one target, the next one answers (%s)",
+  (kind) =>
+    vector(Effect.gen(function*() {
+      const scripts: readonly [Script, Script] = [{ always: ScriptedProvider.overloaded }, slow(0)]
+      const r = yield* setUp(scripts, { loadShedding: {}, retry: false })
+      let last: LlmEvent.Ledger = []
+      for (let i = 0; i < 100; i++) last = (yield* ask(kind, r.client)).ledger
+      assert.deepInclude(refusals(last)?.[0], { target: "p", by: "throttle", shed: "throttled" })
+      const skipped = last.find(({ _tag }) => _tag === "TargetSkipped")
+      assert.deepInclude(skipped, { target: "p", because: "throttled" })
+    }))
+)
+
 describe("a throttle in front of a target", () => {
   const random = { nextDoubleUnsafe: () => 0.5 }
 

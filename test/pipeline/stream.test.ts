@@ -1,8 +1,16 @@
 // A stream after its first content part: what is kept of it, and for how long.
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Fiber, Layer, Stream } from "effect"
-import { LlmClient, type LlmConfig, LlmError, LlmProvider, LlmResponse } from "effect-resilient-llm"
-import { ScriptedProvider } from "effect-resilient-llm/testing"
+import { Clock, Context, Effect, Fiber, Layer, Stream } from "effect"
+import {
+  LlmClient,
+  type LlmConfig,
+  LlmError,
+  type LlmEvent,
+  type LlmGuard,
+  LlmProvider,
+  LlmResponse
+} from "effect-resilient-llm"
+import { CountingClock, ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
@@ -30,6 +38,49 @@ const finish: LlmResponse.StreamPart = {
 }
 const delta = (text: string): LlmResponse.StreamPart => ({ type: "text-delta", id: "0", delta: text })
 
+/** As a provider without types would send it. */
+const errorPart = (error: unknown) => ({ type: "error", error }) as LlmResponse.StreamPart
+const providerError = (reason: LlmError.Reason) => new LlmError.ProviderError({ provider: "p", reason })
+const truncated: LlmError.Reason = {
+  _tag: "MalformedResponse",
+  problem: "the stream ended before its terminal event"
+}
+
+describe("up to its first content", () => {
+  const start: LlmResponse.StreamPart = { type: "text-start", id: "0" }
+  const empty: Stream.Stream<LlmResponse.StreamPart> = Stream.empty
+
+  it.effect.each<[string, LlmError.Reason, Stream.Stream<LlmResponse.StreamPart>]>([
+    [
+      "an error among the first parts",
+      { _tag: "Overloaded" },
+      Stream.make(errorPart(providerError({ _tag: "Overloaded" })))
+    ],
+    ["what is no error of a provider", { _tag: "Server" }, Stream.make(errorPart(new Error("broken")))],
+    ["an end without its last part", truncated, empty]
+  ])("%s is the failure of its attempt", ([, reason, end]) =>
+    vector(Effect.gen(function*() {
+      const client = yield* clientOf(() => Stream.concat(Stream.make(start), end))
+      const error = yield* Effect.flip(client.open("Hi"))
+      assert.deepInclude(error, { _tag: "ProviderError", reason })
+    })))
+
+  it.effect("64 parts without any content are a beginning, too", () =>
+    vector(Effect.gen(function*() {
+      const opened = (parts: number) =>
+        Effect.gen(function*() {
+          const beginning = Stream.rechunk(Stream.map(Stream.range(1, parts), () => start), 1)
+          const client = yield* clientOf(() => Stream.concat(beginning, Stream.never), { timeout: false })
+          const opening = yield* fork(client.open("Hi"))
+          yield* TestClock.adjust(1000)
+          const isOpen = opening.pollUnsafe() !== undefined
+          yield* Fiber.interrupt(opening)
+          return isOpen
+        })
+      assert.deepStrictEqual([yield* opened(63), yield* opened(64)], [false, true])
+    })))
+})
+
 describe("kept parts", () => {
   it.effect("take at most 16 MiB a stream; the end of a longer one is still right, and it is not stored", () =>
     Effect.scoped(Effect.gen(function*() {
@@ -53,6 +104,17 @@ describe("kept parts", () => {
       assert.strictEqual(response.finishReason, "stop")
       assert.deepStrictEqual(response.usage, { inputTokens: { total: 7 }, outputTokens: { total: 9 } })
       assert.deepStrictEqual(find(response.ledger, "Cache").map(({ result }) => result), ["rejected"])
+    })))
+
+  it.effect("16 MiB to the byte are kept whole", () =>
+    Effect.scoped(Effect.gen(function*() {
+      // Of a character two bytes are counted, and of a part 64 characters beside its text.
+      const isCut = (length: number) =>
+        Effect.gen(function*() {
+          const client = yield* clientOf(() => Stream.make(delta("a"), delta("x".repeat(length - 1 - 2 * 64)), finish))
+          return (yield* (yield* client.open("Hi")).response).cut === true
+        })
+      assert.deepStrictEqual([yield* isCut(8 * MiB), yield* isCut(8 * MiB + 1)], [false, true])
     })))
 
   it.effect("many small parts after a large one are not kept either: what is kept is a beginning and the end", () =>
@@ -197,6 +259,43 @@ describe("who reads", () => {
       assert.strictEqual(at, 1000)
     })))
 
+  it.effect("who rests for long is woken once, and one timer serves all the parts that come while somebody reads", () =>
+    vector(Effect.gen(function*() {
+      const parts = Array.from({ length: 50 }, () => [wait(1), "x"]).flat()
+      const r = yield* setUp([[stream("a", ...parts)]], { timeout: { idle: 1000 } })
+      const clock = yield* CountingClock.CountingClock
+      const { response } = yield* r.client.open({ prompt: "Hi", deadline: 1_000_000 })
+      const begun = yield* clock.started
+      // A silence that passes by itself is nobody's; after it only the deadline is waited for.
+      yield* TestClock.adjust(60_000)
+      assert.strictEqual((yield* clock.started) - begun, 1)
+      success((yield* timed(response, 1000)).exit)
+      assert.strictEqual((yield* clock.started) - begun, 2 + 50)
+      yield* nothingHeld(r)
+    })))
+
+  it.effect("an open stream without a deadline, that nobody reads, waits for nothing", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* setUp([[stream("a", stall)]], { timeout: { idle: 1000, deadline: false } })
+      yield* r.client.open("Hi")
+      assert.strictEqual(yield* (yield* CountingClock.CountingClock).pending, 0)
+    })))
+
+  it.effect("its guards hear of it once a second, as parts come and are asked for", () =>
+    vector(Effect.gen(function*() {
+      const renewed: Array<number> = []
+      const renewing: LlmGuard.Guard<never> = {
+        name: "renewing",
+        acquire: () => Effect.map(now, (at) => ({ renew: (now: number) => void renewed.push(now - begun - at) }))
+      }
+      const begun = Number(yield* Clock.monotonicTimeNanos) / 1e6
+      const guarded: LlmConfig.Options & { readonly guards: unknown } = { guards: [renewing] }
+      const waits = [400, 400, 200, 1500].flatMap((millis) => [wait(millis), "x"])
+      const r = yield* setUp([[stream("a", ...waits)]], guarded)
+      success((yield* timed(ask("stream", r.client))).exit)
+      assert.deepStrictEqual(renewed, [0, 1000, 2500])
+    })))
+
   it.effect("a broken stream tells the tokens that it was told", () =>
     vector(Effect.gen(function*() {
       const told: LlmResponse.StreamPart = {
@@ -208,6 +307,126 @@ describe("who reads", () => {
       assert.deepStrictEqual((error as LlmError.StreamInterrupted).usage, { inputTokens: 12 })
       yield* r.providers[0]!.play(answer("next"))
     })))
+})
+
+describe("the deadline of an open stream", () => {
+  const { cut, stall, stream } = ScriptedProvider
+  const wait = (millis: number) => ({ wait: millis })
+  const request = { prompt: "Hi", deadline: 200 } as const
+  const isLast = (part: LlmResponse.StreamPart) => "delta" in part && part.delta === "last"
+
+  it.effect.each<[had: number, LlmEvent.AttemptFailed["outcome"]]>([[100, "failure"], [99, "ignored"]])(
+    "while nobody reads: %i ms of 200 were the provider's, which counts as %s",
+    ([had, outcome]) =>
+      vector(Effect.gen(function*() {
+        const r = yield* setUp([[stream("a", wait(had), "last", "b")]], { timeout: {} })
+        const { parts, response } = yield* r.client.open(request)
+        const reading = yield* fork(Stream.runForEach(parts, (part) => isLast(part) ? Effect.never : Effect.void))
+        yield* TestClock.adjust(300)
+        yield* Fiber.interrupt(reading)
+        const { ledger } = yield* Effect.flip(response)
+        assert.deepInclude(find(ledger, "AttemptFailed")[0], { at: 200, outcome })
+      }))
+  )
+
+  it.effect.each<[rest: number, LlmEvent.AttemptFailed["outcome"]]>([[100, "failure"], [101, "ignored"]])(
+    "while somebody reads: all but %i ms of 200 were the provider's, which counts as %s",
+    ([rest, outcome]) =>
+      vector(Effect.gen(function*() {
+        const r = yield* setUp([[stream("a", wait(50), "last", stall)]], { timeout: {} })
+        const { parts } = yield* r.client.open(request)
+        const reading = Stream.runForEach(parts, (part) => isLast(part) ? Effect.sleep(rest) : Effect.void)
+        const { at, exit } = yield* timed(reading, 1000)
+        const { ledger } = failure(exit)
+        assert.deepInclude(find(ledger, "AttemptFailed")[0], { at: 200, outcome })
+        assert.strictEqual(at, 200)
+      }))
+  )
+
+  it.effect("holds also where no timer had its turn", () =>
+    vector(Effect.gen(function*() {
+      const clock = yield* Clock.Clock
+      const late: Clock.Clock = Object.assign(Object.create(clock), { sleep: () => Effect.never })
+      const r = yield* setUp([[stream("a", "b")]], { timeout: {} })
+      const { parts } = yield* Effect.provideService(r.client.open(request), Clock.Clock, late)
+      yield* TestClock.adjust(200)
+      const texts: Array<string> = []
+      const reading = Stream.runForEach(parts, (part) => Effect.sync(() => "delta" in part && texts.push(part.delta)))
+      const error = yield* Effect.flip(Effect.provideService(reading, Clock.Clock, late))
+      assert.deepStrictEqual([error._tag, texts], ["DeadlineExceeded", ["a"]])
+    })))
+
+  it.effect("is what it ends with, also where its provider has broken it before", () =>
+    vector(Effect.gen(function*() {
+      const chunk = [delta("last"), errorPart(new Error("broken"))]
+      const client = yield* clientOf(() => Stream.concat(Stream.make(delta("a")), Stream.fromIterable(chunk)))
+      const { parts } = yield* client.open(request)
+      const reading = Stream.runForEach(parts, (part) => isLast(part) ? Effect.sleep(300) : Effect.void)
+      assert.strictEqual(failure((yield* timed(reading, 1000)).exit)._tag, "DeadlineExceeded")
+    })))
+
+  it.effect("does not touch an answer that is whole, however long its last part is looked at", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* setUp([[stream("a", wait(10), "b")]], { timeout: {} })
+      const { parts } = yield* r.client.open(request)
+      const reading = Stream.runForEach(parts, (part) => part.type === "finish" ? Effect.sleep(300) : Effect.void)
+      const { at, exit } = yield* timed(reading, 1000)
+      success(exit)
+      assert.strictEqual(at, 310)
+    })))
+
+  it.effect("while nobody reads: its key is free at once, and nothing is held", () =>
+    vector(Effect.gen(function*() {
+      const script = [stream("a", stall), ScriptedProvider.answer("again")]
+      const r = yield* setUp([script], { timeout: {}, idempotency: {}, cache: {}, bulkhead: { maxConcurrent: 1 } })
+      const keyed = { ...request, idempotencyKey: "k" }
+      yield* r.client.open(keyed)
+      yield* TestClock.adjust(200)
+      yield* nothingHeld(r)
+      assert.strictEqual((yield* ask("stream", r.client, keyed)).text, "again")
+    })))
+
+  it.effect.each([["its end", stream("a", "b")], ["a break", stream("a", cut)]] as const)(
+    "after %s nothing is held, though another reader still has it open",
+    ([, script]) =>
+      vector(Effect.gen(function*() {
+        const r = yield* setUp([[script]], { idempotency: {}, bulkhead: { maxConcurrent: 1 } })
+        const keyed = { prompt: "Hi", idempotencyKey: "k" }
+        const [one] = [yield* r.client.open(keyed), yield* r.client.open(keyed)]
+        yield* Effect.exit(Stream.runDrain(one.parts))
+        yield* nothingHeld(r)
+      }))
+  )
+})
+
+describe("a part that breaks an open stream", () => {
+  it.effect.each<[string, unknown, LlmError.StreamInterrupted["kind"], LlmError.Reason | undefined]>([
+    ["a reset", providerError({ _tag: "Network", sent: true }), "reset", { _tag: "Network", sent: true }],
+    ["an end that came early", providerError(truncated), "truncated", undefined],
+    ["what cannot be read", providerError({ ...truncated, problem: "?" }), "error", { ...truncated, problem: "?" }],
+    ["a refusal", providerError({ _tag: "Overloaded" }), "error", { _tag: "Overloaded" }],
+    ["no error of a provider", new Error("broken"), "error", { _tag: "Server" }]
+  ])(
+    "%s: what came before it is delivered, and nothing after it",
+    ([, broken, kind, reason]) =>
+      vector(Effect.gen(function*() {
+        const client = yield* clientOf(() =>
+          Stream.concat(
+            Stream.make(delta("a")),
+            Stream.concat(Stream.make(delta("b"), errorPart(broken), delta("c")), Stream.make(delta("d"), finish))
+          )
+        )
+        const texts: Array<string> = []
+        const reading = Stream.runForEach(
+          client.stream("Hi"),
+          (part) => Effect.sync(() => texts.push("delta" in part ? part.delta : part.type))
+        )
+        const error = yield* Effect.flip(reading)
+        assert.deepStrictEqual(texts, ["a", "b"])
+        assert.deepInclude(error, { _tag: "StreamInterrupted", kind, partialParts: 2 })
+        assert.deepStrictEqual((error as LlmError.StreamInterrupted).reason, reason)
+      }))
+  )
 })
 
 describe("a probe that streams", () => {
@@ -358,6 +577,25 @@ describe("an open stream", () => {
       assert.strictEqual(log.length, 8)
     })))
 
+  it.effect.each([["with a key", "k"], ["without one", undefined]] as const)(
+    "left while it is asked for more, it is asked no more before what it opened is closed (%s)",
+    ([, idempotencyKey]) =>
+      vector(Effect.gen(function*() {
+        const log: Array<string> = []
+        const note = (what: string) => Effect.sync(() => log.push(what))
+        const never = Effect.onInterrupt(Effect.never, () => note("asked no more"))
+        const parts = Stream.unwrap(Effect.as(
+          Effect.acquireRelease(note("opened"), () => note("closed")),
+          Stream.concat(Stream.make(delta("a")), Stream.fromEffect(never))
+        ))
+        const client = yield* clientOf(() => parts, { idempotency: {} })
+        const reading = yield* fork(Stream.runDrain(client.stream({ prompt: "Hi", idempotencyKey })))
+        yield* TestClock.adjust(10)
+        yield* Fiber.interrupt(reading)
+        assert.deepStrictEqual(log, ["opened", "asked no more", "closed"])
+      }))
+  )
+
   it.effect("a finished one leaves nothing in the scope it was opened in", () =>
     vector(Effect.gen(function*() {
       const r = yield* setUp([{ always: ScriptedProvider.answer("x") }])
@@ -407,6 +645,7 @@ it.effect("a stream of 100 000 parts and more is delivered whole; its response s
     assert.strictEqual(count, 100_500)
     const whole = yield* response
     assert.strictEqual(whole.cut, true)
+    assert.strictEqual(whole.text.length, 100_000)
     assert.strictEqual(whole.usage.outputTokens.total, 100_500)
     assert.isFalse(whole.ledger.some((event) => event._tag === "Cache" && event.result === "stored"))
   })))

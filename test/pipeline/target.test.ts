@@ -1,14 +1,18 @@
 // What stands in front of an attempt: what is off is not there.
 import { assert, it } from "@effect/vitest"
-import { Effect, Layer } from "effect"
+import { Effect, Layer, Stream } from "effect"
 import { LlmClient, LlmConfig, LlmGuard, LlmProvider } from "effect-resilient-llm"
+import { CircuitBreaker } from "effect-resilient-llm/resilience"
+import { ScriptedProvider } from "effect-resilient-llm/testing"
 import type * as Tokenizer from "effect/ai/Tokenizer"
+import { TestClock } from "effect/testing"
 import * as Background from "../../src/pipeline/background.ts"
 import { makeHub } from "../../src/pipeline/hub.ts"
 import { counting } from "../../src/pipeline/patterns.ts"
 import { Router } from "../../src/pipeline/routing.ts"
 import * as Target from "../../src/pipeline/target.ts"
 import * as RateLimiter from "../../src/resilience/RateLimiter.ts"
+import { ask, failure, fork, setUp, timed, vector } from "../support.ts"
 
 const provider = LlmProvider.make({ id: "p", generate: () => Effect.never, stream: () => Effect.never as never })
 
@@ -109,6 +113,31 @@ it.effect("circuits per model are named after their target and their model, and 
     const { target } = yield* built({ retry: false, circuitBreaker: { scope: "model" } })
     const keys = ["fast", undefined].map((model) => target.circuits!.of(model).key)
     assert.deepStrictEqual(keys, ["p/fast", "p"])
+  })))
+
+it.effect.each<[string, LlmConfig.Options["circuitBreaker"] | "made", object]>([
+  ["one that was made outside", "made", {}],
+  ["that of a target", { failureThreshold: 1 }, {}],
+  ["that of a model", { failureThreshold: 1, scope: "model" }, { model: "m" }]
+])("the circuit of a target tells of its changes: %s", ([, circuitBreaker, named]) =>
+  vector(Effect.gen(function*() {
+    const made = yield* CircuitBreaker.make({ key: "made", failureThreshold: 1 })
+    const target = circuitBreaker === "made" ? { circuitBreaker: made } : {}
+    const options = circuitBreaker === "made" ? {} : { circuitBreaker }
+    const r = yield* setUp([[ScriptedProvider.overloaded]], { retry: false, ...options }, [target])
+    const changes: Array<unknown> = []
+    yield* fork(Stream.runForEach(r.client.events, (event) =>
+      Effect.sync(() => {
+        if (event._tag === "CircuitChanged") changes.push(event)
+      })))
+    yield* TestClock.adjust(50)
+    for (const tag of ["ProviderError", "CircuitOpen"]) {
+      const { exit } = yield* timed(ask("complete", r.client, { prompt: "Hi", model: "m" }), 0)
+      assert.strictEqual(failure(exit)._tag, tag)
+    }
+    assert.deepStrictEqual(changes, [
+      { _tag: "CircuitChanged", call: 0, at: 50, target: "p", ...named, from: "closed", to: "open" }
+    ])
   })))
 
 it.effect("circuits per model: a hundred are kept, and whoever comes back is still known", () =>
