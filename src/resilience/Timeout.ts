@@ -18,7 +18,6 @@ import * as Stream from "effect/Stream"
 import { monotonicMillis } from "../internal/clock.ts"
 import {
   duration as durationOption,
-  millisOf,
   millisOrOff,
   millisOrOffIfGiven,
   optionsOf,
@@ -388,10 +387,7 @@ export class Repeated<A, E, E2> implements Waiting {
 // -----------------------------------------------------------------------------
 
 /** Milliseconds of a combinator's duration; throws `LlmConfigError` when it is none, or negative. */
-const checkedMillis = (name: string, duration: Duration.Input): number => {
-  const millis = millisOf(duration)
-  return millis !== undefined && millis >= 0 ? millis : readOption(durationOption(), duration, name)
-}
+const checkedMillis = (name: string, duration: Duration.Input): number => readOption(durationOption(), duration, name)
 
 const limit = <E2>(duration: Duration.Input, error: (after: Duration.Duration) => E2) => {
   const millis = checkedMillis("duration", duration)

@@ -1,11 +1,13 @@
 import { assert, describe, it } from "@effect/vitest"
 import { ProviderError } from "effect-resilient-llm/LlmError"
+import type * as Health from "effect-resilient-llm/persistence/Health"
 import * as Store from "effect-resilient-llm/persistence/Store"
 import * as Idempotency from "effect-resilient-llm/resilience/Idempotency"
 import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
 import * as Deferred from "effect/Deferred"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
@@ -13,6 +15,7 @@ import * as Logger from "effect/Logger"
 import * as Scheduler from "effect/Scheduler"
 import * as Schema from "effect/Schema"
 import * as TestClock from "effect/testing/TestClock"
+import { chance } from "../support.ts"
 
 const overloads = new ProviderError({ provider: "stub", reason: { _tag: "Overloaded" }, status: 503 })
 const invalid = new ProviderError({ provider: "stub", reason: { _tag: "InvalidRequest" }, status: 400 })
@@ -403,6 +406,21 @@ describe("bugs of other projects", () => {
       assert.deepStrictEqual([stub.calls, stub.interrupted], [[0], []])
     }))
 
+  it.effect("a member that leaves another of the same deadline behind takes no time with it", () =>
+    Effect.gen(function*() {
+      const idempotency = yield* make()
+      const stub = transport(1000)
+      let flight: Idempotency.Flight | undefined
+      const run = idempotency.run({ ...request, deadlineAt: 5000 }, (its) => {
+        flight = its
+        return stub.work()
+      })
+      yield* caller(run)
+      const member = yield* caller(run)
+      yield* Fiber.interrupt(member)
+      assert.deepInclude({ ...flight }, { deadlineAt: 5000, wasLater: false })
+    }))
+
   it.effect("SwiftMail PR#181 followers share a failure, but a failure of theirs they are free to retry", () =>
     Effect.gen(function*() {
       const idempotency = yield* make()
@@ -463,6 +481,15 @@ describe("run", () => {
           return { value: yield* Name, store: true }
         }))
       assert.strictEqual((yield* Effect.provideService(run, Name, "A")).value, "A")
+    }))
+
+  it.effect("work that is no effect is a defect, and nobody waits for ever", () =>
+    Effect.gen(function*() {
+      const idempotency = yield* make()
+      const call = yield* caller(idempotency.run(request, (): Effect.Effect<never> => undefined as never))
+      const { exit } = yield* Fiber.join(call)
+      assert.isTrue(Exit.hasDies(exit))
+      yield* nothingLeft(idempotency)
     }))
 
   it.effect("a defect goes to every member and is not stored", () =>
@@ -715,6 +742,169 @@ describe("a slow store", () => {
       yield* nothingLeft(idempotency, stub)
     }))
 
+  it.effect("that hands a lease over when nobody waits any more gets it back; what it says else is nobody's", () =>
+    Effect.gen(function*() {
+      const memory = yield* Store.memory<Idempotency.Stored<string, ProviderError>>({ maxEntries: 10 })
+      const released: Array<number> = []
+      const late = (acquired: Store.Acquired<Idempotency.Stored<string, ProviderError>>) =>
+        make({
+          store: {
+            ...memory,
+            acquire: () => Effect.delay(Effect.succeed(acquired), 150),
+            release: (_, fence) => Effect.sync(() => void released.push(fence))
+          }
+        })
+      const stub = transport(1000)
+      for (const acquired of [{ _tag: "Held", left: 1000 }, { _tag: "Acquired", fence: 7 }] as const) {
+        const call = yield* caller((yield* late(acquired)).run(request, stub.work))
+        yield* TestClock.adjust("2 seconds")
+        assert.isTrue(Exit.isSuccess((yield* Fiber.join(call)).exit))
+      }
+      assert.deepStrictEqual(released, [7])
+    }))
+
+  it.effect("is asked through its own health, by the names of its operations, and on the call's patience", () =>
+    Effect.gen(function*() {
+      const asked: Array<string> = []
+      const health: Health.Health = {
+        name: "own",
+        isUp: () => true,
+        watch: () => () => {},
+        ask: (operation, self, options) => {
+          asked.push(options?.patience === undefined ? operation : `${operation}, patiently`)
+          return self
+        }
+      }
+      const memory = yield* Store.memory<Idempotency.Stored<string, ProviderError>>({ maxEntries: 10 })
+      const idempotency = yield* make({ store: { ...memory, health } })
+      const stub = transport(6000)
+      const call = yield* caller(idempotency.run(request, stub.work))
+      yield* TestClock.adjust(6000)
+      yield* Fiber.join(call)
+      assert.deepStrictEqual(asked, ["acquire, patiently", "renew", "complete, patiently"])
+      asked.length = 0
+      yield* Effect.exit(idempotency.run({ ...request, key: "other" }, () => Effect.fail(overloads)))
+      assert.deepStrictEqual(asked, ["acquire, patiently", "release, patiently"])
+    }))
+
+  it.effect("that fails is pinged, and asked again once it answers", () =>
+    Effect.gen(function*() {
+      const memory = yield* Store.memory<Idempotency.Stored<string, ProviderError>>({ maxEntries: 10 })
+      let isBroken = true
+      const fails = Effect.fail(new Store.StoreError({ operation: "acquire" }))
+      const pinged: Array<string> = []
+      const idempotency = yield* make({
+        store: {
+          ...memory,
+          get: (key) => {
+            pinged.push(key)
+            return memory.get(key)
+          },
+          acquire: (...args) => isBroken ? fails : memory.acquire(...args)
+        }
+      })
+      const stub = transport(0)
+      const run = idempotency.run(request, () => Effect.fail(overloads))
+      for (let i = 0; i < 4; i++) yield* Effect.exit(run)
+      isBroken = false
+      for (let i = 0; i < 3; i++) {
+        yield* TestClock.adjust("1 second")
+        yield* Effect.exit(run)
+      }
+      assert.deepStrictEqual(pinged, ["ping"])
+      assert.isFalse((yield* idempotency.run(request, stub.work)).storeFailed)
+    }))
+
+  describe("says that another process works on the key", () => {
+    /** Says `Held` with these ends, and then that the key is free; tells when it was asked. */
+    const held = Effect.fnUntraced(function*(...lefts: ReadonlyArray<number>) {
+      const memory = yield* Store.memory<Idempotency.Stored<string, ProviderError>>({ maxEntries: 10 })
+      const asked: Array<number> = []
+      const idempotency = yield* make({
+        store: {
+          ...memory,
+          acquire: (...args) =>
+            Effect.flatMap(Clock.currentTimeMillis, (at) => {
+              const left = lefts[asked.length]
+              asked.push(at)
+              return left === undefined ? memory.acquire(...args) : Effect.succeed({ _tag: "Held", left })
+            })
+        }
+      })
+      return { idempotency, asked }
+    })
+
+    it.effect.each<[number, ReadonlyArray<number>, ReadonlyArray<number>]>([
+      // The end of the lease, as soon as it is there; before it a pause of 25 or 50, and then 50 or 100.
+      [0, [10], [0, 10]],
+      [0, [1000, 1000], [0, 25, 75]],
+      [0, [60, 35], [0, 25, 60]],
+      [1, [10, 60], [0, 10, 70]],
+      [1, [10, 50], [0, 10, 60]],
+      // It ended, and is said to end soon again: that is not believed.
+      [0, [10, 1], [0, 10, 60]]
+    ])(
+      "with a draw of %f and leases that end after %j it is asked at %j",
+      ([draw, lefts, at]) =>
+        Effect.gen(function*() {
+          const { asked, idempotency } = yield* held(...lefts)
+          const stub = transport(0)
+          const call = yield* caller(chance(draw)(idempotency.run(request, stub.work)))
+          yield* TestClock.adjust("1 second")
+          assert.strictEqual(valueOf(yield* Fiber.join(call)), "S1")
+          assert.deepStrictEqual(asked, at)
+        })
+    )
+
+    it.effect.each([0, -1, NaN, Infinity])(
+      "for %f ms, which is no end: the next look is the end",
+      (left) =>
+        Effect.gen(function*() {
+          const { idempotency } = yield* held(left)
+          const error = yield* Effect.flip(
+            chance(0)(idempotency.run({ ...request, deadlineAt: 0 }, transport(0).work))
+          )
+          assert.strictEqual(error._tag === "IdempotencyInProgress" && Duration.toMillis(error.retryAfter), 25)
+        })
+    )
+
+    it.effect("who has no time for another look leaves it to who has", () =>
+      Effect.gen(function*() {
+        const memory = yield* Store.memory<Idempotency.Stored<string, ProviderError>>({ maxEntries: 10 })
+        let looks = 0
+        const idempotency = yield* make({
+          store: {
+            ...memory,
+            acquire: (...args) =>
+              Effect.delay(
+                Effect.suspend(() =>
+                  ++looks === 1 ? Effect.succeed({ _tag: "Held", left: 5000 }) : memory.acquire(...args)
+                ),
+                60
+              )
+          }
+        })
+        const stub = transport(0)
+        const reader = yield* caller(idempotency.run({ ...request, deadlineAt: 61 }, stub.work))
+        const other = yield* caller(idempotency.run(request, stub.work))
+        yield* TestClock.adjust(120)
+        assert.isTrue(Exit.isFailure((yield* Fiber.join(reader)).exit))
+        assert.strictEqual(valueOf(yield* Fiber.join(other)), "S1")
+      }))
+
+    it.effect("who is interrupted in the pause leaves at once, and leaves nothing behind", () =>
+      Effect.gen(function*() {
+        const { asked, idempotency } = yield* held(1000)
+        const stub = transport(0)
+        const waiting = yield* caller(chance(0)(idempotency.run(request, stub.work)))
+        yield* TestClock.adjust(5)
+        assert.strictEqual(yield* interruptedAt(waiting), 5)
+        assert.deepStrictEqual(asked, [0])
+        yield* nothingLeft(idempotency, stub)
+        assert.strictEqual((yield* idempotency.run(request, stub.work)).how, "led")
+      }))
+  })
+
   it.effect("that records later than somebody waits keeps its lease until then: nobody pays again meanwhile", () =>
     Effect.gen(function*() {
       const memory = yield* Store.memory<Idempotency.Stored<string, ProviderError>>({ maxEntries: 10 })
@@ -776,6 +966,35 @@ describe("a slow store", () => {
       for (const key of ["a", "b"]) yield* idempotency.run({ key, fingerprint: "P" }, stub.work)
       assert.deepStrictEqual(asked, [[15_000, true], [15_000, true]])
       assert.deepStrictEqual(warnings.map((text) => text.slice(0, 26)), ["Warn idempotency.takeOver:"])
+      // There is nothing to take over without a store.
+      for (const options of [{ takeOver: true }, { store: memory }]) {
+        yield* Effect.provide(make(options), Logger.layer([logger]))
+      }
+      assert.lengthOf(warnings, 1)
+    }))
+
+  it.effect("a lease that was renewed lasts from the renewal: until then a failure is tried again, and then told", () =>
+    Effect.gen(function*() {
+      const memory = yield* Store.memory<Idempotency.Stored<string, ProviderError>>({ maxEntries: 10 })
+      const told: Array<string> = []
+      const asked: Array<number> = []
+      const idempotency = yield* make({
+        store: {
+          ...memory,
+          renew: () =>
+            Effect.flatMap(Clock.currentTimeMillis, (at) => {
+              asked.push(at)
+              const refused = new Store.StoreError({ operation: "renew", reason: "too-large" })
+              return at === 5000 ? Effect.succeed(true) : Effect.fail(refused)
+            })
+        },
+        onStoreError: (operation) => told.push(operation)
+      })
+      const call = yield* caller(idempotency.run(request, transport(60_000).work))
+      yield* TestClock.adjust(60_000)
+      yield* Fiber.join(call)
+      assert.deepStrictEqual(asked, [5000, ...Array.from({ length: 11 }, (_, i) => 10_000 + 1000 * i)])
+      assert.deepStrictEqual(told, ["renew"])
     }))
 
   it.effect("a lease that cannot be renewed any more is told once, and the work goes on", () =>
@@ -970,6 +1189,18 @@ describe("enter", () => {
       )
       yield* nothingLeft(idempotency, stub)
     }))
+
+  it.effect("a member that leaves takes nothing from a leader in place", () =>
+    Effect.scoped(Effect.gen(function*() {
+      const idempotency = yield* make()
+      const entered = yield* idempotency.enter(request)
+      if (entered._tag !== "Lead") return yield* Effect.die(entered)
+      const member = yield* caller(idempotency.run(request, transport(0).work))
+      assert.strictEqual(yield* interruptedAt(member), 0)
+      assert.strictEqual(yield* idempotency.inFlight, 1)
+      yield* entered.ticket.complete(Exit.succeed({ value: "in place", store: true }))
+      assert.deepInclude(yield* idempotency.run(request, transport(0).work), { value: "in place", how: "replayed" })
+    })))
 
   it.effect("the work sees the deadline of a member that entered", () =>
     Effect.gen(function*() {

@@ -77,6 +77,35 @@ describe("LoadShedder: throttle", () => {
     assert.strictEqual(LoadShedder.rejection(policy, counted(100, 0, 10_000), 120_000), 0.9)
   })
 
+  it("keeps no bucket in which nobody asked", () => {
+    assert.deepStrictEqual(LoadShedder.count(policy, LoadShedder.unthrottled, true, 30_000), {
+      bucket: 3,
+      requests: 1,
+      accepts: 1,
+      older: [],
+      olderRequests: 0,
+      olderAccepts: 0
+    })
+  })
+
+  it.effect("a share that has been zero is looked at again with each bucket", () =>
+    Effect.gen(function*() {
+      const shedder = yield* LoadShedder.make(options)
+      yield* fill(shedder, 100, 100)
+      yield* TestClock.adjust(10_000)
+      yield* fill(shedder, 100, 0)
+      yield* TestClock.adjust(105_000)
+      assert.isTrue(Exit.isSuccess(yield* ask(shedder, Effect.succeed(""), 0)))
+      // The hundred that were accepted leave the window.
+      yield* TestClock.adjust(5000)
+      assert.isTrue(Exit.isFailure(yield* ask(shedder, Effect.succeed(""), 0)))
+    }))
+
+  it("a share of zero needs no chance", () => {
+    const throttle = new LoadShedder.Throttle(policy)
+    assert.isFalse(throttle.rejects("default", () => assert.fail("asked"), 0))
+  })
+
   it("S4 the less urgent, the earlier the door closes", () => {
     const doors = LoadShedder.doors()
     for (const [priority, room] of [["sheddable", 50], ["batch", 75], ["default", 90], ["critical", 100]] as const) {
@@ -225,6 +254,12 @@ describe("LoadShedder: throttle", () => {
         assert.strictEqual((yield* Effect.flip(LoadShedder.make(options as LoadShedder.MakeOptions))).path, path)
       }
       assert.throws(() => LoadShedder.doors({ batch: 2 }), /thresholds.batch/)
+      assert.throws(() => LoadShedder.policy({ throttle: { ratio: 0 } }), /"loadShedding.throttle.ratio"/)
+      assert.deepStrictEqual(LoadShedder.policy({ throttle: false, thresholds: false }), {
+        throttle: undefined,
+        doors: undefined,
+        isShadow: false
+      })
       // A judge of one's own.
       const own = yield* LoadShedder.make({ isOverload: (error) => error === "busy" })
       for (const error of ["busy", "wrong"]) yield* Effect.exit(chance(0.99)(own.protect()(Effect.fail(error))))

@@ -1,5 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { CircuitOpen, ProviderError } from "effect-resilient-llm/LlmError"
+import type * as Health from "effect-resilient-llm/persistence/Health"
 import * as Store from "effect-resilient-llm/persistence/Store"
 import * as Idempotency from "effect-resilient-llm/resilience/Idempotency"
 import * as ResponseCache from "effect-resilient-llm/resilience/ResponseCache"
@@ -499,6 +500,51 @@ describe("make", () => {
       assert.isUndefined(yield* cache.lookup("k"))
       assert.isFalse(yield* cache.store("k", "v"))
       assert.deepStrictEqual(reports, ["get", "set"])
+    }))
+
+  it.effect("a store is asked through its own health, by the names of its operations, and says when it has kept an answer", () =>
+    Effect.gen(function*() {
+      const asked: Array<Store.Operation> = []
+      const health: Health.Health = {
+        name: "own",
+        isUp: () => true,
+        watch: () => () => {},
+        ask: (operation, self) => {
+          asked.push(operation)
+          return self
+        }
+      }
+      const memory = yield* Store.memory<string>({ maxEntries: 10 })
+      const cache = yield* ResponseCache.make<string>({ store: { ...memory, health } })
+      assert.isTrue(yield* cache.store("k", "v"))
+      yield* TestClock.adjust(1000)
+      assert.deepInclude(yield* cache.lookup("k"), { value: "v", age: 1000 })
+      // As of a moment that is over.
+      assert.deepInclude(yield* cache.lookupAt("k", 700, 300), { value: "v", age: 700 })
+      assert.deepStrictEqual(asked, ["set", "get", "get"])
+    }))
+
+  it.effect("a store that fails is pinged, and asked again once it answers", () =>
+    Effect.gen(function*() {
+      const memory = yield* Store.memory<string>({ maxEntries: 10 })
+      yield* memory.set("k", "v", { ttl: Infinity })
+      const asked: Array<string> = []
+      let isBroken = true
+      const cache = yield* ResponseCache.make<string>({
+        store: {
+          ...memory,
+          get: (key) => {
+            asked.push(key)
+            return isBroken ? Effect.fail(new Store.StoreError({ operation: "get" })) : memory.get(key)
+          }
+        }
+      })
+      for (let i = 0; i < 4; i++) yield* cache.lookup("k")
+      yield* settle
+      assert.deepStrictEqual(asked, ["k", "k", "k", "ping"])
+      isBroken = false
+      yield* TestClock.adjust("1 second")
+      assert.strictEqual((yield* cache.lookup("k"))?.value, "v")
     }))
 
   it.effect("a slow store can be left", () =>

@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Cause, Data, Duration, Effect, Exit, Fiber, Random, Schedule } from "effect"
 import { LlmClient, LlmError } from "effect-resilient-llm"
 import * as Retry from "effect-resilient-llm/resilience/Retry"
+import * as RetryBudget from "effect-resilient-llm/resilience/RetryBudget"
 import { CountingClock, ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
 import { chance, failure, fork, now, success, timed } from "../support.ts"
@@ -86,6 +87,10 @@ describe("options", () => {
         assert.deepInclude(error, { _tag: "LlmConfigError", path: `retry.${path}`, rule, kind })
       })
   )
+
+  it("when must be a function", () => {
+    assert.deepInclude(thrown(() => Retry.policy({ when: true as never })), { path: "retry.when", rule: "a function" })
+  })
 
   it("undefined is absent, an infinite duration is one", () => {
     assert.deepStrictEqual(Retry.policy({ maxRetries: undefined, maxDelay: undefined }), Retry.policy())
@@ -521,4 +526,56 @@ it.effect("a schedule of one's own is taken by the schedule, too, within its bou
     const schedule = Retry.schedule({ schedule: Schedule.spaced("7 seconds"), maxRetries: 3 })
     const { at } = yield* timed(Effect.retry(busy, schedule))
     assert.deepStrictEqual([calls, at], [4, 21_000])
+  }))
+
+it.effect("a schedule whose step is no effect is a defect that says whose it is", () =>
+  Effect.gen(function*() {
+    const broken: Schedule.Schedule<unknown> = Schedule.fromStep(Effect.succeed(() => undefined as never))
+    const exit = yield* Effect.exit(Effect.fail("busy").pipe(Retry.retry(broken)))
+    assert.isTrue(Exit.isFailure(exit))
+    if (Exit.isFailure(exit)) {
+      assert.include(String(Cause.squash(exit.cause)), "The schedule returned what is no effect")
+    }
+  }))
+
+it.effect("each attempt after the first is told how it came about", () =>
+  Effect.gen(function*() {
+    yield* TestClock.adjust(7000)
+    const seen: Array<Schedule.Metadata> = []
+    let n = 0
+    const run = Effect.flatMap(Schedule.CurrentMetadata, (metadata) => {
+      seen.push(metadata)
+      return Effect.fail(++n)
+    })
+    yield* timed(Effect.exit(run.pipe(Retry.retry({ maxRetries: 3, baseDelay: 500, jitter: "none" }))))
+    const shown = seen.slice(1).map(({ duration, output: _, ...metadata }) => ({
+      ...metadata,
+      duration: Duration.toMillis(duration)
+    }))
+    const start = 7000
+    assert.deepStrictEqual(shown, [
+      { input: 1, attempt: 1, start, now: 7000, elapsed: 0, elapsedSincePrevious: 0, duration: 500 },
+      { input: 2, attempt: 2, start, now: 7500, elapsed: 500, elapsedSincePrevious: 500, duration: 1000 },
+      { input: 3, attempt: 3, start, now: 8500, elapsed: 1500, elapsedSincePrevious: 1000, duration: 2000 }
+    ])
+  }))
+
+it.effect("what a refusal is, the run may say itself; a retry that succeeded is paid, whatever it has reached", () =>
+  Effect.gen(function*() {
+    const refusing = yield* timed(Effect.exit(
+      Retry.run(scripted("busy", "mine").run, policy(), { isRefusal: (error) => error === "mine" })
+    ))
+    assert.strictEqual(failure(success(refusing.exit)), "busy")
+    let refunds = 0
+    const paid = { launches: () => 0, withdraw: () => ({ refundUnsafe: () => void (refunds += 1) }) }
+    assert.strictEqual(success((yield* timed(Retry.run(scripted("busy").run, policy(), paid))).exit), "answer")
+    assert.strictEqual(refunds, 0)
+  }))
+
+it.effect("a budget is filled by the first attempt, and pays for the others", () =>
+  Effect.gen(function*() {
+    const budget = yield* RetryBudget.make({ capacity: 10, perAttempt: 0.5, perSecond: 0 })
+    budget.withdrawUnsafe(0)
+    yield* timed(Effect.exit(Effect.fail("busy").pipe(Retry.retry({ maxRetries: 2, budget }))))
+    assert.strictEqual(yield* budget.balance, 10 - 1 + 0.5 - 2)
   }))

@@ -158,6 +158,18 @@ describe("RetryBudget", () => {
       assert.deepStrictEqual(grants(budget, 2, 6000), [true, false])
     }))
 
+  it.effect("is used by effects as well", () =>
+    Effect.gen(function*() {
+      const budget = yield* RetryBudget.make({ capacity: 1, perAttempt: 0.5, perSecond: 0 })
+      const paid = yield* budget.withdraw
+      assert.strictEqual(yield* budget.balance, 0)
+      yield* budget.deposit
+      assert.strictEqual(yield* budget.balance, 0.5)
+      assert.isUndefined(yield* budget.withdraw)
+      yield* paid!.refund
+      assert.strictEqual(yield* budget.balance, 1)
+    }))
+
   it.effect("a capacity of zero pays for nothing", () =>
     Effect.gen(function*() {
       const budget = yield* RetryBudget.make({ capacity: 0 })

@@ -44,6 +44,8 @@ describe("Routing: weights", () => {
   it("draws at both ends of their range are fine", () => {
     assert.deepStrictEqual(Routing.byWeight([1, 1], () => 0), [0, 1])
     assert.deepStrictEqual(Routing.byWeight([1, 1], () => 1 - 2 ** -53), [0, 1])
+    assert.deepStrictEqual(Routing.byWeight([0, 1], () => 0), [1, 0])
+    assert.deepStrictEqual(Routing.byWeight([], () => 0), [])
   })
 
   it("checks weights", () => {
@@ -55,6 +57,10 @@ describe("Routing: weights", () => {
         return (error as LlmError.LlmConfigError).path
       }
     }
+    assert.throws(
+      () => Routing.weights([0, 0]),
+      "\"targets\" must be at least one with a weight above zero, but is all zero"
+    )
     assert.deepStrictEqual([complain([1, -1]), complain([0, 0]), complain([Number.NaN])], [
       "targets[1].weight",
       "targets",
@@ -72,6 +78,11 @@ describe("Routing: sticky", () => {
     assert.deepStrictEqual(many((i) => Routing.byKey(`tenant-${i}`, ids, [4, 2, 1, 1])), orders)
     near(shares(orders), [0.5, 0.25, 0.125, 0.125])
     near(shares(many((i) => Routing.byKey(`${i}`, ids, equal)), 3), [0.25, 0.25, 0.25, 0.25])
+  })
+
+  it("the order of a key is the same in every version and process: prompt caches live on", () => {
+    const orders = ["a", "tenant-1", "Zoë"].map((key) => Routing.byKey(key, ids, equal))
+    assert.deepStrictEqual(orders, [[0, 3, 2, 1], [3, 0, 1, 2], [2, 3, 1, 0]])
   })
 
   it("without a target only its keys move, each to its second", () => {
@@ -94,6 +105,9 @@ describe("Routing: fastest", () => {
     const speeds = [Routing.unmeasured, of(900), of(300), Routing.unmeasured, of(500)]
     assert.deepStrictEqual(Routing.bySpeed(certain, speeds, 0, never), [2, 4, 1, 0, 3])
     assert.deepStrictEqual(Routing.bySpeed(certain, [of(300), of(300)], 0, never), [0, 1])
+    // A tenth of a measurement is still one.
+    const faint = { mean: 100, weight: 0.1, at: 0 }
+    assert.deepStrictEqual(Routing.bySpeed(certain, [of(300), faint], 0, never), [1, 0])
   })
 
   it("a measurement counts half after a half-life, and is forgotten after some", () => {

@@ -408,6 +408,31 @@ describe("repeated", () => {
       alarm.cancel()
     })))
 
+  it.effect("nobody is late any more once a run has failed, and to end what nobody waits for ends nothing", () =>
+    counted(Effect.gen(function*() {
+      const log: Array<string> = []
+      const { alarm, repeated } = yield* make(
+        Effect.andThen(Effect.sleep(100), Effect.fail("no")),
+        (at) => 1000 - at,
+        log
+      )
+      const run = yield* fork(Effect.flip(repeated.next))
+      yield* TestClock.adjust(100)
+      assert.strictEqual(success(run.pollUnsafe()!), "no")
+      yield* TestClock.adjust("1 minute")
+      assert.deepStrictEqual(log, [])
+      alarm.cancel()
+      // In the step in which a value is handed over, its fibre still runs.
+      const answers = yield* make(Effect.delay(Effect.succeed("answer"), 10), () => 1000)
+      const twice = yield* fork(Effect.flatMap(answers.repeated.next, () => {
+        answers.repeated.end()
+        return answers.repeated.next
+      }))
+      yield* TestClock.adjust(20)
+      assert.strictEqual(success(twice.pollUnsafe()!), "answer")
+      answers.alarm.cancel()
+    })))
+
   it.effect("what is there at once needs no timer, and is not lost between what is not", () =>
     counted(Effect.gen(function*() {
       let i = 0
