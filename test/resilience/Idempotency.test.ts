@@ -16,6 +16,7 @@ import * as Scheduler from "effect/Scheduler"
 import * as Schema from "effect/Schema"
 import * as TestClock from "effect/testing/TestClock"
 import { chance } from "../support.ts"
+import { countingSleeps } from "./waiting.ts"
 
 const overloads = new ProviderError({ provider: "stub", reason: { _tag: "Overloaded" }, status: 503 })
 const invalid = new ProviderError({ provider: "stub", reason: { _tag: "InvalidRequest" }, status: 400 })
@@ -892,6 +893,29 @@ describe("a slow store", () => {
         assert.strictEqual(valueOf(yield* Fiber.join(other)), "S1")
       }))
 
+    it.effect("to wait for it is not to wait for the store: each look has its own time", () =>
+      Effect.gen(function*() {
+        const memory = yield* Store.memory<Idempotency.Stored<string, ProviderError>>({ maxEntries: 10 })
+        let looks = 0
+        const idempotency = yield* make({
+          store: {
+            ...memory,
+            acquire: (...args) =>
+              Effect.delay(
+                Effect.suspend(() =>
+                  ++looks < 4 ? Effect.succeed({ _tag: "Held", left: 5000 }) : memory.acquire(...args)
+                ),
+                90
+              )
+          }
+        })
+        const call = yield* caller(idempotency.run(request, transport(0).work))
+        yield* TestClock.adjust("5 seconds")
+        assert.strictEqual(looks, 4)
+        const { exit } = yield* Fiber.join(call)
+        assert.isFalse(Exit.isSuccess(exit) ? exit.value.storeFailed : exit)
+      }))
+
     it.effect("who is interrupted in the pause leaves at once, and leaves nothing behind", () =>
       Effect.gen(function*() {
         const { asked, idempotency } = yield* held(1000)
@@ -1265,6 +1289,15 @@ describe("make", () => {
       yield* how(small, "b", 79)
       assert.strictEqual(yield* how(small, "b"), "led")
     }))
+
+  it.effect("without a store there is no lease to renew, so nothing sleeps", () =>
+    countingSleeps((sleeps) =>
+      Effect.gen(function*() {
+        const idempotency = yield* make()
+        yield* idempotency.run(request, () => Effect.succeed({ value: "S1", store: true }))
+        assert.strictEqual(sleeps.started, 0)
+      })
+    ))
 
   it.effect("a ttl of zero only joins", () =>
     Effect.gen(function*() {
