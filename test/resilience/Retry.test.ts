@@ -548,8 +548,13 @@ it.effect("each attempt after the first is told how it came about", () =>
       return Effect.fail(++n)
     })
     yield* timed(Effect.exit(run.pipe(Retry.retry({ maxRetries: 3, baseDelay: 500, jitter: "none" }))))
-    const shown = seen.slice(1).map(({ duration, output: _, ...metadata }) => ({
-      ...metadata,
+    const shown = seen.slice(1).map(({ attempt, duration, elapsed, elapsedSincePrevious, input, now, start }) => ({
+      input,
+      attempt,
+      start,
+      now,
+      elapsed,
+      elapsedSincePrevious,
       duration: Duration.toMillis(duration)
     }))
     const start = 7000
