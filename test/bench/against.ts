@@ -1,10 +1,11 @@
 // `npm run bench -- --against <tarball>`: what a call costs here beside another version of this package, packed by
 // `npm pack`. Both run the same cases over the same provider in one process, by turns of a tenth of a second; the figure is
 // the median of the ratios of CPU time, round by round. Instructions are counted too, see counts.ts: they do not depend on
-// who else uses the machine, but they weigh what is interpreted.
+// who else uses the machine. Here they are those of compiled code, as users run it; those that Node takes to interpret the
+// same calls, which weigh each small function much more, come after them.
 import { execFileSync } from "node:child_process"
 import { join } from "node:path"
-import { bundled, countIn, inFolder } from "./counts.ts"
+import { bundled, compiled, countIn, inFolder } from "./counts.ts"
 import { median, start } from "./measure.ts"
 
 const LIVES = 3
@@ -49,7 +50,9 @@ export const against = (tarball: string, only = "", counts = true): Promise<void
       const of = (what: keyof Pair): number => median(lives.map((life) => life[what]))
       const spread = lives.map(({ ratio }) => ratio.toFixed(2)).join(" ")
       const times = `${of("other").toFixed(2)} → ${of("own").toFixed(2)}`
-      const counted = counts ? `${(await countIn(own, name) / await countIn(other, name)).toFixed(2)}×` : ""
+      const ratio = async (how?: ReturnType<typeof compiled>): Promise<string> =>
+        `${(await countIn(own, name, how) / await countIn(other, name, how)).toFixed(2)}×`
+      const counted = counts ? `${await ratio(compiled(name))}, interpreted ${await ratio()}` : ""
       console.log(`${name.padEnd(32)}${of("ratio").toFixed(2)}× (${spread})`.padEnd(57) + times.padEnd(18) + counted)
     }
   })
