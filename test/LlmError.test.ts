@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Duration, Effect, Exit, Formatter, Logger, Redacted, Schema, Tracer } from "effect"
 import { LlmError, type LlmEvent } from "effect-resilient-llm"
+import { TestClock } from "effect/testing"
 import { execFileSync } from "node:child_process"
 import { fileURLToPath } from "node:url"
 import { inspect } from "node:util"
@@ -350,6 +351,125 @@ it("details: what the providers themselves said", () => {
   assert.notInclude(`${all.message}${inspect(all)}${JSON.stringify(all)}`, "no seed")
   assert.lengthOf(all.message.split("Its own words"), 2)
   assert.deepStrictEqual(LlmError.details(new Error("mine")), [])
+})
+
+it("points to a provider's own words where they tell more, and only where it has said something", () => {
+  const of = (tag: LlmError.Reason["_tag"], status?: number) =>
+    new LlmError.ProviderError({ provider: "p", reason: reason(tag), ...(status === undefined ? {} : { status }) })
+      .message
+  for (const tag of reasonTags) {
+    const tells = ["InvalidRequest", "NotFound", "Permission", "Unknown"].includes(tag)
+    assert.strictEqual(of(tag, 400).endsWith("Its own words: `LlmError.details(error)`."), tells, tag)
+    assert.notInclude(of(tag), "Its own words")
+  }
+})
+
+it("names what is known of a connection that failed", () => {
+  const of = (facts: { readonly code?: string; readonly host?: string }) =>
+    new LlmError.ProviderError({ provider: "p", reason: { _tag: "Network", sent: false }, ...facts }).message
+  assert.strictEqual(of({ code: "ENOTFOUND", host: "api.p" }), "p could not be reached (ENOTFOUND api.p).")
+  assert.strictEqual(of({ code: "ENOTFOUND" }), "p could not be reached (ENOTFOUND).")
+  assert.strictEqual(of({ host: "api.p" }), "p could not be reached (api.p).")
+  assert.strictEqual(of({}), "p could not be reached.")
+})
+
+describe("fromHttp", () => {
+  type Headers = LlmError.HttpFailure["headers"]
+  const of = (headers: Headers, now?: number) =>
+    LlmError.ProviderError.fromHttp({ provider: "p", status: 429, headers, now })
+  const seconds = ({ retryAfter }: LlmError.ProviderError) =>
+    retryAfter === undefined ? undefined : Duration.toSeconds(retryAfter)
+
+  it("reads headers of the web, of `node:http` and of a plain record, whatever the case of their names", () => {
+    const wanted = { "Retry-After": "7", "X-Request-Id": "req_1" }
+    for (const headers of [wanted, new globalThis.Headers(wanted), Object.entries(wanted) as never]) {
+      const error = of(headers)
+      assert.deepStrictEqual([seconds(error), error.requestId], [7, "req_1"])
+    }
+    // Several values of one name, and what somebody without types has put there.
+    assert.strictEqual(seconds(of({ "retry-after": ["Thu", "01 Jan 2026 00:00:07 GMT"] }, Date.UTC(2026, 0))), 7)
+    assert.strictEqual(seconds(of({ "retry-after": 7 } as never)), 7)
+    for (const nothing of [undefined, null, true, {}]) {
+      assert.isUndefined(of({ "x-request-id": nothing } as never).requestId)
+    }
+    for (const none of [undefined, null as never, {}]) assert.isUndefined(of(none).requestId)
+  })
+
+  it("compares a moment with the one that it is given, else with the clock", () => {
+    const at = (millis: number) => ({ "retry-after": new Date(millis).toUTCString() })
+    assert.strictEqual(seconds(of(at(Date.UTC(2026, 0) + 7000), Date.UTC(2026, 0))), 7)
+    assert.isAtLeast(seconds(of(at(Date.now() + 60_000)))!, 30)
+  })
+
+  it.effect("of the fibre that runs, if one does", () =>
+    Effect.gen(function*() {
+      yield* TestClock.adjust("1 hour")
+      const headers = { "retry-after": "Thu, 01 Jan 1970 01:00:07 GMT" }
+      assert.strictEqual(seconds(yield* Effect.sync(() => of(headers))), 7)
+    }))
+
+  it("keeps 500 characters of what the provider said, and leaves out what it did not", () => {
+    const facts = { reason: { _tag: "Network", sent: true } } as const
+    const limit = { dimension: "requests", limit: 3 }
+    const full = LlmError.providerError("p", {
+      ...facts,
+      host: "api.p",
+      rateLimits: [limit],
+      detail: "x".repeat(600)
+    })
+    assert.deepStrictEqual([full.host, full.rateLimits], ["api.p", [limit]])
+    assert.strictEqual(LlmError.details(full)[0]?.text, "x".repeat(500))
+    const bare = LlmError.providerError("p", { ...facts, rateLimits: [], detail: "" })
+    for (const field of ["host", "rateLimits", "detail"]) assert.notProperty(bare, field)
+  })
+})
+
+it("an output that was asked for again says how often, and keeps 500 characters of the last one", () => {
+  const facts = { path: "", rule: "a number", kind: "a text", target: "p", ledger: [] }
+  const of = (repairs: number) => LlmError.InvalidOutput.of("x".repeat(600), { ...facts, repairs })
+  const says = (after: string) =>
+    `The answer from p is not what was asked for${after}: it must be a number, but is a text.`
+  assert.deepStrictEqual([0, 1, 2].map((repairs) => of(repairs).message), [
+    says(""),
+    says(" after a repair"),
+    says(" after 2 repairs")
+  ])
+  assert.strictEqual(Redacted.value(of(0).detail!), "x".repeat(500))
+  assert.deepStrictEqual([of(0)._tag, of(0).name], ["InvalidOutput", "effect-resilient-llm/InvalidOutput"])
+})
+
+it("all failed: names each target once, and asks to wait for the first that says how long", () => {
+  const all = new LlmError.AllProvidersFailed({
+    targets: ["openai", "b", "c"],
+    errors: [
+      overloaded,
+      new LlmError.AttemptTimeout({ kind: "attempt", after }),
+      new LlmError.RateLimited({ dimension: "requests", retryAfter })
+    ]
+  })
+  assert.strictEqual(LlmError.retryAfterMillis(all), 1500)
+  assert.include(all.message, "All providers failed. openai is overloaded (HTTP 503). b: The attempt exceeded")
+})
+
+it("is known by a mark that other copies of this package look for", () => {
+  const mark = "~effect-resilient-llm/LlmError"
+  assert.strictEqual(Reflect.get(new LlmError.BulkheadFull({}), mark), mark)
+})
+
+it("is shown with its stack, and without a word of a ledger that is empty", () => {
+  const shown = inspect(new LlmError.BulkheadFull({}))
+  assert.include(shown, "\n    at ")
+  assert.notInclude(shown, "ledger")
+})
+
+it("is recognised by its kind alone", () => {
+  const shed = new LlmError.Shed({ reason: "deadline" })
+  const late = new LlmError.DeadlineExceeded({ after })
+  const broken = new LlmError.StreamInterrupted({ provider: "p", kind: "reset", partialParts: 1 })
+  const guards = [LlmError.isShed, LlmError.isDeadlineExceeded, LlmError.isStreamInterrupted]
+  for (const [i, error] of [shed, late, broken].entries()) {
+    assert.deepStrictEqual(guards.map((guard) => guard(error)), guards.map((_, at) => at === i))
+  }
 })
 
 describe("classify", () => {

@@ -389,6 +389,27 @@ describe("RateLimiter", () => {
       }))
   })
 
+  describe("isIdleUnsafe", () => {
+    it.effect("nothing is to be remembered when all buckets are full, nobody waits and nothing is blocked", () =>
+      Effect.gen(function*() {
+        const limiter = yield* make({
+          limits: [
+            { dimension: "requests", limit: 1, per: "1 second" },
+            { dimension: "tokens", limit: 10, per: "1 second" }
+          ]
+        })
+        assert.isTrue(limiter.isIdleUnsafe(0))
+        yield* limiter.acquire({ requests: 0, tokens: 1 })
+        assert.deepStrictEqual([0, 99, 100].map(limiter.isIdleUnsafe), [false, false, true])
+        limiter.blockUnsafe(500, 0)
+        assert.deepStrictEqual([499, 500].map(limiter.isIdleUnsafe), [false, true])
+        // Somebody waits still, whose timer rings late.
+        yield* limiter.block(1)
+        yield* Effect.forkChild(limiter.acquire(1), { startImmediately: true })
+        assert.isFalse(limiter.isIdleUnsafe(10_000))
+      }))
+  })
+
   describe("tryAcquireUnsafe", () => {
     it.effect("takes what needs no wait without an Effect; else nothing happened", () =>
       Effect.gen(function*() {
@@ -541,7 +562,7 @@ describe("RateLimiter", () => {
             assert.match(error.message, /must be \S.*, but is \S/)
           })
         yield* refused("tokens", 5, "dimension")
-        for (const nonsense of [0, -1, NaN, Infinity]) yield* refused("requests", nonsense, "limit")
+        for (const nonsense of [0, -1, NaN, Infinity, "5" as never]) yield* refused("requests", nonsense, "limit")
         assert.strictEqual(yield* level(limiter), 10)
       }))
 

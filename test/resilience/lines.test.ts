@@ -111,11 +111,12 @@ describe("a full line", () => {
       const limiter = yield* RateLimiter.make({ capacity: 1, refillPerSecond: 0.1, queue: 3, maxWait: Infinity })
       const taken = yield* limiter.acquire(1)
       type Refusal = { readonly _tag: string }
-      const ways: ReadonlyArray<readonly [string, (rank: Rank) => Effect.Effect<unknown, Refusal>]> = [
-        ["BulkheadFull", bulkhead.acquire],
-        ["RateLimited", (rank) => limiter.acquire(1, rank)]
+      type Displaces = (rank: Rank) => boolean
+      const ways: ReadonlyArray<readonly [string, (rank: Rank) => Effect.Effect<unknown, Refusal>, Displaces]> = [
+        ["BulkheadFull", bulkhead.acquire, (rank) => bulkhead.lineUnsafe(rank, 0).displaces()],
+        ["RateLimited", (rank) => limiter.acquire(1, rank), (rank) => limiter.lineUnsafe(0, rank).displaces()]
       ]
-      for (const [full, acquire] of ways) {
+      for (const [full, acquire, displaces] of ways) {
         const told: Array<string> = []
         const enter = (name: string, tenant: string, priority: Priority = "default") =>
           start(Effect.matchEffect(acquire({ tenant, priority }), {
@@ -123,6 +124,7 @@ describe("a full line", () => {
             onFailure: ({ _tag }) => Effect.sync(() => told.push(`${name} ${_tag}`))
           }))
         for (const name of ["x1", "x2", "x3"]) yield* enter(name, "x")
+        assert.deepStrictEqual([displaces({ tenant: "x" }), displaces({ tenant: "y" })], [false, true])
         yield* enter("x4", "x")
         yield* calm
         assert.deepStrictEqual(told, [`x4 ${full}`])
@@ -167,6 +169,123 @@ describe("a line of the limiter with priorities", () => {
       yield* TestClock.adjust(5000)
       assert.deepStrictEqual(told.slice(2), [["urgent", 1000], ["a", 2000], ["b", 3000]])
     }))
+
+  describe("tells at once who will be too late", () => {
+    /** An empty bucket of a token a second; what becomes of those who enter, and when. */
+    const empty = Effect.gen(function*() {
+      const limiter = yield* RateLimiter.make({
+        limits: [{ dimension: "requests", limit: 5, per: "5 seconds" }, {
+          dimension: "tokens",
+          limit: 9,
+          per: "1 second"
+        }],
+        maxWait: Infinity,
+        queue: 3
+      })
+      yield* limiter.acquire(5)
+      const told: Array<readonly [name: string, at: number, refused?: number]> = []
+      const enter = (
+        name: string,
+        options: RateLimiter.AcquireOptions = {},
+        cost: RateLimiter.Cost = 1
+      ) =>
+        Effect.tap(
+          start(Effect.matchEffect(limiter.acquire(cost, options), {
+            onSuccess: () => Effect.map(now, (at) => void told.push([name, at])),
+            onFailure: (error) =>
+              Effect.map(
+                now,
+                (at) =>
+                  void told.push([name, at, error._tag === "RateLimited" ? Duration.toMillis(error.retryAfter) : -1])
+              )
+          })),
+          () => calm
+        )
+      return { limiter, enter, told }
+    })
+    const urgent = { priority: "critical" } as const
+
+    it.effect("behind an urgent one that is not first itself", () =>
+      Effect.gen(function*() {
+        const { enter, told } = yield* empty
+        yield* enter("first", urgent)
+        yield* enter("late", { maxWait: 2000 })
+        yield* enter("second", urgent)
+        assert.deepStrictEqual(told, [["late", 0, 3000]])
+      }))
+
+    it.effect("by a millisecond", () =>
+      Effect.gen(function*() {
+        const { enter, told } = yield* empty
+        yield* enter("late", { maxWait: 1999 })
+        yield* enter("urgent", urgent)
+        assert.deepStrictEqual(told, [["late", 0, 2000]])
+      }))
+
+    it.effect("when somebody leaves, whose tenant has its turn earlier then", () =>
+      Effect.gen(function*() {
+        const { enter, told } = yield* empty
+        const leaves = yield* enter("x1", { tenant: "x" })
+        yield* enter("y1", { tenant: "y", maxWait: 2500 })
+        yield* enter("x2", { tenant: "x" }, 4)
+        assert.deepStrictEqual(told, [])
+        yield* Fiber.interrupt(leaves)
+        yield* calm
+        assert.deepStrictEqual(told, [["y1", 0, 5000]])
+      }))
+
+    it.effect("when somebody rises, who came before", () =>
+      Effect.gen(function*() {
+        const limiter = yield* RateLimiter.make({ capacity: 4, refillPerSecond: 0.1, maxWait: Infinity })
+        yield* limiter.acquire(4)
+        yield* start(limiter.acquire(4, { priority: "batch" }))
+        yield* TestClock.adjust("10 seconds")
+        const late = yield* start(Effect.exit(limiter.acquire(4, { maxWait: 31_000 })))
+        yield* TestClock.adjust(19_999)
+        assert.isUndefined(late.pollUnsafe())
+        yield* TestClock.adjust(1)
+        yield* calm
+        assert.isDefined(late.pollUnsafe())
+      }))
+
+    it.effect("when one leaves for another tenant, which has its turn before", () =>
+      Effect.gen(function*() {
+        const { enter, told } = yield* empty
+        yield* enter("x1", { tenant: "x" })
+        yield* enter("x2", { tenant: "x", maxWait: 2000 })
+        yield* enter("x3", { tenant: "x" })
+        yield* enter("y1", { tenant: "y" })
+        assert.deepStrictEqual(told.map(([name]) => name), ["x3", "x2"])
+        assert.deepStrictEqual(told[1], ["x2", 0, 3000])
+      }))
+
+    it.effect("an arrival behind all who are more urgent, also after one of them has left", () =>
+      Effect.gen(function*() {
+        const { enter, told } = yield* empty
+        const leaves = yield* enter("leaves", urgent)
+        yield* enter("a", urgent)
+        yield* enter("b", urgent)
+        yield* Fiber.interrupt(leaves)
+        yield* calm
+        yield* enter("late", { priority: "sheddable", maxWait: 2500 })
+        // Also who needs nothing of what the others wait for.
+        yield* enter("c", urgent)
+        yield* enter("late too", { priority: "sheddable", maxWait: 2000 }, { requests: 0, tokens: 1 })
+        assert.deepStrictEqual(told, [["late", 0, 3000], ["late too", 0, 3000]])
+      }))
+
+    it.effect("a full line is planned as it stands, without those who have left", () =>
+      Effect.gen(function*() {
+        const { enter, told } = yield* empty
+        const leaves = yield* enter("a")
+        for (const name of ["b", "c"]) yield* enter(name)
+        yield* Fiber.interrupt(leaves)
+        yield* calm
+        yield* enter("d")
+        yield* enter("one too many")
+        assert.deepStrictEqual(told, [["one too many", 0, 4000]])
+      }))
+  })
 
   it.effect("a block makes too late whoever cannot wait, beside one who would wait for ever", () =>
     Effect.gen(function*() {
