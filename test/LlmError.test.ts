@@ -390,7 +390,8 @@ describe("fromHttp", () => {
     assert.strictEqual(seconds(of({ "retry-after": ["Thu", "01 Jan 2026 00:00:07 GMT"] }, Date.UTC(2026, 0))), 7)
     assert.strictEqual(seconds(of({ "retry-after": 7 } as never)), 7)
     for (const nothing of [undefined, null, true, {}]) {
-      assert.isUndefined(of({ "x-request-id": nothing } as never).requestId)
+      const error = of({ "x-request-id": nothing, "retry-after": nothing } as never)
+      assert.deepStrictEqual([error.requestId, error.retryAfter], [undefined, undefined])
     }
     for (const none of [undefined, null as never, {}]) assert.isUndefined(of(none).requestId)
   })
@@ -665,8 +666,10 @@ describe("a copy", () => {
 
   it("its stack can be set by who wants another", () => {
     const copy = LlmError.withLedger(overloaded, [])
-    Object.defineProperty(copy, "stack", { value: "another" })
+    copy.stack = "another"
     assert.strictEqual(copy.stack, "another")
+    Object.defineProperty(copy, "stack", { get: () => "made when it is asked for" })
+    assert.strictEqual(copy.stack, "made when it is asked for")
   })
 
   it("withBudgetExhausted marks a provider's failure, and no other", () => {

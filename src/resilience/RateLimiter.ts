@@ -587,7 +587,7 @@ class Limiter implements RateLimiter {
     for (const [i, bucket] of this.buckets.entries()) {
       if (index < 0 || index === i) bucket.blockedUntil = Math.max(bucket.blockedUntil, until)
     }
-    this.changed(now, Infinity)
+    this.changed(Infinity)
   }
 
   readonly setLimit: RateLimiter["setLimit"] = (dimension, limit) =>
@@ -609,7 +609,7 @@ class Limiter implements RateLimiter {
       bucket.level = Math.min(level, bucket.burst)
       bucket.at = now
       // Also of a higher one: what costs more than its bucket holds needs a full bucket, which is larger now.
-      this.changed(now, Infinity)
+      this.changed(Infinity)
       return Effect.void
     })
 
@@ -676,7 +676,6 @@ class Limiter implements RateLimiter {
     if (!this.line.displace(options, refusal)) return false
     // Its tenant's turns have changed.
     this.end = undefined
-    this.isLate = true
     this.slack = -Infinity
     return true
   }
@@ -751,19 +750,17 @@ class Limiter implements RateLimiter {
       }
     })
     for (const end of late) end()
-    if (late.length > 0) this.isLate = true
     // Where tenants take turns, those behind them have other turns now.
     if (late.length > 0 && this.line.size > 0 && !this.line.isSimple) this.slack = -Infinity
   }
 
   /** Something moved all grants: earlier, or later by `delay` at most. */
-  private changed(now: number, delay: number): void {
+  private changed(delay: number): void {
     if (this.line.size === 0) return
     if (delay > 0) this.end = undefined
     else this.isLate = true
     // Of who waits for ever and who is delayed for ever, the difference is no number.
     this.slack = delay === Infinity ? -Infinity : this.slack - delay
-    if (this.slack < 0) this.refuseLate(now)
     this.line.changed()
   }
 
@@ -771,7 +768,7 @@ class Limiter implements RateLimiter {
 
   credit(amounts: Vector, now: number): void {
     for (let i = 0; i < amounts.length; i++) if (amounts[i] !== 0) move(this.buckets[i]!, amounts[i]!, now)
-    this.changed(now, delayBy(this.buckets, amounts.map((amount) => -amount)))
+    this.changed(delayBy(this.buckets, amounts.map((amount) => -amount)))
   }
 
   observe(facts: ReadonlyArray<RateLimitFact>, grant: number, now: number): void {
@@ -782,7 +779,7 @@ class Limiter implements RateLimiter {
       this.observed[i] = grant
       if (remaining < levelAt(bucket, now)) {
         move(bucket, remaining - levelAt(bucket, now), now)
-        this.changed(now, Infinity)
+        this.changed(Infinity)
       }
       if (remaining === 0 && resetAfter !== undefined) this.blockUnsafe(resetAfter, now, dimension)
     }

@@ -171,8 +171,8 @@ describe("a line of the limiter with priorities", () => {
     }))
 
   describe("tells at once who will be too late", () => {
-    /** An empty bucket of a token a second; what becomes of those who enter, and when. */
-    const empty = Effect.gen(function*() {
+    /** An empty bucket of a request a second, and a full one; what becomes of those who enter, and when. */
+    const empty = Effect.fnUntraced(function*(queue = 3) {
       const limiter = yield* RateLimiter.make({
         limits: [{ dimension: "requests", limit: 5, per: "5 seconds" }, {
           dimension: "tokens",
@@ -180,9 +180,9 @@ describe("a line of the limiter with priorities", () => {
           per: "1 second"
         }],
         maxWait: Infinity,
-        queue: 3
+        queue
       })
-      yield* limiter.acquire(5)
+      const taken = yield* limiter.acquire(5)
       const told: Array<readonly [name: string, at: number, refused?: number]> = []
       const enter = (
         name: string,
@@ -201,13 +201,13 @@ describe("a line of the limiter with priorities", () => {
           })),
           () => calm
         )
-      return { limiter, enter, told }
+      return { taken, enter, told }
     })
     const urgent = { priority: "critical" } as const
 
     it.effect("behind an urgent one that is not first itself", () =>
       Effect.gen(function*() {
-        const { enter, told } = yield* empty
+        const { enter, told } = yield* empty()
         yield* enter("first", urgent)
         yield* enter("late", { maxWait: 2000 })
         yield* enter("second", urgent)
@@ -216,7 +216,7 @@ describe("a line of the limiter with priorities", () => {
 
     it.effect("by a millisecond", () =>
       Effect.gen(function*() {
-        const { enter, told } = yield* empty
+        const { enter, told } = yield* empty()
         yield* enter("late", { maxWait: 1999 })
         yield* enter("urgent", urgent)
         assert.deepStrictEqual(told, [["late", 0, 2000]])
@@ -224,7 +224,7 @@ describe("a line of the limiter with priorities", () => {
 
     it.effect("when somebody leaves, whose tenant has its turn earlier then", () =>
       Effect.gen(function*() {
-        const { enter, told } = yield* empty
+        const { enter, told } = yield* empty()
         const leaves = yield* enter("x1", { tenant: "x" })
         yield* enter("y1", { tenant: "y", maxWait: 2500 })
         yield* enter("x2", { tenant: "x" }, 4)
@@ -250,7 +250,7 @@ describe("a line of the limiter with priorities", () => {
 
     it.effect("when one leaves for another tenant, which has its turn before", () =>
       Effect.gen(function*() {
-        const { enter, told } = yield* empty
+        const { enter, told } = yield* empty()
         yield* enter("x1", { tenant: "x" })
         yield* enter("x2", { tenant: "x", maxWait: 2000 })
         yield* enter("x3", { tenant: "x" })
@@ -261,22 +261,24 @@ describe("a line of the limiter with priorities", () => {
 
     it.effect("an arrival behind all who are more urgent, also after one of them has left", () =>
       Effect.gen(function*() {
-        const { enter, told } = yield* empty
+        const { enter, told } = yield* empty()
         const leaves = yield* enter("leaves", urgent)
         yield* enter("a", urgent)
         yield* enter("b", urgent)
         yield* Fiber.interrupt(leaves)
         yield* calm
-        yield* enter("late", { priority: "sheddable", maxWait: 2500 })
         // Also who needs nothing of what the others wait for.
+        const tokens = { requests: 0, tokens: 1 }
+        yield* enter("one", { priority: "sheddable", maxWait: 1999 }, tokens)
+        yield* enter("two", { priority: "sheddable", maxWait: 2500 })
         yield* enter("c", urgent)
-        yield* enter("late too", { priority: "sheddable", maxWait: 2000 }, { requests: 0, tokens: 1 })
-        assert.deepStrictEqual(told, [["late", 0, 3000], ["late too", 0, 3000]])
+        yield* enter("three", { priority: "sheddable", maxWait: 2000 }, tokens)
+        assert.deepStrictEqual(told, [["one", 0, 2000], ["two", 0, 3000], ["three", 0, 3000]])
       }))
 
     it.effect("a full line is planned as it stands, without those who have left", () =>
       Effect.gen(function*() {
-        const { enter, told } = yield* empty
+        const { enter, told } = yield* empty()
         const leaves = yield* enter("a")
         for (const name of ["b", "c"]) yield* enter(name)
         yield* Fiber.interrupt(leaves)
@@ -284,6 +286,26 @@ describe("a line of the limiter with priorities", () => {
         yield* enter("d")
         yield* enter("one too many")
         assert.deepStrictEqual(told, [["one too many", 0, 4000]])
+      }))
+
+    it.effect("a full line is planned with what has come back", () =>
+      Effect.gen(function*() {
+        const { enter, taken, told } = yield* empty()
+        for (const name of ["a", "b", "c"]) yield* enter(name)
+        yield* taken.settle(4.5)
+        yield* enter("one too many")
+        assert.deepStrictEqual(told, [["one too many", 0, 3500]])
+      }))
+
+    it.effect("who is behind one that is refused, whose tenant has its turn earlier then", () =>
+      Effect.gen(function*() {
+        const { enter, told } = yield* empty(4)
+        yield* enter("x1", { tenant: "x", maxWait: 2000 })
+        yield* enter("y1", { tenant: "y", maxWait: 4100 })
+        yield* enter("x2", { tenant: "x" }, 4)
+        // x1 would come after three seconds now; without it x2 comes before y1.
+        yield* enter("urgent", urgent, 2)
+        assert.deepStrictEqual(told, [["x1", 0, 3000], ["y1", 0, 7000]])
       }))
   })
 
