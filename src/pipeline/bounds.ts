@@ -229,7 +229,7 @@ const merged = (spans: ReadonlyArray<Span>): ReadonlyArray<Span> => {
     if (last === undefined || from > last.to) out.push({ from, to })
     else out[out.length - 1] = { from: last.from, to: Math.max(last.to, to) }
   }
-  return out.length > SPANS ? coarse(out) : out
+  return coarse(out)
 }
 
 /** So many spans are told apart; where there are more, those next to each other are taken for one. */

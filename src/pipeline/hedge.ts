@@ -110,7 +110,7 @@ export class Turn<E> implements Hedging<Served, E, never> {
   }
 
   onWon(line: number): void {
-    if (line > 0) this.call.books.adopt(this.calls[line]!.books)
+    this.call.books.adopt(this.calls[line]!.books)
   }
 
   onLost(line: number): void {

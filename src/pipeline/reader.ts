@@ -112,8 +112,6 @@ export class Reader<E> {
 
   private ended(cause: Cause.Cause<Broken | Cause.Done>): Parts<E> {
     const error = Cause.findErrorOption(cause)
-    // The consumer, or its pull alone, was interrupted: it may come back.
-    if (error._tag === "None" && Cause.hasInterruptsOnly(cause)) return Effect.failCause(cause as Cause.Cause<never>)
     const exit = error._tag === "None" || Cause.isDone(error.value)
       ? Exit.failCause(cause)
       : Exit.fail(failed(this.call, error.value))

@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Deferred, Effect, Exit, Fiber, Logger, Scope } from "effect"
 import { TestClock } from "effect/testing"
 import * as Background from "../../src/pipeline/background.ts"
+import { isCollected } from "../garbage.ts"
 
 const made = Effect.gen(function*() {
   const lines: Array<string> = []
@@ -59,6 +60,20 @@ describe("what is done behind calls", () => {
       yield* Effect.yieldNow
       yield* Effect.yieldNow
       yield* Scope.close(scope, Exit.void)
+    }))
+
+  it.live("what ended is not kept", () =>
+    Effect.gen(function*() {
+      const { background } = yield* made
+      let ref: WeakRef<object> | undefined
+      background.run(Effect.map(Effect.yieldNow, () => {
+        const value = {}
+        ref = new WeakRef(value)
+        return value
+      }))
+      yield* Effect.sleep(1)
+      assert.isDefined(ref)
+      assert.isTrue(yield* isCollected(ref))
     }))
 
   it.effect("a failure and a defect are logged, at once or later, and hinder nobody", () =>

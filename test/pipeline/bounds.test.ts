@@ -38,6 +38,7 @@ const hold = (list: ReadonlyArray<Row>): void =>
 
 const one = [{}]
 const two = [{}, {}]
+const three = [{}, {}, {}]
 
 describe("one target", () => {
   hold([
@@ -227,6 +228,12 @@ describe("several targets", () => {
       attempts: 4,
       complete: 2001
     }],
+    // A turn ends after 1, 1002, 2503 or 4754 ms, before a retry that would begin after the deadline. The latest end is not
+    // that of the longest turn and what still fits after it, but of three that are shorter.
+    ["some shorter turns end later than a longer one", three, {
+      retry: { ...usual.retry, maxRetries: 4, baseDelay: 1000, factor: 1.5 },
+      timeout: { attempt: 1, deadline: 7952 }
+    }, { complete: 3 * 2503, completeOf: [4754, 4754, 4754] }],
     // Each ends 1 ms after a whole second, and a target that has failed there passes its 1 ms on to the next one.
     ["two hundred moments are told apart", two, {
       retry: retries(200, 1000),
@@ -303,11 +310,26 @@ describe("hedges", () => {
       complete: 100 + 105 + 107,
       completeOf: [100, 105 + 107]
     }],
+    ["that only one of two targets is slow enough for, without failover", [{}, line(7)], {
+      ...once,
+      ...hedge(105, 1),
+      failover: false
+    }, { attempts: 2, attemptsOf: [1, 2] }],
     // The first target hedges after 90, and the hedge waits in the line of the second one: until 90 + 107.
     ["that wait in another target's line", [{}, line(7)], { ...once, ...hedge(90, 1) }, {
       complete: 90 + 107 + 90 + 107,
       completeOf: [190, 197]
     }],
+    ["that wait in the line of one of three targets", [{}, line(7), {}], { ...once, ...hedge(90, 1) }, {
+      complete: 3 * (90 + 107)
+    }],
+    // Hints are waited for at the last target only. That is the second one: first 105 + 80 with a line of 50, and then
+    // 105 + 30, as its hedge can go nowhere else.
+    ["that go to no target which was asked before", [line(50), {}], {
+      retry: { ...retries(1), maxRetryAfter: 50 },
+      timeout: { attempt: 30, deadline: false },
+      ...hedge(105, 1)
+    }, { complete: 185 + 135 }],
     ["are not held back by a bound on attempts in time", two, {
       ...once,
       ...hedge(30, 1),
@@ -370,6 +392,8 @@ describe("a bound on attempts bounds the wait", () => {
     ["four of six", two, most(4), { attempts: 4, attemptsOf: [3, 3], complete: 330 + 100 }],
     ["five of six", two, most(5), { attempts: 5, complete: 330 + 210 }],
     ["one", two, most(1), { attempts: 1, attemptsOf: [1, 1], complete: 100 }],
+    ["both at one target", two, { retry: retries(1), ...most(2) }, { attempts: 2, complete: 100 + 10 + 100 }],
+    ["one each at two of three", three, { ...once, ...most(2) }, { attempts: 2, complete: 200 }],
     ["all of them", two, most(6), { attempts: 6, complete: 660 }],
     ["more than there are", two, most(7), { attempts: 6, complete: 660 }],
     // A retry that its circuit refuses has waited for its pause, and is none.
@@ -389,10 +413,17 @@ describe("a bound on attempts bounds the wait", () => {
     ["not of more retries than are told apart", one, { retry: retries(300), ...most(50) }, { complete: 33_100 }],
     ["with one that may be refused after its pause", [{ circuitBreaker: {} }, {}], most(4), { complete: 440 }],
     ["with a retry that is refused in a line", [line(500), {}], most(4), { complete: 600 + 10 + 600 + 20 + 500 + 210 }],
+    // Two are made after 50 ms in the line, the third one is refused there; then three at one of the others.
+    ["with a line at one of three", [{}, line(50), {}], most(5), { complete: 150 + 10 + 150 + 20 + 50 + 330 }],
     ["with a line without end", [line(Infinity), {}], { ...most(4), timeout: within(500) }, { complete: 500 }],
     ["with pauses without end", two, {
       ...most(4),
       retry: { maxRetries: 2, schedule: Schedule.spaced(10) },
+      timeout: within(500)
+    }, { complete: 500 }],
+    ["with pauses without end, of one target", one, {
+      ...most(3),
+      retry: { maxRetries: 3, schedule: Schedule.spaced(10) },
       timeout: within(500)
     }, { complete: 500 }],
     ["not without failover", two, { failover: false }, { attempts: 3, complete: 330 }]

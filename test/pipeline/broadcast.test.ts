@@ -129,9 +129,10 @@ describe("a second reader", () => {
 
   it.effect("has the attempts in its ledger once, also when it has begun late, or when all has come before it asks", () =>
     vector(Effect.gen(function*() {
-      const r = yield* setUp([live], { idempotency: {} })
-      const [late, last] = [yield* r.client.open(request), yield* r.client.open(request)]
+      // Its end comes alone.
+      const r = yield* setUp([[stream("a", wait(100), "b", wait(100), "cd", wait(100))]], { idempotency: {} })
       const first = yield* fork(read(r))
+      const [late, last] = [yield* r.client.open(request), yield* r.client.open(request)]
       yield* TestClock.adjust(150)
       const second = yield* fork(late.response)
       yield* TestClock.adjust(1000)
@@ -164,9 +165,8 @@ describe("a second reader", () => {
   it.effect("may do with the parts of a whole answer what it likes: they are its own", () =>
     vector(Effect.gen(function*() {
       const r = yield* setUp([[ScriptedProvider.answer("Hi.")]], { idempotency: {} })
-      const opened = [yield* r.client.open(request), yield* r.client.open(request)]
-      for (const { parts } of opened) {
-        for (const part of yield* Stream.runCollect(parts)) {
+      for (let i = 0; i < 2; i++) {
+        for (const part of yield* Stream.runCollect((yield* r.client.open(request)).parts)) {
           if (part.type !== "text-delta") continue
           assert.strictEqual(part.delta, "Hi.")
           Object.assign(part, { delta: "changed" })
@@ -301,6 +301,19 @@ describe("a reader's deadline", () => {
       }))
   )
 
+  it.effect("that rings before the work's own leaves that the moment it needs, past the bound of what is kept too", () =>
+    vector(Effect.gen(function*() {
+      const stalls = stream("a", "x".repeat(9 * 1024 * 1024), wait(100), "b", ScriptedProvider.stall)
+      const r = yield* setUp([[stalls]], { idempotency: {}, timeout: { idle: 150 } })
+      yield* fork(read(r, Infinity, 200))
+      yield* TestClock.adjust(50)
+      const late = yield* fork(read(r, Infinity, 150))
+      yield* TestClock.adjust(1000)
+      const error = failure((yield* Fiber.join(late)).exit)
+      const ends = error.ledger.flatMap(({ _tag, at }) => _tag === "AttemptFailed" ? [at] : [])
+      assert.deepStrictEqual([error._tag, ends], ["DeadlineExceeded", [150]])
+    })))
+
   it.effect("past the bound of what is kept, the work's own end is waited for", () =>
     vector(Effect.gen(function*() {
       const long = "x".repeat(9 * 1024 * 1024)
@@ -369,6 +382,22 @@ it.effect("what broke frees its key, also while somebody has not read it yet", (
     assert.strictEqual(textOf(yield* read(r)), "again")
     assert.strictEqual(failure(yield* Effect.exit(response))._tag, "StreamInterrupted")
     yield* Scope.close(scope, Exit.void)
+    yield* nothingHeld(r)
+  })))
+
+it.effect("nobody joins what is being given up, also while its key is still held for other processes", () =>
+  vector(Effect.gen(function*() {
+    const store = yield* Store.memory<string>({ maxEntries: 10 })
+    const slow: Store.LeaseStore<string> = { ...store, release: (...args) => Effect.delay(store.release(...args), 50) }
+    const script = [stream("a", ScriptedProvider.stall), ScriptedProvider.answer("again")]
+    const r = yield* recordsIn(slow)(setUp([script], { idempotency: {} }))
+    const first = yield* fork(read(r))
+    yield* TestClock.adjust(10)
+    yield* fork(Fiber.interrupt(first))
+    yield* TestClock.adjust(10)
+    const second = yield* fork(read(r))
+    yield* TestClock.adjust(100)
+    assert.strictEqual(textOf(yield* Fiber.join(second)), "again")
     yield* nothingHeld(r)
   })))
 

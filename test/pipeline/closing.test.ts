@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Cause, Deferred, Effect, Exit, Fiber, Scope } from "effect"
 import { closing } from "../../src/pipeline/closing.ts"
+import { isCollected } from "../garbage.ts"
 
 const made = Effect.gen(function*() {
   const scope = yield* Scope.make()
@@ -71,6 +72,20 @@ describe("the end of a client", () => {
       assert.deepStrictEqual(yield* Fiber.join(one), Exit.succeed(1))
       assert.deepStrictEqual(yield* Fiber.join(other), Exit.fail("no"))
       yield* close
+    }))
+
+  it.live("nothing is kept of a call that has ended", () =>
+    Effect.gen(function*() {
+      const { call } = yield* made
+      let ref: WeakRef<object> | undefined
+      const answer = Effect.map(Effect.yieldNow, () => {
+        const value = {}
+        ref = new WeakRef(value)
+        return value
+      })
+      yield* Fiber.join(yield* Effect.forkChild(Effect.asVoid(call(answer))))
+      assert.isDefined(ref)
+      assert.isTrue(yield* isCollected(ref))
     }))
 
   it.effect("a caller that is interrupted waits until its call has cleaned up", () =>

@@ -307,6 +307,14 @@ describe.each(kinds)("failover: %s", (kind) => {
       ])
     }))
 
+  it.effect("a call that is out of time before its next target was asked ends as that, whatever failed before", () =>
+    Effect.gen(function*() {
+      const waits = LlmGuard.make("waits", ({ target }) => target === "s" ? Effect.never : Effect.void)
+      const options = { retry: false, timeout: {}, guards: [waits] } as const
+      const { asked, at, exit } = yield* played([[ScriptedProvider.overloaded], []], options, { deadline: 1000 })
+      assert.deepStrictEqual([failure(exit)._tag, at, asked], ["DeadlineExceeded", 1000, [1, 0]])
+    }))
+
   it.effect("where guards refuse all, the call says when to come back, if they do", () =>
     Effect.gen(function*() {
       const hinted = new LlmError.RateLimited({ dimension: "requests", retryAfter: Duration.seconds(3) })

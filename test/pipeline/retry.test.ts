@@ -42,6 +42,17 @@ describe.each(kinds)("%s", (kind) => {
       assert.deepStrictEqual(asked, ["ProviderError", "AttemptTimeout"])
     })))
 
+  it.effect("a purse in shadow mode tells of the retry that it would have denied, and of no other", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* setUp([[overloaded, overloaded, answer("x")]], {
+        retry: { maxRetries: 2, baseDelay: 100, jitter: "none", factor: 1 },
+        retryBudget: { capacity: 1, perAttempt: 0, perSecond: 0, mode: "shadow" }
+      })
+      const { ledger } = success((yield* timed(ask(kind, r.client))).exit)
+      const told = ledger.flatMap((event) => event._tag === "Shadowed" ? [[event.at, event.by, event.decision]] : [])
+      assert.deepStrictEqual(told, [[100, "retry-budget", "would-deny"]])
+    })))
+
   it.effect("what was refused here pays nothing into the purse", () =>
     vector(Effect.gen(function*() {
       const r = yield* setUp([{ always: overloaded }], {

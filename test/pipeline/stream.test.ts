@@ -1,6 +1,6 @@
 // A stream after its first content part: what is kept of it, and for how long.
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Context, Effect, Fiber, Layer, Stream } from "effect"
+import { Clock, Context, Effect, Exit, Fiber, Layer, Stream } from "effect"
 import {
   LlmClient,
   type LlmConfig,
@@ -12,9 +12,8 @@ import {
 } from "effect-resilient-llm"
 import { CountingClock, ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
-import { setFlagsFromString } from "node:v8"
-import { runInNewContext } from "node:vm"
 import { find } from "../conformance/support.ts"
+import { isCollected } from "../garbage.ts"
 import { ask, failure, fork, nothingHeld, now, setUp, success, timed, vector } from "../support.ts"
 
 const MiB = 1024 * 1024
@@ -128,17 +127,6 @@ describe("kept parts", () => {
 })
 
 describe("an error that somebody keeps", () => {
-  setFlagsFromString("--expose-gc")
-  const collect = runInNewContext("gc") as () => void
-  const isCollected = (ref: WeakRef<object>) =>
-    Effect.gen(function*() {
-      for (let i = 0; i < 10 && ref.deref() !== undefined; i++) {
-        yield* Effect.promise(() => new Promise((resolve) => setTimeout(resolve, 1)))
-        collect()
-      }
-      return ref.deref() === undefined
-    })
-
   it.live.each(["cut", "error", "failure"] as const)(
     "does not hold its stream (%s)",
     (how) =>
@@ -410,21 +398,20 @@ describe("a part that breaks an open stream", () => {
     "%s: what came before it is delivered, and nothing after it",
     ([, broken, kind, reason]) =>
       vector(Effect.gen(function*() {
-        const client = yield* clientOf(() =>
-          Stream.concat(
-            Stream.make(delta("a")),
-            Stream.concat(Stream.make(delta("b"), errorPart(broken), delta("c")), Stream.make(delta("d"), finish))
+        // Among others, and alone.
+        const after = [errorPart(broken), delta("c")]
+        for (const chunks of [[[delta("b"), ...after], [finish]], [[delta("b")], after]]) {
+          const client = yield* clientOf(() => Stream.fromArrays([delta("a")], ...chunks))
+          const read: Array<ReadonlyArray<string>> = []
+          const reading = Stream.runForEachArray(
+            client.stream("Hi"),
+            (parts) => Effect.sync(() => read.push(parts.map((part) => "delta" in part ? part.delta : part.type)))
           )
-        )
-        const texts: Array<string> = []
-        const reading = Stream.runForEach(
-          client.stream("Hi"),
-          (part) => Effect.sync(() => texts.push("delta" in part ? part.delta : part.type))
-        )
-        const error = yield* Effect.flip(reading)
-        assert.deepStrictEqual(texts, ["a", "b"])
-        assert.deepInclude(error, { _tag: "StreamInterrupted", kind, partialParts: 2 })
-        assert.deepStrictEqual((error as LlmError.StreamInterrupted).reason, reason)
+          const error = yield* Effect.flip(reading)
+          assert.deepStrictEqual(read, [["a"], ["b"]])
+          assert.deepInclude(error, { _tag: "StreamInterrupted", kind, partialParts: 2 })
+          assert.deepStrictEqual((error as LlmError.StreamInterrupted).reason, reason)
+        }
       }))
   )
 })
@@ -502,6 +489,30 @@ describe("a probe that streams", () => {
 })
 
 describe("an open stream", () => {
+  it.effect("that broke stays as it is: whoever asks for more, or for the response, is told the same", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* setUp([[ScriptedProvider.stream("a", ScriptedProvider.cut)]])
+      const { parts, response } = yield* r.client.open("Hi")
+      const error = yield* Effect.flip(Stream.runDrain(parts))
+      assert.strictEqual(error._tag, "StreamInterrupted")
+      assert.strictEqual(yield* Effect.flip(Stream.runDrain(parts)), error)
+      assert.strictEqual(yield* Effect.flip(response), error)
+    })))
+
+  it.effect("whose scope has closed gives neither more parts nor a response, and waits for nothing", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* setUp([[ScriptedProvider.stream("a", { wait: 10 }, "b")]])
+      const { parts, response } = yield* Effect.scoped(r.client.open("Hi"))
+      const texts: Array<string> = []
+      const reading = Stream.runForEach(parts, (part) => Effect.sync(() => "delta" in part && texts.push(part.delta)))
+      for (const asked of [reading, response]) {
+        const { exit } = yield* timed(Effect.exit(asked), 0)
+        assert.isTrue(Exit.hasInterrupts(success(exit)))
+      }
+      assert.deepStrictEqual(texts, ["a"])
+      assert.deepStrictEqual(yield* r.providers[0]!.active, 0)
+    })))
+
   it.effect("its response reads what an early consumer left", () =>
     vector(Effect.gen(function*() {
       const r = yield* setUp([[ScriptedProvider.stream("a", "b", "c", "d")]])

@@ -150,6 +150,20 @@ it.effect("a tracer that has thrown is handed to nobody", () =>
     assert.strictEqual(trace.within(2, effect), effect)
   }))
 
+it.effect("spans stand where their parent is, never at a root of their own", () =>
+  Effect.gen(function*() {
+    const roots: Array<boolean> = []
+    const tracer = Tracer.make({
+      span: (options) => {
+        roots.push(options.root)
+        return new Tracer.NativeSpan(options)
+      }
+    })
+    const trace = yield* Effect.withTracer(begun(), tracer)
+    trace.on(started(1))
+    assert.deepStrictEqual(roots, [false, false])
+  }))
+
 describe("a parent that wants no children", () => {
   const hidden = Context.make(Tracer.DisablePropagation, true)
   const external = (annotations: Context.Context<never>) =>
