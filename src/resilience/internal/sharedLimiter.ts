@@ -169,9 +169,8 @@ export class SharedLimiter implements RateLimiter {
     return isFree ? this.grant(costs, 0) : undefined
   }
 
-  /** What is owed is remembered by the store. */
-  readonly isIdleUnsafe: RateLimiter["isIdleUnsafe"] = () =>
-    this.waiting === 0 && this.flushing === undefined && this.pool.every((tokens) => tokens === 0)
+  /** While something lies here or is owed, a flush is to come. */
+  readonly isIdleUnsafe: RateLimiter["isIdleUnsafe"] = () => this.waiting === 0 && this.flushing === undefined
 
   readonly lineUnsafe: RateLimiter["lineUnsafe"] = () => ({
     queued: this.waiting,
@@ -282,7 +281,7 @@ export class SharedLimiter implements RateLimiter {
   private chunk(): number {
     let count = Math.floor(this.traffic * CHUNK)
     for (const [i, each] of this.average.entries()) {
-      if (each > 0) count = Math.min(count, Math.floor(this.part(i) / each))
+      count = Math.min(count, Math.floor(this.part(i) / each))
     }
     return Math.max(0, count)
   }
@@ -302,7 +301,6 @@ export class SharedLimiter implements RateLimiter {
     this.usedAt = this.now()
     if (this.pool.some((tokens, i) => tokens < 0 || this.surplus(i) > 0)) this.tell(SOON)
     else this.watchPool()
-    this.ask()
   }
 
   /** It did not wait for the store, which is only slow: what it takes is taken there all the same. */
@@ -437,7 +435,7 @@ export class SharedLimiter implements RateLimiter {
     return refused(refusal.dimension, refusal.until - now + refusal.longest)
   }
 
-  /** Serves from the pool, in order, and asks for the first who is left. Who is served may settle at once, and come back here. */
+  /** Serves from the pool, in order, and asks for the first who is left. Who is served may come back here at once. */
   private ask(): void {
     while (!this.asking) {
       const now = this.now()
@@ -589,7 +587,8 @@ export class SharedLimiter implements RateLimiter {
       return Effect.void
     })
     const due = this.now() + millis
-    const sleep = this.clock.sleep(Duration.millis(millis))
+    // A test clock does not yield for no time at all, and the fibre must be known before it flushes.
+    const sleep = millis > 0 ? this.clock.sleep(Duration.millis(millis)) : Effect.yieldNow
     this.flushing = { due, fiber: this.run(Effect.andThen(sleep, flush)) }
   }
 
