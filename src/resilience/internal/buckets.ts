@@ -171,7 +171,7 @@ const put = (
 const count = (state: State, instance: string | undefined, now: number): Numbers =>
   instance === undefined
     ? state.seen
-    : new Map([...state.seen].filter(([id, at]) => id !== instance && at > now - SEEN_FOR && at <= now)).set(
+    : new Map([...state.seen].filter(([, at]) => at > now - SEEN_FOR && at <= now)).set(
       instance,
       now
     )
@@ -209,7 +209,7 @@ export const reserve = (before: State, request: Reserve, now: number): readonly 
     if (each > 0) along = Math.min(along, Math.max(0, Math.floor((levels[i]! - RESERVE * burst) / each)))
     if (blocked[i]! > 0) along = 0
   }
-  if (along > 0) { for (let i = 0; i < limits.length; i++) levels[i] = levels[i]! - along * (extra?.each[i] ?? 0) }
+  for (let i = 0; i < limits.length; i++) levels[i] = levels[i]! - along * (extra?.each[i] ?? 0)
   return [
     { _tag: "Granted", wait, extra: along, levels, instances },
     put(state, limits, levels, now, { told: Math.max(state.told, now + wait), seen })
@@ -220,7 +220,7 @@ export const settle = (before: State, { atMost, back, block, early = 0, limits }
   const state = onClock(before, now)
   const levels = levelsAt(state, limits, now)
   // The one that was promised the latest moment leaves: then the bucket is as it was before it came.
-  const isLast = early > 0 && now + early >= state.told
+  const isLast = now + early >= state.told
   const promised = isLast ? 0 : Math.max(0, state.told - now)
   const blocked = new Map([...state.blocked].filter(([, until]) => until > now))
   for (const [i, { burst, dimension, rate }] of limits.entries()) {
