@@ -4,6 +4,7 @@ import { Effect, Exit, Fiber, Random, Schema, Scope } from "effect"
 import { Health, Store } from "effect-resilient-llm/persistence"
 import { RateLimiter } from "effect-resilient-llm/resilience"
 import { TestClock } from "effect/testing"
+import { sha256 } from "../../src/internal/sha256.ts"
 import { journal, tenPerTenSeconds } from "./RateLimiter.support.ts"
 
 const now = Effect.clockWith((clock) => Effect.sync(() => Number(clock.monotonicTimeNanosUnsafe()) / 1e6))
@@ -71,6 +72,38 @@ describe("RateLimiter.makeShared", () => {
       yield* TestClock.adjust(500)
       yield* enter("b")
       assert.deepStrictEqual(entries.at(-1), ["b", 1000])
+    }))
+
+  it.effect("asks for the key of all only where there are limits for all, and for each tenant by a name of its own", () =>
+    Effect.gen(function*() {
+      const { memory } = yield* counted
+      const keys = new Set<string>()
+      const store: RateLimiter.LimitStore = {
+        ...memory,
+        reserve: (request) => {
+          keys.add(request.key)
+          return memory.reserve(request)
+        }
+      }
+      const own = { dimension: "requests", limit: 10, per: "10 seconds", by: "tenant" } as const
+      const each = yield* RateLimiter.makeShared("k", store, { limits: [own] })
+      yield* each.acquire(1)
+      yield* each.acquire(1, { tenant: "acme" })
+      assert.deepStrictEqual([...keys].map((key) => key.slice(0, 15)), [
+        "k:tenant:",
+        `k:tenant:${sha256("acme").slice(0, 6)}`
+      ])
+      const all = yield* RateLimiter.makeShared("k", store, tenPerTenSeconds)
+      assert.notProperty(yield* all.snapshot, "tenants")
+      assert.property(yield* each.snapshot, "tenants")
+    }))
+
+  it.effect("in shadow mode asks no store", () =>
+    Effect.gen(function*() {
+      const { does, store } = yield* counted
+      const limiter = yield* RateLimiter.makeShared("k", store, { ...tenPerTenSeconds, mode: "shadow" })
+      for (const cost of [10, 10]) yield* limiter.acquire(cost)
+      assert.strictEqual(does.reserved, 0)
     }))
 
   it.effect("L4 a small late cost does not overtake", () =>

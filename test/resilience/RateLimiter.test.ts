@@ -257,6 +257,23 @@ describe("RateLimiter", () => {
         }).pipe(Effect.provideService(Clock.Clock, { ...clock, sleep }))
       }))
 
+    it.effect("a timer that rings late makes all later who come after it, also who comes then", () =>
+      TestClock.testClockWith((clock) => {
+        const sleep = (duration: Duration.Duration) => clock.sleep(Duration.sum(duration, Duration.millis(100)))
+        return Effect.gen(function*() {
+          for (const tenants of [["x", "x", "x"], ["x", "y", "z"]]) {
+            const limiter = yield* make({ capacity: 1, refillPerSecond: 1 })
+            yield* full(limiter, 1)
+            const { enter, entries } = journal(limiter)
+            for (const [i, tenant] of tenants.entries()) yield* enter(`${i}`, 1, { tenant })
+            yield* TestClock.adjust(1100)
+            assert.strictEqual(entries.length, 1)
+            const error = yield* Effect.flip(limiter.acquire(1, { tenant: tenants[2]!, maxWait: 2950 }))
+            assert.deepInclude(error, { _tag: "RateLimited", retryAfter: Duration.millis(3000) })
+          }
+        }).pipe(Effect.provideService(Clock.Clock, { ...clock, sleep }))
+      }))
+
     it.effect("at most one timer, whatever the length of the line", () =>
       countingSleeps((sleeps) =>
         Effect.gen(function*() {
