@@ -139,6 +139,7 @@ describe("what is granted at once", () => {
       yield* limiter.acquire(1)
       yield* enter("more than there is", 5)
       assert.isUndefined(yield* tryIt(1))
+      assert.isDefined(yield* tryIt(0), "what costs nothing has nothing to wait for")
     }))
 
   it.effect("a rounding error keeps nobody waiting", () =>
@@ -308,6 +309,16 @@ describe("what is taken along", () => {
       assert.strictEqual(along(asked[22]!), undefined)
     }))
 
+  it.effect("what was spent without a trip counts, too", () =>
+    Effect.gen(function*() {
+      const { asked, does, limiter, tryIt } = yield* setup(wide)
+      does.answers = [Effect.succeed(granted({ extra: 30 })), Effect.succeed(granted())]
+      yield* limiter.acquire(1)
+      for (let i = 0; i < 30; i++) assert.isDefined(yield* tryIt(1))
+      yield* limiter.acquire(1)
+      assert.deepStrictEqual(along(asked[1]!), { count: 3, each: [1] })
+    }))
+
   it.effect("never more than a quarter of this process's part", () =>
     Effect.gen(function*() {
       const { asked, does, limiter } = yield* setup(wide)
@@ -345,6 +356,34 @@ describe("what is taken along", () => {
       assert.strictEqual(backs().length, 1)
     }))
 
+  it.effect("when it is spent before that nothing is looked at again", () =>
+    Effect.gen(function*() {
+      const { backs, does, limiter, tryIt } = yield* setup(wide)
+      does.answers = [Effect.succeed(granted({ extra: 2 }))]
+      yield* limiter.acquire(1)
+      yield* TestClock.adjust(100)
+      for (let i = 0; i < 2; i++) assert.isDefined(yield* tryIt(1))
+      yield* TestClock.adjust(100)
+      assert.isTrue(limiter.isIdleUnsafe(yield* now))
+      yield* limiter.acquire(1)
+      yield* TestClock.adjust(100)
+      assert.isDefined(yield* tryIt(1))
+      yield* TestClock.adjust(200)
+      assert.deepStrictEqual(backs(), [[500, [1]]])
+    }))
+
+  it.effect("stays as long when something else was told meanwhile", () =>
+    Effect.gen(function*() {
+      const { does, limiter, told, tryIt } = yield* setup()
+      does.answers = [Effect.succeed(granted({ extra: 2 }))]
+      yield* limiter.acquire(1)
+      yield* limiter.block(1000, "tokens")
+      yield* TestClock.adjust(150)
+      assert.isDefined(yield* tryIt(1))
+      yield* TestClock.adjust(1000)
+      assert.deepStrictEqual(told.map(([at, { back }]) => [at, back]), [[0, [0, 0]], [350, [1, 0]]])
+    }))
+
   it.effect("goes back when the process ends, and then nothing is told twice", () =>
     Effect.gen(function*() {
       const { backs, does, limiter } = yield* setup()
@@ -376,6 +415,30 @@ describe("what is settled", () => {
       held.settleUnsafe(3)
       yield* TestClock.adjust(1000)
       assert.deepStrictEqual(backs(), [[50, [-2, 0]]])
+    }))
+
+  it.effect("what was granted for nothing, and cost something, is owed", () =>
+    Effect.gen(function*() {
+      const { backs, tryIt } = yield* setup()
+      const held = yield* tryIt(0)
+      held!.settleUnsafe(2)
+      yield* TestClock.adjust(1000)
+      assert.deepStrictEqual(backs(), [[50, [-2, 0]]])
+    }))
+
+  it.effect("neither a further debt nor what is spent here delays what is owed", () =>
+    Effect.gen(function*() {
+      const { backs, limiter, tryIt } = yield* setup()
+      const first = yield* limiter.acquire({ tokens: 100 })
+      const second = yield* limiter.acquire({ tokens: 100 })
+      const third = yield* limiter.acquire(3)
+      third.settleUnsafe(1)
+      first.settleUnsafe({ tokens: 150 })
+      yield* TestClock.adjust(20)
+      second.settleUnsafe({ tokens: 150 })
+      assert.isDefined(yield* tryIt(1))
+      yield* TestClock.adjust(30)
+      assert.deepStrictEqual(backs(), [[50, [0, -100]]])
     }))
 
   it.effect("what is more than a process may keep goes back after 50 ms, the rest when nobody has used it", () =>
@@ -509,7 +572,8 @@ describe("what a vendor says", () => {
 describe("the line", () => {
   it.effect("who was told a time goes then, and knows how long it has waited", () =>
     Effect.gen(function*() {
-      const { does, enter, entries, held } = yield* setup()
+      const { does, enter, entries, held, limiter, told } = yield* setup()
+      assert.deepStrictEqual(limiter.dimensions, ["requests", "tokens"])
       does.answers = [Effect.succeed(granted({ wait: 300 }))]
       yield* TestClock.adjust(1000)
       yield* enter("a")
@@ -518,6 +582,8 @@ describe("the line", () => {
       yield* TestClock.adjust(1)
       assert.deepStrictEqual(entries, [["a", 1300]])
       assert.strictEqual(held("a").waited, 300)
+      assert.strictEqual(limiter.lineUnsafe(yield* now).queued, 0)
+      assert.deepStrictEqual(told, [], "it keeps what it was promised")
     }))
 
   it.effect("the store learns how long each may still wait", () =>

@@ -93,7 +93,7 @@ describe("without limits of all", () => {
       const { limiter, own: of, tryIt } = setup({ own })
       assert.strictEqual(yield* blockedFor(limiter), 0)
       yield* tryIt(1, "x")
-      yield* limiter.block(NaN)
+      limiter.blockUnsafe(NaN, yield* now, undefined)
       assert.strictEqual(yield* blockedFor(limiter), 0)
       yield* limiter.block(5000, "requests")
       yield* limiter.block(1000, "tokens")
@@ -112,8 +112,8 @@ describe("without limits of all", () => {
 
   it.effect("there is no limit to set", () =>
     Effect.gen(function*() {
-      const { path, rule } = yield* Effect.flip(setup({ own }).limiter.setLimit("requests", 5))
-      assert.deepStrictEqual([path, rule], ["dimension", "a dimension that all share"])
+      const { kind, path, rule } = yield* Effect.flip(setup({ own }).limiter.setLimit("requests", 5))
+      assert.deepStrictEqual([path, rule, kind], ["dimension", "a dimension that all share", "a text"])
     }))
 
   it.effect("who waits can be interrupted", () =>
@@ -134,7 +134,7 @@ describe("before limits of all", () => {
       const { all, limiter, tryIt } = setup({ own: policy([requests(2)]), shared: policy([tokens]) })
       assert.deepStrictEqual(limiter.dimensions, ["tokens", "requests"])
       assert.isDefined(yield* tryIt(1, "x"))
-      yield* limiter.acquire(1, { tenant: "x" })
+      yield* limiter.acquire(1)
       assert.strictEqual(yield* level(all, "tokens"), 1000)
     }))
 
