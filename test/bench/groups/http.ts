@@ -27,7 +27,7 @@ const units: Record<keyof Report, string> = {
 }
 
 const speed = ["cpu", "perSecond", "p50", "p99"] as const
-const complete = { mode: "complete", path: "/0/1000/1", length: 1000, metrics: speed, lives: 1, rounds: 10 } as const
+const complete = { mode: "complete", path: "/0/1000/1", length: 1000, metrics: speed, lives: 1, rounds: 7 } as const
 const stream = { ...complete, mode: "stream", concurrency: 16, calls: 96, warmup: 6 } as const
 
 const cases = (isQuick: boolean): ReadonlyArray<Case> => {
@@ -37,7 +37,7 @@ const cases = (isQuick: boolean): ReadonlyArray<Case> => {
     { ...complete, name: "1 at a time", concurrency: 1, calls: 300, warmup: 5 },
     many,
     // What begins with a full collection begins without much of its compiled code: see "Where a target is missed".
-    { ...many, name: "64 at a time, in the long run", calls: 10_000, rounds: 6, warmup: 1 },
+    { ...many, name: "64 at a time, in the long run", calls: 10_000, rounds: 4, warmup: 1 },
     { ...many, name: "64 at a time, apart", apart: true },
     { ...complete, name: "512 at a time", concurrency: 512, calls: 1536, warmup: 4 },
     { ...many, name: "64 at a time, answers of 20 KB", path: "/0/20000/1", length: 20_000 },
