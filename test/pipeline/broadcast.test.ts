@@ -283,36 +283,28 @@ describe("a reader's deadline", () => {
       }))
   )
 
-  it.effect.each([["alone", false], ["after another one with the same has left", true]] as const)(
+  it.effect.each<readonly [string, first: "none" | "leaves" | "stays", joins: number, begins: ReadonlyArray<string>]>([
+    ["alone", "none", 0, ["a"]],
+    ["after another one with the same has left", "leaves", 0, ["a"]],
+    ["past the bound of what is kept", "stays", 50, ["a", "x".repeat(9 * 1024 * 1024)]]
+  ])(
     "that rings before the work's own leaves that the moment it needs (%s)",
-    ([, isSecond]) =>
+    ([, first, joins, begins]) =>
       vector(Effect.gen(function*() {
         // The timer of the work runs for a silence first, so that its turn comes after that of the reader.
-        const stalls = stream("a", wait(100), "b", ScriptedProvider.stall)
+        const stalls = stream(...begins, wait(100), "b", ScriptedProvider.stall)
         const r = yield* setUp([[stalls]], { idempotency: {}, timeout: { idle: 150 } })
-        const other = isSecond ? yield* fork(read(r, Infinity, 200)) : undefined
-        const reading = yield* fork(read(r, Infinity, 200))
+        const other = first === "none" ? undefined : yield* fork(read(r, Infinity, 200))
+        yield* TestClock.adjust(joins)
+        const reading = yield* fork(read(r, Infinity, 200 - joins))
         yield* TestClock.adjust(50)
-        if (other !== undefined) yield* Fiber.interrupt(other)
+        if (first === "leaves") yield* Fiber.interrupt(other!)
         yield* TestClock.adjust(1000)
         const error = failure((yield* Fiber.join(reading)).exit)
         const ends = error.ledger.flatMap(({ _tag, at }) => _tag === "AttemptFailed" ? [at] : [])
-        assert.deepStrictEqual([error._tag, ends], ["DeadlineExceeded", [200]])
+        assert.deepStrictEqual([error._tag, ends], ["DeadlineExceeded", [200 - joins]])
       }))
   )
-
-  it.effect("that rings before the work's own leaves that the moment it needs, past the bound of what is kept too", () =>
-    vector(Effect.gen(function*() {
-      const stalls = stream("a", "x".repeat(9 * 1024 * 1024), wait(100), "b", ScriptedProvider.stall)
-      const r = yield* setUp([[stalls]], { idempotency: {}, timeout: { idle: 150 } })
-      yield* fork(read(r, Infinity, 200))
-      yield* TestClock.adjust(50)
-      const late = yield* fork(read(r, Infinity, 150))
-      yield* TestClock.adjust(1000)
-      const error = failure((yield* Fiber.join(late)).exit)
-      const ends = error.ledger.flatMap(({ _tag, at }) => _tag === "AttemptFailed" ? [at] : [])
-      assert.deepStrictEqual([error._tag, ends], ["DeadlineExceeded", [150]])
-    })))
 
   it.effect("past the bound of what is kept, the work's own end is waited for", () =>
     vector(Effect.gen(function*() {

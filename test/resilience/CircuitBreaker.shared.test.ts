@@ -28,6 +28,23 @@ const fleet = (store: CircuitBreaker.CircuitStore, own: Partial<CircuitBreaker.M
     yield* TestClock.adjust(0)
     return breakers
   })
+/** A store, and what it is told. */
+const noted = Effect.map(CircuitBreaker.storeMemory(), (memory) => {
+  const changes: Array<string> = []
+  const released: Array<number> = []
+  const store: CircuitBreaker.CircuitStore = {
+    ...memory,
+    trip: (key, change) => {
+      changes.push(change._tag)
+      return memory.trip(key, change)
+    },
+    release: (key, slot) => {
+      released.push(slot)
+      return memory.release(key, slot)
+    }
+  }
+  return { store, changes, released }
+})
 const rejection = (exit: Exit.Exit<unknown, unknown>) => {
   const error = Exit.isFailure(exit) ? exit.cause.reasons.find(({ _tag }) => _tag === "Fail") : undefined
   return error?._tag === "Fail" && error.error instanceof LlmError.CircuitOpen ? error.error : undefined
@@ -303,20 +320,12 @@ describe("a circuit over processes", () => {
 
   it.effect("what a circuit in shadow mode would have done stays here", () =>
     Effect.gen(function*() {
-      const memory = yield* CircuitBreaker.storeMemory()
-      const told: Array<string> = []
-      const store: CircuitBreaker.CircuitStore = {
-        ...memory,
-        trip: (key, change) => {
-          told.push(change._tag)
-          return memory.trip(key, change)
-        }
-      }
+      const { changes, store } = yield* noted
       const [a] = yield* fleet(store)
       yield* a.force("shadow")
       yield* trip(a)
       yield* TestClock.adjust(0)
-      assert.deepStrictEqual(told, ["Forced"])
+      assert.deepStrictEqual(changes, ["Forced"])
     }))
 
   it.effect("a probe that decides keeps its place until the others are told", () =>
@@ -343,15 +352,7 @@ describe("a circuit over processes", () => {
 
   it.effect("a place is given back at once when there is nothing to probe any more", () =>
     Effect.gen(function*() {
-      const memory = yield* CircuitBreaker.storeMemory()
-      const released: Array<number> = []
-      const store: CircuitBreaker.CircuitStore = {
-        ...memory,
-        release: (key, slot) => {
-          released.push(slot)
-          return memory.release(key, slot)
-        }
-      }
+      const { released, store } = yield* noted
       const [a, b] = yield* fleet(store, { halfOpenProbes: 2 })
       yield* trip(a)
       yield* TestClock.adjust("10 seconds")

@@ -2,7 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit } from "effect"
 import { LlmError } from "effect-resilient-llm"
-import { type Health, Store } from "effect-resilient-llm/persistence"
+import { Store } from "effect-resilient-llm/persistence"
 import { Failover } from "effect-resilient-llm/resilience"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
@@ -123,24 +123,6 @@ describe("the store of cool-downs", () => {
       yield* used
       yield* TestClock.adjust(0)
       assert.strictEqual(looks, 61)
-    }))
-
-  it.effect("is asked through its own health, by the names of its operations", () =>
-    Effect.gen(function*() {
-      const asked: Array<Store.Operation> = []
-      const health: Health.Health = {
-        name: "own",
-        isUp: () => true,
-        watch: () => () => {},
-        ask: (operation, self) => {
-          asked.push(operation)
-          return self
-        }
-      }
-      const { met } = yield* shared({ ...yield* memory, health })
-      yield* met
-      yield* TestClock.adjust(0)
-      assert.deepStrictEqual(asked, ["get", "set", "get"])
     }))
 
   it.effect("that fails is pinged, and asked again once it answers", () =>

@@ -869,7 +869,8 @@ describe("a slow store", () => {
         })
     )
 
-    it.effect("who has no time for another look leaves it to who has", () =>
+    /** Each look takes so long, and the first ones find the key held. */
+    const slow = (millis: number, held: number) =>
       Effect.gen(function*() {
         const memory = yield* Store.memory<Idempotency.Stored<string, ProviderError>>({ maxEntries: 10 })
         let looks = 0
@@ -879,12 +880,18 @@ describe("a slow store", () => {
             acquire: (...args) =>
               Effect.delay(
                 Effect.suspend(() =>
-                  ++looks === 1 ? Effect.succeed({ _tag: "Held", left: 5000 }) : memory.acquire(...args)
+                  ++looks <= held ? Effect.succeed({ _tag: "Held", left: 5000 }) : memory.acquire(...args)
                 ),
-                60
+                millis
               )
           }
         })
+        return { idempotency, looks: () => looks }
+      })
+
+    it.effect("who has no time for another look leaves it to who has", () =>
+      Effect.gen(function*() {
+        const { idempotency } = yield* slow(60, 1)
         const stub = transport(0)
         const reader = yield* caller(idempotency.run({ ...request, deadlineAt: 61 }, stub.work))
         const other = yield* caller(idempotency.run(request, stub.work))
@@ -895,23 +902,10 @@ describe("a slow store", () => {
 
     it.effect("to wait for it is not to wait for the store: each look has its own time", () =>
       Effect.gen(function*() {
-        const memory = yield* Store.memory<Idempotency.Stored<string, ProviderError>>({ maxEntries: 10 })
-        let looks = 0
-        const idempotency = yield* make({
-          store: {
-            ...memory,
-            acquire: (...args) =>
-              Effect.delay(
-                Effect.suspend(() =>
-                  ++looks < 4 ? Effect.succeed({ _tag: "Held", left: 5000 }) : memory.acquire(...args)
-                ),
-                90
-              )
-          }
-        })
+        const { idempotency, looks } = yield* slow(90, 3)
         const call = yield* caller(idempotency.run(request, transport(0).work))
         yield* TestClock.adjust("5 seconds")
-        assert.strictEqual(looks, 4)
+        assert.strictEqual(looks(), 4)
         const { exit } = yield* Fiber.join(call)
         assert.isFalse(Exit.isSuccess(exit) ? exit.value.storeFailed : exit)
       }))

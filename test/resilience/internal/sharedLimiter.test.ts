@@ -441,27 +441,20 @@ describe("what is settled", () => {
       assert.deepStrictEqual(backs(), [[50, [0, -100]]])
     }))
 
-  it.effect("what is more than a process may keep goes back after 50 ms, the rest when nobody has used it", () =>
+  it.effect.each<readonly [what: string, held: number, used: number, back: ReadonlyArray<readonly [number, number]>]>([
+    ["what is more goes back after 50 ms, the rest when nobody has used it", 8, 0, [[50, 5.3], [250, 2.7]]],
+    ["exactly as much stays until nobody has used it", 3, 0.5, [[200, 2.5]]]
+  ])("of what a process may keep: %s", ([, held, used, back]) =>
     Effect.gen(function*() {
       const { limiter, told } = yield* setup()
       yield* limiter.acquire(1)
-      const held = yield* limiter.acquire(8)
-      held.settleUnsafe(0)
+      const reservation = yield* limiter.acquire(held)
+      reservation.settleUnsafe(used)
       yield* TestClock.adjust(1000)
-      assert.deepStrictEqual(told.map(([at, { back }]) => [at, Math.round(back![0]! * 1e6) / 1e6]), [
-        [50, 5.3],
-        [250, 2.7]
-      ])
-    }))
-
-  it.effect("exactly what a process may keep stays", () =>
-    Effect.gen(function*() {
-      const { backs, limiter } = yield* setup()
-      yield* limiter.acquire(1)
-      const held = yield* limiter.acquire(3)
-      held.settleUnsafe(0.5)
-      yield* TestClock.adjust(1000)
-      assert.deepStrictEqual(backs(), [[200, [2.5, 0]]])
+      assert.deepStrictEqual(
+        told.map(([at, { back }]) => [at, back!.map((amount) => Math.round(amount * 1e6) / 1e6)]),
+        back.map(([at, requests]) => [at, [requests, 0]])
+      )
     }))
 
   it.effect("a debt is told before what only lies here", () =>
