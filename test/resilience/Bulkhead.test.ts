@@ -427,18 +427,22 @@ describe("Bulkhead", () => {
   })
 
   describe("options and layers", () => {
-    const cases: ReadonlyArray<readonly [name: string, options: unknown, path: string]> = [
-      ["no place", { maxConcurrent: 0 }, "bulkhead.maxConcurrent"],
-      ["half a place", { maxConcurrent: 1.5 }, "bulkhead.maxConcurrent"],
-      ["negative line", { queue: -1 }, "bulkhead.queue"],
-      ["negative wait", { maxWait: -1 }, "bulkhead.maxWait"],
-      ["unknown option", { max: 1 }, "bulkhead.max"]
+    const cases: ReadonlyArray<readonly [name: string, options: unknown, path: string, rule: string]> = [
+      ["no place", { maxConcurrent: 0 }, "maxConcurrent", "a whole number of at least 1"],
+      ["half a place", { maxConcurrent: 1.5 }, "maxConcurrent", "a whole number of at least 1"],
+      ["a text as a bound that moves", { adaptive: "yes" }, "adaptive", "an object of options, true or false"],
+      ["negative line", { queue: -1 }, "queue", "a whole number of at least 0"],
+      ["negative wait", { maxWait: -1 }, "maxWait", "a duration that is not negative"],
+      ["unknown option", { max: 1 }, "max", "one of maxConcurrent, adaptive, queue, maxWait"]
     ]
-    it.effect.each(cases)("%s is a typed error", ([, options, path]) =>
-      Effect.gen(function*() {
-        const error = yield* Effect.flip(Bulkhead.make(options as Bulkhead.Options))
-        assert.deepStrictEqual([error._tag, error.path], ["LlmConfigError", path])
-      }))
+    it.effect.each(cases)(
+      "%s is a typed error, which says what must be",
+      ([, options, path, rule]) =>
+        Effect.gen(function*() {
+          const error = yield* Effect.flip(Bulkhead.make(options as Bulkhead.Options))
+          assert.deepInclude(error, { _tag: "LlmConfigError", path: `bulkhead.${path}`, rule })
+        })
+    )
 
     it("defaults: 20, 100, 30 s", () => {
       assert.deepStrictEqual(Bulkhead.policy(), { maxConcurrent: 20, adaptive: undefined, queue: 100, maxWait: 30_000 })

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Duration, Effect, Exit, Layer, Random, Schema } from "effect"
+import { Config, ConfigProvider, Context, Duration, Effect, Exit, Layer, Random, Schema } from "effect"
 import { LlmError } from "effect-resilient-llm"
 import * as LoadShedder from "effect-resilient-llm/resilience/LoadShedder"
 import { TestClock } from "effect/testing"
@@ -244,17 +244,6 @@ describe("LoadShedder: throttle", () => {
       yield* fill(shedder, 100, 50)
       assert.strictEqual(yield* shedder.rejection, 50 / 101)
       assert.deepStrictEqual(LoadShedder.throttlePolicy(), { ratio: 2, window: 60_000, maxRejection: 0.9 })
-      const wrong = [
-        [{ ratio: 0.5 }, "throttle.ratio"],
-        [{ window: 0 }, "throttle.window"],
-        [{ maxRejection: 1 }, "throttle.maxRejection"],
-        [{ ratios: 1 }, "throttle.ratios"]
-      ] as const
-      for (const [options, path] of wrong) {
-        assert.strictEqual((yield* Effect.flip(LoadShedder.make(options as LoadShedder.MakeOptions))).path, path)
-      }
-      assert.throws(() => LoadShedder.doors({ batch: 2 }), /thresholds.batch/)
-      assert.throws(() => LoadShedder.policy({ throttle: { ratio: 0 } }), /"loadShedding.throttle.ratio"/)
       assert.deepStrictEqual(LoadShedder.policy({ throttle: false, thresholds: false }), {
         throttle: undefined,
         doors: undefined,
@@ -267,6 +256,42 @@ describe("LoadShedder: throttle", () => {
       yield* Effect.exit(chance(0.99)(own.protect()(Effect.fail("busy"))))
       assert.strictEqual(yield* own.rejection, 1 / 4)
     }))
+
+  it.effect("reads its options from configuration, and tells what is wrong there", () =>
+    Effect.gen(function*() {
+      const layer = LoadShedder.layerConfig({ ratio: Config.Finite("RATIO") })
+      const built = (RATIO: string) =>
+        Effect.provide(Effect.scoped(Layer.build(layer)), ConfigProvider.layer(ConfigProvider.fromEnvRecord({ RATIO })))
+      const shedder = Context.get(yield* built("1"), LoadShedder.LoadShedder)
+      yield* fill(shedder, 100, 50)
+      assert.strictEqual(yield* shedder.rejection, 50 / 101)
+      assert.deepInclude(yield* Effect.flip(built("0.5")), { _tag: "LlmConfigError", path: "throttle.ratio" })
+    }))
+
+  const share = "a number from 0 to 1"
+  const objectOrFalse = "an object of options, or false"
+  it.each<readonly [path: string, read: (options: never) => unknown, options: unknown, rule: string]>([
+    ["throttle.ratio", LoadShedder.throttlePolicy, { ratio: 0.5 }, "a number of at least 1"],
+    ["throttle.window", LoadShedder.throttlePolicy, { window: 11 }, "a duration of at least 12 ms"],
+    ["throttle.maxRejection", LoadShedder.throttlePolicy, { maxRejection: 1 }, "a number from 0 to 0.99"],
+    ["throttle.ratios", LoadShedder.throttlePolicy, { ratios: 1 }, "one of ratio, window, maxRejection"],
+    ["thresholds.critical", LoadShedder.doors, { critical: 2 }, share],
+    ["thresholds.default", LoadShedder.doors, { default: -1 }, share],
+    ["thresholds.batch", LoadShedder.doors, { batch: 2 }, share],
+    ["thresholds.sheddable", LoadShedder.doors, { sheddable: -1 }, share],
+    ["loadShedding.throttle", LoadShedder.policy, { throttle: true }, objectOrFalse],
+    ["loadShedding.throttle.ratio", LoadShedder.policy, { throttle: { ratio: 0 } }, "a number of at least 1"],
+    ["loadShedding.thresholds", LoadShedder.policy, { thresholds: true }, objectOrFalse],
+    ["loadShedding.thresholds.batch", LoadShedder.policy, { thresholds: { batch: 2 } }, share],
+    ["loadShedding.mode", LoadShedder.policy, { mode: "off" }, "one of enforce, shadow"]
+  ])("what is wrong at %s is named, with what must be there", (path, read, options, rule) => {
+    try {
+      read(options as never)
+    } catch (error) {
+      return assert.deepInclude(error, { _tag: "LlmConfigError", path, rule })
+    }
+    assert.fail("accepted")
+  })
 })
 
 // -----------------------------------------------------------------------------

@@ -521,41 +521,71 @@ describe("RateLimiter", () => {
 
   describe("options", () => {
     const limit = { dimension: "requests", limit: 10, per: "1 second" } as const
-    const cases: ReadonlyArray<readonly [name: string, options: unknown, path: string, kind?: string]> = [
-      ["capacity of zero", { capacity: 0 }, "rateLimit.capacity"],
-      ["capacity as a text", { capacity: "10" }, "rateLimit.capacity"],
-      ["endless capacity", { capacity: Infinity }, "rateLimit.capacity"],
-      ["no refill", { refillPerSecond: 0 }, "rateLimit.refillPerSecond"],
-      ["negative wait", { maxWait: -1 }, "rateLimit.maxWait"],
-      ["half a waiter", { queue: 0.5 }, "rateLimit.queue"],
-      ["unknown option", { capcity: 1 }, "rateLimit.capcity"],
-      ["both forms", { limits: [limit], capacity: 1 }, "rateLimit.capacity"],
-      ["both forms, again", { limits: [limit], refillPerSecond: 1 }, "rateLimit.refillPerSecond"],
-      ["no limit", { limits: [] }, "rateLimit.limits"],
-      ["limits that are none", { limits: "many" }, "rateLimit.limits"],
-      ["the same dimension twice", { limits: [limit, limit] }, "rateLimit.limits[1].dimension"],
-      ["no dimension", { limits: [{ ...limit, dimension: "" }] }, "rateLimit.limits[0].dimension"],
-      ["a number as dimension", { limits: [{ ...limit, dimension: 42 }] }, "rateLimit.limits[0].dimension"],
-      ["limit of NaN", { limits: [{ ...limit, limit: NaN }] }, "rateLimit.limits[0].limit"],
-      ["no window", { limits: [{ dimension: "requests", limit: 10 }] }, "rateLimit.limits[0].per", "missing"],
-      ["endless window", { limits: [{ ...limit, per: Infinity }] }, "rateLimit.limits[0].per", "infinite"],
-      ["burst of zero", { limits: [{ ...limit, burst: 0 }] }, "rateLimit.limits[0].burst"],
-      ["strict of 1", { limits: [{ ...limit, strict: 1 }] }, "rateLimit.limits[0].strict"],
-      ["strict of 0", { limits: [{ ...limit, strict: 0 }] }, "rateLimit.limits[0].strict"],
+    const known = "capacity, refillPerSecond, maxWait, queue, mode"
+    const cases: ReadonlyArray<
+      readonly [name: string, options: unknown, path: string, rule: string, kind?: string]
+    > = [
+      ["capacity of zero", { capacity: 0 }, "capacity", "a number above zero"],
+      ["capacity as a text", { capacity: "10" }, "capacity", "a number above zero"],
+      ["endless capacity", { capacity: Infinity }, "capacity", "a number above zero"],
+      ["no refill", { refillPerSecond: 0 }, "refillPerSecond", "a number above zero"],
+      ["negative wait", { maxWait: -1 }, "maxWait", "a duration that is not negative"],
+      ["half a waiter", { queue: 0.5 }, "queue", "a whole number of at least 0"],
+      ["another mode", { mode: "off" }, "mode", "one of enforce, shadow"],
+      ["unknown option", { capcity: 1 }, "capcity", `one of limits, ${known}`],
+      ["both forms", { limits: [limit], capacity: 1 }, "capacity", "absent when \"limits\" is given"],
+      [
+        "both forms, again",
+        { limits: [limit], refillPerSecond: 1 },
+        "refillPerSecond",
+        "absent when \"limits\" is given"
+      ],
+      ["no limit", { limits: [] }, "limits", "a list of at least one limit"],
+      ["limits that are none", { limits: "many" }, "limits", "a list of at least one limit"],
+      [
+        "the same dimension twice",
+        { limits: [limit, limit] },
+        "limits[1].dimension",
+        "different from the dimensions before it"
+      ],
+      ["no dimension", { limits: [{ ...limit, dimension: "" }] }, "limits[0].dimension", "the name of one"],
+      ["a number as dimension", { limits: [{ ...limit, dimension: 42 }] }, "limits[0].dimension", "the name of one"],
+      ["limit of NaN", { limits: [{ ...limit, limit: NaN }] }, "limits[0].limit", "a number above zero"],
+      [
+        "no window",
+        { limits: [{ dimension: "requests", limit: 10 }] },
+        "limits[0].per",
+        "given",
+        "missing"
+      ],
+      [
+        "endless window",
+        { limits: [{ ...limit, per: Infinity }] },
+        "limits[0].per",
+        "a finite duration above zero",
+        "infinite"
+      ],
+      ["burst of zero", { limits: [{ ...limit, burst: 0 }] }, "limits[0].burst", "a number above zero"],
+      ["strict of 1", { limits: [{ ...limit, strict: 1 }] }, "limits[0].strict", "a number between 0 and 1"],
+      ["strict of 0", { limits: [{ ...limit, strict: 0 }] }, "limits[0].strict", "a number between 0 and 1"],
       [
         "strict and burst",
         { limits: [{ ...limit, strict: 0.1, burst: 1 }] },
-        "rateLimit.limits[0].burst",
+        "limits[0].burst",
+        "absent when \"strict\" is given",
         "a whole number"
       ]
     ]
-    it.effect.each(cases)("%s is a typed error", ([, options, path, kind]) =>
-      Effect.gen(function*() {
-        const error = yield* Effect.flip(RateLimiter.make(options as RateLimiter.Options))
-        assert.deepStrictEqual([error._tag, error.path], ["LlmConfigError", path])
-        assert.match(error.message, /must be \S.*, but is \S/)
-        if (kind !== undefined) assert.strictEqual(error.kind, kind)
-      }))
+    it.effect.each(cases)(
+      "%s is a typed error, which says what must be",
+      ([, options, path, rule, kind]) =>
+        Effect.gen(function*() {
+          const error = yield* Effect.flip(RateLimiter.make(options as RateLimiter.Options))
+          assert.deepInclude(error, { _tag: "LlmConfigError", path: `rateLimit.${path}`, rule })
+          assert.match(error.message, /must be \S.*, but is \S/)
+          if (kind !== undefined) assert.strictEqual(error.kind, kind)
+        })
+    )
 
     it.effect("defaults: 3500, 58.33 per second, 30 s, 256", () =>
       Effect.gen(function*() {
@@ -573,13 +603,15 @@ describe("RateLimiter", () => {
     it.effect("setLimit refuses an unknown dimension and nonsense", () =>
       Effect.gen(function*() {
         const limiter = yield* make(tenPerTenSeconds)
-        const refused = (dimension: string, limit: number, path: string) =>
+        const refused = (dimension: string, limit: number, path: string, rule: string) =>
           Effect.map(Effect.flip(limiter.setLimit(dimension, limit)), (error) => {
-            assert.strictEqual(error.path, path)
+            assert.deepInclude(error, { path, rule })
             assert.match(error.message, /must be \S.*, but is \S/)
           })
-        yield* refused("tokens", 5, "dimension")
-        for (const nonsense of [0, -1, NaN, Infinity, "5" as never]) yield* refused("requests", nonsense, "limit")
+        yield* refused("tokens", 5, "dimension", "a dimension that has a limit")
+        for (const nonsense of [0, -1, NaN, Infinity, "5" as never]) {
+          yield* refused("requests", nonsense, "limit", "a number above zero")
+        }
         assert.strictEqual(yield* level(limiter), 10)
       }))
 
