@@ -1,6 +1,6 @@
 // The health of a store, as the patterns that keep something in one use it.
 import { assert, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, type Scope } from "effect"
 import { LlmError } from "effect-resilient-llm"
 import { type Health, Store } from "effect-resilient-llm/persistence"
 import { Failover, ResponseCache } from "effect-resilient-llm/resilience"
@@ -9,13 +9,18 @@ import { TestClock } from "effect/testing"
 const quota = new LlmError.ProviderError({ provider: "a", reason: { _tag: "Quota" } })
 
 const uses: ReadonlyArray<
-  readonly [string, (store: Store.Store<string>) => Effect.Effect<unknown, unknown>, ReadonlyArray<Store.Operation>]
+  readonly [
+    string,
+    (store: Store.Store<string>) => Effect.Effect<unknown, unknown, Scope.Scope>,
+    ReadonlyArray<Store.Operation>
+  ]
 > = [
   ["cool-downs", (store) =>
     Effect.gen(function*() {
       const failover = yield* Failover.makeShared(["a", "b"], store)
-      yield* failover.run<string, LlmError.ProviderError, string>({
-        attempt: (i) => i === 0 ? Effect.fail(quota) : Effect.succeed("b"),
+      yield* failover.run({
+        attempt: (i): Effect.Effect<string, LlmError.ProviderError> =>
+          i === 0 ? Effect.fail(quota) : Effect.succeed("b"),
         allFailed: () => "all failed",
         allUnavailable: () => "none is there"
       })
