@@ -330,9 +330,9 @@ class Wall implements Bulkhead {
   }
 
   record(epoch: number, outcome: AdaptiveConcurrency.Outcome): void {
-    if (this.adaptive === undefined || this.limit === undefined) return
     const before = this.limit
-    this.limit = AdaptiveConcurrency.record(this.adaptive, before, epoch, outcome, this.inUse)
+    if (before === undefined) return
+    this.limit = AdaptiveConcurrency.record(this.adaptive!, before, epoch, outcome, this.inUse)
     if (this.limit.limit !== before.limit) this.bound(this.limit.limit)
   }
 
@@ -401,7 +401,7 @@ class Pace {
   }
 }
 
-const isCount = (value: unknown): value is number => typeof value === "number" && Number.isInteger(value) && value >= 1
+const isCount = (value: unknown): value is number => Number.isInteger(value) && value as number >= 1
 
 const handOver = (permit: Permit, options: AcquireOptions | undefined): Permit => {
   try {

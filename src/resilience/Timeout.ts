@@ -258,10 +258,10 @@ class Limited<A, E, E2> implements Waiting {
   ring(): void {
     const now = monotonicMillis(this.clock)
     if (this.remaining(now) > 0) return this.alarm.set(this.caller, this.clock, this)
-    this.forget?.()
+    this.forget!()
     const error = this.expired(now, this.child)
     this.child.interruptUnsafe()
-    this.resume?.(Effect.fail(error))
+    this.resume!(Effect.fail(error))
   }
 
   interrupt(): Effect.Effect<void> {
@@ -312,7 +312,7 @@ export class Repeated<A, E, E2> implements Waiting {
 
   /** Ends the run that somebody waits for, and with it the wait. */
   end(): void {
-    if (this.resume !== undefined) this.fiber?.interruptUnsafe()
+    if (this.resume !== undefined) this.fiber!.interruptUnsafe()
   }
 
   private ask(resume: (effect: Effect.Effect<A, E | E2>) => void): Effect.Effect<void> | void {
@@ -360,8 +360,8 @@ export class Repeated<A, E, E2> implements Waiting {
     const { fiber } = this
     const resume = this.leave()
     const error = expired(now)
-    fiber?.interruptUnsafe()
-    resume?.(Effect.fail(error))
+    fiber!.interruptUnsafe()
+    resume!(Effect.fail(error))
   }
 
   private readonly givenUp: Effect.Effect<void> = Effect.suspend(() => {
@@ -369,7 +369,7 @@ export class Repeated<A, E, E2> implements Waiting {
     // A run that ended as if it were interrupted was not given up.
     if (this.leave() === undefined) return Effect.void
     limits.interrupted(monotonicMillis(limits.clock))
-    return fiber === undefined ? Effect.void : Fiber.interrupt(fiber)
+    return Fiber.interrupt(fiber!)
   })
 
   /** Nothing is under way any more. Returns who waited, if anybody did. */

@@ -274,6 +274,49 @@ describe("RateLimiter", () => {
         }).pipe(Effect.provideService(Clock.Clock, { ...clock, sleep }))
       }))
 
+    it.effect("who waits too long by a timer that rang late is refused then, and who is behind goes in their own time", () =>
+      TestClock.testClockWith((clock) => {
+        const sleep = (duration: Duration.Duration) => clock.sleep(Duration.sum(duration, Duration.millis(100)))
+        return Effect.gen(function*() {
+          const limiter = yield* make({
+            limits: [
+              { dimension: "requests", limit: 1, per: "1 second" },
+              { dimension: "tokens", limit: 1, per: "1500 millis" }
+            ]
+          })
+          yield* limiter.acquire({ requests: 1, tokens: 1 })
+          const { enter, entries } = journal(limiter)
+          yield* enter("behind", { requests: 0, tokens: 1 })
+          yield* enter("first", 1, { priority: "critical" })
+          yield* enter("impatient", 1, { priority: "critical", maxWait: 2050 })
+          yield* TestClock.adjust(5000)
+          assert.deepStrictEqual(entries, [["first", 1100], ["impatient", 1100, "requests", 1000], ["behind", 1600]])
+        }).pipe(Effect.provideService(Clock.Clock, { ...clock, sleep }))
+      }))
+
+    it.effect("a timer that rang late makes nobody later who waits for something else, and refuses nobody for that", () =>
+      TestClock.testClockWith((clock) => {
+        let late = 100
+        const sleep = (duration: Duration.Duration) => clock.sleep(Duration.sum(duration, Duration.millis(late)))
+        return Effect.gen(function*() {
+          const limiter = yield* make({
+            limits: [
+              { dimension: "requests", limit: 1, per: "1 second" },
+              { dimension: "tokens", limit: 1, per: "1500 millis" }
+            ]
+          })
+          yield* limiter.acquire({ requests: 1, tokens: 1 })
+          const { enter, entries } = journal(limiter)
+          yield* enter("first", 1)
+          yield* enter("second", { requests: 0, tokens: 1 })
+          late = 0
+          yield* TestClock.adjust(1100)
+          yield* enter("third", { requests: 0, tokens: 1 }, { maxWait: 1900 })
+          yield* TestClock.adjust(5000)
+          assert.deepStrictEqual(entries, [["first", 1100], ["second", 1500], ["third", 3000]])
+        }).pipe(Effect.provideService(Clock.Clock, { ...clock, sleep }))
+      }))
+
     it.effect("at most one timer, whatever the length of the line", () =>
       countingSleeps((sleeps) =>
         Effect.gen(function*() {

@@ -93,6 +93,34 @@ describe.each(limits)("%s", (_, limit, tag, message) => {
     }
   })
 
+  it("on the default clock, a wait needs no fibre that sleeps", async () => {
+    const clock: { sleep: Clock.Clock["sleep"] } = Context.get(Context.empty(), Clock.Clock)
+    const sleep = vi.spyOn(clock, "sleep")
+    try {
+      const answer = Deferred.makeUnsafe<string>()
+      const answering = Effect.runPromise(Effect.exit(limit("1 second")(Deferred.await(answer))))
+      Deferred.doneUnsafe(answer, Exit.succeed("in time"))
+      assert.deepStrictEqual(await answering, Exit.succeed("in time"))
+      assert.strictEqual(sleep.mock.calls.length, 0)
+    } finally {
+      sleep.mockRestore()
+    }
+  })
+
+  it.effect("on a clock whose sleep fails, nothing is late", () =>
+    Effect.gen(function*() {
+      const clock = Object.assign(Object.create(yield* Clock.Clock) as Clock.Clock, {
+        sleep: () => Effect.die("broken")
+      })
+      const answer = Deferred.makeUnsafe<string>()
+      const limited = limit("1 second")(Deferred.await(answer))
+      const fiber = yield* Effect.forkChild(Effect.provideService(limited, Clock.Clock, clock))
+      yield* TestClock.adjust(2000)
+      assert.isUndefined(fiber.pollUnsafe())
+      yield* Deferred.succeed(answer, "late, but there")
+      assert.strictEqual(yield* Fiber.join(fiber), "late, but there")
+    }))
+
   it.effect("fails with its own error, which says how long it was", () =>
     counted(Effect.gen(function*() {
       const { at, exit } = yield* timed(Effect.never.pipe(limit("1 second")))

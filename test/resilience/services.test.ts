@@ -1,6 +1,16 @@
 import { assert, it } from "@effect/vitest"
-import { Effect } from "effect"
-import { Bulkhead, CircuitBreaker, Hedge, LoadShedder, RateLimiter, RetryBudget } from "effect-resilient-llm/resilience"
+import { Context, Effect } from "effect"
+import {
+  Bulkhead,
+  CircuitBreaker,
+  Failover,
+  Hedge,
+  Idempotency,
+  LoadShedder,
+  RateLimiter,
+  ResponseCache,
+  RetryBudget
+} from "effect-resilient-llm/resilience"
 
 // Two services with one key would be one service.
 it("every pattern's service has a key of its own, named after it", () => {
@@ -8,6 +18,19 @@ it("every pattern's service has a key of its own, named after it", () => {
   for (const name of ["Bulkhead", "CircuitBreaker", "Hedge", "LoadShedder", "RateLimiter", "RetryBudget"] as const) {
     assert.strictEqual(services[name].key, `effect-resilient-llm/${name}`)
   }
+})
+
+it.each(
+  [
+    ["CircuitBreakerStore", CircuitBreaker.CircuitBreakerStore],
+    ["CoolDownStore", Failover.CoolDownStore],
+    ["IdempotencyStore", Idempotency.IdempotencyStore],
+    ["RateLimiterStore", RateLimiter.RateLimiterStore],
+    ["ResponseCacheStore", ResponseCache.ResponseCacheStore]
+  ] as const
+)("%s has a key of its own, and nobody's store unless it is given one", (name, store) => {
+  assert.strictEqual(store.key, `effect-resilient-llm/${name}`)
+  assert.isUndefined(Context.get(Context.empty(), store as Context.Reference<unknown>))
 })
 
 it.effect("a guard knows its own kind, and nothing else", () =>
