@@ -274,16 +274,18 @@ describe("RateLimiter", () => {
         }).pipe(Effect.provideService(Clock.Clock, { ...clock, sleep }))
       }))
 
+    const requestsAndTokens = {
+      limits: [
+        { dimension: "requests", limit: 1, per: "1 second" },
+        { dimension: "tokens", limit: 1, per: "1500 millis" }
+      ]
+    } as const
+
     it.effect("who waits too long by a timer that rang late is refused then, and who is behind goes in their own time", () =>
       TestClock.testClockWith((clock) => {
         const sleep = (duration: Duration.Duration) => clock.sleep(Duration.sum(duration, Duration.millis(100)))
         return Effect.gen(function*() {
-          const limiter = yield* make({
-            limits: [
-              { dimension: "requests", limit: 1, per: "1 second" },
-              { dimension: "tokens", limit: 1, per: "1500 millis" }
-            ]
-          })
+          const limiter = yield* make(requestsAndTokens)
           yield* limiter.acquire({ requests: 1, tokens: 1 })
           const { enter, entries } = journal(limiter)
           yield* enter("behind", { requests: 0, tokens: 1 })
@@ -299,12 +301,7 @@ describe("RateLimiter", () => {
         let late = 100
         const sleep = (duration: Duration.Duration) => clock.sleep(Duration.sum(duration, Duration.millis(late)))
         return Effect.gen(function*() {
-          const limiter = yield* make({
-            limits: [
-              { dimension: "requests", limit: 1, per: "1 second" },
-              { dimension: "tokens", limit: 1, per: "1500 millis" }
-            ]
-          })
+          const limiter = yield* make(requestsAndTokens)
           yield* limiter.acquire({ requests: 1, tokens: 1 })
           const { enter, entries } = journal(limiter)
           yield* enter("first", 1)
@@ -314,6 +311,24 @@ describe("RateLimiter", () => {
           yield* enter("third", { requests: 0, tokens: 1 }, { maxWait: 1900 })
           yield* TestClock.adjust(5000)
           assert.deepStrictEqual(entries, [["first", 1100], ["second", 1500], ["third", 3000]])
+        }).pipe(Effect.provideService(Clock.Clock, { ...clock, sleep }))
+      }))
+
+    it.effect("whose time has passed when a timer rings late is refused, and takes nothing", () =>
+      TestClock.testClockWith((clock) => {
+        const sleep = (duration: Duration.Duration) => clock.sleep(Duration.sum(duration, Duration.millis(1500)))
+        return Effect.gen(function*() {
+          const limiter = yield* make(requestsAndTokens)
+          yield* limiter.acquire({ requests: 1, tokens: 1 })
+          const { enter, entries } = journal(limiter)
+          yield* enter("first", 1)
+          yield* enter("second", { requests: 0, tokens: 1 }, { maxWait: 1600 })
+          yield* TestClock.adjust(2500)
+          assert.deepStrictEqual(entries.map(([name, at, why]) => [name, at, why !== undefined]), [
+            ["first", 2500, false],
+            ["second", 2500, true]
+          ])
+          assert.deepStrictEqual((yield* limiter.snapshot).levels, { requests: 0, tokens: 1 })
         }).pipe(Effect.provideService(Clock.Clock, { ...clock, sleep }))
       }))
 
