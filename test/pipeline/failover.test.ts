@@ -11,7 +11,19 @@ import {
 } from "effect-resilient-llm"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
-import { ask, failure, fork, kinds, nothingHeld, type Script, setUp, success, timed, vector } from "../support.ts"
+import {
+  ask,
+  chance,
+  failure,
+  fork,
+  kinds,
+  nothingHeld,
+  type Script,
+  setUp,
+  success,
+  timed,
+  vector
+} from "../support.ts"
 
 const only = <T extends LlmEvent.LlmEvent["_tag"]>(ledger: LlmEvent.Ledger, tag: T) =>
   ledger.filter((event): event is Extract<LlmEvent.LlmEvent, { readonly _tag: T }> => event._tag === tag)
@@ -326,6 +338,39 @@ describe.each(kinds)("failover: %s", (kind) => {
         assert.strictEqual(hint && Duration.toMillis(hint), retryAfter)
       }
     }))
+
+  const { answer, hang, overloaded } = ScriptedProvider
+  const fails = { always: overloaded } as const
+  it.effect.each<
+    readonly [
+      tag: string,
+      options: LlmConfig.Options,
+      p: Script,
+      s: Script,
+      target?: NonNullable<Parameters<typeof setUp>[2]>[number]
+    ]
+  >([
+    ["AttemptTimeout", { timeout: { attempt: 100, firstToken: 100 } }, { always: hang }, [answer("s"), overloaded]],
+    ["CircuitOpen", { circuitBreaker: { failureThreshold: 1 } }, fails, [answer("s"), overloaded]],
+    ["RateLimited", {}, [answer("p")], fails, {
+      limits: { limits: [{ dimension: "requests", limit: 1, per: "1 minute" }], maxWait: 0 }
+    }],
+    ["Shed", { loadShedding: { throttle: {} } }, fails, [answer("s"), overloaded]]
+  ])(
+    "%s of one target stands among the failures of all",
+    ([tag, options, p, s, target = {}]) =>
+      vector(Effect.gen(function*() {
+        const r = yield* setUp([p, s], { retry: false, ...options }, [target])
+        const call = chance(0)(timed(ask(kind, r.client), 100))
+        success((yield* call).exit)
+        const error = failure((yield* call).exit)
+        if (error._tag !== "AllProvidersFailed") return assert.fail(error._tag)
+        assert.deepStrictEqual([error.targets, error.errors.map(({ _tag }) => _tag)], [["p", "s"], [
+          tag,
+          "ProviderError"
+        ]])
+      }))
+  )
 
   it.effect("a full bulkhead passes its target over, and stands among the failures", () =>
     vector(Effect.gen(function*() {
