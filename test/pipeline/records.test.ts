@@ -129,6 +129,20 @@ describe("records of calls as texts", () => {
       assert.deepStrictEqual(plainly(found), plainly({ _tag: "Success", fingerprint: "f", value }))
     }))
 
+  it.effect.each([["\"startedAt\":5", "\"startedAt\":true"], ["\"events\":[]", "\"events\":1"]] as const)(
+    "a record in which %s is %s is of another version, and is replaced",
+    ([from, to]) =>
+      Effect.gen(function*() {
+        const { notes, store, texts } = yield* noted
+        const value: Shared = { answer, source: "provider", age: 0, work: { startedAt: 5, events } }
+        yield* done(texts, { _tag: "Success", fingerprint: "f", value })
+        const [key, text] = notes[0]!
+        assert.include(text, from)
+        yield* store.set(key, text.replace(from, to), { ttl })
+        assert.strictEqual((yield* recordsIn<unknown>(texts).acquire("k", 1000))._tag, "Acquired")
+      })
+  )
+
   it.effect("a refusal as the same error, without the vendor's words", () =>
     Effect.gen(function*() {
       const { notes, texts } = yield* noted
