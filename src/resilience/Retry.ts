@@ -174,7 +174,7 @@ export interface Payment {
 
 type Step = (now: number, input: unknown) => Pull.Pull<[unknown, Duration.Duration], unknown, unknown>
 /** Makes the steps of one run. */
-type Steps = Effect.Effect<Step>
+type Steps = ReturnType<typeof stepsOf>
 
 /**
  * Runs an effect until it succeeds or its failure is final. The failure is the last one, never an aggregate.
@@ -208,7 +208,7 @@ export interface Again<A, E, R> extends Hooks<E> {
  * @internal
  */
 export const retries = (policy: Policy) => {
-  const steps: Steps = Schedule.toStep(scheduleOf(policy))
+  const steps = stepsOf(policy)
   return <A, E, R>(first: Effect.Effect<A, E, R>, hooks: Again<A, E, R>): Effect.Effect<A, E, R> =>
     Effect.catch(first, (error) => {
       const run = new Run(policy, steps, hooks, error)
@@ -285,7 +285,7 @@ class Run<A, E, R> {
     const stepped = this.step === undefined
       ? Effect.flatMap(this.steps, (step) => (this.step = step)(wall, error))
       : this.step(wall, error)
-    return Effect.matchCauseEffect(stepped, {
+    return Effect.matchCauseEffectEager(stepped, {
       onSuccess: ([output, delay]) => this.sleep(error, now, wall, output, delay, clock),
       onFailure: (cause) =>
         Pull.isDoneCause(cause) ? this.deny(error, "attempts-exhausted") : Effect.die(Cause.squash(cause))
@@ -399,17 +399,19 @@ export const retry = <E = unknown>(
  * @category schedules
  * @since 0.1.0
  */
-export const schedule = (options?: Options): Schedule.Schedule<Duration.Duration> => scheduleOf(policy(options))
+export const schedule = (options?: Options): Schedule.Schedule<Duration.Duration> =>
+  Schedule.fromStep(
+    Effect.map(stepsOf(policy(options)), (step) => (now: number, input: unknown) =>
+      Effect.suspend(() => step(now, input)))
+  )
 
 /** Delays that a hint has decided. */
 const hinted = new WeakSet<Duration.Duration>()
 
-const scheduleOf = (policy: Policy): Schedule.Schedule<Duration.Duration> =>
-  Schedule.fromStep(
-    policy.schedule === undefined
-      ? Effect.sync(() => stepOf(policy, undefined))
-      : Effect.map(Schedule.toStep(policy.schedule), (own) => stepOf(policy, own))
-  )
+const stepsOf = (policy: Policy): Effect.Effect<ReturnType<typeof stepOf>> =>
+  policy.schedule === undefined
+    ? Effect.sync(() => stepOf(policy, undefined))
+    : Effect.map(Schedule.toStep(policy.schedule), (own) => stepOf(policy, own))
 
 const stepOf = (policy: Policy, own: Step | undefined) => {
   let k = 0
@@ -419,21 +421,19 @@ const stepOf = (policy: Policy, own: Step | undefined) => {
     if (floor > backoff) hinted.add(delay)
     return Effect.succeed([delay, delay])
   }
-  return (now: number, input: unknown): Delayed =>
-    Effect.withFiber((fiber) => {
-      k += 1
-      const hint = retryAfterMillis(input)
-      if (k > policy.maxRetries || (hint !== undefined && hint > policy.maxRetryAfter)) {
-        return Cause.done(Duration.zero)
-      }
-      const u = fiber.getRef(Random.Random).nextDoubleUnsafe()
-      return own === undefined
-        ? decide(backoffMillis(policy, k, u), hint, u)
-        : Effect.matchCauseEffect(effectOf(own(now, input), "schedule"), {
-          onSuccess: ([, duration]) => decide(Math.ceil(Duration.toMillis(duration)), hint, u),
-          onFailure: (cause) => Pull.isDoneCause(cause) ? Cause.done(Duration.zero) : Effect.die(Cause.squash(cause))
-        })
-    })
+  return (now: number, input: unknown): Delayed => {
+    k += 1
+    const hint = retryAfterMillis(input)
+    if (k > policy.maxRetries || (hint !== undefined && hint > policy.maxRetryAfter)) return Cause.done(Duration.zero)
+    // Steps are asked for where they are run, so there is a fibre.
+    const u = Fiber.getCurrent()!.getRef(Random.Random).nextDoubleUnsafe()
+    return own === undefined
+      ? decide(backoffMillis(policy, k, u), hint, u)
+      : Effect.matchCauseEffect(effectOf(own(now, input), "schedule"), {
+        onSuccess: ([, duration]) => decide(Math.ceil(Duration.toMillis(duration)), hint, u),
+        onFailure: (cause) => Pull.isDoneCause(cause) ? Cause.done(Duration.zero) : Effect.die(Cause.squash(cause))
+      })
+  }
 }
 
 type Delayed = Pull.Pull<[Duration.Duration, Duration.Duration], never, Duration.Duration>
