@@ -221,6 +221,9 @@ class Run<A, E, R> {
   private readonly policy: Policy
   private readonly steps: Steps
   private readonly hooks: Again<A, E, R>
+  /** In which it runs, with what its surroundings are between attempts. One is running this, so there is one. */
+  private readonly fiber = Fiber.getCurrent()!
+  private readonly context = this.fiber.context
   /** Attempts that have failed. */
   private k = 0
   private last: E
@@ -252,12 +255,12 @@ class Run<A, E, R> {
       return policy.maxRetries === 0 ? Effect.fail(error) : this.deny(error, "attempts-exhausted")
     }
     if (hooks.isSpent?.() === true) return this.deny(error, "attempts-exhausted")
-    // One is running this, so there is one.
-    return this.pause(error, Fiber.getCurrent()!.getRef(Clock.Clock))
+    return this.pause(error, this.fiber.getRef(Clock.Clock))
   }
 
   /** Interrupted in a pause: nothing was got for the payment. */
   ended(exit: Exit.Exit<A, E>): undefined {
+    this.fiber.setContext(this.context)
     if (Exit.isFailure(exit) && Cause.hasInterrupts(exit.cause)) this.refund()
   }
 
@@ -323,11 +326,12 @@ class Run<A, E, R> {
     this.before = wall
     return Effect.flatMap(clock.sleep(duration), () => {
       if (hooks.launches === undefined) this.payment = undefined
-      const next = Effect.updateContext(
-        hooks.again(),
-        (context: Context.Context<R>) => Context.add(context, Schedule.CurrentMetadata, metadata)
-      )
-      return Effect.catch(next, (error) => this.failed(error))
+      const next = hooks.again()
+      this.fiber.setContext(Context.add(this.context, Schedule.CurrentMetadata, metadata))
+      return Effect.catch(next, (error) => {
+        this.fiber.setContext(this.context)
+        return this.failed(error)
+      })
     })
   }
 }
