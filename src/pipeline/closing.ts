@@ -1,6 +1,5 @@
 // The end of a client is the end of its calls: each ends with an interruption, and none of the fibres that asked is
 // interrupted, so what its caller does next goes on.
-import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
@@ -49,20 +48,16 @@ export const closing: Effect.Effect<Closing, never, Scope.Scope> = Effect.gen(fu
     if (done !== undefined) return next(done)
     const one: Running = { fiber, older: running, newer: running }
     link(running, one)
-    const ended = Effect.callback<A, E>((resume) => {
+    const ended = Effect.callback<Exit.Exit<A, E>>((resume) => {
       fiber.addObserver((exit) => {
         unlink(one)
-        resume(exit)
+        resume(Effect.succeed(exit))
       })
     })
+    // The wait itself fails only when its caller is interrupted.
     return Effect.matchCauseEffect(restore(ended), {
-      onSuccess: (value) => next(Exit.succeed(value)),
-      onFailure: (cause) => {
-        const exit = Exit.failCause(cause)
-        return Cause.hasInterrupts(cause)
-          ? Effect.flatMap(Fiber.interrupt(fiber), () => next(exit))
-          : next(exit)
-      }
+      onSuccess: next,
+      onFailure: (cause) => Effect.flatMap(Fiber.interrupt(fiber), () => next(Exit.failCause(cause)))
     })
   }
 })
