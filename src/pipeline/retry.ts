@@ -101,12 +101,31 @@ class Again<E> implements Retry.Again<Served, E, never> {
     return this.call.books.launches
   }
 
-  onScheduled(error: E, delay: number, delayedBy: "backoff" | "retry-after"): void {
-    this.emit({ _tag: "RetryScheduled", ...this.facts(), delay, delayedBy, error: summary(error) })
+  onScheduled(error: E, delay: number, delayedBy: "backoff" | "retry-after", now: number): void {
+    const { books, root } = this.call
+    this.emit({
+      _tag: "RetryScheduled",
+      call: root.id,
+      at: root.since(now),
+      target: this.target.id,
+      attempt: books.attempt,
+      delay,
+      delayedBy,
+      error: summary(error)
+    })
   }
 
   onDenied(error: E, because: Retry.Denial): void {
-    this.emit({ _tag: "RetryDenied", ...this.facts(), because, error: summary(error) })
+    const { books, root } = this.call
+    this.emit({
+      _tag: "RetryDenied",
+      call: root.id,
+      at: root.since(),
+      target: this.target.id,
+      attempt: books.attempt,
+      because,
+      error: summary(error)
+    })
   }
 
   /** Told by the attempt, if there was one. */
@@ -114,10 +133,5 @@ class Again<E> implements Retry.Again<Served, E, never> {
     const { books, root } = this.call
     const teller = books.current ?? root
     teller.emit(event)
-  }
-
-  private facts() {
-    const { books, root } = this.call
-    return { call: root.id, at: root.since(), target: this.target.id, attempt: books.attempt }
   }
 }

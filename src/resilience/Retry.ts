@@ -159,7 +159,10 @@ export interface Hooks<E> {
   readonly withdraw?: ((now: number) => Payment | undefined) | undefined
   /** How many attempts have reached somebody; without it, an attempt counts when its delay is over. */
   readonly launches?: (() => number) | undefined
-  readonly onScheduled?: ((error: E, delay: number, delayedBy: "backoff" | "retry-after") => void) | undefined
+  /** `now`: when the pause begins. */
+  readonly onScheduled?:
+    | ((error: E, delay: number, delayedBy: "backoff" | "retry-after", now: number) => void)
+    | undefined
   readonly onDenied?: ((error: E, because: Denial) => void) | undefined
 }
 
@@ -311,7 +314,7 @@ class Run<A, E, R> {
       if (this.payment === undefined) return this.deny(error, "budget")
       this.launches = hooks.launches?.() ?? 0
     }
-    hooks.onScheduled?.(error, delay, hinted.has(duration) ? "retry-after" : "backoff")
+    hooks.onScheduled?.(error, delay, hinted.has(duration) ? "retry-after" : "backoff", now)
     if (this.k === 1) this.begun = this.before = wall
     const metadata: Schedule.Metadata = {
       input: error,
