@@ -565,6 +565,23 @@ it.effect("each attempt after the first is told how it came about", () =>
     ])
   }))
 
+it.effect("what an attempt is told is told to nobody else, neither between attempts nor after them", () =>
+  Effect.gen(function*() {
+    const attempts: Array<number> = []
+    const others: Array<number> = []
+    const tell = (to: Array<number>) =>
+      Effect.map(Schedule.CurrentMetadata, ({ attempt }) => {
+        to.push(attempt)
+      })
+    const schedule = Schedule.fromStep(
+      Effect.succeed(() => Effect.as(tell(others), [0, Duration.zero] as [number, Duration.Duration]))
+    )
+    const { run } = scripted("busy", "busy")
+    yield* Effect.andThen(tell(attempts), run).pipe(Retry.retry({ maxRetries: 3, schedule }))
+    yield* tell(others)
+    assert.deepStrictEqual([attempts, others], [[0, 1, 2], [0, 0, 0]])
+  }))
+
 it.effect("what a refusal is, the run may say itself; a retry that succeeded is paid, whatever it has reached", () =>
   Effect.gen(function*() {
     const refusing = yield* timed(Effect.exit(
