@@ -10,6 +10,8 @@ const GROUP = "http"
 interface Case extends Omit<Job, "subject"> {
   readonly name: string
   readonly apart?: boolean
+  /** Those that take part; all, unless given. */
+  readonly among?: ReadonlyArray<string>
   readonly metrics: ReadonlyArray<keyof Report>
   /** Processes, one after the other: what compilers and collectors make of a program differs by luck. */
   readonly lives: number
@@ -29,6 +31,8 @@ const units: Record<keyof Report, string> = {
 const speed = ["cpu", "perSecond", "p50", "p99"] as const
 const complete = { mode: "complete", path: "/0/1000/1", length: 1000, metrics: speed, lives: 1, rounds: 7 } as const
 const stream = { ...complete, mode: "stream", concurrency: 16, calls: 96, warmup: 6 } as const
+const long = { calls: 10_000, rounds: 4, warmup: 1 } as const
+const own = ["effect-resilient-llm", "effect-resilient-llm, every pattern off", "DispatcherHttpClient alone"] as const
 
 const cases = (isQuick: boolean): ReadonlyArray<Case> => {
   const many = { ...complete, name: "64 at a time", concurrency: 64, calls: 1200, warmup: 5 }
@@ -37,12 +41,21 @@ const cases = (isQuick: boolean): ReadonlyArray<Case> => {
     { ...complete, name: "1 at a time", concurrency: 1, calls: 300, warmup: 5 },
     many,
     // What begins with a full collection begins without much of its compiled code: see "Where a target is missed".
-    { ...many, name: "64 at a time, in the long run", calls: 10_000, rounds: 4, warmup: 1 },
+    { ...many, ...long, name: "64 at a time, in the long run" },
     { ...many, name: "64 at a time, apart", apart: true },
     { ...complete, name: "512 at a time", concurrency: 512, calls: 1536, warmup: 4 },
+    { ...many, ...long, name: "512 at a time, in the long run", concurrency: 512, among: [FLOOR, ...own] },
     { ...many, name: "64 at a time, answers of 20 KB", path: "/0/20000/1", length: 20_000 },
     { ...many, name: "512 at a time, answers after 50 ms", path: "/50/1000/1", concurrency: 512, calls: 1024 },
     { ...stream, name: "streams of 100 chunks, 16 at a time", length: 500 },
+    {
+      ...stream,
+      ...long,
+      name: "streams of 100 chunks, 16 at a time, in the long run",
+      length: 500,
+      calls: 2000,
+      among: [FLOOR, ...own, "openai", "AI SDK"]
+    },
     { ...stream, name: "streams of 100 chunks with 4 events each, 16 at a time", path: "/0/1000/4", length: 2000 },
     {
       ...complete,
@@ -63,7 +76,7 @@ type Reports = ReadonlyMap<string, Array<Report>>
 
 /** One life of a process that holds these subjects, with a server of its own. */
 const live = async (subjects: ReadonlyArray<string>, one: Case, reports: Reports): Promise<void> => {
-  const { apart: _, lives: __, metrics: ___, name: ____, rounds, warmup, ...job } = one
+  const { among: _, apart: __, lives: ___, metrics: ____, name: _____, rounds, warmup, ...job } = one
   const server = start("http/server.ts", [])
   const client = start("http/client.ts", [`http://127.0.0.1:${await server.read()}`])
   try {
@@ -83,7 +96,9 @@ export const http = async (isQuick: boolean): Promise<ReadonlyArray<Result>> => 
   const results: Array<Result> = []
   for (const one of cases(isQuick)) {
     console.error(`  ${one.name}`)
-    const subjects = Object.keys(makers).filter((name) => one.mode !== "stream" || !withoutStreams.has(name))
+    const subjects = Object.keys(makers).filter((name) =>
+      (one.among?.includes(name) ?? true) && (one.mode !== "stream" || !withoutStreams.has(name))
+    )
     const reports: Reports = new Map(subjects.map((subject) => [subject, []]))
     for (let i = 0; i < one.lives; i++) {
       for (const together of one.apart === true ? subjects.map((subject) => [subject]) : [subjects]) {
