@@ -98,6 +98,15 @@ describe("rendering", () => {
     const cpu = (subject: string, value: number) => result(subject, value, "64 at a time", "cpu", "µs")
     const http = [cpu("undici", 50), cpu("DispatcherHttpClient alone", 60), cpu("effect-resilient-llm", 100)]
     assert.match(asPage(http, ""), /floor: .*50\.0 µs.*50 %[^]*Effect's: .*10\.0 µs.*10 %[^]*ours: .*40\.0 µs.*40 %/)
+    const long = (subject: string, ratio: number) => [
+      result(subject, ratio * 50, "64 at a time, in the long run", "cpu", "µs"),
+      result(subject, ratio, "64 at a time, in the long run", "ratio", "×")
+    ]
+    assert.include(
+      asPage([...long("openai", 3.3), ...long("effect-resilient-llm, every pattern off", 1.2)], ""),
+      "openai takes 3.30× of the floor, 3.3 times less is 1.00×. Ours with every pattern off takes 1.20×."
+    )
+    assert.notInclude(asPage(http, ""), "of the floor, ")
     assert.include(asSvg("Title <1>", results.slice(0, 2)), "Title &lt;1>")
   })
 

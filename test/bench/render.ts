@@ -250,6 +250,24 @@ const layersOf = (results: ReadonlyArray<Result>, name: string): ReadonlyArray<R
   ]
 }
 
+/** What ours could take of the floor at most, if other libraries took as many times as much as was wanted. */
+const roomFor = (results: ReadonlyArray<Result>): string => {
+  const of = (subject: string) => find(results, "64 at a time, in the long run", subject, "ratio")
+  const peers = [["openai", 3.3], ["AI SDK", 4], ["LangChain", 4], ["hand-written promises on fetch", 2]] as const
+  const bare = of(`${ours}, every pattern off`)
+  const rooms = peers.flatMap(([peer, wanted]) => {
+    const taken = of(peer)
+    return taken === undefined
+      ? []
+      : [`${peer} takes ${times(taken)} of the floor, ${wanted} times less is ${times(taken / wanted)}`]
+  })
+  return bare === undefined
+    ? ""
+    : `- _Other libraries over HTTP_, in the long run: ${rooms.join("; ")}. Ours with every pattern off takes ${
+      times(bare)
+    }.\n`
+}
+
 const escape = (text: string): string => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;")
 
 /** Horizontal bars of one metric of one case, shortest first. */
@@ -371,7 +389,9 @@ cost is what the hand-written promises take, which do far less.
   calls along, and the attempt's, so that a timer can leave it behind. With every pattern off about half of the distance to the
   floor is left, as the table below shows. A third of the adapter's time is JSON, which the floor has, too; and undici, Node and
   the kernel take about a quarter more for the same call beside ours than alone, as sampled by \`perf\`.
-- _Compiled code_ goes with a full collection, and each round begins with one, while nothing is under way: V8 then collects
+${
+    roomFor(results)
+  }- _Compiled code_ goes with a full collection, and each round begins with one, while nothing is under way: V8 then collects
   objects that optimized functions refer to, and those functions with them (835 in 20 rounds of 1,000 calls; none at the three
   full collections that 120,000 calls brought about by themselves). The first thousands of calls after it take up to twice as
   long, raw undici's, too. So there are rounds of 10,000 calls as well, called "in the long run".
