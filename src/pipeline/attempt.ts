@@ -19,7 +19,7 @@ import {
   type Verdict
 } from "../LlmError.ts"
 import type { AttemptSucceeded, LlmEvent } from "../LlmEvent.ts"
-import { type Ask, type Held, isDone, type Outcome } from "../LlmGuard.ts"
+import type { Ask, Held, Outcome } from "../LlmGuard.ts"
 import type { LlmProvider } from "../LlmProvider.ts"
 import type { LlmRequest } from "../LlmRequest.ts"
 import { type Answer, limitsReported, type Part, type StreamPart, type Usage, usageOf } from "../LlmResponse.ts"
@@ -324,8 +324,7 @@ export class Attempt implements Ask {
     if (event !== undefined) this.emit(event)
     for (let i = this.held.length - 1; i >= 0; i--) {
       try {
-        const rest = this.held[i]!.settle?.(outcome)
-        if (rest !== undefined && !isDone(rest)) this.to.background.run(rest)
+        this.to.background.run(this.held[i]!.settle?.(outcome))
       } catch (defect) {
         this.to.background.report(defect)
       }

@@ -432,6 +432,17 @@ describe.each(kinds)("what is told of attempts, %s", (kind) => {
       assert.strictEqual(said.includes("renew"), kind === "stream")
     })))
 
+  it.effect("a bug that a guard gives as an effect when all is settled is reported, too, also one that is there at once", () =>
+    vector(Effect.gen(function*() {
+      for (const bug of [Effect.die("at once"), Effect.delay(Effect.die("later"), 1)]) {
+        const r = yield* watched([ScriptedProvider.answer("ok")], {}, { held: { settle: () => bug } })
+        assert.strictEqual(success((yield* timed(ask(kind, r.client))).exit).text, "ok")
+        assert.deepStrictEqual(r.logged.map((line) => (line as ReadonlyArray<unknown>)[0]), [
+          "A guard or a store threw; the call went on"
+        ])
+      }
+    })))
+
   it.effect("a provider's guard that chooses nobody leaves its target's own provider to be asked", () =>
     vector(Effect.gen(function*() {
       const provider = (own: LlmProvider.LlmProvider) => ({

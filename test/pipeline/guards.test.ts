@@ -84,20 +84,27 @@ describe.each(kinds)("a wait, %s", (kind) => {
       }
     })))
 
-  it.effect("for a pattern of ours has no other name than that", () =>
-    vector(Effect.gen(function*() {
-      const provider = yield* ScriptedProvider.make([
-        ScriptedProvider.always(ScriptedProvider.answer("Hi.", { delay: 500 }))
-      ])
-      const options = { ...vectorOptions, bulkhead: { maxConcurrent: 1, maxWait: "1 minute" } } as const
-      const context = yield* Layer.build(LlmClient.layerDynamic([provider], options))
-      const client = Context.get(context, LlmClient)
-      yield* fork(ask(kind, client))
-      const { ledger } = success((yield* timed(ask(kind, client))).exit)
-      assert.deepStrictEqual<unknown>(waits(ledger), [
-        { _tag: "Waited", call: 2, at: 500, target: "scripted", for: "bulkhead", duration: 500 }
-      ])
-    })))
+  it.effect.each(
+    [
+      ["bulkhead", { bulkhead: { maxConcurrent: 1, maxWait: "1 minute" } }, 500],
+      ["rate-limit", { limits: { capacity: 1, refillPerSecond: 1, maxWait: "1 minute" } }, 1000]
+    ] as const
+  )(
+    "for a pattern of ours has no other name than that: %s",
+    ([name, settings, duration]) =>
+      vector(Effect.gen(function*() {
+        const provider = yield* ScriptedProvider.make([
+          ScriptedProvider.always(ScriptedProvider.answer("Hi.", { delay: 500 }))
+        ])
+        const context = yield* Layer.build(LlmClient.layerDynamic([{ provider, ...settings }], vectorOptions))
+        const client = Context.get(context, LlmClient)
+        yield* fork(ask(kind, client))
+        const { ledger } = success((yield* timed(ask(kind, client))).exit)
+        assert.deepStrictEqual<unknown>(waits(ledger), [
+          { _tag: "Waited", call: 2, at: duration, target: "scripted", for: name, duration }
+        ])
+      }))
+  )
 })
 
 describe.each(kinds)("an open circuit, %s", (kind) => {

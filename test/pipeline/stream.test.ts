@@ -1,6 +1,6 @@
 // A stream after its first content part: what is kept of it, and for how long.
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Context, Effect, Exit, Fiber, Layer, Stream } from "effect"
+import { Clock, Context, Effect, Exit, Fiber, Layer, Scope, Stream } from "effect"
 import {
   LlmClient,
   type LlmConfig,
@@ -511,6 +511,17 @@ describe("an open stream", () => {
       }
       assert.deepStrictEqual(texts, ["a"])
       assert.deepStrictEqual(yield* r.providers[0]!.active, 0)
+    })))
+
+  it.effect("whose scope has closed has no response, also while a consumer stands in the middle", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* setUp([[ScriptedProvider.stream("a", { wait: 10 }, "b")]])
+      const scope = yield* Scope.make()
+      const { parts, response } = yield* Scope.provide(r.client.open("Hi"), scope)
+      yield* yield* Stream.toPull(parts)
+      yield* Scope.close(scope, Exit.void)
+      const { exit } = yield* timed(Effect.exit(response), 0)
+      assert.isTrue(Exit.hasInterrupts(success(exit)))
     })))
 
   it.effect("its response reads what an early consumer left", () =>

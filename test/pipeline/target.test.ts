@@ -149,13 +149,15 @@ it.effect("circuits per model: a hundred are kept, and whoever comes back is sti
     const first = Array.from({ length: Target.MAX_CIRCUITS - 1 }, (_, i) => of(i))
     assert.strictEqual([...circuits.all()].length, Target.MAX_CIRCUITS)
     for (const [i, circuit] of first.entries()) assert.strictEqual(of(i), circuit)
+    assert.strictEqual(of(0), first[0])
     assert.strictEqual([...circuits.all()].length, Target.MAX_CIRCUITS)
     of(1000)
     of(1001)
     assert.strictEqual([...circuits.all()].length, Target.MAX_CIRCUITS)
-    // The two that were used longest ago are gone: that without a model, and the first.
-    assert.strictEqual(of(1), first[1])
-    assert.notStrictEqual(of(0), first[0])
+    // The two that were used longest ago are gone: that without a model, and the second.
+    assert.strictEqual(of(0), first[0])
+    assert.strictEqual(of(2), first[2])
+    assert.notStrictEqual(of(1), first[1])
   })))
 
 const unfit: ReadonlyArray<readonly [settings: object, message: string]> = [
