@@ -103,7 +103,8 @@ describe.skipIf(!hasRedisServer)("a Redis of its own", () => {
         const waits = [Math.max(...first) - lag, Math.max(...later) - laterLag].map((ms) => ms.toFixed(0))
         console.log(`hung: 64 calls waited ${waits[0]} ms at most, 64 later ones ${waits[1]} ms, lag off`)
         assert.isBelow(Math.max(...first) - lag, 150)
-        assert.isBelow(Math.max(...later) - laterLag, 50)
+        // Who waits for a store does so for 100 ms. On a slow machine 64 calls are busy for half of that by themselves.
+        assert.isBelow(Math.max(...later) - laterLag, 90)
         assert.isAtMost(logged() - before, 2)
       } finally {
         server.signal("SIGCONT")
