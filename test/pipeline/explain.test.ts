@@ -86,6 +86,8 @@ describe("the order", () => {
         "retry budget"
       ])
       assert.deepStrictEqual(all.targets[0]?.guards, ["mine", "rate-limit (client)", "circuit-breaker", "timeout"])
+      const shedding = yield* LlmConfig.explain(["p"], { loadShedding: { throttle: {} } })
+      assert.strictEqual(shedding.targets[0]?.guards[0], "load-shedding")
     }))
 })
 
