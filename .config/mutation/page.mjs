@@ -1,9 +1,9 @@
-// Turns Stryker's last report into test/conformance/mutation.md. Every surviving mutant needs a reason in
+// Turns the last report of `npm run mutation` into test/conformance/mutation.md. Every surviving mutant needs a reason in
 // test/conformance/survivors.json, and every reason there a survivor.
 import { readFileSync, writeFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
 
-const path = (file) => fileURLToPath(new URL(`../${file}`, import.meta.url))
+const path = (file) => fileURLToPath(new URL(`../../${file}`, import.meta.url))
 const read = (file) => JSON.parse(readFileSync(path(file), "utf8"))
 
 const oneLine = (text) => text.replace(/\s+/g, " ").trim()
@@ -17,7 +17,7 @@ const keyOf = ({ file, from, mutator, to }) => JSON.stringify([file, mutator, fr
 
 const scores = []
 const survivors = []
-for (const [file, { mutants, source }] of Object.entries(read(".cache/stryker/report.json").files).toSorted()) {
+for (const [file, { mutants, source }] of Object.entries(read(".cache/mutation/report.json").files).toSorted()) {
   const count = (...statuses) => mutants.filter(({ status }) => statuses.includes(status)).length
   const [killed, timedOut] = [count("Killed"), count("Timeout")]
   const counted = killed + timedOut + count("Survived", "NoCoverage")
@@ -65,7 +65,7 @@ writeFileSync(
 
 \`npm run mutation\` changes the patterns and \`LlmError.ts\` in one place after the other and runs the tests that reach the
 place. A mutant is killed when a test fails, timed out when a test does not end, and survives when nothing notices.
-Written by \`node .config/mutation.mjs\`; the reasons are in \`survivors.json\`, and a survivor without one is an error.
+Written by \`.config/mutation/page.mjs\`; the reasons are in \`survivors.json\`, and a survivor without one is an error.
 
 ${
     table(

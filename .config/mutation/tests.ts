@@ -4,11 +4,11 @@ import { basename, dirname } from "node:path"
 import { fileURLToPath } from "node:url"
 import { defineConfig } from "vitest/config"
 
-const src = (path: string): string => fileURLToPath(new URL(`../src/${path}`, import.meta.url))
+const src = (path: string): string => fileURLToPath(new URL(`../../src/${path}`, import.meta.url))
 const folders = globSync(src("*/index.ts")).map((file) => basename(dirname(file)))
 
 export default defineConfig({
-  root: fileURLToPath(new URL("..", import.meta.url)),
+  root: fileURLToPath(new URL("../..", import.meta.url)),
   resolve: {
     alias: [
       { find: /^effect-resilient-llm$/, replacement: src("index.ts") },
