@@ -3,7 +3,7 @@ import { Clock, Config, ConfigProvider, Duration, Effect, Exit, Fiber, Layer } f
 import * as RateLimiter from "effect-resilient-llm/resilience/RateLimiter"
 import { TestClock } from "effect/testing"
 import { full, journal, level, make, nobodyWaits, tenPerTenSeconds } from "./RateLimiter.support.ts"
-import { calm, countingSleeps, now, start, steps } from "./waiting.ts"
+import { calm, countingSleeps, now, ringingLate, start, steps } from "./waiting.ts"
 
 describe("RateLimiter", () => {
   describe("costs", () => {
@@ -240,9 +240,9 @@ describe("RateLimiter", () => {
       }))
 
     it.effect("nobody waits longer than they may, also where timers ring late and full buckets lose what would come", () =>
-      TestClock.testClockWith((clock) => {
-        const sleep = (duration: Duration.Duration) => clock.sleep(Duration.sum(duration, Duration.millis(100)))
-        return Effect.gen(function*() {
+      ringingLate(
+        () => 100,
+        Effect.gen(function*() {
           const limiter = yield* make({ capacity: 1, refillPerSecond: 1, maxWait: "5 seconds" })
           yield* full(limiter, 1)
           const { enter, entries } = journal(limiter)
@@ -254,13 +254,13 @@ describe("RateLimiter", () => {
           // A timer's own delay is told only when it rings.
           assert.isAtMost(Math.max(...waits), 5100)
           assert.isAtLeast(waits.length, 105)
-        }).pipe(Effect.provideService(Clock.Clock, { ...clock, sleep }))
-      }))
+        })
+      ))
 
     it.effect("a timer that rings late makes all later who come after it, also who comes then", () =>
-      TestClock.testClockWith((clock) => {
-        const sleep = (duration: Duration.Duration) => clock.sleep(Duration.sum(duration, Duration.millis(100)))
-        return Effect.gen(function*() {
+      ringingLate(
+        () => 100,
+        Effect.gen(function*() {
           for (const tenants of [["x", "x", "x"], ["x", "y", "z"]]) {
             const limiter = yield* make({ capacity: 1, refillPerSecond: 1 })
             yield* full(limiter, 1)
@@ -271,8 +271,8 @@ describe("RateLimiter", () => {
             const error = yield* Effect.flip(limiter.acquire(1, { tenant: tenants[2]!, maxWait: 2950 }))
             assert.deepInclude(error, { _tag: "RateLimited", retryAfter: Duration.millis(3000) })
           }
-        }).pipe(Effect.provideService(Clock.Clock, { ...clock, sleep }))
-      }))
+        })
+      ))
 
     const requestsAndTokens = {
       limits: [
@@ -282,9 +282,9 @@ describe("RateLimiter", () => {
     } as const
 
     it.effect("who waits too long by a timer that rang late is refused then, and who is behind goes in their own time", () =>
-      TestClock.testClockWith((clock) => {
-        const sleep = (duration: Duration.Duration) => clock.sleep(Duration.sum(duration, Duration.millis(100)))
-        return Effect.gen(function*() {
+      ringingLate(
+        () => 100,
+        Effect.gen(function*() {
           const limiter = yield* make(requestsAndTokens)
           yield* limiter.acquire({ requests: 1, tokens: 1 })
           const { enter, entries } = journal(limiter)
@@ -293,31 +293,33 @@ describe("RateLimiter", () => {
           yield* enter("impatient", 1, { priority: "critical", maxWait: 2050 })
           yield* TestClock.adjust(5000)
           assert.deepStrictEqual(entries, [["first", 1100], ["impatient", 1100, "requests", 1000], ["behind", 1600]])
-        }).pipe(Effect.provideService(Clock.Clock, { ...clock, sleep }))
-      }))
+        })
+      ))
 
     it.effect("a timer that rang late makes nobody later who waits for something else, and refuses nobody for that", () =>
-      TestClock.testClockWith((clock) => {
+      Effect.suspend(() => {
         let late = 100
-        const sleep = (duration: Duration.Duration) => clock.sleep(Duration.sum(duration, Duration.millis(late)))
-        return Effect.gen(function*() {
-          const limiter = yield* make(requestsAndTokens)
-          yield* limiter.acquire({ requests: 1, tokens: 1 })
-          const { enter, entries } = journal(limiter)
-          yield* enter("first", 1)
-          yield* enter("second", { requests: 0, tokens: 1 })
-          late = 0
-          yield* TestClock.adjust(1100)
-          yield* enter("third", { requests: 0, tokens: 1 }, { maxWait: 1900 })
-          yield* TestClock.adjust(5000)
-          assert.deepStrictEqual(entries, [["first", 1100], ["second", 1500], ["third", 3000]])
-        }).pipe(Effect.provideService(Clock.Clock, { ...clock, sleep }))
+        return ringingLate(
+          () => late,
+          Effect.gen(function*() {
+            const limiter = yield* make(requestsAndTokens)
+            yield* limiter.acquire({ requests: 1, tokens: 1 })
+            const { enter, entries } = journal(limiter)
+            yield* enter("first", 1)
+            yield* enter("second", { requests: 0, tokens: 1 })
+            late = 0
+            yield* TestClock.adjust(1100)
+            yield* enter("third", { requests: 0, tokens: 1 }, { maxWait: 1900 })
+            yield* TestClock.adjust(5000)
+            assert.deepStrictEqual(entries, [["first", 1100], ["second", 1500], ["third", 3000]])
+          })
+        )
       }))
 
     it.effect("whose time has passed when a timer rings late is refused, and takes nothing", () =>
-      TestClock.testClockWith((clock) => {
-        const sleep = (duration: Duration.Duration) => clock.sleep(Duration.sum(duration, Duration.millis(1500)))
-        return Effect.gen(function*() {
+      ringingLate(
+        () => 1500,
+        Effect.gen(function*() {
           const limiter = yield* make(requestsAndTokens)
           yield* limiter.acquire({ requests: 1, tokens: 1 })
           const { enter, entries } = journal(limiter)
@@ -329,8 +331,8 @@ describe("RateLimiter", () => {
             ["second", 2500, true]
           ])
           assert.deepStrictEqual((yield* limiter.snapshot).levels, { requests: 0, tokens: 1 })
-        }).pipe(Effect.provideService(Clock.Clock, { ...clock, sleep }))
-      }))
+        })
+      ))
 
     it.effect("at most one timer, whatever the length of the line", () =>
       countingSleeps((sleeps) =>

@@ -1,4 +1,4 @@
-import { Clock, type Duration, Effect, type Fiber } from "effect"
+import { Clock, Duration, Effect, type Fiber } from "effect"
 import { TestClock } from "effect/testing"
 
 /** The monotonic time of the test, in milliseconds. */
@@ -37,6 +37,13 @@ export const countingSleeps = <A, E, R>(test: (sleeps: Sleeps) => Effect.Effect<
           })
       )
     return Effect.provideService(test(sleeps), Clock.Clock, { ...clock, sleep } as Clock.Clock)
+  })
+
+/** Runs a test under a clock whose timers ring so many milliseconds late. */
+export const ringingLate = <A, E, R>(by: () => number, test: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  TestClock.testClockWith((clock) => {
+    const sleep = (duration: Duration.Duration) => clock.sleep(Duration.sum(duration, Duration.millis(by())))
+    return Effect.provideService(test, Clock.Clock, { ...clock, sleep })
   })
 
 export const start = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<Fiber.Fiber<A, E>, never, R> =>
