@@ -48,7 +48,7 @@ export const failedOver =
       if (hedge !== undefined) return failover.run(new HedgedWalk(targets, order, call, now, policy, hedge))
       if (isOn) return failover.run(new Walk(targets, order, call, now, policy))
       const target = targets[order?.[0] ?? 0]!
-      return target.stage(call.at(requestFor(call, target, now), call.deadline, now), now, never)
+      return target.stage(call.at(requestFor(call, target, now), call.deadline, now), now)
     }
     if (!insists) return (call, now) => asked(call, now, orderOf(call, now))
     return (call, now) => {
@@ -58,8 +58,6 @@ export const failedOver =
       return refused === undefined ? asked(call, now, order) : Effect.fail(refused)
     }
   }
-
-const never = (): number => Infinity
 
 /** One call's way along the targets. */
 class Walk<E> implements Failover.Run<Served, E, Exhausted, never> {

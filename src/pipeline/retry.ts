@@ -19,7 +19,7 @@ export const verdictOf = ({ books: { failed } }: Call, error: unknown): Verdict 
   failed !== undefined && failed.error === error ? failed.verdict : classify(error)
 
 /** `longestHint`: how long a hint may be waited for right now, for those who could go elsewhere. */
-export type Retrying<out E> = (call: Call, now: number, longestHint: () => number) => ReturnType<Stage<E>>
+export type Retrying<out E> = (call: Call, now: number, longestHint?: () => number) => ReturnType<Stage<E>>
 
 /** What overrules the table, and bounds all targets' attempts together. */
 interface Rules {
@@ -48,10 +48,10 @@ class Again<E> implements Retry.Again<Served, E, never> {
   private readonly self: Stage<E>
   private readonly call: Call
   private readonly target: Retried
-  readonly maxRetryAfter: () => number
+  readonly maxRetryAfter: (() => number) | undefined
   private readonly rules: Rules
 
-  constructor(self: Stage<E>, call: Call, target: Retried, longestHint: () => number, rules: Rules) {
+  constructor(self: Stage<E>, call: Call, target: Retried, longestHint: (() => number) | undefined, rules: Rules) {
     this.self = self
     this.call = call
     this.target = target

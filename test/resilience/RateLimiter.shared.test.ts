@@ -6,6 +6,7 @@ import { RateLimiter } from "effect-resilient-llm/resilience"
 import { TestClock } from "effect/testing"
 import { sha256 } from "../../src/internal/sha256.ts"
 import { journal, tenPerTenSeconds } from "./RateLimiter.support.ts"
+import { calm } from "./waiting.ts"
 
 const now = Effect.clockWith((clock) => Effect.sync(() => Number(clock.monotonicTimeNanosUnsafe()) / 1e6))
 
@@ -89,6 +90,7 @@ describe("RateLimiter.makeShared", () => {
       const each = yield* RateLimiter.makeShared("k", store, { limits: [own] })
       yield* each.acquire(1)
       yield* each.acquire(1, { tenant: "acme" })
+      yield* calm
       assert.deepStrictEqual([...keys].map((key) => key.slice(0, 15)), [
         "k:tenant:",
         `k:tenant:${sha256("acme").slice(0, 6)}`

@@ -684,6 +684,7 @@ describe("IdleClock", () => {
     clock.start(0)
     assert.strictEqual(clock.left(400), 600)
     clock.stop(400, false)
+    assert.strictEqual(clock.remaining, 600)
     clock.start(5000)
     assert.strictEqual(clock.left(5000), 600)
     clock.stop(5300, true)

@@ -407,7 +407,6 @@ export class SharedLimiter implements RateLimiter {
 
   /** It goes on alone. What comes of the question all the same is given back. */
   private givesUp(waiter: Waiter): void {
-    if (waiter.outcome !== undefined) return
     this.left(waiter)
     waiter.end(alone)
   }

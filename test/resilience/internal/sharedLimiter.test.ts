@@ -1,14 +1,14 @@
 // What a limiter that shares its buckets asks its store, what it tells it and when, and what it does by itself. The store
 // here writes down every question, and answers what the test says.
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Fiber } from "effect"
+import { Effect, Exit, Fiber, Scheduler } from "effect"
 import { Health, Store } from "effect-resilient-llm/persistence"
 import { TestClock } from "effect/testing"
 import type { LimitStore, Reserve, Reserved, Settle } from "../../../src/resilience/internal/buckets.ts"
 import { SharedLimiter } from "../../../src/resilience/internal/sharedLimiter.ts"
 import { fromPolicy, type Policy, type Reservation } from "../../../src/resilience/RateLimiter.ts"
 import { journal } from "../RateLimiter.support.ts"
-import { now } from "../waiting.ts"
+import { calm, now, start } from "../waiting.ts"
 
 /** Ten requests and a thousand tokens; one request a second, and a hundred tokens. */
 const small: Policy = {
@@ -43,7 +43,7 @@ const refused = (retryAfter: number, binding = 0): Reserved => ({
   instances: undefined
 })
 
-const setup = (policy: Policy = small) =>
+const setup = (policy: Policy = small, more?: Partial<LimitStore>) =>
   Effect.gen(function*() {
     const asked: Array<Reserve> = []
     const told: Array<readonly [at: number, change: Omit<Settle, "key" | "limits">]> = []
@@ -56,12 +56,21 @@ const setup = (policy: Policy = small) =>
       blockedFor: [0, 0],
       isAway: false
     }
+    /** Which operations the health of the store was asked for. */
+    const watched: Array<string> = []
     const scope = yield* Effect.scope
     const down = Effect.fail(new Store.StoreError({ operation: "reserve", reason: "down" }))
     const here = <A>(answer: () => Effect.Effect<A, Store.StoreError>) =>
       Effect.suspend((): Effect.Effect<A, Store.StoreError> => does.isAway ? down : answer())
+    const health = Health.make({ name: "test", ping: here(() => Effect.void), scope })
     const store: LimitStore = {
-      health: Health.make({ name: "test", ping: here(() => Effect.void), scope }),
+      health: {
+        ...health,
+        ask: (operation, self, options) => {
+          watched.push(operation)
+          return health.ask(operation, self, options)
+        }
+      },
       reserve: (request) => {
         asked.push(request)
         return here(() => does.answers.length > 1 ? does.answers.shift()! : does.answers[0]!)
@@ -72,7 +81,8 @@ const setup = (policy: Policy = small) =>
           assert.strictEqual(limits.length, policy.limits.length)
           told.push([at, change])
         }),
-      snapshot: () => here(() => Effect.succeed({ levels: does.levels, blockedFor: does.blockedFor }))
+      snapshot: () => here(() => Effect.succeed({ levels: does.levels, blockedFor: does.blockedFor })),
+      ...more
     }
     const limiter = new SharedLimiter({
       key: "k",
@@ -98,12 +108,38 @@ const setup = (policy: Policy = small) =>
     const tryIt = (cost: number | Readonly<Record<string, number>>): Effect.Effect<Reservation | undefined> =>
       Effect.clockWith((clock) => Effect.map(now, (at) => limiter.tryAcquireUnsafe(cost, clock, at)))
     const backs = () => told.map(([at, { back }]) => [at, back])
-    return { limiter, asked, told, backs, locals, set, does, tryIt, ...journal(limiter) }
+    return { limiter, watched, asked, told, backs, locals, set, does, tryIt, ...journal(limiter) }
   })
 
 const forget = (list: Array<unknown>): void => {
   list.length = 0
 }
+
+it.effect("its health is asked for each operation under the name of that", () =>
+  Effect.gen(function*() {
+    const { limiter, watched } = yield* setup()
+    yield* limiter.hello
+    yield* limiter.acquire(1)
+    yield* limiter.snapshot
+    yield* limiter.block(1000)
+    yield* TestClock.adjust(1)
+    assert.deepStrictEqual(watched, ["reserve", "reserve", "snapshot", "settle"])
+  }))
+
+it.effect("a store without a health is back when it can say how full its buckets are", () =>
+  Effect.gen(function*() {
+    const { asked, does, limiter } = yield* setup(small, { health: undefined })
+    does.isAway = true
+    for (let i = 0; i < 4; i++) yield* limiter.acquire(1)
+    assert.strictEqual(asked.length, 3, "three failures bring it down")
+    yield* TestClock.adjust("5 seconds")
+    yield* limiter.acquire(1)
+    assert.strictEqual(asked.length, 3)
+    does.isAway = false
+    yield* TestClock.adjust("1 second")
+    yield* limiter.acquire(1)
+    assert.strictEqual(asked.length, 4)
+  }))
 
 describe("what is granted at once", () => {
   it.effect("what costs nothing goes without the store; anything else needs it, and nonsense is refused", () =>
@@ -695,6 +731,30 @@ describe("the line", () => {
       yield* Fiber.interrupt(waiting)
       assert.deepStrictEqual(told, [[1100, { back: [3, 0], early: 300 }]])
     }))
+
+  it.effect.each([{ wait: 0 }, { wait: 400 }])(
+    "who leaves in the moment in which it is served gives back what it got; the store says a wait of $wait ms",
+    ({ wait }) =>
+      Effect.gen(function*() {
+        // The fibre yields after every so many operations, and is interrupted so many turns later.
+        for (let budget = 3; budget < 6; budget++) {
+          for (let turns = 0; turns < 20; turns++) {
+            const { asked, does, limiter, told } = yield* setup()
+            does.answers = [Effect.succeed(granted({ wait }))]
+            let isHeld = false
+            const acquire = limiter.acquire(3, { onAcquired: () => isHeld = true })
+            const fiber = yield* start(Effect.provideService(acquire, Scheduler.MaxOpsBeforeYield, budget))
+            for (let i = 0; i < turns; i++) yield* Effect.yieldNow
+            fiber.interruptUnsafe()
+            yield* calm
+            yield* TestClock.adjust(1000)
+            const isBack = asked.length > 0 && !isHeld
+            const what = told.map(([, { back, early = 0 }]) => [back, early])
+            assert.deepStrictEqual(what, isBack ? [[[3, 0], wait]] : [], `${budget}, ${turns}`)
+          }
+        }
+      })
+  )
 })
 
 describe("the names of processes", () => {

@@ -167,6 +167,14 @@ describe("before limits of all", () => {
       assert.strictEqual(yield* blockedFor(limiter), 1000)
     }))
 
+  it.effect("a limit that is set is one of all", () =>
+    Effect.gen(function*() {
+      const { all, limiter, own, tryIt } = setup({ own: policy([requests(2)]), shared: policy([requests(5)]) })
+      yield* tryIt(0, "x")
+      yield* limiter.setLimit("requests", 3)
+      assert.deepStrictEqual([yield* level(all), yield* level(own("x"))], [3, 2])
+    }))
+
   it.effect("the line is that of the tenant, or of all where that is longer; without a name both together", () =>
     Effect.gen(function*() {
       const { enter, limiter } = setup({
