@@ -16,7 +16,7 @@ generate()
 const system = [
   ".cache/doctest/**/*.test.ts",
   "test/{ai-sdk,bench,cli,docs,e2e,effect-ai,node,package,persistence,promise,providers,replay,types,wire}/**/*.test.ts",
-  "test/conformance/{Chaos,Sweep,Throws,Toggles}.test.ts",
+  "test/conformance/{Chaos,Promised,Sweep,Throws,Toggles}.test.ts",
   "test/observability/{Agreement,Marker,Metrics,Otlp,Prometheus,alerts,dashboard,scrape}*.test.ts",
   "test/testing/*.test.ts",
   "test/**/*.{model,sweep,vectors,system}.test.ts"

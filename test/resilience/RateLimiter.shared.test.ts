@@ -1,36 +1,12 @@
 // A limiter whose buckets several processes share: what it takes along and gives back, what it does without its store.
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Exit, Fiber, Random, Schema, Scope } from "effect"
-import { Health, Store } from "effect-resilient-llm/persistence"
+import { Effect, Exit, Fiber, Scope } from "effect"
+import { Store } from "effect-resilient-llm/persistence"
 import { RateLimiter } from "effect-resilient-llm/resilience"
 import { TestClock } from "effect/testing"
 import { sha256 } from "../../src/internal/sha256.ts"
-import { journal, tenPerTenSeconds } from "./RateLimiter.support.ts"
-import { calm } from "./waiting.ts"
-
-const now = Effect.clockWith((clock) => Effect.sync(() => Number(clock.monotonicTimeNanosUnsafe()) / 1e6))
-
-/** A store in memory whose trips are counted, and which can be told to hang or fail. */
-const counted = Effect.gen(function*() {
-  const memory = yield* RateLimiter.storeMemory()
-  const health = Health.make({ name: "test", ping: Effect.suspend(() => does.how), scope: yield* Effect.scope })
-  const does = { how: Effect.void as Effect.Effect<void, Store.StoreError>, reserved: 0, settled: 0, delay: 0 }
-  const through = <A>(effect: Effect.Effect<A, Store.StoreError>) =>
-    Effect.suspend(() => Effect.andThen(does.how, does.delay === 0 ? effect : Effect.delay(effect, does.delay)))
-  const store: RateLimiter.LimitStore = {
-    health,
-    reserve: (request) => {
-      does.reserved += 1
-      return through(memory.reserve(request))
-    },
-    settle: (change) => {
-      does.settled += 1
-      return through(memory.settle(change))
-    },
-    snapshot: (key, limits) => through(memory.snapshot(key, limits))
-  }
-  return { store, memory, does, health }
-})
+import { counted, journal, tenPerTenSeconds } from "./RateLimiter.support.ts"
+import { calm, now } from "./waiting.ts"
 
 const limits = (tokens: number, per: number, burst = tokens) => [{ dimension: "requests", burst, rate: tokens / per }]
 const level = (store: RateLimiter.LimitStore, of = limits(10, 10_000)) =>
@@ -378,74 +354,6 @@ describe("RateLimiter.makeShared", () => {
       const { levels, queued } = yield* limiter.snapshot
       assert.deepStrictEqual([levels.requests, queued], [100, 0])
     }))
-
-  it.effect.prop(
-    "random processes: no interval sees more than burst and refill, whoever leaves, and everything goes back in the end",
-    { seed: Schema.Int.check(Schema.isBetween({ minimum: 0, maximum: 1e9 })) },
-    ({ seed }) =>
-      Effect.scoped(Effect.gen(function*() {
-        const { does, memory, store } = yield* counted
-        const per = 10_000
-        const options: RateLimiter.Options = {
-          limits: [
-            { dimension: "requests", limit: 40, per },
-            { dimension: "tokens", limit: 4000, per }
-          ],
-          maxWait: "5 seconds"
-        }
-        const of = [{ dimension: "requests", burst: 40, rate: 40 / per }, {
-          dimension: "tokens",
-          burst: 4000,
-          rate: 4000 / per
-        }]
-        const processes = yield* Effect.all(
-          Array.from({ length: 3 }, () => RateLimiter.makeShared("k", store, options))
-        )
-        const draw = (n: number) => Effect.map(Random.next, (u) => Math.floor(u * n))
-        const granted: Array<{ readonly at: number; readonly cost: number }> = []
-        for (let i = 0; i < 150; i++) {
-          does.delay = [0, 0, 1, 40][yield* draw(4)]!
-          const limiter = processes[yield* draw(3)]!
-          const tokens = 10 * (1 + (yield* draw(40)))
-          const interruptAt = (yield* draw(4)) === 0 ? yield* draw(200) : undefined
-          const settled = yield* draw(3)
-          const fiber = yield* Effect.forkChild(
-            Effect.matchEffect(limiter.acquire({ requests: 1, tokens }), {
-              onSuccess: (reservation) =>
-                Effect.map(now, (at) => {
-                  const cost = settled === 0 ? tokens : settled === 1 ? Math.floor(tokens / 2) : 0
-                  granted.push({ at, cost: settled === 2 ? 0 : 1 })
-                  if (settled === 1) reservation.settleUnsafe({ tokens: cost })
-                  if (settled === 2) reservation.refundUnsafe("all")
-                }),
-              onFailure: () => Effect.void
-            }),
-            { startImmediately: true }
-          )
-          if (interruptAt !== undefined) {
-            yield* Effect.forkChild(Effect.delay(Fiber.interrupt(fiber), interruptAt), { startImmediately: true })
-          }
-          yield* TestClock.adjust(yield* draw(120))
-        }
-        does.delay = 0
-        yield* TestClock.adjust(6000)
-        // P2, with what lies with the processes.
-        const times = granted.toSorted((a, b) => a.at - b.at)
-        for (let a = 0; a < times.length; a++) {
-          let sum = 0
-          for (let b = a; b < times.length; b++) {
-            sum += times[b]!.cost
-            assert.isAtMost(sum, 40 + 40 / per * (times[b]!.at - times[a]!.at) + 11)
-          }
-        }
-        // Everything goes back in the end.
-        yield* TestClock.adjust(40_000)
-        const { levels } = yield* memory.snapshot("k", of)
-        assert.deepStrictEqual(levels.map(Math.round), [40, 4000])
-        for (const limiter of processes) assert.strictEqual((yield* limiter.snapshot).queued, 0)
-      })).pipe(Effect.provide(TestClock.layer()), Random.withSeed(seed)),
-    { arbitrary: { runs: 15 }, timeout: 60_000 }
-  )
 })
 
 it.effect("a health of somebody's own that throws: the limiter goes on alone, and nobody is left in the line", () =>

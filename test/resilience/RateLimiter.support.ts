@@ -1,5 +1,6 @@
 import { assert } from "@effect/vitest"
 import { Duration, Effect } from "effect"
+import { Health, type Store } from "effect-resilient-llm/persistence"
 import * as RateLimiter from "effect-resilient-llm/resilience/RateLimiter"
 import { now, start } from "./waiting.ts"
 
@@ -40,3 +41,25 @@ export const level = (limiter: RateLimiter.RateLimiter, dimension = "requests") 
   Effect.map(limiter.snapshot, ({ levels }) => levels[dimension]!)
 export const nobodyWaits = (limiter: RateLimiter.RateLimiter) =>
   Effect.map(limiter.snapshot, ({ queued }) => assert.strictEqual(queued, 0))
+
+/** A store in memory whose trips are counted, and which can be told to hang or fail. */
+export const counted = Effect.gen(function*() {
+  const memory = yield* RateLimiter.storeMemory()
+  const health = Health.make({ name: "test", ping: Effect.suspend(() => does.how), scope: yield* Effect.scope })
+  const does = { how: Effect.void as Effect.Effect<void, Store.StoreError>, reserved: 0, settled: 0, delay: 0 }
+  const through = <A>(effect: Effect.Effect<A, Store.StoreError>) =>
+    Effect.suspend(() => Effect.andThen(does.how, does.delay === 0 ? effect : Effect.delay(effect, does.delay)))
+  const store: RateLimiter.LimitStore = {
+    health,
+    reserve: (request) => {
+      does.reserved += 1
+      return through(memory.reserve(request))
+    },
+    settle: (change) => {
+      does.settled += 1
+      return through(memory.settle(change))
+    },
+    snapshot: (key, limits) => through(memory.snapshot(key, limits))
+  }
+  return { store, memory, does, health }
+})
