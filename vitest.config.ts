@@ -43,7 +43,7 @@ export default defineConfig({
     // Tests start about a hundred programs, whose compiling takes half of their start.
     env: { NODE_COMPILE_CACHE: fileURLToPath(new URL("./.cache/compiled", import.meta.url)) },
     // Against tests that hang; what a busy machine needs is no failure.
-    testTimeout: 30_000,
+    testTimeout: 180_000,
     coverage: { provider: "v8", include: ["src/**/*.ts"], reportsDirectory: "coverage" }
   }
 })

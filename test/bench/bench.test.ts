@@ -135,7 +135,7 @@ it("every subject does its work", async () => {
       }
     }
   }
-}, 60_000)
+})
 
 it("counted cases do their work, and 5 % more than stored is told", async () => {
   for (const call of Object.values(counted)) await Effect.runPromise(Effect.andThen(call(), call()))
@@ -155,7 +155,7 @@ it("what a call has made is gone with the next quick collection", () =>
       const share = Number(execFileSync(process.execPath, [...flags, program, file, name], { encoding: "utf8" }))
       assert.isBelow(share, 0.05, name)
     }
-  }), 60_000)
+  }))
 
 it("peers answer what they are asked, retry and fall back", async () => {
   const asking: Provider = () => Promise.resolve(ANSWER)

@@ -208,7 +208,6 @@ describe("the page in a browser", () => {
         // It would be heard.
         const bad = file("bad.html", text.replace("<h1>", "<script>1</script><h1>"))
         assert.include(opened(bad).said, "CONSOLE")
-      }),
-    120_000
+      })
   )
 })

@@ -136,14 +136,13 @@ describe(`four tenants, seed ${SEED}`, () => {
       const { answered, errors, took } = withFlood.get("flood")!
       assert.approximately(answered / 490, 20 - 6, 1)
       assert.deepStrictEqual(errors, { Shed: took.length - answered })
-    },
-    120_000
+    }
   )
 
   it("all of them want more than there is: each gets a quarter", () => {
     const seen = play([40, 20, 10, 400].map((perSecond, i) => ({ tenant: `t${i}`, perSecond })), 200)
     for (const [tenant, { answered }] of seen) assert.approximately(answered / 200, 5, 0.25, tenant)
-  }, 120_000)
+  })
 
   it("nobody starves: batch calls in a line that only grows are served when they have waited long enough", () => {
     const flows: ReadonlyArray<Flow> = [
@@ -156,7 +155,7 @@ describe(`four tenants, seed ${SEED}`, () => {
     assert.deepStrictEqual([answered, errors], [took.length, {}])
     // Twice thirty seconds, for those of the flood rise as well; then its turn, and its own time.
     assert.isAtMost(Math.max(...took), 75_000)
-  }, 120_000)
+  })
 })
 
 it(`a dead vendor without a circuit breaker gets a tenth, and all again when it is well; seed ${SEED}`, () => {
@@ -199,7 +198,7 @@ it(`a dead vendor without a circuit breaker gets a tenth, and all again when it 
   seconds(110, 120)
   assert.strictEqual(seconds(230, 10), 1000)
   close()
-}, 120_000)
+})
 
 describe(`all patterns of this kind at once, seed ${SEED}`, () => {
   const everything: LlmConfig.Options = {
@@ -311,5 +310,5 @@ describe(`all patterns of this kind at once, seed ${SEED}`, () => {
       assert.isTrue(tags.has(tag), tag)
     }
     assert.deepStrictEqual(run().log, log)
-  }, 120_000)
+  })
 })

@@ -90,5 +90,5 @@ describe.each(kinds)("%s", (kind) => {
     // Not an empty promise: nearly all of them have been seen.
     const others = ["ProviderError", ...Object.values(promised).flat()].filter((tag) => !seen.has(tag))
     assert.deepStrictEqual(others, ["IdempotencyInProgress"])
-  }, 60_000)
+  })
 })

@@ -333,8 +333,7 @@ describe.each(kinds)("%s", (kind) => {
       }
       // What is refused at once cannot be interrupted.
       if (site !== "toJSON") assert.isAbove(interrupted, 6)
-    },
-    60_000
+    }
   )
 })
 

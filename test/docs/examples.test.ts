@@ -135,5 +135,5 @@ describe.concurrent("docs/examples", () => {
     assert.lengthOf(one, 3)
     assert.include(one[0], "anthropic is left out: ANTHROPIC_API_KEY is not set.")
     assert.strictEqual(one[1], "A simulated answer.")
-  }, 60_000)
+  })
 })

@@ -103,7 +103,6 @@ describe("10,000 calls at once over HTTP", () => {
         Effect.provideService(Metric.FiberRuntimeMetrics, count),
         Effect.scoped
       )
-    },
-    60_000
+    }
   )
 })

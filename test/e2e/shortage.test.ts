@@ -26,6 +26,5 @@ it.live.each(["undici", "fetch"])(
       assert.isAbove(outcomes["answered by openai"], 50)
       assert.isAbove(outcomes["Network local, sent: false"], 50)
       assert.strictEqual(outcomes["answered by anthropic"], undefined)
-    }),
-  60_000
+    })
 )

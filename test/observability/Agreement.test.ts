@@ -365,5 +365,5 @@ describe.each(kinds)("%s", (kind) => {
     assert.strictEqual(seen.named("llm.call").length, log.events.filter(({ _tag }) => _tag === "CallStarted").length)
     assert.strictEqual(seen.attempts.length, log.events.filter(({ _tag }) => _tag === "AttemptStarted").length)
     assert.isAbove(seen.attempts.filter(({ how }) => how === "interrupted").length, 0)
-  }, 60_000)
+  })
 })

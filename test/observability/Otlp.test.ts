@@ -217,7 +217,7 @@ describe("loopback", () => {
     })
     assert.strictEqual(collector.batches[0]?.headers["x-key"], "k")
     assert.isUndefined(collector.batches[0]?.headers["traceparent"])
-  }, 60_000)
+  })
 
   it("a collector that accepts and hangs: few sockets, no waiting; what comes after it recovers arrives", async () => {
     await Effect.runPromise(Effect.scoped(Effect.gen(function*() {
@@ -259,7 +259,7 @@ describe("loopback", () => {
     assert.isAtMost(most, 2 * 6, "two for each kind, and those whose end the server has not seen yet")
     const [first, last] = [heaps[0], heaps.at(-1)]
     assert.isAtMost(last, first + 8e6, `${last} bytes after all, ${first} at first: ${heaps}`)
-  }, 60_000)
+  })
 })
 
 // -----------------------------------------------------------------------------

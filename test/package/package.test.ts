@@ -43,11 +43,11 @@ const scope = Scope.makeUnsafe()
 let packed: Packed
 beforeAll(async () => {
   packed = await pack()
-}, 60_000)
+})
 afterAll(async () => {
   await Effect.runPromise(Scope.close(scope, Exit.void))
   packed[Symbol.dispose]()
-}, 60_000)
+})
 
 /** The anchor that GitHub and npm give a heading. */
 const anchor = (heading: string): string =>
@@ -100,7 +100,7 @@ describe("the package", () => {
     assert.isBelow(packed.unpackedBytes, 6_500_000)
     // The client and OpenAI, with what they need of Effect.
     assert.isBelow((await smallest()).gzipped, 150_000)
-  }, 60_000)
+  })
 })
 
 const { error, ok } = FaultServer
@@ -157,7 +157,7 @@ describe.concurrent("a fresh person", () => {
       ],
       { cwd: project }
     )
-  }, 120_000)
+  })
 
   const start = (file: string, env: Readonly<Record<string, string>>, args: ReadonlyArray<string> = []) =>
     run(process.execPath, [file, ...args], {
@@ -176,7 +176,7 @@ describe.concurrent("a fresh person", () => {
 
   it("compiles every block of the README", async () => {
     assert.deepStrictEqual(await compile("."), [])
-  }, 60_000)
+  })
 
   // With the libraries' own types checked: whatever is missing in ours would be `any` to everybody else, silently. Those of
   // Effect want the DOM.
@@ -195,7 +195,7 @@ describe.concurrent("a fresh person", () => {
     }
     writeFileSync(join(project, "types/tsconfig.json"), JSON.stringify({ include: ["*.ts"], compilerOptions }))
     assert.deepStrictEqual((await compile("types")).filter((line) => /effect-resilient-llm|^types/.test(line)), [])
-  }, 60_000)
+  })
 
   it("finds the programs that are expected here", () => {
     assert.deepStrictEqual([...programsOf(readme).keys()].toSorted(), Object.keys(programs).toSorted())
@@ -214,14 +214,14 @@ describe.concurrent("a fresh person", () => {
     assert.match((await start(file, env)).stdout, printed)
     if (again !== undefined) assert.match((await start(file, env)).stdout, again)
     assert.strictEqual((await Effect.runPromise(server.stats)).received, script.length)
-  }, 60_000)
+  })
 
   it("has promises that go over the fast transport on Node", async () => {
     const server = await Effect.runPromise(Scope.provide(FaultServer.make({ reply: () => "Hello." }), scope))
     await start("promise.ts", { OPENAI_API_KEY: "key", OPENAI_BASE_URL: server.openai })
     const requests = await Effect.runPromise(server.requests)
     assert.deepStrictEqual(requests.map(isOfFetch), [false, false])
-  }, 60_000)
+  })
 
   it("has a program that asks, or says that nobody was asked", async () => {
     const { stderr, stdout } = await start("node_modules/effect-resilient-llm/dist/cli/bin.js", {}, [
@@ -230,7 +230,7 @@ describe.concurrent("a fresh person", () => {
     ])
     assert.include(stdout, "no model was asked")
     assert.include(stderr, "the answer is simulated")
-  }, 60_000)
+  })
 
   it("does without the peers that are optional, and is told which one is missing", async () => {
     const bare = join(packed.folder, "bare")
@@ -249,11 +249,11 @@ describe.concurrent("a fresh person", () => {
       (failed: unknown) => failed as { stderr: string }
     )
     assert.match(stderr, /^resilient-llm needs the package @effect\/platform-node\. .*\n$/)
-  }, 60_000)
+  })
 
   it("runs the blocks that need no vendor", async () => {
     for (const { line } of fencesOf("README.md", readme)) await start(`line-${line}.ts`, {})
-  }, 60_000)
+  })
 
   it("gets one sentence where there is no key", async () => {
     for (const file of ["hello.ts", "chat.ts", "promise.ts"]) {
@@ -264,5 +264,5 @@ describe.concurrent("a fresh person", () => {
       const told = `${stdout}${stderr}`.split("\n").filter((line) => line.includes("OPENAI_API_KEY"))
       assert.deepStrictEqual([file, code, told.length], [file, 1, 1], stderr)
     }
-  }, 60_000)
+  })
 })

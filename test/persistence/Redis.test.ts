@@ -87,7 +87,7 @@ if (redis !== undefined) {
             assert.deepStrictEqual(yield* store.snapshot("k", limits), Buckets.look(state, limits, time), `step ${i}`)
           }
         }).pipe(Effect.scoped, Effect.provide(redis), Random.withSeed(seed)),
-      { arbitrary: { runs: 60 }, timeout: 60_000 }
+      { arbitrary: { runs: 60 } }
     )
   })
 

@@ -167,5 +167,5 @@ describe.skipIf(!hasRedisServer)("a Redis of its own", () => {
       await close()
       await server.stop()
     }
-  }, 60_000)
+  })
 })

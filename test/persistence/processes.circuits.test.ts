@@ -139,8 +139,7 @@ describe.skipIf(!hasRedisServer)("three processes, one circuit, clocks up to ±5
         assert.isAtLeast(gaps[2]!, 3900)
         await until(() => new Set(vendor.asked.slice(before + 3).map(({ by }) => by)).size === 3)
       })
-    },
-    60_000
+    }
   )
 
   it("what one has met, the others do not have to meet", async () => {
@@ -152,7 +151,7 @@ describe.skipIf(!hasRedisServer)("three processes, one circuit, clocks up to ±5
       await sleep(500)
       assert.strictEqual(vendor.asked.length, 5)
     })
-  }, 60_000)
+  })
 
   it("the process that probes is killed: another one probes when its place is over", async () => {
     await withFleet({}, async ({ programs, vendor }) => {
@@ -174,7 +173,7 @@ describe.skipIf(!hasRedisServer)("three processes, one circuit, clocks up to ±5
       const others = programs.filter((program) => program !== prober)
       await until(() => changes(others).every((list) => list.at(-1) === "closed"))
     })
-  }, 60_000)
+  })
 
   it("the store is killed: each opens, probes and closes by itself", async () => {
     await withFleet({}, async ({ programs, redis, vendor }) => {
@@ -193,5 +192,5 @@ describe.skipIf(!hasRedisServer)("three processes, one circuit, clocks up to ±5
       console.log(`with the store back: ${vendor.asked.length} calls until open for all`)
       assert.isAtMost(vendor.asked.length, 13 + 2)
     })
-  }, 60_000)
+  })
 })

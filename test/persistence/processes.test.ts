@@ -117,7 +117,7 @@ describe.each(kinds)("%s", (kind) => {
         assert.strictEqual(source, record === undefined ? "provider" : "replay")
         assert.include(record ?? "\"new\"", `"${text}"`)
       })).pipe(Effect.provide(TestClock.layer())),
-    { arbitrary: { runs: 400 }, timeout: 60_000 }
+    { arbitrary: { runs: 400 } }
   )
 
   it("the runs above were not all harmless", () => {
@@ -205,5 +205,5 @@ describe.each(kinds)("%s, interrupted after every yield", (kind) => {
       for (let steps = 0; run(kind, budget, steps); steps++) inTime += 1
     }
     assert.isAbove(inTime, 300)
-  }, 60_000)
+  })
 })

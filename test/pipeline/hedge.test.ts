@@ -169,7 +169,7 @@ describe.each(kinds)("hedge: %s", (kind) => {
           }
         }
       }
-    })), 120_000)
+    })))
 
   it.effect("a hedge goes past targets that cannot be asked, to the next one that can", () =>
     vector(Effect.gen(function*() {

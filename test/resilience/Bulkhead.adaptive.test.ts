@@ -110,7 +110,7 @@ describe("Bulkhead: adaptive", () => {
       assert.isAtLeast(mean, 5.5)
       assert.isAtMost(mean, 9)
       assert.isAbove(answered, 5 * 300)
-    }), 60_000)
+    }))
 
   it.effect("reads its options", () =>
     Effect.gen(function*() {

@@ -82,8 +82,7 @@ describe("Bulkhead under interruption", () => {
             assert.isAbove(early, 60)
             assert.strictEqual(sleeps.pending, 0)
           })
-        ),
-      120_000
+        )
     )
   }
 })
@@ -258,6 +257,6 @@ describe("Bulkhead against its model", () => {
     "grants, refusals and what is held are those of the model (P1, P3, P9)",
     { ops: Schema.Array(Op).check(Schema.isMinLength(30), Schema.isMaxLength(60)) },
     ({ ops }) => Effect.provide(Effect.scoped(play(ops)), TestClock.layer()),
-    { arbitrary: { runs: 150, seed: 3 }, timeout: 120_000 }
+    { arbitrary: { runs: 150, seed: 3 } }
   )
 })

@@ -432,7 +432,7 @@ describe("CircuitBreaker model", () => {
         for (let i = 0; i < calls.length; i++) settle(i, "ignored", {})
         assert.strictEqual((yield* breaker.status).probes, 0)
       }).pipe(Effect.provide(TestClock.layer())),
-    { arbitrary: { runs: 700, seed: 1 }, timeout: 60_000 }
+    { arbitrary: { runs: 700, seed: 1 } }
   )
 
   it("reached every transition", () => {

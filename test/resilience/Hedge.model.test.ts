@@ -63,8 +63,7 @@ describe("Hedge under interruption", () => {
         }
         assert.isAbove(early, 400)
         assert.strictEqual(late, 62 * 3 * 3)
-      })),
-    120_000
+      }))
   )
 })
 
@@ -179,6 +178,6 @@ describe("Hedge against its model", () => {
     "result, moment, starts and losers are those of the model (P13)",
     { script: Script },
     ({ script }) => Effect.provide(play(script), TestClock.layer()),
-    { arbitrary: { runs: 60, seed: 7 }, timeout: 120_000 }
+    { arbitrary: { runs: 60, seed: 7 } }
   )
 })

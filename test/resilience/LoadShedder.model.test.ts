@@ -53,8 +53,7 @@ describe("LoadShedder over minutes", () => {
           }),
           seed
         )
-      }),
-    60_000
+      })
   )
 })
 

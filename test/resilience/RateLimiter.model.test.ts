@@ -265,7 +265,7 @@ describe("RateLimiter against its model", () => {
     "grants, refusals, levels and the line are those of the model (P3, P9)",
     { ops: Schema.Array(Op).check(Schema.isMinLength(40), Schema.isMaxLength(80)) },
     ({ ops }) => Effect.provide(Effect.scoped(play(ops)), TestClock.layer()),
-    { arbitrary: { runs: 120, seed: 1 }, timeout: 120_000 }
+    { arbitrary: { runs: 120, seed: 1 } }
   )
 
   const Spend = Schema.Struct({ cost: int(1, 25), actual: int(0, 25), pause: int(0, 40) })
@@ -308,6 +308,6 @@ describe("RateLimiter against its model", () => {
           blockedFor: 0
         })
       }).pipe(Effect.scoped, Effect.provide(TestClock.layer())),
-    { arbitrary: { runs: 40, seed: 2 }, timeout: 120_000 }
+    { arbitrary: { runs: 40, seed: 2 } }
   )
 })

@@ -103,6 +103,6 @@ describe("what it takes", () => {
           assert.strictEqual(theirs.queued, 0)
         }
       }).pipe(Effect.provide(TestClock.layer())),
-    { arbitrary: { runs: 100, seed: 7 }, timeout: 60_000 }
+    { arbitrary: { runs: 100, seed: 7 } }
   )
 })

@@ -72,6 +72,6 @@ describe("RateLimiter.makeShared", () => {
         assert.deepStrictEqual(levels.map(Math.round), [40, 4000])
         for (const limiter of processes) assert.strictEqual((yield* limiter.snapshot).queued, 0)
       })).pipe(Effect.provide(TestClock.layer()), Random.withSeed(seed)),
-    { arbitrary: { runs: 15 }, timeout: 60_000 }
+    { arbitrary: { runs: 15 } }
   )
 })

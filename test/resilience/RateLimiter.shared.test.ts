@@ -188,8 +188,7 @@ describe("RateLimiter.makeShared", () => {
         does.delay = 0
         yield* TestClock.adjust(1000)
         assert.strictEqual(yield* level(store, limits(2000, 1000)), 2000)
-      }),
-    60_000
+      })
   )
 
   it.effect("L13 three processes at once: exactly what the bucket holds", () =>

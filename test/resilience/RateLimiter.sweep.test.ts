@@ -111,8 +111,7 @@ describe("RateLimiter under interruption", () => {
               assert.isAbove(interrupted, 90)
               assert.strictEqual(sleeps.pending, 0)
             })
-          ),
-        120_000
+          )
       )
     }
   }
@@ -147,5 +146,5 @@ describe("RateLimiter under interruption", () => {
           assert.deepStrictEqual(acquired.toSorted(), [1, 2, 4, 5])
         }
       }
-    }), 120_000)
+    }))
 })

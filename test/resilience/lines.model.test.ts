@@ -66,7 +66,7 @@ describe("a line of the limiter with priorities", () => {
           assert.deepStrictEqual({ levels, queued }, { levels: { requests: 8, tokens: 64 }, queued: 0 })
         })
       ).pipe(Effect.scoped, Effect.provide(TestClock.layer())),
-    { arbitrary: { runs: 60, seed: 5 }, timeout: 120_000 }
+    { arbitrary: { runs: 60, seed: 5 } }
   )
   it.live(
     "who comes to 16,000 waiters and leaves again does not plan them anew, nor does who gives tokens back",
@@ -98,8 +98,7 @@ describe("a line of the limiter with priorities", () => {
           )
         assert.isBelow(yield* median(giveBackAndCome), 0.5, "milliseconds, to give back and come")
         for (const fiber of fibers) fiber.interruptUnsafe()
-      }),
-    60_000
+      })
   )
   it.live("a settlement behind 16,000 waiters does not plan them anew", () =>
     Effect.gen(function*() {
@@ -114,5 +113,5 @@ describe("a line of the limiter with priorities", () => {
       }
       assert.isBelow(millis.toSorted((a, b) => a - b)[5]!, 1, "milliseconds of the median")
       for (const fiber of fibers) fiber.interruptUnsafe()
-    }), 60_000)
+    }))
 })

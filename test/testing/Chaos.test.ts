@@ -207,8 +207,7 @@ describe.each(kinds)("%s", (kind) => {
         for (const tag of ["Overloaded", "AttemptTimeout", "RateLimit", "CircuitOpen"]) {
           assert.include(one, tag)
         }
-      })),
-    60_000
+      }))
   )
 
   it.effect("X9 chaos at rate 0, or none: the same events and answers, the same readings of the clock", () =>
@@ -464,7 +463,7 @@ describe("on the wire and in process", () => {
         const chaos = yield* asked(kind, yield* Chaos.provider(openai, { script: [fault] }))
         assert.deepStrictEqual(chaos, wire, name)
       }
-    }).pipe(Effect.scoped, Effect.provide(NodeHttpClient.layerNodeHttp)), 60_000)
+    }).pipe(Effect.scoped, Effect.provide(NodeHttpClient.layerNodeHttp)))
 })
 
 describe("a wrapped provider", () => {

@@ -412,8 +412,7 @@ describe("planted faults", () => {
     "without it every law holds: $fault",
     async (row) => {
       assert.deepStrictEqual(Invariants.check(runOf(await Effect.runPromise(run(planOf(row))))), [])
-    },
-    60_000
+    }
   )
 
   it.each(planted)("$law: $fault", async (row) => {
@@ -422,7 +421,7 @@ describe("planted faults", () => {
     const log = await Effect.runPromise(run(mutation === undefined ? plan : { ...plan, mutation: mutation() }))
     const found = Invariants.check(left?.(runOf(log)) ?? runOf(log))
     assert.include(lawsOf(found), law)
-  }, 60_000)
+  })
 })
 
 // -----------------------------------------------------------------------------

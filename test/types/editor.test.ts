@@ -174,7 +174,7 @@ describe("an editor", () => {
     assert.deepStrictEqual(labels[4], retry)
     assert.deepStrictEqual(labels[5], ["deadline", "firstToken", "idle"])
     for (const item of found.flat()) assert.isAbove(documentationOf(item).length, 20, `${item.label} is documented`)
-  }, 60_000)
+  })
 
   it("completes the options of providers, each with its documentation", async () => {
     const common = ["baseUrl", "defaultModel", "headers", "id", "maxBodyBytes", "models"]
@@ -208,7 +208,7 @@ describe("an editor", () => {
       assert.deepStrictEqual(found[i]!.map(({ label }) => label.replace("?", "")).toSorted(), names.toSorted(), text)
     }
     for (const item of found.flat()) assert.isAbove(documentationOf(item).length, 20, `${item.label} is documented`)
-  }, 60_000)
+  })
 
   it("completes the fields of a request, each with its documentation", async () => {
     const found = await complete([
@@ -225,7 +225,7 @@ describe("an editor", () => {
     assert.deepStrictEqual(labels[2], [...ofObject, "objectName", "repairs", "schema"].toSorted())
     assert.deepStrictEqual(labels[3], fields)
     for (const item of found.flat()) assert.isAbove(documentationOf(item).length, 20, `${item.label} is documented`)
-  }, 60_000)
+  })
 
   it("calls events, ledgers and reasons by their names", async () => {
     const texts = [
@@ -241,7 +241,7 @@ describe("an editor", () => {
     for (const [i, [text, name]] of texts.entries()) {
       assert.match(hovers[i]!, new RegExp(`: ${name.replace(".", "\\.")}(\\n|$)`), text)
     }
-  }, 60_000)
+  })
 
   it("says what is wrong in words that a person understands", async () => {
     const found = await complain(mistakes.map(([text]) => text))
@@ -250,5 +250,5 @@ describe("an editor", () => {
       // What TypeScript says last says what is wrong; before it may stand whole types.
       assert.isTrue(found[i]![0]!.endsWith(complaint), `${text}: ${found[i]![0]}`)
     }
-  }, 60_000)
+  })
 })

@@ -500,7 +500,7 @@ describe("frames that are cut and bent", () => {
         if (outcome.error === undefined) assert.deepStrictEqual(digest(outcome).toolCalls, whole.toolCalls)
         else assert.isTrue(whole.text.startsWith(digest(outcome).text) && digest(outcome).finish === undefined)
       }
-    }), 60_000)
+    }))
 
   it.live("a bit that is another is found by its checksum, and a length is bounded", () =>
     Effect.gen(function*() {
@@ -517,5 +517,5 @@ describe("frames that are cut and bent", () => {
       const long = Uint8Array.of(0x7f, 0xff, 0xff, 0xff, ...new Uint8Array(64))
       assert.strictEqual((yield* read([long], 2000)).error?.reason._tag, "MalformedResponse")
       assert.strictEqual((yield* read([new Uint8Array(64)])).error?.reason._tag, "MalformedResponse")
-    }), 60_000)
+    }))
 })

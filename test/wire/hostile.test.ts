@@ -84,7 +84,7 @@ describe("takes a time that is in proportion", () => {
       yield* streamed(make, body)
       const { system, user } = process.cpuUsage(start)
       assert.isBelow((system + user) / 1e6, 8, "seconds")
-    }), 120_000)
+    }))
 })
 
 describe("names that are kept count", () => {
@@ -135,7 +135,7 @@ describe("names that are kept count", () => {
         _tag: "MalformedResponse",
         problem: "the body, or one event of it, is larger than allowed"
       })
-    }), 60_000)
+    }))
 
   it.live("messages, Cohere, Bedrock: a place that is no number is none", () =>
     Effect.gen(function*() {
@@ -157,5 +157,5 @@ describe("names that are kept count", () => {
         ]]
       ]
       for (const [make, body] of rows) assert.isUndefined((yield* streamed(make, body)).error)
-    }), 60_000)
+    }))
 })
