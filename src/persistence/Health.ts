@@ -300,12 +300,12 @@ const waitFor = <A, E, B, E2>(
   self: Effect.Effect<A, E>,
   { clock, fiber, late, limit, patience }: Wait<A>,
   decide: (exit: Exit.Exit<A, E> | undefined) => Exit.Exit<B, E2>
-): Effect.Effect<B, E2> => {
-  const run = Effect.runForkWith(fiber.context)
-  const child = run(Effect.suspend(() => self), { uninterruptible: true })
-  const done = child.pollUnsafe()
-  if (done !== undefined) return decide(done)
-  return Effect.callback<B, E2>((resume) => {
+): Effect.Effect<B, E2> =>
+  Effect.callback<B, E2>((resume) => {
+    const run = Effect.runForkWith(fiber.context)
+    const child = run(Effect.suspend(() => self), { uninterruptible: true })
+    const done = child.pollUnsafe()
+    if (done !== undefined) return resume(decide(done))
     const timer = run(awake(clock, limit, patience))
     const forget = child.addObserver((exit) => {
       timer.interruptUnsafe()
@@ -329,7 +329,6 @@ const waitFor = <A, E, B, E2>(
       leave()
     })
   })
-}
 
 /**
  * So many milliseconds, as a process knows them that is awake: time in which it was busy or not running counts as one slice

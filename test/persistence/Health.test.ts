@@ -1,9 +1,10 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Context, Effect, Exit, Fiber, Layer, Scope } from "effect"
+import { Context, Effect, Exit, Fiber, Layer, Scheduler, Scope } from "effect"
 import { LlmClient, LlmProvider } from "effect-resilient-llm"
 import { Health, Store } from "effect-resilient-llm/persistence"
 import { Failover, Idempotency, RateLimiter, ResponseCache } from "effect-resilient-llm/resilience"
 import { TestClock } from "effect/testing"
+import { calm, start } from "../resilience/waiting.ts"
 import { now } from "../support.ts"
 
 const failed = Effect.fail(new Store.StoreError({ operation: "get" }))
@@ -152,6 +153,32 @@ describe("Health", () => {
       assert.deepStrictEqual(late, [])
       yield* TestClock.adjust(30)
       assert.deepStrictEqual(late, ["fence 7", "fence 7"])
+    }))
+
+  it.effect("who is interrupted while an operation begins has what it brought, or is told of it later", () =>
+    Effect.gen(function*() {
+      // The fibre yields after every so many operations, and is interrupted so many turns later.
+      for (let budget = 3; budget < 8; budget++) {
+        for (let turns = 0; turns < 20; turns++) {
+          const { health } = subject()
+          const is = { begun: false, brought: false, late: false }
+          const operation = Effect.andThen(
+            Effect.andThen(Effect.sync(() => is.begun = true), Effect.yieldNow),
+            Effect.sync(() => is.brought = true)
+          )
+          let had = false
+          const ask = health.ask("acquire", operation, { late: () => Effect.sync(() => is.late = true) })
+          const asking = Effect.onExit(ask, () =>
+            Effect.sync(() => {
+              had = is.brought
+            }))
+          const fiber = yield* start(Effect.provideService(asking, Scheduler.MaxOpsBeforeYield, budget))
+          for (let i = 0; i < turns; i++) yield* Effect.yieldNow
+          fiber.interruptUnsafe()
+          yield* calm
+          assert.isTrue(!is.begun || had || is.late, `${budget}, ${turns}`)
+        }
+      }
     }))
 
   it.effect("a listener that throws breaks nothing, and one that has left hears nothing", () =>

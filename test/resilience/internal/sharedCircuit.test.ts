@@ -1,7 +1,7 @@
 // What one process tells, asks and hears of a circuit that others share. The store here writes down every question, and
 // answers what the test says.
 import { assert, describe, it } from "@effect/vitest"
-import { Clock, Effect, Exit, Fiber, Scope } from "effect"
+import { Cause, Clock, Effect, Exit, Fiber, Scheduler, Scope } from "effect"
 import { Health, type Store } from "effect-resilient-llm/persistence"
 import { TestClock } from "effect/testing"
 import type { CircuitChange, CircuitStore, Claim, SharedCircuit } from "../../../src/resilience/internal/circuits.ts"
@@ -338,8 +338,34 @@ describe("who wants to probe", () => {
       yield* TestClock.adjust(60)
       assert.strictEqual(yield* Fiber.join(late), 0)
       sharing.release(7)
+      sharing.tell(opened)
       yield* calm
-      assert.deepStrictEqual(asked.map(([name]) => name), ["probe", "probe"])
+      assert.deepStrictEqual(asked.map(([name]) => name), ["probe", "probe", "trip"])
+      const exit = yield* Fiber.await(left)
+      assert.isTrue(Exit.isFailure(exit) && Cause.hasInterruptsOnly(exit.cause), "nothing else went wrong")
+    }))
+
+  it.effect("and leaves in the moment in which it gets one gives it back", () =>
+    Effect.gen(function*() {
+      // The fibre yields after every so many operations, and is interrupted so many turns later.
+      for (let budget = 3; budget < 14; budget++) {
+        for (let turns = 0; turns < 10; turns++) {
+          const { count, released, sharing } = yield* setup()
+          let got: number | undefined
+          const claim = Effect.uninterruptibleMask((restore) =>
+            Effect.map(sharing.claim(restore, undefined), (slot) => {
+              got = slot
+            })
+          )
+          const fiber = yield* start(Effect.provideService(claim, Scheduler.MaxOpsBeforeYield, budget))
+          for (let i = 0; i < turns; i++) yield* Effect.yieldNow
+          fiber.interruptUnsafe()
+          yield* calm
+          assert.isDefined(fiber.pollUnsafe())
+          const isBack = count("probe") === 1 && got === undefined
+          assert.deepStrictEqual(released(), isBack ? [7] : [], `${budget}, ${turns}`)
+        }
+      }
     }))
 
   it.effect("keeps its place until it gives it back, which it does once", () =>
