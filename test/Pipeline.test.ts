@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Context, Duration, Effect, Exit, Fiber, Layer, Scope, Stream } from "effect"
-import { LlmClient, LlmError, LlmProvider, type LlmRequest, LlmResponse } from "effect-resilient-llm"
+import { Cause, Clock, Context, Duration, Effect, Exit, Fiber, Layer, Scope, Stream } from "effect"
+import { LlmClient, type LlmConfig, LlmError, LlmProvider, type LlmRequest, LlmResponse } from "effect-resilient-llm"
 import { CircuitBreaker } from "effect-resilient-llm/resilience"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { TestClock } from "effect/testing"
@@ -9,6 +9,48 @@ import { ask, failure, fork, kinds, nothingHeld, setUp, success, timed, vector }
 
 const { answer, fail, hang, overloaded, rateLimited, stream } = ScriptedProvider
 const always = (step: ScriptedProvider.Step) => ({ always: step })
+
+/** A clock that moves by a microsecond whenever somebody reads it, as a real one does. */
+const ticking = <A, E, R>(self: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  TestClock.testClockWith((clock) => {
+    let read = 0n
+    const monotonicTimeNanosUnsafe = () => clock.monotonicTimeNanosUnsafe() + 1000n * ++read
+    const moving: Clock.Clock = Object.assign(Object.create(clock) as Clock.Clock, {
+      monotonicTimeNanosUnsafe,
+      monotonicTimeNanos: Effect.sync(monotonicTimeNanosUnsafe)
+    })
+    return Effect.provideService(self, Clock.Clock, moving)
+  })
+
+describe.each(kinds)("%s, on a clock that moves whenever it is read: a ledger never goes back", (kind) => {
+  const busy = always(overloaded)
+  it.effect.each<readonly [what: string, scripts: Parameters<typeof setUp>[0], options: LlmConfig.Options]>([
+    ["retries", [[overloaded, overloaded, answer("Hello.")]], {}],
+    ["failover", [busy, always(answer("Hello."))], {}],
+    ["targets that are passed over", [busy, busy, always(answer("Hello."))], {
+      circuitBreaker: { failureThreshold: 1 },
+      bulkhead: { maxConcurrent: 1 }
+    }],
+    ["a hedge", [always({ ...answer("Hello."), delay: 900 }), always(answer("Hello."))], { hedge: { delay: 100 } }],
+    ["a stale answer", [[answer("Hello."), overloaded, overloaded, overloaded]], { cache: { ttl: 1 }, retry: false }],
+    ["an answer of a key", [always(answer("Hello."))], { idempotency: {}, rateLimit: {} }],
+    ["a line", [always({ ...answer("Hello."), delay: 50 })], { bulkhead: { maxConcurrent: 1 } }]
+  ])("%s", ([, scripts, options]) =>
+    vector(ticking(Effect.gen(function*() {
+      const r = yield* setUp(scripts, options)
+      const key = options.idempotency === undefined ? {} : { idempotencyKey: "k" }
+      for (let i = 0; i < 3; i++) {
+        const both = [yield* fork(ask(kind, r.client, { prompt: "a", ...key })), yield* fork(ask(kind, r.client))]
+        yield* TestClock.adjust(5000)
+        for (const fiber of both) {
+          const exit = yield* Fiber.await(fiber)
+          const ledger = Exit.isSuccess(exit) ? exit.value.ledger : failure(exit).ledger
+          const times = ledger.map(({ _tag, at }) => [at, _tag] as const)
+          assert.deepStrictEqual(times, times.toSorted(([a], [b]) => a - b))
+        }
+      }
+    }))))
+})
 
 describe.each(kinds)("%s", (kind) => {
   it.effect("answers at once, with everything off", () =>

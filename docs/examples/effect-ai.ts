@@ -8,10 +8,10 @@ import { Chat, LanguageModel, Tool, Toolkit } from "effect/ai"
 const Weather = Tool.make("Weather", {
   description: "The temperature in a city",
   parameters: Schema.Struct({ city: Schema.String }),
-  success: Schema.Struct({ celsius: Schema.Number })
+  success: Schema.Struct({ celsius: Schema.Finite })
 })
 const toolkit = Toolkit.make(Weather)
-const Report = Schema.Struct({ city: Schema.String, celsius: Schema.Number })
+const Report = Schema.Struct({ city: Schema.String, celsius: Schema.Finite })
 
 const program = Effect.gen(function*() {
   const chat = yield* Chat.empty

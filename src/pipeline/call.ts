@@ -5,7 +5,7 @@ import * as Duration from "effect/Duration"
 import type * as Fiber from "effect/Fiber"
 import type * as Scope from "effect/Scope"
 import { monotonicMillis } from "../internal/clock.ts"
-import type { NotJson } from "../internal/json.ts"
+import { NotJson } from "../internal/json.ts"
 import { sha256 } from "../internal/sha256.ts"
 import { InvalidRequest, isLlmError, summary, type Verdict, withLedger } from "../LlmError.ts"
 import type { LlmEvent } from "../LlmEvent.ts"
@@ -119,18 +119,21 @@ export class Root {
   }
 
   /**
-   * What the request asks, apart from who asks. Throws `InvalidRequest` when it is more than one piece of data may be: as it
-   * was read, each of its parts was looked at alone.
+   * What the request asks, apart from who asks. Throws `InvalidRequest` when it is too much to be compared: each of its parts
+   * may be as deep and as large as it is, all together may not.
    */
   get identity(): string {
     try {
       return this.question ??= identity(this.readsMetadata ? this.request : withoutMetadata(this.request))
     } catch (error) {
-      const { kind, rule } = error as NotJson
+      // All else that is thrown is the engine's word that no text is as long.
+      const { kind, rule } = error instanceof NotJson ? error : TOO_LONG
       throw new InvalidRequest({ path: "request", rule, kind })
     }
   }
 }
+
+const TOO_LONG = { rule: "a text of at most 500,000,000 characters", kind: "longer" }
 
 const withoutMetadata = (request: LlmRequest): LlmRequest => {
   if (request.metadata === undefined) return request

@@ -149,12 +149,12 @@ class Walk<E> implements Failover.Run<Served, E, Exhausted, never> {
       : { because: reasons[refused.by], retryAfter, error: () => error }
   }
 
-  onSkip(index: number, { because, field, guard, retryAfter }: Failover.Skip<E>): void {
+  onSkip(index: number, { because, field, guard, retryAfter }: Failover.Skip<E>, now: number): void {
     const { root } = this.call
     root.emit({
       _tag: "TargetSkipped",
       call: root.id,
-      at: root.since(),
+      at: root.since(now),
       target: this.targets[index]!.config.id,
       because,
       ...(guard === undefined ? undefined : { guard }),
@@ -163,10 +163,10 @@ class Walk<E> implements Failover.Run<Served, E, Exhausted, never> {
     })
   }
 
-  onFailover(from: number, to: number): void {
+  onFailover(from: number, to: number, now: number): void {
     const { root } = this.call
     const [before, after] = [this.targets[from]!.config.id, this.targets[to]!.config.id]
-    root.emit({ _tag: "FailedOver", call: root.id, at: root.since(), from: before, to: after })
+    root.emit({ _tag: "FailedOver", call: root.id, at: root.since(now), from: before, to: after })
   }
 
   allFailed(failures: ReadonlyArray<{ readonly index: number; readonly error: E }>): Exhausted {

@@ -56,13 +56,14 @@ export const guarded = <GE>(to: Asked, doors: ReadonlyArray<Door<GE>>) =>
     return Effect.fail(error)
   }
 
-  const waited = (attempt: Attempt, door: Door<GE>, duration: number): void => {
+  const waited = (attempt: Attempt, door: Door<GE>, since: number, now: number): void => {
+    const duration = now - since
     if (!(duration > door.tellsAfter)) return
     const { root } = attempt.call
     const what: "bulkhead" | "rate-limit" | "guard" = door.by === "bulkhead" || door.by === "rate-limit"
       ? door.by
       : "guard"
-    const event = { _tag: "Waited" as const, call: root.id, at: root.since(), target: to.id, for: what, duration }
+    const event = { _tag: "Waited" as const, call: root.id, at: root.since(now), target: to.id, for: what, duration }
     root.emit(what === "guard" ? { ...event, guard: door.name } : event)
   }
 
@@ -80,7 +81,7 @@ export const guarded = <GE>(to: Asked, doors: ReadonlyArray<Door<GE>>) =>
         onSuccess: (held) => {
           attempt.held.push(held)
           const later = call.root.now()
-          waited(attempt, door, later - now)
+          waited(attempt, door, now, later)
           return acquire(attempt, i + 1, later)
         },
         onFailure: (cause) => {

@@ -609,8 +609,8 @@ const trips = (policy: Policy, state: Closed, now: number): boolean => {
 }
 
 /**
- * Of the newest buckets that hold enough calls, where all of them do: what was fast a minute ago must not hide that everything
- * hangs now.
+ * Of the newest buckets that hold enough calls: what was fast a minute ago must not hide that everything hangs now. Asked only
+ * when all buckets together hold enough.
  */
 const slowShare = (policy: Policy, state: Closed): number => {
   let { calls, slow } = state

@@ -210,8 +210,9 @@ export interface Run<A, E, E2, R> {
   readonly refusal?: ((error: E) => Skip<E> | "final" | undefined) | undefined
   /** Asks a second target while target `index` is slow. Asked after {@link Run.attempt}. Default: no. */
   readonly hedge?: ((index: number) => Hedging<A, E, R> | undefined) | undefined
-  readonly onSkip?: ((index: number, skip: Skip<E>) => void) | undefined
-  readonly onFailover?: ((from: number, to: number) => void) | undefined
+  readonly onSkip?: ((index: number, skip: Skip<E>, now: number) => void) | undefined
+  /** `now`: when `to` is asked. */
+  readonly onFailover?: ((from: number, to: number, now: number) => void) | undefined
   /** Every target failed or was skipped, and at least one was asked. */
   readonly allFailed: (failures: ReadonlyArray<{ readonly index: number; readonly error: E }>) => E2
   /** No target was asked. `retryAfter` is the shortest known wait. */
@@ -449,12 +450,12 @@ class Walk<A, E, E2, R> {
       targets.look?.(target, now)
       const skip = this.skip(target, now)
       if (skip === undefined) break
-      options.onSkip?.(target, skip)
+      options.onSkip?.(target, skip, now)
       if (skip !== tooSmall && skip !== spent) this.skips = [...this.skips, { index: target, skip }]
     }
     const target = order[this.at]
     if (target === undefined) return Effect.fail(this.conclude())
-    if (this.last !== undefined) options.onFailover?.(this.last, target)
+    if (this.last !== undefined) options.onFailover?.(this.last, target, now)
     this.last = target
     this.asked += 1
     return Effect.catch(this.ask(target, now), (error) => this.failed(target, error))
@@ -526,7 +527,7 @@ class Walk<A, E, E2, R> {
     const now = monotonicMillis(this.clock)
     if (refusal !== undefined) {
       if (refusal === "final" || this.order.length === 1) return Effect.fail(error)
-      options.onSkip?.(target, refusal)
+      options.onSkip?.(target, refusal, now)
       this.skips = [...this.skips, { index: target, skip: refusal }]
       return this.from(this.at + 1, now)
     }

@@ -224,8 +224,9 @@ class Run<A, E, R> {
   private readonly policy: Policy
   private readonly steps: Steps
   private readonly hooks: Again<A, E, R>
-  /** In which it runs, with what its surroundings are between attempts. One is running this, so there is one. */
+  /** The caller's fibre, which runs all of it. */
   private readonly fiber = Fiber.getCurrent()!
+  /** Its services, without the metadata that an attempt sees. */
   private readonly context = this.fiber.context
   /** Attempts that have failed. */
   private k = 0
@@ -261,7 +262,7 @@ class Run<A, E, R> {
     return this.pause(error, this.fiber.getRef(Clock.Clock))
   }
 
-  /** Interrupted in a pause: nothing was got for the payment. */
+  /** The caller's services are its own again. Interrupted in a pause: nothing was got for the payment. */
   ended(exit: Exit.Exit<A, E>): undefined {
     this.fiber.setContext(this.context)
     if (Exit.isFailure(exit) && Cause.hasInterrupts(exit.cause)) this.refund()

@@ -386,8 +386,10 @@ export class Repeated<A, E, E2> implements Waiting {
 // combinators
 // -----------------------------------------------------------------------------
 
+const notNegative = durationOption()
+
 /** Milliseconds of a combinator's duration; throws `LlmConfigError` when it is none, or negative. */
-const checkedMillis = (name: string, duration: Duration.Input): number => readOption(durationOption(), duration, name)
+const checkedMillis = (name: string, duration: Duration.Input): number => readOption(notNegative, duration, name)
 
 const limit = <E2>(duration: Duration.Input, error: (after: Duration.Duration) => E2) => {
   const millis = checkedMillis("duration", duration)

@@ -122,4 +122,18 @@ describe.each(kinds)("%s", (kind) => {
         assert.deepStrictEqual(yield* r.calls(), [])
       }))
   )
+
+  it.effect.each([{ cache: {} }, { idempotency: { derive: "replay" } }] as const)(
+    "what is longer than a text may be is refused as well, with %j",
+    (options) =>
+      vector(Effect.gen(function*() {
+        // A text of 600 million characters, of which there are 3 million.
+        const message = { role: "user", content: "a".repeat(3_000_000) } as const
+        const r = yield* setUp([[answer("Hi.")]], options)
+        const prompt = Array.from({ length: 200 }, () => message)
+        const error = failure((yield* timed(ask(kind, r.client, { prompt }))).exit)
+        assert.deepInclude(error, { _tag: "InvalidRequest", path: "request", kind: "longer" })
+        assert.deepStrictEqual(yield* r.calls(), [])
+      }))
+  )
 })
