@@ -91,7 +91,7 @@ const LimitSchema = optionsOf<Limit>()({
   per: finiteDuration(),
   burst: Schema.optional(positive),
   strict: Schema.optional(share),
-  by: Schema.optional(Schema.Literal("tenant").annotate({ expected: "\"tenant\"" }))
+  by: Schema.optional(Schema.Literal("tenant"))
 }).check(
   rule(({ burst, strict }) =>
     burst === undefined || strict === undefined ? undefined : ["burst", "absent when \"strict\" is given"]

@@ -489,15 +489,16 @@ describe("options that overrule", () => {
 
   it.effect.each(
     [
-      [{ maxAttempts: 0 }, "failover.maxAttempts"],
-      [{ on: { Network: "yes" } }, "failover.on.Network"],
-      [{ on: { constructor: true } }, "failover.on.constructor"],
-      [{ requireFeatures: [] }, "failover.requireFeatures"],
-      [{ requireFeatures: ["colour"] }, "failover.requireFeatures[0]"]
+      [{ maxAttempts: 0 }, "failover.maxAttempts", "a whole number of at least 1"],
+      [{ on: { Network: "yes" } }, "failover.on.Network", "true or false"],
+      [{ on: { constructor: true } }, "failover.on.constructor", "one of RateLimit, Quota, Overloaded, "],
+      [{ requireFeatures: [] }, "failover.requireFeatures", "a list of fields that is not empty"],
+      [{ requireFeatures: ["colour"] }, "failover.requireFeatures[0]", "one of frequencyPenalty, "]
     ] as const
-  )("%j is refused with its path", ([options, path]) =>
+  )("%j is refused with its path and its rule", ([options, path, rule]) =>
     Effect.gen(function*() {
       const error = yield* Effect.flip(Failover.make(["a"], options as Failover.Options))
       assert.strictEqual(error.path, path)
+      assert.isTrue(error.rule.startsWith(rule), error.rule)
     }))
 })

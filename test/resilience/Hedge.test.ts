@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Cause, Context, Duration, Effect, Exit, Fiber, Layer } from "effect"
+import { Cause, Config, ConfigProvider, Context, Duration, Effect, Exit, Fiber, Layer } from "effect"
 import { LlmError } from "effect-resilient-llm"
 import * as Bulkhead from "effect-resilient-llm/resilience/Bulkhead"
 import * as CircuitBreaker from "effect-resilient-llm/resilience/CircuitBreaker"
@@ -351,5 +351,14 @@ describe("Hedge", () => {
         const error = yield* Effect.flip(Hedge.make(options as Hedge.Options))
         assert.deepStrictEqual([error.path, error.rule], [path, rule])
       }
+    }))
+
+  it.effect("reads its options from configuration, and tells what is wrong there", () =>
+    Effect.gen(function*() {
+      const layer = Hedge.layerConfig({ delay: Config.String("DELAY") as Config.Config<Duration.Input> })
+      const built = (DELAY: string) =>
+        Effect.provide(Effect.scoped(Layer.build(layer)), ConfigProvider.layer(ConfigProvider.fromEnvRecord({ DELAY })))
+      assert.deepStrictEqual(yield* Context.get(yield* built("2 seconds"), Hedge.Hedge).delay, Duration.seconds(2))
+      assert.deepInclude(yield* Effect.flip(built("soon")), { _tag: "LlmConfigError", path: "hedge.delay" })
     }))
 })

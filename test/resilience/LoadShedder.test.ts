@@ -77,6 +77,10 @@ describe("LoadShedder: throttle", () => {
     assert.strictEqual(LoadShedder.rejection(policy, counted(100, 0, 10_000), 120_000), 0.9)
   })
 
+  it("knows of nobody at first", () => {
+    assert.deepStrictEqual(LoadShedder.unthrottled.older, [])
+  })
+
   it("keeps no bucket in which nobody asked", () => {
     assert.deepStrictEqual(LoadShedder.count(policy, LoadShedder.unthrottled, true, 30_000), {
       bucket: 3,

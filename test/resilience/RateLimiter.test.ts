@@ -6,6 +6,32 @@ import { full, journal, level, make, nobodyWaits, tenPerTenSeconds } from "./Rat
 import { calm, countingSleeps, now, ringingLate, start, steps } from "./waiting.ts"
 
 describe("RateLimiter", () => {
+  it.effect("who goes together with the first one, through a full bucket, changes nobody's time", () =>
+    Effect.gen(function*() {
+      const limiter = yield* make({
+        limits: [
+          { dimension: "requests", limit: 10, per: "10 seconds" },
+          { dimension: "tokens", limit: 10, per: "10 seconds" }
+        ]
+      })
+      const tokens = (count: number) => ({ requests: 0, tokens: count })
+      yield* limiter.acquire(tokens(10))
+      const { enter, entries, held } = journal(limiter)
+      yield* enter("first", tokens(1))
+      yield* enter("with it", 1)
+      yield* enter("later", tokens(5), { maxWait: 6000 })
+      yield* TestClock.adjust("1 second")
+      yield* enter("too late", tokens(5), { maxWait: 9999 })
+      held("first").settleUnsafe(tokens(3))
+      yield* calm
+      assert.deepStrictEqual(entries, [
+        ["first", 1000],
+        ["with it", 1000],
+        ["too late", 1000, "tokens", 10_000],
+        ["later", 1000, "tokens", 7000]
+      ])
+    }))
+
   describe("costs", () => {
     it.effect("a number costs requests, or the first limit; a record 1 request unless it says otherwise", () =>
       Effect.gen(function*() {

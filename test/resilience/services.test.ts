@@ -54,3 +54,12 @@ it.effect("a guard knows its own kind, and nothing else", () =>
       assert.deepStrictEqual(values.map(guard), values.map((_, at) => at === i))
     }
   }))
+
+// By it another copy of the package knows them.
+it.effect("what a guard knows is the brand of its kind", () =>
+  Effect.gen(function*() {
+    const brandOf = (value: object) => Object.keys(value).find((key) => key.startsWith("~effect-resilient-llm/"))
+    assert.strictEqual(brandOf(yield* Bulkhead.make()), "~effect-resilient-llm/Bulkhead")
+    assert.strictEqual(brandOf(yield* CircuitBreaker.make({ key: "k" })), "~effect-resilient-llm/CircuitBreaker")
+    assert.strictEqual(brandOf(yield* RateLimiter.make()), "~effect-resilient-llm/RateLimiter")
+  }))

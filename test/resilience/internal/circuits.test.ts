@@ -5,6 +5,10 @@ import * as Circuits from "../../../src/resilience/internal/circuits.ts"
 
 const opened = (openFor: number, openings = 1) => ({ _tag: "Opened" as const, openFor, openings })
 
+it("nothing is known of a circuit of which nothing was heard for a day", () => {
+  assert.strictEqual(Circuits.KEPT, 86_400_000)
+})
+
 describe("a change", () => {
   it("has a generation above the last one, also where the stamp has none", () => {
     assert.strictEqual(Circuits.change({ ...Circuits.empty, generation: 10 }, opened(1), 0, 5).generation, 11)
