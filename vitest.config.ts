@@ -44,6 +44,7 @@ export default defineConfig({
     env: { NODE_COMPILE_CACHE: fileURLToPath(new URL("./.cache/compiled", import.meta.url)) },
     // Against tests that hang; what a busy machine needs is no failure.
     testTimeout: 180_000,
+    hookTimeout: 180_000,
     coverage: { provider: "v8", include: ["src/**/*.ts"], reportsDirectory: "coverage" }
   }
 })
