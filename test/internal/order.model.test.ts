@@ -2,19 +2,9 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Schema } from "effect"
 import { Order, type Place } from "../../src/internal/order.ts"
+import { drain } from "./order.support.ts"
 
 const standard = 2
-
-/** Serves everybody, and names them. */
-const drain = <T>(order: Order<T>, now: number): ReadonlyArray<T> => {
-  const served: Array<T> = []
-  for (let place = order.first(now); place !== undefined; place = order.first(now)) {
-    order.serve(place)
-    served.push(place.value)
-  }
-  assert.strictEqual(order.size, 0)
-  return served
-}
 
 describe("Order", () => {
   it("nobody starves: 100 000 calls, one tenant with 100 times the load of three others", () => {

@@ -1,18 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Order } from "../../src/internal/order.ts"
+import { drain } from "./order.support.ts"
 
 const [sheddable, batch, standard, critical] = [0, 1, 2, 3] as const
-
-/** Serves everybody, and names them. */
-const drain = <T>(order: Order<T>, now: number): ReadonlyArray<T> => {
-  const served: Array<T> = []
-  for (let place = order.first(now); place !== undefined; place = order.first(now)) {
-    order.serve(place)
-    served.push(place.value)
-  }
-  assert.strictEqual(order.size, 0)
-  return served
-}
 
 describe("Order", () => {
   it("S5 one tenant after the other, of a tenant the first", () => {
