@@ -25,7 +25,7 @@ describe("building a client refuses", () => {
     }],
     ["a duration that is none", { timeout: { attempt: "soon" } }, {
       path: "timeout.attempt",
-      rule: "a duration such as \"2 seconds\" or a number of milliseconds",
+      rule: "a duration such as \"2 seconds\" or a number of milliseconds or false",
       kind: "a text"
     }],
     ["an unknown pattern", { retries: 3 }, {

@@ -65,19 +65,21 @@ describe("the environment", () => {
     }))
 
   const wrong: ReadonlyArray<readonly [Record<string, string>, string]> = [
-    [{ LLM_CACHE: "maybe" }, "\"LLM_CACHE\" must be an object of options, or false, but is a text."],
+    [{ LLM_CACHE: "maybe" }, "\"LLM_CACHE\" must be false, or left out for LLM_CACHE_"],
     [
       { LLM_RETRY_MAX_RETRYS: "5" },
-      "\"LLM_RETRY_MAX_RETRYS\" must be one of maxRetries, baseDelay, factor, maxDelay, jitter, maxRetryAfter, but is an"
-      + " unknown option."
+      "\"LLM_RETRY_MAX_RETRYS\" must be one of LLM_RETRY_MAX_RETRIES, LLM_RETRY_BASE_DELAY, LLM_RETRY_FACTOR,"
+      + " LLM_RETRY_MAX_DELAY, LLM_RETRY_JITTER, LLM_RETRY_MAX_RETRY_AFTER, but is an unknown option."
     ],
     [
       { LLM_RETRY_BUDGET_SIZE: "5" },
-      "\"LLM_RETRY_BUDGET_SIZE\" must be one of capacity, perAttempt, perSecond, mode, but is an unknown option."
+      "\"LLM_RETRY_BUDGET_SIZE\" must be one of LLM_RETRY_BUDGET_CAPACITY, LLM_RETRY_BUDGET_PER_ATTEMPT,"
+      + " LLM_RETRY_BUDGET_PER_SECOND, LLM_RETRY_BUDGET_MODE, but is an unknown option."
     ],
     [
       { LLM_CIRCUIT_BREAKER_SLOW_CALL_DURATION: "1s", LLM_CIRCUIT_BREAKER_SLOW_CALL_SHARE: "1" },
-      "\"LLM_CIRCUIT_BREAKER_SLOW_CALL_SHARE\" must be one of duration, rate, but is an unknown option."
+      "\"LLM_CIRCUIT_BREAKER_SLOW_CALL_SHARE\" must be one of"
+      + " LLM_CIRCUIT_BREAKER_SLOW_CALL_DURATION, LLM_CIRCUIT_BREAKER_SLOW_CALL_RATE, but is an unknown option."
     ],
     [{ LLM_RATE_LIMIT_CAPACITY: "five" }, "\"LLM_RATE_LIMIT_CAPACITY\" must be a number above zero, but is a text."],
     [
@@ -86,10 +88,13 @@ describe("the environment", () => {
     ],
     [
       { LLM_TIMEOUT_IDLE: "2 fortnights" },
-      "\"LLM_TIMEOUT_IDLE\" must be a duration such as \"2 seconds\" or a number of milliseconds, but is a text."
+      "\"LLM_TIMEOUT_IDLE\" must be a duration such as \"2 seconds\" or a number of milliseconds or false, but is a text."
     ],
     [{ LLM_RETRY_JITTER: "some" }, "\"LLM_RETRY_JITTER\" must be one of equal, full, none, but is a text."],
-    [{ LLM_RATE_LIMIT_LIMITS: "[1" }, "\"LLM_RATE_LIMIT_LIMITS\" must be a list of at least one limit, but is a text."],
+    [
+      { LLM_RATE_LIMIT_LIMITS: "[1" },
+      "\"LLM_RATE_LIMIT_LIMITS\" must be a list of at least one limit, as JSON, but is a text."
+    ],
     [
       { LLM_CIRCUIT_BREAKER_RECOVERY_TIMEOUT: "1m", LLM_CIRCUIT_BREAKER_MAX_RECOVERY_TIMEOUT: "1s" },
       "\"LLM_CIRCUIT_BREAKER_MAX_RECOVERY_TIMEOUT\" must be a duration of at least 60000 ms, but is a whole number."

@@ -177,13 +177,25 @@ export const fromProvider = <A, E>(
     const [group] = groups.filter((group) => name.startsWith(`${group.name}_`))
       .toSorted((a, b) => b.name.length - a.name.length)
     if (group === undefined) return undefined
-    const known = placesIn(group.ast, []).filter(({ path }) => path.length === 1).map(({ path }) => path[0])
-    const isVariable = path.every((part) => nameOf([part]) === part)
+    const known = below(group)
+    const isOfVariable = isVariable(path)
     return {
-      path: isVariable ? [`${prefix}_${name}`] : [prefix, ...path],
-      rule: `one of ${known.join(", ")}`,
+      path: isOfVariable ? [`${prefix}_${name}`] : [prefix, ...path],
+      rule: `one of ${(isOfVariable ? known.map(variableOf) : known.map(({ path }) => path.at(-1))).join(", ")}`,
       kind: "an unknown option"
     }
+  }
+
+  const variableOf = ({ name }: { readonly name: string }): string => `${prefix}_${name}`
+
+  /** The options of a pattern, without those inside of them. */
+  const below = (group: Place): ReadonlyArray<Place> =>
+    placesIn(group.ast, group.path).filter(({ path }) => path.length === group.path.length + 1)
+
+  /** What the text of a variable can be, where that is more than what the option can be. */
+  const inVariable = (place: Place, rule: string): string => {
+    if (members(place.ast).some(isObjects)) return `false, or left out for ${below(place).map(variableOf).join(", ")}`
+    return members(place.ast).some(({ _tag }) => _tag === "Arrays") ? `${rule}, as JSON` : rule
   }
 
   return Config.all({
@@ -197,10 +209,13 @@ export const fromProvider = <A, E>(
     if (Option.isSome(whole) && Array.isArray(whole.value)) {
       return fail({ path: [prefix], rule: "an object of options", kind: kindOf(whole.value) })
     }
-    const found = [
+    const all = [
       ...Option.match(whole, { onNone: () => [], onSome: (tree) => leaves(tree, []) }),
       ...trees.flatMap((tree, i) => Option.isSome(tree) ? leaves(tree.value, patterns[i]!.path) : [])
     ]
+    // A variable without a text is not set. All that is left of it is the names that it was cut into.
+    const unset = new Set(all.flatMap(({ path, tree }) => isNothing(tree) && isVariable(path) ? [nameOf(path)] : []))
+    const found = all.filter(({ path, tree }) => !isNothing(tree) || !unset.has(nameOf(path)))
     // First the names: a misspelled one says more than what its absence leads to.
     for (const leaf of found) {
       const complaint = unknown(leaf)
@@ -212,23 +227,31 @@ export const fromProvider = <A, E>(
       const place = named.get(nameOf(path))
       if (place !== undefined && typeof tree !== "string") assign(options, place.path, valueOf(place.ast, tree))
     }
-    const variable = new Map<string, string>()
-    for (const [i, { ast, name, path }] of places.entries()) {
+    const variable = new Map<string, Place>()
+    for (const [i, place] of places.entries()) {
+      const { ast, name, path } = place
       const text = Option.getOrUndefined(Option.orElse(variables[i]!, () => texts[i]!))
       if (text === undefined || (text !== "false" && foreign.includes(name))) continue
       assign(options, path, valueOf(ast, text))
-      if (Option.isSome(variables[i]!)) variable.set(path.join("."), name)
+      if (Option.isSome(variables[i]!)) variable.set(path.join("."), place)
     }
     try {
       return Effect.succeed(fromDocument(schema, options, ""))
     } catch (error) {
       if (!(error instanceof LlmConfigError)) throw error
       const { kind, path, rule } = error
-      const name = variable.get(path)
-      return fail({ path: name === undefined ? [prefix, path] : [`${prefix}_${name}`], rule, kind })
+      const place = variable.get(path)
+      if (place === undefined) return fail({ path: [prefix, path], rule, kind })
+      return fail({ path: [variableOf(place)], rule: inVariable(place, rule), kind })
     }
   }))
 }
+
+const isVariable = (path: ReadonlyArray<string>): boolean =>
+  path.length > 0 && path.every((part) => nameOf([part]) === part)
+
+const isNothing = (tree: Tree): boolean =>
+  typeof tree === "object" && !Array.isArray(tree) && Object.keys(tree).length === 0
 
 interface Leaf {
   readonly path: ReadonlyArray<string>

@@ -109,9 +109,10 @@ const leaves = (issue: SchemaIssue.Issue, path: ReadonlyArray<PropertyKey>): Rea
     case "Composite":
       return issue.issues.flatMap((inner) => leaves(inner, path))
     case "AnyOf":
-      return issue.issues.length > 0
-        ? issue.issues.flatMap((inner) => leaves(inner, path))
-        : [{ path, rule: typeRule(issue.ast) }]
+      // Where each member refuses the kind of value, one of them would say too little.
+      return isOfKind(issue)
+        ? [{ path, rule: typeRule(issue.ast) }]
+        : issue.issues.flatMap((inner) => leaves(inner, path))
     case "InvalidType":
       return [{ path, rule: typeRule(issue.ast) }]
     case "MissingKey":
@@ -124,6 +125,9 @@ const leaves = (issue: SchemaIssue.Issue, path: ReadonlyArray<PropertyKey>): Rea
       return [{ path, rule: "valid" }]
   }
 }
+
+const isOfKind = (issue: SchemaIssue.Issue): boolean =>
+  issue._tag === "InvalidType" || (issue._tag === "AnyOf" && issue.issues.every(isOfKind))
 
 /** The first and deepest complaint of a schema about `input`. */
 export const firstIssue = (issue: SchemaIssue.Issue, input: unknown): Complaint => {

@@ -102,9 +102,40 @@ describe("fromProvider", () => {
 
   it("names of others are left alone, those below a pattern are not", () => {
     assert.deepStrictEqual(read({ APP_STEPS: "three", APP_STEPS_DIR: "/tmp", APP_OTHER: "1", STEPS_WAIT: "1s" }), {})
-    assert.include(complaint({ APP_STEPS_WAITS: "1s" }), "\"APP_STEPS_WAITS\" must be one of wait, list, deep")
-    assert.include(complaint({ APP_STEPS_MORE_WAIT: "1s" }), "\"APP_STEPS_MORE_WAIT\" must be one of most,")
-    assert.include(complaint({ APP_STEPS_DEEP_OFF: "1" }), "\"APP_STEPS_DEEP_OFF\" must be one of HTTP, on,")
+    assert.include(
+      complaint({ APP_STEPS_WAITS: "1s" }),
+      "\"APP_STEPS_WAITS\" must be one of APP_STEPS_WAIT, APP_STEPS_LIST, APP_STEPS_DEEP,"
+    )
+    assert.include(
+      complaint({ APP_STEPS_MORE_WAIT: "1s" }),
+      "\"APP_STEPS_MORE_WAIT\" must be one of APP_STEPS_MORE_MOST,"
+    )
+    assert.include(
+      complaint({ APP_STEPS_DEEP_OFF: "1" }),
+      "\"APP_STEPS_DEEP_OFF\" must be one of APP_STEPS_DEEP_HTTP, APP_STEPS_DEEP_ON,"
+    )
     assert.notInclude(complaint({ APP_STEPS_DEEP_HTTP: "SECRET" }), "SECRET")
+  })
+
+  it("what a variable can be is said as one writes variables", () => {
+    assert.include(
+      complaint({ APP_STEPS_LIST: "1s" }),
+      "\"APP_STEPS_LIST\" must be a list of steps, as JSON, but is a text."
+    )
+    assert.include(
+      complaint({ APP_STEPS_DEEP: "{}" }),
+      "\"APP_STEPS_DEEP\" must be false, or left out for APP_STEPS_DEEP_HTTP, APP_STEPS_DEEP_ON, but is a text."
+    )
+  })
+
+  it("a variable without a text is not set: it says nothing, and turns nothing on", () => {
+    for (const name of ["STEPS_WAIT", "STEPS_DEEP_HTTP", "STEPS_MORE_MOST", "STEPS_WAITS", "MODE"]) {
+      const provider = ConfigProvider.fromEnvRecord({ [`APP_${name}`]: "" })
+      for (const one of [provider, ConfigProvider.constantCase(provider)]) {
+        assert.deepStrictEqual(Effect.runSync(config.parse(one)), {}, name)
+      }
+    }
+    const document = ConfigProvider.fromUnknown({ APP: { stepsMore: {}, steps: { deep: {} } } })
+    assert.deepStrictEqual(Effect.runSync(config.parse(document)), { stepsMore: {}, steps: { deep: {} } })
   })
 })

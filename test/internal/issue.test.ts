@@ -98,6 +98,15 @@ describe("firstIssue", () => {
     assert.strictEqual(complaint({ name: "", kind: "b" }), "name must be a text when kind is b, but is an empty text")
   })
 
+  it("all that there could be, where the kind of the value fits nothing", () => {
+    const number = Schema.toCodecJson(Schema.Struct({ celsius: Schema.Number }))
+    const decoded = Schema.decodeUnknownResult(number)({ celsius: "warm" })
+    assert.deepStrictEqual(
+      Result.isFailure(decoded) && firstIssue(decoded.failure.issue, { celsius: "warm" }),
+      { path: "celsius", rule: "a number or \"Infinity\" or \"-Infinity\" or \"NaN\"", kind: "a text" }
+    )
+  })
+
   it("of several complaints the deepest, and of these the first", () => {
     const either = Schema.Union([
       Schema.Struct({ a: Schema.Struct({ b: Schema.Number }) }),

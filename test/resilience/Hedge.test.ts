@@ -341,7 +341,11 @@ describe("Hedge", () => {
       const context = yield* Effect.scoped(Layer.build(Hedge.layer({ delay: "2 seconds" })))
       assert.deepStrictEqual(yield* Context.get(context, Hedge.Hedge).delay, Duration.seconds(2))
       const wrong = [
-        [{ delay: "p99" }, "hedge.delay", "a duration such as \"2 seconds\" or a number of milliseconds"],
+        [
+          { delay: "p99" },
+          "hedge.delay",
+          "\"p95\" or a duration such as \"2 seconds\" or a number of milliseconds"
+        ],
         [{ delay: -1 }, "hedge.delay", "a duration that is not negative"],
         [{ maxHedges: 0 }, "hedge.maxHedges", "a whole number of at least 1"],
         [{ minDelay: Number.NaN }, "hedge.minDelay", "a duration such as \"2 seconds\" or a number of milliseconds"],

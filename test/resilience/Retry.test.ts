@@ -61,6 +61,7 @@ describe("options", () => {
     ["factor", NaN, "a number of at least 1", "not a number"],
     ["jitter", "half", "one of equal, full, none", "a text"],
     ["schedule", { spaced: 1 }, "a Schedule", "an object"],
+    ["when", true, "a function", "a boolean"],
     [
       "retries",
       3,

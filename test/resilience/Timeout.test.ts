@@ -30,7 +30,7 @@ describe("policy", () => {
     })
   })
 
-  const text = "a duration such as \"2 seconds\" or a number of milliseconds"
+  const text = "a duration such as \"2 seconds\" or a number of milliseconds or false"
   const wrong = [
     ["attempt", 0, "a duration of at least 1 ms", "zero"],
     ["firstToken", -1, "a duration of at least 1 ms", "a negative number"],
