@@ -2,6 +2,7 @@
 import { NodeHttpClient } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { DispatcherHttpClient } from "effect-resilient-llm/node"
+import { OpenAi } from "effect-resilient-llm/providers"
 import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
@@ -18,6 +19,7 @@ import { connect as connectTcp } from "node:net"
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
 import { Agent, type buildConnector, EnvHttpProxyAgent, interceptors } from "undici"
+import { apiKey, ask } from "../providers/support.ts"
 import { cert, key } from "./certificate.ts"
 import { codesOf, eventually, listening, serve, serveBytes, tagOf } from "./support.ts"
 
@@ -374,6 +376,28 @@ describe("dispatchers", () => {
       const client = Layer.provide(DispatcherHttpClient.layer, dispatcher)
       assert.strictEqual(yield* Effect.provide(text(server.url), client), "through")
       assert.deepStrictEqual(tunnels, [server.url.replace("http://", "")])
+    }))
+
+  it.live("a proxy that is down is named, not the vendor behind it", () =>
+    Effect.gen(function*() {
+      const { url } = yield* Effect.scoped(serve(() => {}))
+      const dispatcher = Layer.effect(
+        NodeHttpClient.Dispatcher,
+        Effect.acquireRelease(
+          Effect.sync(() => new EnvHttpProxyAgent({ httpProxy: url, httpsProxy: url, noProxy: "" })),
+          (agent) => Effect.promise(() => agent.close())
+        )
+      )
+      for (const baseUrl of ["http://vendor.invalid/v1", "https://vendor.invalid/v1"]) {
+        const error = yield* OpenAi.make({ apiKey, baseUrl }).pipe(
+          Effect.flatMap((provider) => provider.generate(ask)),
+          Effect.flip,
+          Effect.provide(Layer.provide(DispatcherHttpClient.layer, dispatcher))
+        )
+        assert.ok(error._tag === "ProviderError")
+        assert.strictEqual(error.host, url.replace("http://", ""))
+        assert.include(error.message, `ECONNREFUSED ${error.host}`)
+      }
     }))
 
   it.live("interceptors: who left the line is not tried again", () =>

@@ -90,33 +90,60 @@ const isUnsent = (code: string): boolean => {
   return kind !== undefined && kind !== "reset"
 }
 
-const causeCodes = (error: unknown, depth = 0): ReadonlyArray<string> => {
+/** What the system and undici say of what went wrong. */
+interface SystemError {
+  readonly cause?: unknown
+  readonly code?: unknown
+  readonly errors?: unknown
+  readonly address?: unknown
+  readonly hostname?: unknown
+  readonly port?: unknown
+}
+
+/** An error, what caused it, and what that was made of: one for each address of a host. */
+const causesOf = (error: unknown, depth = 0): ReadonlyArray<SystemError> => {
   if (typeof error !== "object" || error === null || depth > 5) return []
-  const { cause, code, errors } = error as {
-    readonly cause?: unknown
-    readonly code?: unknown
-    readonly errors?: unknown
-  }
+  const { cause, errors }: SystemError = error
   return [
-    ...(typeof code === "string" ? [code] : []),
-    ...causeCodes(cause, depth + 1),
-    ...listOf(errors).slice(0, 32).flatMap((inner) => causeCodes(inner, depth + 1))
+    error,
+    ...causesOf(cause, depth + 1),
+    ...listOf(errors).slice(0, 32).flatMap((inner) => causesOf(inner, depth + 1))
   ]
 }
+
+const codesOf = (causes: ReadonlyArray<SystemError>): ReadonlyArray<string> =>
+  causes.flatMap(({ code }) => typeof code === "string" ? [code] : [])
 
 /** A failure before the response's headers. */
 export const ofTransport = (provider: string, error: HttpClientError): ProviderError => {
   const { reason } = error
   if (reason._tag === "EncodeError" || reason._tag === "InvalidUrlError") return unsupported(provider, reason._tag)
-  const codes = causeCodes(reason)
+  const causes = causesOf(reason)
+  const codes = codesOf(causes)
   const found = codes.map(kindOf)
   const kind = telling.find((kind) => found.includes(kind)) ?? found.find((kind) => kind !== undefined)
   const sent = codes.length === 0 || !codes.every(isUnsent)
-  return providerError(provider, { reason: network(sent, kind), code: codes.find(isIdentifier), host: hostOf(error) })
+  return providerError(provider, {
+    reason: network(sent, kind),
+    code: codes.find(isIdentifier),
+    host: hostOf(error, causes)
+  })
 }
 
-const hostOf = ({ request: { url } }: HttpClientError): string | undefined =>
-  URL.canParse(url) ? new URL(url).host : undefined
+/** The host that could not be reached: the vendor's, unless the system names another one, which is a proxy. */
+const hostOf = ({ request: { url } }: HttpClientError, causes: ReadonlyArray<SystemError>): string | undefined => {
+  if (!URL.canParse(url)) return undefined
+  const { host, hostname, port, protocol } = new URL(url)
+  const due = port === "" ? (protocol === "https:" ? 443 : 80) : Number(port)
+  for (const cause of causes) {
+    // Of a name only the look-up tells, of a connection only address and port; an address can be anybody's.
+    if (typeof cause.hostname === "string" && cause.hostname !== hostname) return cause.hostname
+    if (typeof cause.address === "string" && typeof cause.port === "number" && cause.port !== due) {
+      return cause.address.includes(":") ? `[${cause.address}]:${cause.port}` : `${cause.address}:${cause.port}`
+    }
+  }
+  return host
+}
 
 const network = (sent: boolean, kind: Kind | undefined): Reason =>
   kind === undefined ? { _tag: "Network", sent } : { _tag: "Network", sent, kind }
@@ -127,7 +154,7 @@ export const ofBody = (exchange: Exchange, error: HttpClientError): ProviderErro
     ? malformed(exchange, EMPTY_BODY)
     : providerError(exchange.provider, {
       reason: network(true, "reset"),
-      code: causeCodes(error.reason).find(isIdentifier),
-      host: hostOf(error),
+      code: codesOf(causesOf(error.reason)).find(isIdentifier),
+      host: hostOf(error, []),
       requestId: Failure.published(requestIdOf(exchange.headers), exchange)
     })

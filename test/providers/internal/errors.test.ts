@@ -312,4 +312,27 @@ describe("errors", () => {
     assert.strictEqual(sent(undefined), true)
     assert.strictEqual(transport(coded("ECONNRESET")).code, "ECONNRESET")
   })
+
+  it("names the host that could not be reached, also where it is not the vendor's", () => {
+    const host = (facts: object, url = "https://llm.test/v1") => {
+      const request = HttpClientRequest.post(url)
+      const cause = new TypeError("fetch failed", { cause: Object.assign(new Error("…"), facts) })
+      const reason = new HttpClientError.TransportError({ request, cause })
+      return Errors.ofTransport("vendor", new HttpClientError.HttpClientError({ reason })).host
+    }
+    const refused = { code: "ECONNREFUSED", syscall: "connect", address: "192.0.2.1" }
+    assert.strictEqual(host({ ...refused, port: 443 }), "llm.test")
+    assert.strictEqual(host({ ...refused, port: 3128 }), "192.0.2.1:3128")
+    assert.strictEqual(host({ ...refused, address: "::1", port: 3128 }), "[::1]:3128")
+    assert.strictEqual(host({ ...refused, port: 80 }, "http://llm.test"), "llm.test")
+    assert.strictEqual(host({ ...refused, port: 8080 }, "http://llm.test:8080"), "llm.test:8080")
+    assert.strictEqual(
+      host({ errors: [{ ...refused, port: 3128 }, { ...refused, address: "::1", port: 3128 }] }),
+      "192.0.2.1:3128"
+    )
+    assert.strictEqual(host({ code: "ENOTFOUND", hostname: "llm.test" }), "llm.test")
+    assert.strictEqual(host({ code: "ENOTFOUND", hostname: "proxy.test" }), "proxy.test")
+    assert.strictEqual(host({ code: "ENOTFOUND", hostname: 7, address: 7, port: "7" }), "llm.test")
+    assert.strictEqual(host({ code: "ECONNREFUSED" }, "not an address"), undefined)
+  })
 })
