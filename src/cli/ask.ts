@@ -13,6 +13,7 @@ import type * as Stdio from "effect/Stdio"
 import * as Stream from "effect/Stream"
 import type * as Terminal from "effect/Terminal"
 import { type Client, LlmClient } from "../LlmClient.ts"
+import * as LlmConfig from "../LlmConfig.ts"
 import { type InvalidOutput, type LlmConfigError, type LlmError, summary, withoutWords } from "../LlmError.ts"
 import type * as LlmRequest from "../LlmRequest.ts"
 import type { LlmResponse } from "../LlmResponse.ts"
@@ -75,8 +76,10 @@ const answer = (options: Options, { err, out }: Devices) =>
     const given = yield* Config.option(Config.schema(Schema.String, "LLM_STATE"))
     const derive = options.state === undefined && Option.isNone(given) ? false : "replay"
     const state = options.state === undefined ? StateConfig.layerConfig() : StateConfig.layer(options.state)
+    const settings = yield* LlmConfig.config
+    const idempotency = settings.idempotency !== false && { derive, ...settings.idempotency } as const
     const layer = Layer.provide(
-      LlmClient.layerDynamic([first, ...others], { cache: false, idempotency: { derive } }),
+      LlmClient.layerDynamic([first, ...others], { ...settings, cache: false, idempotency }),
       state
     )
     const client = Context.get(yield* Layer.build(layer), LlmClient)

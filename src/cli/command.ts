@@ -100,7 +100,8 @@ const ask = Command.make(
       "Ask a question. Providers whose keys are set are asked in turn until one",
       "answers: OPENAI_API_KEY, ANTHROPIC_API_KEY, COHERE_API_KEY. Without any key,",
       "local simulated providers answer. --provider, once or more often, asks only",
-      "these, in this order."
+      "these, in this order. Options are set by variables, such as",
+      "LLM_RETRY_MAX_RETRIES=1."
     )
   ),
   Command.withShortDescription("Ask a question"),

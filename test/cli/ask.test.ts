@@ -80,6 +80,20 @@ describe("ask", () => {
       assert.notInclude(err, "geheim")
     }))
 
+  test("LLM_… variables are the options of its pipeline", (server) =>
+    Effect.gen(function*() {
+      yield* server.play(FaultServer.error("Overloaded"))
+      const args = ["ask", "Hi", "-p", "openai"]
+      const { err, exit } = yield* run(args, { env: { ...keys(server), LLM_RETRY_MAX_RETRIES: "0" } })
+      failedQuietly(exit)
+      assert.include(err, "overloaded")
+      assert.lengthOf(yield* server.requests, 1)
+      const wrong = yield* run(args, { env: { ...keys(server), LLM_RETRY_MAX_RETRYS: "0" } })
+      failedQuietly(wrong.exit)
+      assert.include(wrong.err, "\"LLM_RETRY_MAX_RETRYS\" must be one of LLM_RETRY_MAX_RETRIES, ")
+      assert.lengthOf(yield* server.requests, 1)
+    }))
+
   test("asks the named providers in the named order", (server) =>
     Effect.gen(function*() {
       yield* server.play(FaultServer.error("Authentication"), FaultServer.error("Authentication"))
