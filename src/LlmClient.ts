@@ -176,7 +176,7 @@ export interface Client<out CE, out SE = CE> {
    *
    * class Vendor extends ScriptedProvider.Service<Vendor>()("app/Vendor") {}
    *
-   * const Report = Schema.Struct({ city: Schema.String, celsius: Schema.Number })
+   * const Report = Schema.Struct({ city: Schema.String, celsius: Schema.Finite })
    * const program = Effect.gen(function*() {
    *   const client = yield* LlmClient
    *   const { value } = yield* client.generateObject({ prompt: "Berlin has 21 degrees.", schema: Report })

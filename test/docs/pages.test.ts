@@ -9,6 +9,7 @@ import * as OpenAi from "effect-resilient-llm/providers/OpenAi"
 import { OpenAiCompatible } from "effect-resilient-llm/providers/OpenAiCompatible"
 import { globSync, readFileSync } from "node:fs"
 import { fileURLToPath } from "node:url"
+import { namesIn } from "../../src/internal/configuration.ts"
 
 const root = fileURLToPath(new URL("../..", import.meta.url))
 const read = (file: string): string => readFileSync(`${root}${file}`, "utf8")
@@ -53,10 +54,8 @@ describe("pages name", () => {
   it("variables that exist", () => {
     const constant = (name: string): string => name.replaceAll(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase()
     const variables = new Set(["LLM_STATE", "LLM_TRACES"])
-    for (const [pattern, names] of options) {
-      for (const path of [[pattern], ...names.map((name) => [pattern, name])]) {
-        variables.add(`LLM_${path.map(constant).join("_")}`)
-      }
+    for (const name of [...patterns.map(constant), ...namesIn(LlmConfig.OptionsSchema).values()]) {
+      variables.add(`LLM_${name}`)
     }
     assert.deepStrictEqual(unknown(/\b(LLM_[A-Z_]*[A-Z])\b/g, (name = "") => variables.has(name)), [])
   })

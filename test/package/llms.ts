@@ -1,9 +1,12 @@
 // LLMS.md: the whole public API on one page, for coding agents. `npm run llms` writes it from what the sources say: the
-// programs of the README, the exports with their documentation and types, and one example of each module.
+// programs of the README, the exports with their documentation and types, and one example of each module. And the list of
+// all options in docs/options.md.
 import { globSync, readFileSync, writeFileSync } from "node:fs"
 import { basename, dirname, join } from "node:path"
 import { fileURLToPath } from "node:url"
 import { type ESTree, parseSync } from "vite"
+import { namesIn } from "../../src/internal/configuration.ts"
+import { OptionsSchema } from "../../src/LlmConfig.ts"
 import { fencesOf, programsOf } from "../doctest/generate.ts"
 
 const root = fileURLToPath(new URL("../..", import.meta.url))
@@ -178,4 +181,58 @@ export const render = (): string => {
   return [intro, `## Programs\n\n${programs.join("\n")}`, ...modules].join("\n")
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) writeFileSync(join(root, "LLMS.md"), render())
+// -----------------------------------------------------------------------------
+// docs/options.md
+// -----------------------------------------------------------------------------
+
+const patterns: Readonly<Record<string, ReadonlyArray<readonly [module: string, interfaceName: string]>>> = {
+  idempotency: [["LlmConfig", "IdempotencyOptions"], ["resilience/Idempotency", "Settings"]],
+  rateLimit: [["resilience/RateLimiter", "Options"]],
+  circuitBreaker: [["resilience/CircuitBreaker", "Rules"], ["LlmConfig", "CircuitBreakerOptions"]],
+  timeout: [["resilience/Timeout", "Options"]],
+  retry: [["resilience/Retry", "Options"]],
+  retryBudget: [["resilience/RetryBudget", "Options"]],
+  failover: [["resilience/Failover", "Options"]],
+  cache: [["LlmConfig", "CacheOptions"], ["resilience/ResponseCache", "Settings"]],
+  bulkhead: [["resilience/Bulkhead", "Options"]],
+  hedge: [["resilience/Hedge", "Options"]],
+  loadShedding: [["resilience/LoadShedder", "Options"]],
+  routing: [["resilience/Routing", "Options"]]
+}
+
+const variables = namesIn(OptionsSchema)
+
+const optionsIn = (pattern: string, module: string, interfaceName: string): ReadonlyArray<string> => {
+  const lines = exportsOf(read(`src/${module}.ts`))
+  const start = lines.findIndex((line) => new RegExp(`^- \`interface ${interfaceName}\\b`).test(line)) + 1
+  const end = lines.findIndex((line, i) => i >= start && !line.startsWith("  "))
+  return lines.slice(start, end < 0 ? undefined : end).map((line) => {
+    const [, option = "", said = ""] = /^ {2}- `(\w+).*?` ([^`]*(?:`[^`]*`[^`]*)*)$/.exec(line) ?? []
+    const path = `${pattern}.${option}`
+    const own = [...variables].flatMap(([name, variable]) =>
+      name === path || name.startsWith(`${path}.`) ? [`\`LLM_${variable}\``] : []
+    )
+    return `- \`${option}\` (${own.length === 0 ? "in code only" : own.join(", ")}): ${said}`
+  })
+}
+
+const ALL = "## All options\n"
+
+/** The page as it is, with the list at its end as the sources have it. */
+export const optionsPage = (): string => {
+  const page = read("docs/options.md")
+  const lists = Object.entries(patterns).map(([pattern, interfaces]) =>
+    `### \`${pattern}\`\n\n${interfaces.flatMap((one) => optionsIn(pattern, ...one)).join("\n")}\n`
+  )
+  const head = page.indexOf(`\n${ALL}`) + 1
+  return `${page.slice(0, head)}${ALL}
+From the documentation of the interfaces, by \`npm run llms\`. In brackets the variables that \`LlmConfig.config\` reads; a
+pattern's own, such as \`LLM_HEDGE=false\`, turns it off.
+
+${lists.join("\n")}`
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  writeFileSync(join(root, "LLMS.md"), render())
+  writeFileSync(join(root, "docs/options.md"), optionsPage())
+}
