@@ -51,7 +51,24 @@ it("compare runs every subject in every round and divides by calls and parts", a
     ["b", "time", 20_000, 6],
     ["b", "allocated", 3, 6]
   ])
-  assert.isTrue(ran.join(" ").endsWith("a b a b a b a b end end"), ran.join(" "))
+  assert.isTrue(ran.join(" ").endsWith("a b b b b b a b a b a b end end"), ran.join(" "))
+})
+
+it("a turn lasts as long when a subject has become quicker", async () => {
+  let calls = 0
+  const turns: Array<number> = []
+  const workerOf = (_group: string, _name: string, name: string): Worker => ({
+    name,
+    time: async (count) => {
+      turns.push(count)
+      return count * ((calls += count) < 1000 ? 1 : 0.1)
+    },
+    bytes: async () => 0,
+    end: () => {}
+  })
+  const subjects = { a: () => async () => {} }
+  await compare({ lives: 1, rounds: 2, warmup: 9, turn: 100 }, "g", "c", { subjects }, workerOf)
+  assert.deepStrictEqual(turns.slice(-2), [1000, 1000])
 })
 
 it("a worker runs one subject in a process of its own", async () => {

@@ -102,13 +102,16 @@ const hire = (group: string, name: string, subject: string): Worker => {
   return { name: subject, time: (count) => number({ time: count }), bytes: (count) => number({ bytes: count }), end }
 }
 
-/** How often a subject does its work in one turn. */
-const calibrate = async (worker: Worker, turn: number): Promise<number> => {
+/**
+ * How often a subject does its work in one turn. Asked before each turn that is not counted: what is not compiled yet does
+ * it less often, and would go on with turns that are too short.
+ */
+const calibrate = async (time: Worker["time"], turn: number): Promise<number> => {
   let count = 1
-  let took = await worker.time(count)
+  let took = await time(count)
   while (took < turn / 4 && count < 1e6) {
     count *= 2
-    took = await worker.time(count)
+    took = await time(count)
   }
   return Math.max(1, Math.round(count * turn / took))
 }
@@ -152,16 +155,13 @@ const together = async (
       Number(await ask({ subject, cpu: count }))
     try {
       const counts = new Map<string, number>()
-      for (const subject of names) {
-        const worker: Worker = { name: subject, time: (n) => measure(subject, n), bytes: () => Promise.resolve(0), end }
-        await calibrate(worker, plan.turn)
-        counts.set(subject, await calibrate(worker, plan.turn))
-      }
-      for (let round = 0; round < plan.rounds + plan.warmup; round++) {
+      for (let round = -plan.warmup; round < plan.rounds; round++) {
         for (const subject of names) {
-          const count = counts.get(subject)!
+          const known = round < 0 ? undefined : counts.get(subject)
+          const count = known ?? await calibrate((n) => measure(subject, n), plan.turn)
+          counts.set(subject, count)
           const took = await measure(subject, count)
-          if (round >= plan.warmup) cpu.get(subject)!.push(took * 1e6 / count)
+          if (round >= 0) cpu.get(subject)!.push(took * 1e6 / count)
         }
       }
     } finally {
@@ -192,15 +192,12 @@ const live = async (
 ): Promise<void> => {
   try {
     const counts: Array<number> = []
-    for (const worker of workers) {
-      // The first time it is slow, and tells nothing.
-      await calibrate(worker, plan.turn)
-      counts.push(await calibrate(worker, plan.turn))
-    }
-    for (let round = 0; round < plan.rounds + plan.warmup; round++) {
+    for (let round = -plan.warmup; round < plan.rounds; round++) {
       for (const [i, worker] of workers.entries()) {
-        const took = await worker.time(counts[i]!)
-        if (round >= plan.warmup) times[i]!.push(took * 1e6 / counts[i]! / per)
+        const known = round < 0 ? undefined : counts[i]
+        const count = counts[i] = known ?? await calibrate(worker.time, plan.turn)
+        const took = await worker.time(count)
+        if (round >= 0) times[i]!.push(took * 1e6 / count / per)
       }
     }
     for (const [i, worker] of workers.entries()) {
