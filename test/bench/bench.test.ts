@@ -7,7 +7,7 @@ import { counted } from "./counted.ts"
 import { bundled, grown, inFolder } from "./counts.ts"
 import { ownerOf } from "./groups/flame.ts"
 import { groups } from "./groups/index.ts"
-import { compare, median, type Result, type Worker } from "./measure.ts"
+import { compare, inOrder, median, type Result, type Worker } from "./measure.ts"
 import { aiSdk } from "./peers/aiSdk.ts"
 import { byHand, type Provider } from "./peers/byHand.ts"
 import { cockatiel } from "./peers/cockatiel.ts"
@@ -69,6 +69,12 @@ it("a turn lasts as long when a subject has become quicker", async () => {
   const subjects = { a: () => async () => {} }
   await compare({ lives: 1, rounds: 2, warmup: 9, turn: 100 }, "g", "c", { subjects }, workerOf)
   assert.deepStrictEqual(turns.slice(-2), [1000, 1000])
+})
+
+it("no subject of a round always follows the same one", () => {
+  const orders = Array.from({ length: 6 }, (_, round) => inOrder(["a", "b", "c"], round).join(""))
+  assert.deepStrictEqual(orders, ["abc", "cba", "bca", "acb", "cab", "bac"])
+  assert.deepStrictEqual(inOrder(["a", "b", "c"], 6), ["a", "b", "c"])
 })
 
 it("a worker runs one subject in a process of its own", async () => {

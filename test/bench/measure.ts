@@ -140,6 +140,16 @@ export const compare = async (
   })
 }
 
+/**
+ * Who comes when in a round. What one leaves behind is collected, in part, while the next one is measured: each begins as
+ * often as the others, and is followed by the one or by the other of its neighbours.
+ */
+export const inOrder = (names: ReadonlyArray<string>, round: number): ReadonlyArray<string> => {
+  const first = (round >> 1) % names.length
+  const order = [...names.slice(first), ...names.slice(0, first)]
+  return round % 2 === 0 ? order : order.toReversed()
+}
+
 /** CPU time of subjects that take turns in one process, and its ratio to the floor's, round by round. */
 const together = async (
   plan: Plan,
@@ -156,7 +166,7 @@ const together = async (
     try {
       const counts = new Map<string, number>()
       for (let round = -plan.warmup; round < plan.rounds; round++) {
-        for (const subject of names) {
+        for (const subject of inOrder(names, life * (plan.rounds + plan.warmup) + round + plan.warmup)) {
           const known = round < 0 ? undefined : counts.get(subject)
           const count = known ?? await calibrate((n) => measure(subject, n), plan.turn)
           counts.set(subject, count)
