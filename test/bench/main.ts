@@ -1,8 +1,8 @@
-// `npm run bench -- [--only <group>] [--quick]`: measures, prints a table, writes results.json, and after a full run
-// docs/performance.md with its chart. `npm run bench -- --check` counts instructions instead, and fails where a call takes
-// more than is stored; `--store` writes down what it takes now. `npm run bench -- --against <tarball>` compares with another
-// version.
-import { writeFileSync } from "node:fs"
+// `npm run bench -- [--only <group>] [--quick]`: measures, prints a table, and writes results.json and docs/performance.md
+// with its chart; a group alone in the place of what was measured of it before. `npm run bench -- --check` counts
+// instructions instead, and fails where a call takes more than is stored; `--store` writes down what it takes now.
+// `npm run bench -- --against <tarball>` compares with another version.
+import { existsSync, readFileSync, writeFileSync } from "node:fs"
 import { availableParallelism, cpus } from "node:os"
 import { parseArgs } from "node:util"
 import { against } from "./against.ts"
@@ -74,12 +74,19 @@ for (const { got, wanted, what } of isQuick ? [] : goals(results)) {
 }
 
 const at = (path: string): URL => new URL(path, import.meta.url)
-writeFileSync(at("results.json"), `${JSON.stringify(results, undefined, 1)}\n`)
-if (!isQuick && values.only === undefined) {
+const file = at("results.json")
+const stored: ReadonlyArray<Result> = values.only !== undefined && existsSync(file)
+  ? JSON.parse(readFileSync(file, "utf8"))
+  : []
+const groupOf = (name: string): ReadonlyArray<Result> =>
+  (chosen.includes(name) ? results : stored).filter(({ group }) => group === name)
+const measured = names.flatMap(groupOf)
+if (!isQuick) writeFileSync(file, `${JSON.stringify(measured, undefined, 1)}\n`)
+if (!isQuick && names.every((name) => groupOf(name).length > 0)) {
   const machine = `Node ${process.versions.node}, ${cpus()[0]?.model.trim() ?? "unknown processor"}, ` +
     `${availableParallelism()} cores, ${new Date().toISOString().slice(0, 10)}.`
-  const success = results.filter((one) => one.case === "success" && one.metric === "time")
-  writeFileSync(at("../../docs/performance.md"), asPage(results, machine))
+  const success = measured.filter((one) => one.case === "success" && one.metric === "time")
+  writeFileSync(at("../../docs/performance.md"), asPage(measured, machine))
   writeFileSync(
     at("../../docs/performance.svg"),
     asSvg("A successful call, everything on (shorter is better)", success)

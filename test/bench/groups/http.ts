@@ -3,7 +3,7 @@
 // process of its own.
 import type { Job, Report } from "../http/client.ts"
 import { FLOOR, makers, withoutStreams } from "../http/subjects.ts"
-import { against, type Result, result, start } from "../measure.ts"
+import { against, inOrder, type Result, result, start } from "../measure.ts"
 
 const GROUP = "http"
 
@@ -81,7 +81,7 @@ const live = async (subjects: ReadonlyArray<string>, one: Case, reports: Reports
   const client = start("http/client.ts", [`http://127.0.0.1:${await server.read()}`])
   try {
     for (let round = -warmup; round < rounds; round++) {
-      for (const subject of subjects) {
+      for (const subject of inOrder(subjects, round + warmup)) {
         const report = JSON.parse(await client.ask({ ...job, subject })) as Report
         if (round >= 0) reports.get(subject)!.push(report)
       }
