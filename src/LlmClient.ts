@@ -16,7 +16,7 @@ import type * as Stream from "effect/Stream"
 import { kindOf } from "./internal/issue.ts"
 import type { Restore } from "./internal/line.ts"
 import { numbered } from "./internal/names.ts"
-import { attempt, readOption } from "./internal/option.ts"
+import { attempt, optionsOf, readOption } from "./internal/option.ts"
 import { checkTargets, lint, type Options, OptionsSchema } from "./LlmConfig.ts"
 import type {
   AllProvidersFailed,
@@ -280,7 +280,7 @@ const isGuard = (u: unknown): u is LlmGuard.Guard<unknown> =>
   typeof u === "object" && u !== null && "name" in u && typeof u.name === "string" &&
   "acquire" in u && typeof u.acquire === "function"
 
-const ClientOptionsSchema = Schema.Struct({
+const ClientOptionsSchema = optionsOf<ClientOptions<unknown>>()({
   ...OptionsSchema.fields,
   guards: Schema.optional(
     Schema.Array(Schema.declare(isGuard, { expected: "a guard: a name and acquire" }))

@@ -388,7 +388,7 @@ export const retry = <E = unknown>(
       maxRetries: Number.MAX_SAFE_INTEGER
     }
     : options
-  // Checked with the rest: what it judges, the options of a client do not know.
+  // By the schema, not by `policy`: this `when` judges errors that a client's options do not know.
   const retrying = retries(readOptions(OptionsSchema, { ...rest, when }, ""))
   return <A, E1 extends E, R>(self: Effect.Effect<A, E1, R>): Effect.Effect<A, E1, R> => {
     const run = retrying(self, { when, withdraw: budget?.withdrawUnsafe, again: () => self })
