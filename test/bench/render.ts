@@ -268,6 +268,17 @@ const roomFor = (results: ReadonlyArray<Result>): string => {
     }.\n`
 }
 
+/** What a chunk could take beyond the floor, and what it takes. */
+const roomForStreams = (results: ReadonlyArray<Result>): string => {
+  const name = "streams of 100 chunks, 16 at a time, in the long run"
+  const [floor, transport, whole] = ["undici", "DispatcherHttpClient alone", ours]
+    .map((subject) => find(results, name, subject, "cpu"))
+  if (floor === undefined || transport === undefined || whole === undefined) return ""
+  const aChunk = (cpu: number): string => figure(Math.max(0, cpu) / 100, "µs")
+  return `In the long run 1.25 times the floor would leave ${aChunk(floor / 4)} a chunk; the transport takes ` +
+    `${aChunk(transport - floor)}, and all of it ${aChunk(whole - floor)}.`
+}
+
 const escape = (text: string): string => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;")
 
 /** Horizontal bars of one metric of one case, shortest first. */
@@ -372,7 +383,7 @@ export const asPage = (results: ReadonlyArray<Result>, machine: string): string 
   return `# Performance
 
 Written by \`npm run bench\`, never by hand. Medians of interleaved rounds, in brackets the lowest and highest; ratios are to
-the first row. ${machine}
+the first row. Each section is of one run. ${machine}
 
 ![What a successful call costs](performance.svg)
 
@@ -386,33 +397,26 @@ cost is what the hand-written promises take, which do far less.
 ## Where a target is missed
 
 - _Over HTTP_ the rest is above all fibres and suspensions: the caller's, the call's own, so that a client that closes takes its
-  calls along, and the attempt's, so that a timer can leave it behind. With every pattern off about half of the distance to the
-  floor is left, as the table below shows. A third of the adapter's time is JSON, which the floor has, too; and undici, Node and
+  calls along, and the attempt's, so that a timer can leave it behind. With every pattern off a good part of the distance to
+  the floor is left, as the table below shows. A third of the adapter's time is JSON, which the floor has, too; and undici, Node and
   the kernel take about a quarter more for the same call beside ours than alone, as sampled by \`perf\`.
 ${
     roomFor(results)
   }- _Compiled code_ goes with a full collection, and each round begins with one, while nothing is under way: V8 then collects
   objects that optimized functions refer to, and those functions with them (835 in 20 rounds of 1,000 calls; none at the three
   full collections that 120,000 calls brought about by themselves). The first thousands of calls after it take up to twice as
-  long, raw undici's, too. So there are rounds of 10,000 calls as well, called "in the long run".
+  long, raw undici's, too. So there are rounds of 10,000 calls as well, called "in the long run"; the others have
+  300 to 1,536, or 96 streams.
 - _Collections_ differ by luck from one process to the next, raw undici's, too: V8 makes those kinds of literals old at once of
   which all survived its first, small collections, as they do with 64 calls in flight. In a third to a half of the processes
-  16 % of what our calls make survives a quick collection, instead of 4 %, most of which is the cache's.
+  16 % of what our calls make survives a quick collection, instead of 4 %, most of which is the cache's. A figure that compares
+  two processes of ours differs by that: _failover past an open breaker_ was 1.04, 1.18 and 1.53 times a success in three runs,
+  and what is off 0.62 and 1.02 times the same again.
 - _Streams_ wake their reader for each chunk of the socket, and pass each part through what keeps, counts and times it. Over a
   dispatcher of a test, without undici and kernel, a chunk of one event takes about 6.5 µs; to decode and parse it alone, 1.7.
-  In the long run 1.25 times the floor would leave 4.0 µs a chunk, of which Effect's client takes 1.4 and decoding 1.7: what is
-  left for a part's way through the pipeline, and for whoever reads it, is 0.9.
-- _Long conversations_: of what twenty messages cost beyond a text, more than a quarter is joining the identity into one text and
-  finding it in memory, a fifth is checking and copying the messages and comparing the tool with its copy of the last call, a
-  tenth is writing the identity, and a tenth the collector; the rest is spread. \`JSON.stringify\` is native, checks nothing and
-  keeps nothing. Tools that are made anew for each call are read, copied and written each time.
-- _As promises_ is beside _as a fibre_ within what one round differs from the next: 0.86 to 1.12 times over the seven forms, of
-  which the targets name one.
-- _In process, against other libraries_: compiled, a text takes 1.01 times the instructions of version 0.1.0 (as callgrind counts
-  60,000 to 100,000 calls), and interpreted 1.2 times, for a fibre of the client's and books of each attempt. cockatiel takes 2.1 times as long as ours where each has a process of its own and the prompt has 100
-  characters, and 1.8 times with the 512 prompts of 500 to 2,000 characters, of which cockatiel reads and keeps nothing. In one
-  process, ours takes the same beside cockatiel as alone (4.6 µs). It comes to 5.9 µs only behind the hand-written promises, in whose
-  wake helper threads collect what those left: cockatiel in that place takes 1 µs more, too, and ours behind cockatiel does not.
+  ${roomForStreams(results)}
+- _In process, against other libraries_: cockatiel reads nothing of the prompts of 500 to 2,000 characters, and keeps no answer;
+  with a prompt of 100 characters, where each has a process of its own, it takes more than twice as long as ours.
 
 ## What is floor, what is Effect's, what is ours
 
@@ -435,11 +439,13 @@ ${sections.join("\n\n")}
   \`timeout\`, \`Cache\`. The hand-written pipeline has each pattern in its simplest form,
   without ledger, cancellation, budget, typed errors or bounds.
 - _Requests_ and _HTTP_: another prompt in every call, 512 of them in turn, of 500 to 2,000 characters. All subjects of a
-  case take turns in one process, and each round's CPU time (user plus system) is divided by the floor's in the same round:
+  case take turns in one process, each round in another order, because what one leaves behind is collected while the next one
+  is measured; and each round's CPU time (user plus system) is divided by the floor's in the same round:
   the hand-written promises, or raw undici. \`apart\` gives each a process of its own. The server has its own process too.
 - _What is floor_: raw undici sends the request, parses the head and collects the body, and the answer is parsed as JSON.
   \`DispatcherHttpClient alone\` adds what an HTTP client of Effect needs; \`effect-resilient-llm\` adds the provider's
-  adapter and the pipeline. What Effect's own client takes for the same is in the row \`Effect's undici client alone\`.
+  adapter and the pipeline. Undici's \`request\` reads bodies through a Node stream, \`DispatcherHttpClient\` does not, which
+  is why Effect's share can be below zero. What Effect's own client takes for the same is in the row \`Effect's undici client alone\`.
 - _The chart_, and the times by whose code it is, are of V8's sampling profiler: \`npm run bench -- --only flame\`.
 - _Soak_: \`npm run soak\` runs a million calls with faults, \`npm run soak -- --http\` over HTTP, and fails when heap, fibres,
   timers, listeners or sockets grow. 64 calls at a time survive in a heap of 64 MB
