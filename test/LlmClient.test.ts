@@ -1,6 +1,14 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Context, Effect, Layer, Redacted } from "effect"
-import { LlmClient, type LlmConfig, LlmError, type LlmEvent, LlmProvider, LlmRequest } from "effect-resilient-llm"
+import {
+  LlmClient,
+  type LlmConfig,
+  LlmError,
+  type LlmEvent,
+  LlmGuard,
+  LlmProvider,
+  LlmRequest
+} from "effect-resilient-llm"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
 import { ask, chance, kinds, setUp, timed, vector } from "./support.ts"
 
@@ -31,8 +39,20 @@ describe("building a client refuses", () => {
     ["an unknown pattern", { retries: 3 }, {
       path: "retries",
       rule:
-        "one of idempotency, rateLimit, circuitBreaker, timeout, retry, retryBudget, failover, cache, bulkhead, hedge, loadShedding, routing",
+        "one of idempotency, rateLimit, circuitBreaker, timeout, retry, retryBudget, failover, cache, bulkhead, hedge, loadShedding, routing, guards",
       kind: "an unknown option"
+    }],
+    ["nothing", null, { path: "options", rule: "an object of options", kind: "null" }],
+    ["a text", "fast", { path: "options", rule: "an object of options", kind: "a text" }],
+    ["one guard", { guards: LlmGuard.make("door", () => Effect.void) }, {
+      path: "guards",
+      rule: "a list of guards",
+      kind: "an object"
+    }],
+    ["what is no guard", { guards: [LlmGuard.make("door", () => Effect.void), () => Effect.void] }, {
+      path: "guards[1]",
+      rule: "a guard: a name and acquire",
+      kind: "a function"
     }],
     ["an unknown option of a pattern", { timeout: { total: 3 } }, {
       path: "timeout.total",
