@@ -324,7 +324,9 @@ export const fromJson = (json: unknown): Effect.Effect<Options, LlmConfigError> 
  * @category config
  * @since 0.1.0
  */
-export const config: Config.Config<Options> = fromProvider(OptionsSchema, "LLM", ["TIMEOUT", "CACHE_DIR", "STATE"])
+export const config: Config.Config<Options> =
+  // So marked, who reads no configuration does not bundle what reads it.
+  /* @__PURE__ */ fromProvider(OptionsSchema, "LLM", ["TIMEOUT", "CACHE_DIR", "STATE"])
 
 // -----------------------------------------------------------------------------
 // what they come to

@@ -201,6 +201,7 @@ export const goals = (results: ReadonlyArray<Result>): ReadonlyArray<Goal> => {
       name.startsWith("64") ? "≤ 1.6×, aim 1.4×" : "within 10 % of that"
     )
   }
+  floored("64 at a time, apart", "HTTP, 64 at a time, each in a process of its own: against raw undici", "")
   const streams = "streams of 100 chunks, 16 at a time"
   for (const name of [streams, inTheLongRun(streams)]) floored(name, `HTTP, ${name}: against raw undici`, "≤ 1.25×")
   const peers = [
