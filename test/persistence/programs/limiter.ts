@@ -27,6 +27,8 @@ export interface Report {
   readonly trips: number
   /** How often the store went away. */
   readonly downs: number
+  /** Most calls that came at once: what had become due while the machine let the process stand still. */
+  readonly most: number
 }
 
 const job = JSON.parse(process.argv[2]!) as Job
@@ -40,6 +42,7 @@ const work = (store: LimitStore) =>
     let trips = 0
     let refused = 0
     let downs = 0
+    let most = 0
     store.health?.watch(({ to }) => {
       if (to === "down") downs += 1
     })
@@ -77,12 +80,13 @@ const work = (store: LimitStore) =>
       const begun = clock()
       for (let sent = 0; clock() < end;) {
         const due = Math.floor((clock() - begun) * job.perSecond / 1000)
+        most = Math.max(most, due - sent)
         for (; sent < due; sent++) yield* Effect.forkChild(one)
         yield* Effect.sleep(2)
       }
       yield* Effect.sleep(200)
     }
-    const report: Report = { admitted, refused, trips, downs }
+    const report: Report = { admitted, refused, trips, downs, most }
     yield* Effect.callback<void>((resume) => {
       process.stdout.write(`${JSON.stringify(report)}\n`, () => resume(Effect.void))
     })
