@@ -32,6 +32,10 @@ describe.each(kinds)("%s, on a clock that moves whenever it is read: a ledger ne
       bulkhead: { maxConcurrent: 1 }
     }],
     ["a hedge", [always({ ...answer("Hello."), delay: 900 }), always(answer("Hello."))], { hedge: { delay: 100 } }],
+    ["a hedge, and its answer is kept", [always({ ...answer("Hello."), delay: 900 }), always(answer("Hello."))], {
+      hedge: { delay: 100 },
+      cache: {}
+    }],
     ["a stale answer", [[answer("Hello."), overloaded, overloaded, overloaded]], { cache: { ttl: 1 }, retry: false }],
     ["an answer of a key", [always(answer("Hello."))], { idempotency: {}, rateLimit: {} }],
     ["a line", [always({ ...answer("Hello."), delay: 50 })], { bulkhead: { maxConcurrent: 1 } }]

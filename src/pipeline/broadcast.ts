@@ -179,20 +179,18 @@ export class Broadcast<E> implements Moving {
     })
   }
 
-  /** Past the bound of what is kept, who has fallen behind waits for the end: nothing can be given in between. */
+  /**
+   * Past the bound of what is kept, who has fallen behind waits for the end: the parts in between are gone, and only how the
+   * answer ended can still be told.
+   */
   private late(listener: Listener, served: Served): Rest {
-    if (this.over === undefined && !served.isWhole()) {
-      return untilDeadline(listener.call, this.next(listener, served), () => this)
-    }
-    if (listener.at > 0) {
+    if (served.isWhole()) {
+      listener.at = this.count
       const { provider } = served.answer
       return this.end(listener, Cause.fail(new StreamInterrupted({ provider, kind: "truncated", partialParts: 0 })))
     }
-    const chunk = served.answer.parts as ReadonlyArray<StreamPart> as Chunk
-    this.given(listener, chunk)
-    listener.at = this.count
-    this.adopted(listener)
-    return Effect.succeed(chunk)
+    if (this.over !== undefined) return this.end(listener, this.over)
+    return untilDeadline(listener.call, this.next(listener, served), () => this)
   }
 
   /** Waits for the next chunk, which somebody pulls; if nobody does, it is pulled now. */

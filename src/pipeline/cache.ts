@@ -57,7 +57,8 @@ export const makeCache = (
 
     const keep = (call: Call, answer: Answer): undefined => {
       const now = call.root.answeredAt
-      const at = call.root.since(now)
+      // Hedges that lost may have been given up since.
+      const at = Math.max(call.root.since(now), call.root.events.at(-1)?.at ?? 0)
       if (!isReplayable(answer) || !fits(call, answer)) {
         event(call, "rejected", at)
         return undefined

@@ -29,17 +29,18 @@ export class Reader<E> {
   /** How it ended, once it has. */
   private over: Exit.Exit<never, E | Cause.Done> | undefined
   private isComplete = false
+  /** Somebody asks for the response, and lets the parts go. */
+  private isDraining = false
 
   constructor(call: Call, served: Served, scope: Scope.Closeable) {
     this.call = call
     this.served = served
     this.scope = scope
-    // Parts of an answer that was kept are there for others too.
-    this.unread = served.opening ??
-      (served.rest === undefined ? copy(served.answer.parts) : [...served.answer.parts]) as ReadonlyArray<StreamPart>
+    // Parts are kept, and there for others too: a consumer gets its own.
+    this.unread = copy(served.opening ?? served.answer.parts as ReadonlyArray<StreamPart>)
     this.next = Effect.matchCauseEffect(served.rest ?? Cause.done(), {
       onSuccess: (chunk) => {
-        this.unread = chunk
+        this.unread = copy(chunk)
         return this.hand(chunk.length)
       },
       onFailure: (cause) => this.ended(cause)
@@ -66,7 +67,10 @@ export class Reader<E> {
         Effect.runForkWith(this.call.root.context)(Scope.close(this.scope, Exit.void), { uninterruptible: true })
       }
       return this.isOver ? Effect.void : this.reader.withPermits(1)(
-        Effect.suspend(() => this.isOver ? Effect.void : Effect.ignore(Effect.forever(this.chunk)))
+        Effect.suspend(() => {
+          this.isDraining = true
+          return this.isOver ? Effect.void : Effect.ignore(Effect.forever(this.chunk))
+        })
       )
     }),
     Deferred.await(this.finished)
@@ -111,6 +115,8 @@ export class Reader<E> {
   }
 
   private ended(cause: Cause.Cause<Broken | Cause.Done>): Parts<E> {
+    // Parts that it could not get any more are no loss to a response: it says by its `cut` that they are missing.
+    if (this.isDraining && this.served.isWhole()) this.complete()
     const error = Cause.findErrorOption(cause)
     const exit = error._tag === "None" || Cause.isDone(error.value)
       ? Exit.failCause(cause)

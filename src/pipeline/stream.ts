@@ -179,7 +179,11 @@ class Live implements Timeout.Waiting {
   private read(): Rest {
     const { attempt } = this
     if (this.over !== undefined) return Effect.fail(this.over)
-    if (this.isWhole) return Effect.andThen(attempt.close(Exit.void) ?? Effect.void, Cause.done())
+    if (this.isWhole) {
+      // Nobody waits until the provider has cleaned up.
+      attempt.to.background.run(attempt.close(Exit.void))
+      return Cause.done()
+    }
     if (this.broken !== undefined) return this.end(this.interruption(this.broken))
     const now = attempt.call.root.now()
     if (this.deadline.left(now) <= 0) {

@@ -174,6 +174,42 @@ describe("a second reader", () => {
       }
     })))
 
+  it.effect("may do with live parts what it likes: no reader, no response and no replay is changed by it", () =>
+    vector(Effect.gen(function*() {
+      const r = yield* setUp([[stream("a", wait(100), "b")]], { idempotency: {} })
+      const evil = yield* r.client.open(request)
+      const spoiled = yield* fork(Stream.runForEach(evil.parts, (part) =>
+        Effect.sync(() => {
+          if (part.type === "text-delta") Object.assign(part, { delta: "EVIL" })
+        })))
+      const along = yield* fork(read(r))
+      yield* TestClock.adjust(50)
+      const late = yield* fork(read(r))
+      yield* TestClock.adjust(50)
+      yield* Fiber.join(spoiled)
+      const replayed = yield* read(r)
+      for (const one of [yield* Fiber.join(along), yield* Fiber.join(late), replayed]) {
+        assert.strictEqual(textOf(one), "ab")
+      }
+      assert.strictEqual((yield* evil.response).text, "ab")
+      assert.strictEqual((yield* r.calls()).length, 1)
+    })))
+
+  it.effect("past the bound of what is kept, a stream that comes late is no whole answer", () =>
+    vector(Effect.gen(function*() {
+      const long = "x".repeat(9 * 1024 * 1024)
+      const r = yield* setUp([[stream("a", long, wait(100), "c")]], { idempotency: {} })
+      const first = yield* fork(read(r))
+      yield* TestClock.adjust(50)
+      const late = yield* fork(read(r))
+      yield* TestClock.adjust(1000)
+      assert.strictEqual(textOf(yield* Fiber.join(first)).length, long.length + 2)
+      const { exit, seen } = yield* Fiber.join(late)
+      assert.deepStrictEqual(seen, [])
+      assert.deepInclude({ ...failure(exit) }, { _tag: "StreamInterrupted", kind: "truncated", partialParts: 0 })
+      yield* nothingHeld(r)
+    })))
+
   it.effect("past the bound of what is kept it waits for the end", () =>
     vector(Effect.gen(function*() {
       const long = "x".repeat(9 * 1024 * 1024)
@@ -352,7 +388,7 @@ describe("one that falls behind", () => {
       yield* TestClock.adjust(50)
       const second = yield* fork(read(r))
       yield* TestClock.adjust(1000)
-      for (const [fiber, partialParts] of [[first, 2], [second, 1]] as const) {
+      for (const [fiber, partialParts] of [[first, 2], [second, 0]] as const) {
         const { exit, seen } = yield* Fiber.join(fiber)
         const error = failure(exit)
         assert.lengthOf(seen, partialParts)

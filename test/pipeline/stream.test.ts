@@ -184,6 +184,21 @@ describe("who reads", () => {
       yield* Fiber.interrupt(slow)
     })))
 
+  it.effect.each([["with a key", "k"], ["without one", undefined]] as const)(
+    "%s: a stream ends with its last part, however long the provider cleans up",
+    ([, idempotencyKey]) =>
+      vector(Effect.gen(function*() {
+        const slow = { ...ScriptedProvider.stream("a", wait(10), "b"), cleanup: 5000 }
+        const r = yield* setUp([[slow]], { timeout: { deadline: 200 } })
+        const asked = yield* fork(timed(ask("stream", r.client, { prompt: "Hi", idempotencyKey })))
+        yield* TestClock.adjust(1000)
+        const { at, exit } = yield* Fiber.join(asked)
+        assert.deepStrictEqual([at, success(exit).text], [10, "ab"])
+        yield* TestClock.adjust(5000)
+        yield* nothingHeld(r)
+      }))
+  )
+
   it.effect("a second consumer goes on in the middle of a chunk", () =>
     vector(Effect.gen(function*() {
       const chunk = ["a", "b", "c", "d"].map(delta)
