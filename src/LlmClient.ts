@@ -10,14 +10,13 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
-import * as Schema from "effect/Schema"
 import * as Scope from "effect/Scope"
 import type * as Stream from "effect/Stream"
 import { kindOf } from "./internal/issue.ts"
 import type { Restore } from "./internal/line.ts"
 import { numbered } from "./internal/names.ts"
-import { attempt, optionsOf, readOption } from "./internal/option.ts"
-import { checkTargets, lint, type Options, OptionsSchema } from "./LlmConfig.ts"
+import { attempt } from "./internal/option.ts"
+import { checkAll, checkTargets, lint, type Options } from "./LlmConfig.ts"
 import type {
   AllProvidersFailed,
   AllProvidersUnavailable,
@@ -276,26 +275,6 @@ const eachOf = <A extends ReadonlyArray<unknown>>(
 const refused = (path: string, rule: string, value: unknown): Effect.Effect<never, LlmConfigError> =>
   Effect.suspend(() => Effect.fail(new LlmConfigError({ path, rule, kind: kindOf(value) })))
 
-const isGuard = (u: unknown): u is LlmGuard.Guard<unknown> =>
-  typeof u === "object" && u !== null && "name" in u && typeof u.name === "string" &&
-  "acquire" in u && typeof u.acquire === "function"
-
-const ClientOptionsSchema = optionsOf<ClientOptions<unknown>>()({
-  ...OptionsSchema.fields,
-  guards: Schema.optional(
-    Schema.Array(Schema.declare(isGuard, { expected: "a guard: a name and acquire" }))
-      .annotate({ expected: "a list of guards" })
-  )
-})
-
-const checked = <O>(options: O): Effect.Effect<O, LlmConfigError> =>
-  typeof options !== "object" || options === null
-    ? refused("options", "an object of options", options)
-    : attempt(() => {
-      readOption(ClientOptionsSchema, options, "")
-      return options
-    })
-
 const isProvider = (provider: LlmProvider | undefined): boolean =>
   typeof provider?.id === "string" && provider.id !== "" &&
   typeof provider.generate === "function" && typeof provider.stream === "function"
@@ -356,7 +335,7 @@ const fromTargets = <GE>(
     const hub = yield* makeHub()
     yield* attempt(() => checkTargets(given))
     const targets = yield* present(given)
-    const { guards = [], ...options } = yield* checked(all)
+    const { guards = [], ...options } = yield* checkAll(all)
     const pipeline: Pipeline.Pipeline<Failure> = yield* Pipeline.make(
       targets as Pipeline.Order,
       options,

@@ -17,12 +17,14 @@ import {
   orFalse,
   orValue,
   positive,
+  readOption,
   readOptions,
   rule,
   text
 } from "./internal/option.ts"
 import type { ClientOptions, DynamicTarget, TargetInput } from "./LlmClient.ts"
 import type { LlmConfigError } from "./LlmError.ts"
+import type { Guard } from "./LlmGuard.ts"
 import { type Explanation, explanationOf, type Surroundings } from "./pipeline/explain.ts"
 import { type Finding, findings } from "./pipeline/lint.ts"
 import { charges } from "./pipeline/patterns.ts"
@@ -261,7 +263,33 @@ export const OptionsSchema = optionsOf<Options>()({
  */
 export const check = (options: Options): Effect.Effect<Options, LlmConfigError> =>
   attempt(() => {
-    readOptions(OptionsSchema, options, "")
+    readOption(OptionsSchema, options, "")
+    return options
+  })
+
+const isGuard = (u: unknown): u is Guard<unknown> => {
+  if (typeof u !== "object" || u === null) return false
+  const { acquire, failover, name, peek }: Partial<Record<keyof Guard<unknown>, unknown>> = u
+  return typeof name === "string" && name !== "" && typeof acquire === "function" &&
+    (peek === undefined || typeof peek === "function") && (failover === undefined || typeof failover === "boolean")
+}
+
+const ClientOptionsSchema = optionsOf<ClientOptions<unknown>>()({
+  ...OptionsSchema.fields,
+  guards: Schema.optional(
+    Schema.Array(Schema.declare(isGuard, { expected: "a guard: a name, acquire, and peek and failover if you like" }))
+      .annotate({ expected: "a list of guards" })
+  )
+})
+
+/**
+ * Checks what a client is given, guards included.
+ *
+ * @internal
+ */
+export const checkAll = <O extends ClientOptions<unknown>>(options: O): Effect.Effect<O, LlmConfigError> =>
+  attempt(() => {
+    readOption(ClientOptionsSchema, options, "")
     return options
   })
 
@@ -291,7 +319,8 @@ export const fromJson = (json: unknown): Effect.Effect<Options, LlmConfigError> 
  *
  * **Details**
  *
- * - Environment: `LLM_RETRY_MAX_RETRIES=5`, `LLM_TIMEOUT_ATTEMPT=20s`, `LLM_CIRCUIT_BREAKER=false`; lists as JSON.
+ * - Environment: `LLM_RETRY_MAX_RETRIES=5`, `LLM_TIMEOUT_ATTEMPT=20s`, `LLM_CIRCUIT_BREAKER=false`; lists as JSON. A
+ *   variable without a text is not set.
  * - JSON file: `ConfigProvider.fromUnknown({ LLM: { retry: { maxRetries: 5 } } })`. `ConfigProvider.orElse` combines
  *   both; where both say something, the environment counts.
  * - `Config.nested("APP")` puts all of it below another name: `APP_LLM_RETRY_MAX_RETRIES`.
@@ -370,15 +399,12 @@ export const explain = (
 ): Effect.Effect<Explanation, LlmConfigError> =>
   Effect.contextWith((context: Context.Context<never>) => {
     const has = <A>(store: Context.Reference<A>): boolean => Context.get(context, store) !== undefined
-    const around: Surroundings = {
-      guards: options.guards?.map(({ name }) => name) ?? [],
-      stores: {
-        cache: has(ResponseCache.ResponseCacheStore),
-        idempotency: has(Idempotency.IdempotencyStore),
-        limits: has(RateLimiter.RateLimiterStore)
-      }
+    const stores = {
+      cache: has(ResponseCache.ResponseCacheStore),
+      idempotency: has(Idempotency.IdempotencyStore),
+      limits: has(RateLimiter.RateLimiterStore)
     }
-    return Effect.map(settled(targets, options), ({ settings }) => explanationOf(settings, around))
+    return Effect.map(settled(targets, options), ({ guards, settings }) => explanationOf(settings, { guards, stores }))
   })
 
 /**
@@ -416,18 +442,21 @@ const settled = (
   inputs: ReadonlyArray<ExplainedInput>,
   all: ClientOptions<unknown>
 ): Effect.Effect<
-  { readonly settings: Settings; readonly options: Options; readonly targets: ReadonlyArray<Named> },
+  {
+    readonly settings: Settings
+    readonly options: Options
+    readonly targets: ReadonlyArray<Named>
+    readonly guards: Surroundings["guards"]
+  },
   LlmConfigError
-> => {
-  const { guards: _, ...given } = all
-  return Effect.flatMap(check(given), (options) =>
+> =>
+  Effect.flatMap(checkAll(all), ({ guards = [], ...options }) =>
     attempt(() => {
       const targets = named(inputs)
       checkTargets(targets)
       Failover.checkIds(targets.map(({ id }) => id))
-      return { settings: settings(targets, options), options, targets }
+      return { settings: settings(targets, options), options, targets, guards: guards.map(({ name }) => name) }
     }))
-}
 
 /** The tag of a provider knows nothing of it but its own name. */
 const lastWord = ({ key }: { readonly key: string }): string => key.slice(key.lastIndexOf("/") + 1)

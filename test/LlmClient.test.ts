@@ -43,6 +43,7 @@ describe("building a client refuses", () => {
       kind: "an unknown option"
     }],
     ["nothing", null, { path: "options", rule: "an object of options", kind: "null" }],
+    ["a list", [], { path: "options", rule: "an object of options", kind: "an empty array" }],
     ["a text", "fast", { path: "options", rule: "an object of options", kind: "a text" }],
     ["one guard", { guards: LlmGuard.make("door", () => Effect.void) }, {
       path: "guards",
@@ -51,8 +52,18 @@ describe("building a client refuses", () => {
     }],
     ["what is no guard", { guards: [LlmGuard.make("door", () => Effect.void), () => Effect.void] }, {
       path: "guards[1]",
-      rule: "a guard: a name and acquire",
+      rule: "a guard: a name, acquire, and peek and failover if you like",
       kind: "a function"
+    }],
+    ["a guard that cannot be asked", { guards: [{ name: "door", acquire: () => Effect.void, peek: 5 }] }, {
+      path: "guards[0]",
+      rule: "a guard: a name, acquire, and peek and failover if you like",
+      kind: "an object"
+    }],
+    ["a guard without a name", { guards: [{ name: "", acquire: () => Effect.void }] }, {
+      path: "guards[0]",
+      rule: "a guard: a name, acquire, and peek and failover if you like",
+      kind: "an object"
     }],
     ["an unknown option of a pattern", { timeout: { total: 3 } }, {
       path: "timeout.total",

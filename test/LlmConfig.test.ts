@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { Config, ConfigProvider, Effect, Layer } from "effect"
 import { LlmClient, LlmConfig } from "effect-resilient-llm"
 import { ScriptedProvider } from "effect-resilient-llm/testing"
+import { namesIn } from "../src/internal/configuration.ts"
 
 const { constantCase, fromEnvRecord, fromUnknown, orElse } = ConfigProvider
 
@@ -65,7 +66,17 @@ describe("the environment", () => {
     }))
 
   const wrong: ReadonlyArray<readonly [Record<string, string>, string]> = [
-    [{ LLM_CACHE: "maybe" }, "\"LLM_CACHE\" must be false, or left out for LLM_CACHE_"],
+    [{ LLM_CACHE: "maybe" }, "\"LLM_CACHE\" must be false or left out for LLM_CACHE_"],
+    [
+      { LLM_BULKHEAD_ADAPTIVE: "maybe" },
+      "\"LLM_BULKHEAD_ADAPTIVE\" must be true or false or left out for LLM_BULKHEAD_"
+    ],
+    [{ LLM_FAILOVER_ON: "false" }, "\"LLM_FAILOVER_ON\" must be left out for LLM_FAILOVER_ON_RATE_LIMIT, LLM_"],
+    [
+      { LLM_RATE_LIMIT_LIMITS: `[{ "dimension": "requests", "limit": -1, "per": "1s" }]` },
+      "\"LLM_RATE_LIMIT_LIMITS[0].limit\" must be a number above zero, but is a negative number."
+    ],
+    [{ LLM_FAILOVER_REQUIRE_FEATURES: `["wings"]` }, "\"LLM_FAILOVER_REQUIRE_FEATURES[0]\" must be "],
     [
       { LLM_RETRY_MAX_RETRYS: "5" },
       "\"LLM_RETRY_MAX_RETRYS\" must be one of LLM_RETRY_MAX_RETRIES, LLM_RETRY_BASE_DELAY, LLM_RETRY_FACTOR,"
@@ -103,6 +114,26 @@ describe("the environment", () => {
   it.effect.each(wrong)("%j is an error", ([record, message]) =>
     Effect.gen(function*() {
       for (const provider of environments(record)) assert.include(yield* complaint(provider), message)
+    }))
+
+  it.effect("in small letters is an error, not nothing", () =>
+    Effect.gen(function*() {
+      const message = yield* complaint(fromEnvRecord({ LLM_retry_max_retries: "4" }))
+      assert.include(message, "must be written retry.maxRetries, or as the variable LLM_RETRY_MAX_RETRIES")
+    }))
+
+  it.effect("each word that a complaint names is taken", () =>
+    Effect.gen(function*() {
+      let words = 0
+      for (const variable of namesIn(LlmConfig.OptionsSchema).values()) {
+        const error = yield* Effect.result(read(fromEnvRecord({ [`LLM_${variable}`]: "no such word" })))
+        if (error._tag === "Success") continue // A text, such as the name of a model.
+        for (const [word] of error.failure.message.matchAll(/\b(true|false)\b/g)) {
+          words += 1
+          assert.isDefined(yield* read(fromEnvRecord({ [`LLM_${variable}`]: word })), `${variable}=${word}`)
+        }
+      }
+      assert.isAbove(words, 30)
     }))
 
   it.effect("stands below another name", () =>
@@ -189,11 +220,50 @@ describe("a document", () => {
       assert.deepStrictEqual(yield* read(fromUnknown({ LLM: { bulkhead: {} } })), { bulkhead: {} })
     }))
 
+  const spellings: ReadonlyArray<readonly [unknown, string]> = [
+    [{ rate_limit: "false" }, "\"LLM.rate_limit\" must be written rateLimit, or as the variable LLM_RATE_LIMIT"],
+    [{ retry: { max_retries: "9" } }, "\"LLM.retry.max_retries\" must be written retry.maxRetries, or as"],
+    [{ Retry: { maxRetries: "9" } }, "\"LLM.Retry.maxRetries\" must be written retry.maxRetries, or as"],
+    [{ RETRY: { MAX_RETRIES: "5" } }, "\"LLM.RETRY.MAX_RETRIES\" must be written retry.maxRetries, or as"]
+  ]
+  it.effect.each(spellings)(
+    "in another spelling is an error, not nothing: %j",
+    ([document, message]) =>
+      Effect.gen(function*() {
+        assert.include(yield* complaint(fromUnknown({ LLM: document })), message)
+      })
+  )
+
+  it.effect("turns off what `false` turns off in code, also where a duration could stand", () =>
+    Effect.gen(function*() {
+      for (const name of ["attempt", "firstToken", "idle", "deadline"]) {
+        const off = { timeout: { [name]: false } }
+        assert.deepStrictEqual<unknown>(yield* LlmConfig.fromJson(off), off)
+        assert.deepStrictEqual<unknown>(yield* read(fromUnknown({ LLM: off })), off)
+        const variable = `LLM_TIMEOUT_${name === "firstToken" ? "FIRST_TOKEN" : name.toUpperCase()}`
+        for (const provider of environments({ [variable]: "false" })) {
+          assert.deepStrictEqual<unknown>(yield* read(provider), off, variable)
+        }
+      }
+    }))
+
   it.effect("has no schedules", () =>
     Effect.gen(function*() {
       assert.include(yield* complaint(fromUnknown({ LLM: { retry: { schedule: "x" } } })), "LLM.retry.schedule")
     }))
 })
+
+it.effect("what is no object of options is refused wherever options are taken", () =>
+  Effect.gen(function*() {
+    for (const none of [null, [], "fast"]) {
+      const given = none as LlmConfig.Options
+      for (const taken of [LlmConfig.check(given), LlmConfig.fromJson(none)]) {
+        assert.strictEqual((yield* Effect.flip(taken)).path, "options")
+      }
+      assert.strictEqual((yield* Effect.flip(LlmConfig.explain(["a"], given))).path, "options")
+      assert.strictEqual((yield* Effect.flip(LlmConfig.lint(["a"], given))).path, "options")
+    }
+  }))
 
 describe("durations", () => {
   const texts: ReadonlyArray<readonly [string, number]> = [

@@ -60,12 +60,16 @@ const placesIn = (ast: SchemaAST.AST, above: Path | readonly []): ReadonlyArray<
     })
   )
 
-/** Every option that a configuration can hold, as `retry.maxRetries`, and its variable, as `RETRY_MAX_RETRIES`. */
+/** Can a text stand for it, and is it not only what it has inside that can be set? */
+const takesText = ({ ast }: Place): boolean =>
+  members(ast).some((member) =>
+    member._tag === "Declaration" ? fromText(member) !== undefined : member._tag !== "Undefined" && !isObjects(member)
+  )
+
+/** Everything that a variable can set, as `retry.maxRetries`, and its variable, as `RETRY_MAX_RETRIES`. */
 export const namesIn = (schema: Schema.Codec<unknown, unknown>): ReadonlyMap<string, string> =>
   new Map(
-    placesIn(SchemaAST.toEncoded(schema.ast), [])
-      .filter(({ ast }) => !members(ast).some(isObjects))
-      .map(({ name, path }) => [path.join("."), name])
+    placesIn(SchemaAST.toEncoded(schema.ast), []).filter(takesText).map(({ name, path }) => [path.join("."), name])
   )
 
 /** The value that texts stand for. What stands for nothing stays, for the schema to refuse. */
@@ -170,9 +174,15 @@ export const fromProvider = <A, E>(
       : entries.flatMap(([name, inner]) => inner === undefined ? [] : leaves(inner, [...path, name]))
   }
 
-  const unknown = ({ path }: Leaf): Complaint | undefined => {
+  const unknown = ({ path, tree }: Leaf, isRead: (place: Place) => boolean): Complaint | undefined => {
     const name = nameOf(path)
-    if (named.has(name) || foreign.includes(name)) return undefined
+    if (foreign.includes(name)) return undefined
+    const place = named.get(name)
+    if (place !== undefined) {
+      if (typeof tree !== "string" || isRead(place)) return undefined
+      const rule = `written ${place.path.join(".")}, or as the variable ${variableOf(place)}`
+      return { path: [prefix, ...path], rule, kind: "another spelling" }
+    }
     // Of RETRY and RETRY_BUDGET, it is below the longer one.
     const [group] = groups.filter((group) => name.startsWith(`${group.name}_`))
       .toSorted((a, b) => b.name.length - a.name.length)
@@ -192,10 +202,16 @@ export const fromProvider = <A, E>(
   const below = (group: Place): ReadonlyArray<Place> =>
     placesIn(group.ast, group.path).filter(({ path }) => path.length === group.path.length + 1)
 
-  /** What the text of a variable can be, where that is more than what the option can be. */
+  /** What the text of a variable can be, where that is another thing than what the option can be. */
   const inVariable = (place: Place, rule: string): string => {
-    if (members(place.ast).some(isObjects)) return `false, or left out for ${below(place).map(variableOf).join(", ")}`
-    return members(place.ast).some(({ _tag }) => _tag === "Arrays") ? `${rule}, as JSON` : rule
+    const all = members(place.ast)
+    if (all.some(isObjects)) {
+      const words = all.flatMap((member) =>
+        member._tag === "Literal" ? [String(member.literal)] : member._tag === "Boolean" ? ["true", "false"] : []
+      )
+      return [...words, `left out for ${below(place).map(variableOf).join(", ")}`].join(" or ")
+    }
+    return all.some(({ _tag }) => _tag === "Arrays") ? `${rule}, as JSON` : rule
   }
 
   return Config.all({
@@ -216,9 +232,13 @@ export const fromProvider = <A, E>(
     // A variable without a text is not set. All that is left of it is the names that it was cut into.
     const unset = new Set(all.flatMap(({ path, tree }) => isNothing(tree) && isVariable(path) ? [nameOf(path)] : []))
     const found = all.filter(({ path, tree }) => !isNothing(tree) || !unset.has(nameOf(path)))
+    const given = new Map(places.flatMap((place, i) => {
+      const text = Option.getOrUndefined(Option.orElse(variables[i]!, () => texts[i]!))
+      return text === undefined ? [] : [[place, text]]
+    }))
     // First the names: a misspelled one says more than what its absence leads to.
     for (const leaf of found) {
-      const complaint = unknown(leaf)
+      const complaint = unknown(leaf, (place) => given.has(place))
       if (complaint !== undefined) return fail(complaint)
     }
 
@@ -228,21 +248,26 @@ export const fromProvider = <A, E>(
       if (place !== undefined && typeof tree !== "string") assign(options, place.path, valueOf(place.ast, tree))
     }
     const variable = new Map<string, Place>()
-    for (const [i, place] of places.entries()) {
+    for (const [place, text] of given) {
       const { ast, name, path } = place
-      const text = Option.getOrUndefined(Option.orElse(variables[i]!, () => texts[i]!))
-      if (text === undefined || (text !== "false" && foreign.includes(name))) continue
+      if (text !== "false" && foreign.includes(name)) continue
       assign(options, path, valueOf(ast, text))
-      if (Option.isSome(variables[i]!)) variable.set(path.join("."), place)
+      if (Option.isSome(variables[places.indexOf(place)]!)) variable.set(path.join("."), place)
     }
     try {
       return Effect.succeed(fromDocument(schema, options, ""))
     } catch (error) {
       if (!(error instanceof LlmConfigError)) throw error
       const { kind, path, rule } = error
-      const place = variable.get(path)
-      if (place === undefined) return fail({ path: [prefix, path], rule, kind })
-      return fail({ path: [variableOf(place)], rule: inVariable(place, rule), kind })
+      // Of a list in a variable it may be an entry that is wrong.
+      const [option, place] = [...variable].find(([option]) => path === option || path.startsWith(`${option}[`)) ?? []
+      if (option === undefined || place === undefined) return fail({ path: [prefix, path], rule, kind })
+      const isWhole = path === option
+      return fail({
+        path: [variableOf(place) + path.slice(option.length)],
+        rule: isWhole ? inVariable(place, rule) : rule,
+        kind
+      })
     }
   }))
 }

@@ -73,7 +73,7 @@ export const FROM_TEXT = "effect-resilient-llm/fromText"
 
 const DurationInput = Schema.declare<Duration.Input>(
   (u): u is Duration.Input => millisOf(u) !== undefined,
-  { expected: DURATION, [FROM_TEXT]: (text: string): unknown => numberOf(text) ?? millisOf(text) ?? text }
+  { expected: DURATION, [FROM_TEXT]: (text: string): unknown => numberOf(text) ?? millisOf(text) }
 )
 
 const millisThat = (is: (millis: number) => boolean, expected: string) =>
@@ -218,8 +218,10 @@ export const readOption = <A>(schema: Schema.Codec<A, unknown>, option: unknown,
   throw new LlmConfigError({ ...complaint, path: join(path, complaint.path) })
 }
 
-const join = (path: string, below: string): string =>
-  below === "" || path === "" || below.startsWith("[") ? path + below : `${path}.${below}`
+const join = (path: string, below: string): string => {
+  if (path === "" && below === "") return "options"
+  return below === "" || path === "" || below.startsWith("[") ? path + below : `${path}.${below}`
+}
 
 /** Runs a reader; a thrown `LlmConfigError` becomes a typed failure, anything else stays a defect. */
 export const attempt = <A>(read: () => A): Effect.Effect<A, LlmConfigError> =>

@@ -70,7 +70,9 @@ export interface TargetOptions {
    * 1024.
    */
   readonly limits?: ReadonlyArray<RateLimiter.Limit> | RateLimiter.Options | RateLimiter.RateLimiter | undefined
+  /** The circuit of this target, or none. Default: as the client's `circuitBreaker` says. */
   readonly circuitBreaker?: CircuitBreakerOptions | CircuitBreaker.CircuitBreaker | false | undefined
+  /** The bound of its calls in flight, or none. Default: as the client's `bulkhead` says. */
   readonly bulkhead?: Bulkhead.Options | Bulkhead.Bulkhead | false | undefined
 }
 

@@ -69,7 +69,9 @@ export interface Limit {
    * `output-tokens`, and takes limits of these alone; a limiter by itself takes any name.
    */
   readonly dimension: string
+  /** How much of it there is in `per`. */
   readonly limit: number
+  /** Finite and above zero. */
   readonly per: Duration.Input
   /** Size of the bucket. Default: `limit`. */
   readonly burst?: number | undefined

@@ -58,7 +58,7 @@ export interface Options {
   readonly schedule?: Schedule.Schedule<unknown, unknown, unknown> | undefined
   /**
    * Is this failure of an attempt worth another one? Asked once per failure, instead of the table and of
-   * `x-should-retry`; `LlmError.classify(error).retry` is what they say. In code only.
+   * `x-should-retry`; `LlmError.classify(error).retry` is what they say.
    */
   readonly when?: ((error: ProviderError | AttemptTimeout) => boolean) | undefined
 }

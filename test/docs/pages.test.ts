@@ -52,11 +52,8 @@ describe("pages name", () => {
   })
 
   it("variables that exist", () => {
-    const constant = (name: string): string => name.replaceAll(/[A-Z]/g, (letter) => `_${letter}`).toUpperCase()
     const variables = new Set(["LLM_STATE", "LLM_TRACES"])
-    for (const name of [...patterns.map(constant), ...namesIn(LlmConfig.OptionsSchema).values()]) {
-      variables.add(`LLM_${name}`)
-    }
+    for (const name of namesIn(LlmConfig.OptionsSchema).values()) variables.add(`LLM_${name}`)
     assert.deepStrictEqual(unknown(/\b(LLM_[A-Z_]*[A-Z])\b/g, (name = "") => variables.has(name)), [])
   })
 

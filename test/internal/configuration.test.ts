@@ -31,10 +31,13 @@ const All = Schema.Struct({
 describe("namesIn", () => {
   it("every option that a text can be, also where a value could stand; none that only a value can", () => {
     assert.deepStrictEqual([...namesIn(All)], [
+      ["steps", "STEPS"],
       ["steps.wait", "STEPS_WAIT"],
       ["steps.list", "STEPS_LIST"],
+      ["steps.deep", "STEPS_DEEP"],
       ["steps.deep.HTTP", "STEPS_DEEP_HTTP"],
       ["steps.deep.on", "STEPS_DEEP_ON"],
+      ["stepsMore", "STEPS_MORE"],
       ["stepsMore.most", "STEPS_MORE_MOST"],
       ["mode", "MODE"]
     ])
@@ -124,7 +127,7 @@ describe("fromProvider", () => {
     )
     assert.include(
       complaint({ APP_STEPS_DEEP: "{}" }),
-      "\"APP_STEPS_DEEP\" must be false, or left out for APP_STEPS_DEEP_HTTP, APP_STEPS_DEEP_ON, but is a text."
+      "\"APP_STEPS_DEEP\" must be false or left out for APP_STEPS_DEEP_HTTP, APP_STEPS_DEEP_ON, but is a text."
     )
   })
 

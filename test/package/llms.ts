@@ -185,36 +185,48 @@ export const render = (): string => {
 // docs/options.md
 // -----------------------------------------------------------------------------
 
-const patterns: Readonly<Record<string, ReadonlyArray<readonly [module: string, interfaceName: string]>>> = {
+/** `below`: which of the pattern's options the interface is of. */
+type Source = readonly [module: string, interfaceName: string, below?: string]
+
+const patterns: Readonly<Record<string, ReadonlyArray<Source>>> = {
   idempotency: [["LlmConfig", "IdempotencyOptions"], ["resilience/Idempotency", "Settings"]],
-  rateLimit: [["resilience/RateLimiter", "Options"]],
+  rateLimit: [["resilience/RateLimiter", "Options"], ["resilience/RateLimiter", "Limit", "limits[0]"]],
   circuitBreaker: [["resilience/CircuitBreaker", "Rules"], ["LlmConfig", "CircuitBreakerOptions"]],
   timeout: [["resilience/Timeout", "Options"]],
   retry: [["resilience/Retry", "Options"]],
   retryBudget: [["resilience/RetryBudget", "Options"]],
   failover: [["resilience/Failover", "Options"]],
   cache: [["LlmConfig", "CacheOptions"], ["resilience/ResponseCache", "Settings"]],
-  bulkhead: [["resilience/Bulkhead", "Options"]],
+  bulkhead: [["resilience/Bulkhead", "Options"], ["resilience/AdaptiveConcurrency", "Options", "adaptive"]],
   hedge: [["resilience/Hedge", "Options"]],
-  loadShedding: [["resilience/LoadShedder", "Options"]],
-  routing: [["resilience/Routing", "Options"]]
+  loadShedding: [
+    ["resilience/LoadShedder", "Options"],
+    ["resilience/LoadShedder", "ThrottleOptions", "throttle"],
+    ["resilience/LoadShedder", "Thresholds", "thresholds"]
+  ],
+  routing: [["resilience/Routing", "Options"]],
+  "targets[0]": [["pipeline/target", "TargetOptions"]]
 }
 
 const variables = namesIn(OptionsSchema)
 
-const optionsIn = (pattern: string, module: string, interfaceName: string): ReadonlyArray<string> => {
+const optionsIn = (pattern: string, [module, interfaceName, below]: Source): ReadonlyArray<string> => {
   const lines = exportsOf(read(`src/${module}.ts`))
   const start = lines.findIndex((line) => new RegExp(`^- \`interface ${interfaceName}\\b`).test(line)) + 1
   const end = lines.findIndex((line, i) => i >= start && !line.startsWith("  "))
   return lines.slice(start, end < 0 ? undefined : end).map((line) => {
     const [, option = "", said = ""] = /^ {2}- `(\w+).*?` ([^`]*(?:`[^`]*`[^`]*)*)$/.exec(line) ?? []
-    const path = `${pattern}.${option}`
+    const name = below === undefined ? option : `${below}.${option}`
+    const path = `${pattern}.${name}`
+    const hasLines = patterns[pattern]!.some(([, , below]) => below === option)
     const own = [...variables].flatMap(([name, variable]) =>
-      name === path || name.startsWith(`${path}.`) ? [`\`LLM_${variable}\``] : []
+      name === path || (!hasLines && name.startsWith(`${path}.`)) ? [`\`LLM_${variable}\``] : []
     )
-    return `- \`${option}\` (${own.length === 0 ? "in code only" : own.join(", ")}): ${said}`
+    return `- \`${name}\`${own.length === 0 ? "" : ` (${own.join(", ")})`}: ${said}`
   })
 }
+
+const ownOf = (pattern: string): string => variables.has(pattern) ? ` (\`LLM_${variables.get(pattern)}\`)` : ""
 
 const ALL = "## All options\n"
 
@@ -222,12 +234,13 @@ const ALL = "## All options\n"
 export const optionsPage = (): string => {
   const page = read("docs/options.md")
   const lists = Object.entries(patterns).map(([pattern, interfaces]) =>
-    `### \`${pattern}\`\n\n${interfaces.flatMap((one) => optionsIn(pattern, ...one)).join("\n")}\n`
+    `### \`${pattern}\`${ownOf(pattern)}\n\n${interfaces.flatMap((one) => optionsIn(pattern, one)).join("\n")}\n`
   )
   const head = page.indexOf(`\n${ALL}`) + 1
   return `${page.slice(0, head)}${ALL}
 From the documentation of the interfaces, by \`npm run llms\`. In brackets the variables that \`LlmConfig.config\` reads; a
-pattern's own, such as \`LLM_HEDGE=false\`, turns it off.
+pattern's own can only turn it off: \`LLM_HEDGE=false\`. What has none is set in code, entries of \`limits\` also in the JSON of
+their variable.
 
 ${lists.join("\n")}`
 }
