@@ -297,7 +297,10 @@ export class ProviderError extends Schema.TaggedError<ProviderError>("effect-res
       ? ""
       : `HTTP ${status}`
     const problem = reason._tag === "MalformedResponse" ? `: ${reason.problem}` : ""
-    const said = `${this.provider} ${sentence[reason._tag]}${facts === "" ? "" : ` (${facts})`}${problem}.`
+    const what = reason._tag === "Network" && reason.kind === "reset"
+      ? "broke off the connection"
+      : sentence[reason._tag]
+    const said = `${this.provider} ${what}${facts === "" ? "" : ` (${facts})`}${problem}.`
     return `${said}${hint(this.retryAfter)}${status !== undefined && telling.has(reason._tag) ? WORDS : ""}`
   }
 }

@@ -371,6 +371,9 @@ it("names what is known of a connection that failed", () => {
   assert.strictEqual(of({ code: "ENOTFOUND" }), "p could not be reached (ENOTFOUND).")
   assert.strictEqual(of({ host: "api.p" }), "p could not be reached (api.p).")
   assert.strictEqual(of({}), "p could not be reached.")
+  const reset = { _tag: "Network", sent: true, kind: "reset" } as const
+  const { message } = new LlmError.ProviderError({ provider: "p", reason: reset, code: "ECONNRESET" })
+  assert.strictEqual(message, "p broke off the connection (ECONNRESET).")
 })
 
 describe("fromHttp", () => {

@@ -21,6 +21,7 @@ import * as Option from "effect/Option"
 import * as Result from "effect/Result"
 import * as Scope from "effect/Scope"
 import * as Tracer from "effect/Tracer"
+import { runtime, variable } from "../internal/runtime.ts"
 import { Exchange, type Head } from "./internal/exchange.ts"
 import { Response } from "./internal/response.ts"
 
@@ -38,9 +39,11 @@ import { Response } from "./internal/response.ts"
  *
  * **Details**
  *
- * - It has no time limits, follows no redirects and retries nothing: those are the program's.
+ * - It has no time limits (undici's `headersTimeout` and `bodyTimeout` are off, whatever options say), follows no redirects
+ *   and retries nothing: those are the program's.
  * - A body that nobody reads waits in the socket, with about 16 KiB of it in memory.
- * - An interruption closes the connection. While the request still waits for one, it only leaves the line.
+ * - An interruption closes the connection, or of HTTP/2 the request's own stream. While the request still waits for a
+ *   connection, it only leaves the line.
  * - `UndiciOptions` of `NodeHttpClient` are the defaults of each request, when the layer is built or around a call.
  *
  * **Gotchas**
@@ -75,7 +78,22 @@ export const layer: Layer.Layer<HttpClient.HttpClient, never, NodeHttpClient.Dis
 )
 
 /**
+ * Options of undici's `Agent`, but for its limits of time: see {@link layer}.
+ *
+ * @category models
+ * @since 0.2.0
+ */
+export type AgentOptions = Omit<Undici.Agent.Options, "headersTimeout" | "bodyTimeout">
+
+/**
  * The client with an undici `Agent` of its own, which is destroyed with the layer.
+ *
+ * **Details**
+ *
+ * - It speaks HTTP/1.1 unless `allowH2` is true. Undici itself would speak HTTP/2 to whoever offers it: then one connection that
+ *   is lost fails all calls at once, and with them opens the circuit.
+ * - It goes through the proxies that the environment names where Node's own `fetch` would: `NODE_USE_ENV_PROXY=1` or
+ *   `--use-env-proxy`.
  *
  * **Example** (A certificate authority of your own, and few connections)
  *
@@ -85,21 +103,47 @@ export const layer: Layer.Layer<HttpClient.HttpClient, never, NodeHttpClient.Dis
  *
  * const http = DispatcherHttpClient.layerAgent({
  *   connect: { ca: [...rootCertificates, process.env["COMPANY_CA"] ?? ""] },
- *   connections: 100, // for each origin; further requests wait in line
- *   allowH2: true
+ *   connections: 100 // for each origin; further requests wait in line
  * })
  * ```
  *
- * @see {@link layer} for proxies and every other dispatcher
+ * @see {@link layer} for every other dispatcher
  * @category layers
  * @since 0.2.0
  */
-export const layerAgent = (options?: Undici.Agent.Options): Layer.Layer<HttpClient.HttpClient> =>
-  Layer.provide(layer, NodeHttpClient.layerDispatcherOptions(options))
+export const layerAgent = (options?: AgentOptions): Layer.Layer<HttpClient.HttpClient> =>
+  Layer.provide(
+    layer,
+    Layer.effect(
+      NodeHttpClient.Dispatcher,
+      Effect.flatMap(undici, (undici) =>
+        Effect.acquireRelease(
+          Effect.sync(() => agentOf(undici, { allowH2: false, ...options })),
+          (agent) => Effect.promise(() => agent.destroy())
+        ))
+    )
+  )
 
 // -----------------------------------------------------------------------------
 // internals
 // -----------------------------------------------------------------------------
+
+// Loaded with the first client: what only names its types needs no undici.
+const undici = Effect.promise(() => import("@effect/platform-node/Undici"))
+
+const agentOf = (undici: typeof Undici, options: AgentOptions): Undici.Dispatcher => {
+  if (!goesThroughProxies()) return new undici.Agent(options)
+  const { connect } = options
+  // To a proxy undici connects by itself; what the program wants of TLS is meant for the vendor behind it.
+  return new undici.EnvHttpProxyAgent(
+    typeof connect === "object" ? { ...options, requestTls: connect } : options
+  )
+}
+
+/** As Node decides it for its own `fetch`. */
+const goesThroughProxies = (): boolean =>
+  variable("NODE_USE_ENV_PROXY") === "1" ||
+  [...runtime.process?.execArgv ?? [], ...(variable("NODE_OPTIONS") ?? "").split(" ")].includes("--use-env-proxy")
 
 type Options = Undici.Dispatcher.DispatchOptions
 type Sent = Effect.Effect<HttpClientResponse, HttpClientError>
@@ -217,7 +261,7 @@ const transportError = (
 
 /** Undici reads no other `FormData` than its own. */
 const undiciFormData = (form: FormData): Effect.Effect<Undici.FormData> =>
-  Effect.map(Effect.promise(() => import("@effect/platform-node/Undici")), (undici) => {
+  Effect.map(undici, (undici) => {
     const copy = new undici.FormData()
     for (const [name, value] of form) copy.append(name, value)
     return copy

@@ -15,10 +15,11 @@ import { AsyncLocalStorage } from "node:async_hooks"
 import { createServer, type ServerResponse } from "node:http"
 import { createSecureServer } from "node:http2"
 import { createServer as createTlsServer } from "node:https"
-import { connect as connectTcp } from "node:net"
+import { connect as connectTcp, type Socket } from "node:net"
 import { setFlagsFromString } from "node:v8"
 import { runInNewContext } from "node:vm"
 import { Agent, type buildConnector, EnvHttpProxyAgent, interceptors } from "undici"
+import { vi } from "vitest"
 import { apiKey, ask } from "../providers/support.ts"
 import { cert, key } from "./certificate.ts"
 import { codesOf, eventually, listening, serve, serveBytes, tagOf } from "./support.ts"
@@ -321,11 +322,65 @@ describe("dispatchers", () => {
       )
       for (const [{ url }, version] of [[one, "1.1"], [two, "2.0"]] as const) {
         const secure = url.replace("http:", "https:")
-        const error = yield* Effect.flip(Effect.provide(text(secure), layerAgent()))
+        const error = yield* Effect.flip(Effect.provide(text(secure), layerAgent({ allowH2: true })))
         assert.deepStrictEqual([tagOf(error), codesOf(error).at(-1)], ["TransportError", "DEPTH_ZERO_SELF_SIGNED_CERT"])
         const trusting = layerAgent({ connect: { ca: cert }, allowH2: true })
         assert.strictEqual(yield* Effect.provide(text(secure), trusting), version)
       }
+    }))
+
+  it.live("HTTP/2 is spoken where it is asked for, not with whoever offers it", () =>
+    Effect.gen(function*() {
+      const server = yield* listening(() =>
+        createSecureServer({ cert, key, allowHTTP1: true }, (request, response) => {
+          response.end(request.httpVersion)
+        })
+      )
+      const url = server.url.replace("http:", "https:")
+      for (const [options, version] of [[{}, "1.1"], [{ allowH2: true }, "2.0"]] as const) {
+        const agent = layerAgent({ connect: { ca: cert }, ...options })
+        assert.strictEqual(yield* Effect.provide(text(url), agent), version)
+      }
+    }))
+
+  it.live("the proxies of the environment are gone through where Node's own fetch would, with the trust of the agent", () =>
+    Effect.gen(function*() {
+      const vendor = yield* listening(() => createTlsServer({ cert, key }, (_, response) => void response.end("fine")))
+      const through: Array<string | undefined> = []
+      const proxy = yield* listening(() =>
+        createServer().on("connect", (request, client: Socket, head) => {
+          through.push(request.url)
+          const [host = "", port] = (request.url ?? "").split(":")
+          const server = connectTcp(Number(port), host, () => {
+            client.write("HTTP/1.1 200 OK\r\n\r\n")
+            server.write(head)
+            client.pipe(server).pipe(client)
+          })
+          for (const [one, other] of [[client, server], [server, client]] as const) {
+            one.on("error", () => {}).on("close", () => other.destroy())
+          }
+        })
+      )
+      const ask = Effect.provide(text(vendor.url.replace("http:", "https:")), layerAgent({ connect: { ca: cert } }))
+      yield* Effect.acquireUseRelease(
+        Effect.sync(() => {
+          vi.stubEnv("HTTPS_PROXY", proxy.url).stubEnv("NO_PROXY", "")
+          vi.stubEnv("https_proxy", undefined).stubEnv("no_proxy", undefined)
+        }),
+        () =>
+          Effect.gen(function*() {
+            assert.strictEqual(yield* ask, "fine")
+            assert.lengthOf(through, 0)
+            for (
+              const [variable, value] of [["NODE_USE_ENV_PROXY", "1"], ["NODE_OPTIONS", "--use-env-proxy"]] as const
+            ) {
+              vi.stubEnv("NODE_USE_ENV_PROXY", undefined).stubEnv(variable, value)
+              assert.strictEqual(yield* ask, "fine")
+              assert.strictEqual(through.pop(), new URL(vendor.url).host)
+            }
+          }),
+        () => Effect.sync(() => void vi.unstubAllEnvs())
+      )
     }))
 
   it.live("over HTTP/2, who leaves ends the stream and not the connection", () =>

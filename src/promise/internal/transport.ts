@@ -6,29 +6,10 @@ import * as HttpClient from "effect/http/HttpClient"
 import type { HttpClientError } from "effect/http/HttpClientError"
 import * as Layer from "effect/Layer"
 import type * as Scope from "effect/Scope"
-
-interface Runtime {
-  readonly process?: {
-    readonly versions?: { readonly node?: string; readonly bun?: string }
-    readonly env?: Readonly<Record<string, string | undefined>>
-  }
-  readonly Deno?: unknown
-}
-
-const runtime = globalThis as Runtime
+import { runtime } from "../../internal/runtime.ts"
 
 const isNode = runtime.process?.versions?.node !== undefined && runtime.process.versions.bun === undefined &&
   runtime.Deno === undefined
-
-/** A value of the environment; `undefined` where there is none, or none may be read. */
-export const variable = (name: string): string | undefined => {
-  try {
-    const value = runtime.process?.env?.[name]
-    return value === undefined || value.trim() === "" ? undefined : value
-  } catch {
-    return undefined
-  }
-}
 
 // Not a literal: bundlers for the browser and for workers shall not look for Node's parts.
 const fast: string = "effect-resilient-llm/node"

@@ -2,6 +2,7 @@
 import type * as Effect from "effect/Effect"
 import type * as HttpClient from "effect/http/HttpClient"
 import type * as Redacted from "effect/Redacted"
+import { variable } from "../../internal/runtime.ts"
 import type { LlmConfigError } from "../../LlmError.ts"
 import type { LlmProvider } from "../../LlmProvider.ts"
 import * as AnthropicModule from "../../providers/Anthropic.ts"
@@ -10,7 +11,6 @@ import * as GeminiModule from "../../providers/Gemini.ts"
 import * as OllamaModule from "../../providers/Ollama.ts"
 import * as OpenAiModule from "../../providers/OpenAi.ts"
 import * as CompatibleModule from "../../providers/OpenAiCompatible.ts"
-import { variable } from "./transport.ts"
 
 /** A vendor's options, with the key as a plain text that may come from the environment. */
 export type Keyed<O> = Omit<O, "apiKey"> & { readonly apiKey?: string | undefined }
