@@ -1,7 +1,8 @@
-// `npm run bench -- [--only <group>] [--quick]`: measures, prints a table, and writes results.json and docs/performance.md
-// with its chart; a group alone in the place of what was measured of it before. `npm run bench -- --check` counts
+// `npm run bench -- [--only <group>]`: measures, prints a table, and writes results.json and docs/performance.md with its
+// chart; a group alone in the place of what was measured of it before. `--quick` prints alone. `npm run bench -- --check` counts
 // instructions instead, and fails where a call takes more than is stored; `--store` writes down what it takes now.
 // `npm run bench -- --against <tarball>` compares with another version.
+import { execFileSync } from "node:child_process"
 import { existsSync, readFileSync, writeFileSync } from "node:fs"
 import { availableParallelism, cpus } from "node:os"
 import { parseArgs } from "node:util"
@@ -73,20 +74,29 @@ for (const { got, wanted, what } of isQuick ? [] : goals(results)) {
   console.log(`${what}: ${got}${wanted === "" ? "" : ` (${wanted})`}`)
 }
 
+if (isQuick) process.exit(0)
+
+/** The results of a group, and when, on what and of which commit they are. */
+interface Measured {
+  readonly about: string
+  readonly results: ReadonlyArray<Result>
+}
+
+const commit = execFileSync("git", ["describe", "--always", "--dirty"], { encoding: "utf8" }).trim()
+const about = `Node ${process.versions.node}, ${cpus()[0]?.model.trim() ?? "unknown processor"}, ` +
+  `${availableParallelism()} cores, ${new Date().toISOString().slice(0, 10)}, commit ${commit}.`
+
 const at = (path: string): URL => new URL(path, import.meta.url)
 const file = at("results.json")
-const stored: ReadonlyArray<Result> = values.only !== undefined && existsSync(file)
+const stored: Record<string, Measured> = values.only !== undefined && existsSync(file)
   ? JSON.parse(readFileSync(file, "utf8"))
-  : []
-const groupOf = (name: string): ReadonlyArray<Result> =>
-  (chosen.includes(name) ? results : stored).filter(({ group }) => group === name)
-const measured = names.flatMap(groupOf)
-if (!isQuick) writeFileSync(file, `${JSON.stringify(measured, undefined, 1)}\n`)
-if (!isQuick && names.every((name) => groupOf(name).length > 0)) {
-  const machine = `Node ${process.versions.node}, ${cpus()[0]?.model.trim() ?? "unknown processor"}, ` +
-    `${availableParallelism()} cores, ${new Date().toISOString().slice(0, 10)}.`
+  : {}
+for (const name of chosen) stored[name] = { about, results: results.filter(({ group }) => group === name) }
+writeFileSync(file, `${JSON.stringify(stored, undefined, 1)}\n`)
+if (names.every((name) => name in stored)) {
+  const measured = names.flatMap((name) => stored[name]!.results)
   const success = measured.filter((one) => one.case === "success" && one.metric === "time")
-  writeFileSync(at("../../docs/performance.md"), asPage(measured, machine))
+  writeFileSync(at("../../docs/performance.md"), asPage(measured, (group) => stored[group]!.about))
   writeFileSync(
     at("../../docs/performance.svg"),
     asSvg("A successful call, everything on (shorter is better)", success)

@@ -1,6 +1,7 @@
 // Measures subjects side by side, each in a process of its own: what one does to the garbage collector and to compiled code
 // does not strike the others, as it would not in a program that uses only one of them. Each round runs every subject once,
 // so that a slow moment of the machine strikes all.
+import { Effect, Random } from "effect"
 import { spawn } from "node:child_process"
 import { createInterface } from "node:readline"
 import { fileURLToPath } from "node:url"
@@ -141,14 +142,11 @@ export const compare = async (
 }
 
 /**
- * Who comes when in a round. What one leaves behind is collected, in part, while the next one is measured: each begins as
- * often as the others, and is followed by the one or by the other of its neighbours.
+ * Who comes when in a round. What one leaves behind is collected, in part, while the next one is measured, so the order is drawn
+ * anew for each round; the same rounds have the same orders in each run.
  */
-export const inOrder = (names: ReadonlyArray<string>, round: number): ReadonlyArray<string> => {
-  const first = (round >> 1) % names.length
-  const order = [...names.slice(first), ...names.slice(0, first)]
-  return round % 2 === 0 ? order : order.toReversed()
-}
+export const inOrder = (names: ReadonlyArray<string>, round: number): ReadonlyArray<string> =>
+  Effect.runSync(Random.withSeed(Random.shuffle(names), `round ${round}`))
 
 /** CPU time of subjects that take turns in one process, and its ratio to the floor's, round by round. */
 const together = async (

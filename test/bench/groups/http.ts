@@ -31,7 +31,7 @@ const units: Record<keyof Report, string> = {
 const speed = ["cpu", "perSecond", "p50", "p99"] as const
 const complete = { mode: "complete", path: "/0/1000/1", length: 1000, metrics: speed, lives: 1, rounds: 7 } as const
 const stream = { ...complete, mode: "stream", concurrency: 16, calls: 96, warmup: 6 } as const
-const long = { calls: 10_000, rounds: 4, warmup: 1 } as const
+const long = { calls: 10_000, lives: 3, rounds: 3, warmup: 1 } as const
 const own = ["effect-resilient-llm", "effect-resilient-llm, every pattern off", "DispatcherHttpClient alone"] as const
 
 const cases = (isQuick: boolean): ReadonlyArray<Case> => {
@@ -43,6 +43,13 @@ const cases = (isQuick: boolean): ReadonlyArray<Case> => {
     // What begins with a full collection begins without much of its compiled code: see "Where a target is missed".
     { ...many, ...long, name: "64 at a time, in the long run" },
     { ...many, name: "64 at a time, apart", apart: true },
+    {
+      ...many,
+      ...long,
+      name: "64 at a time, apart, in the long run",
+      apart: true,
+      among: [FLOOR, ...own, "openai", "AI SDK", "LangChain", "hand-written promises on fetch"]
+    },
     { ...complete, name: "512 at a time", concurrency: 512, calls: 1536, warmup: 4 },
     { ...many, ...long, name: "512 at a time, in the long run", concurrency: 512, among: [FLOOR, ...own] },
     { ...many, name: "64 at a time, answers of 20 KB", path: "/0/20000/1", length: 20_000 },
@@ -75,13 +82,13 @@ const cases = (isQuick: boolean): ReadonlyArray<Case> => {
 type Reports = ReadonlyMap<string, Array<Report>>
 
 /** One life of a process that holds these subjects, with a server of its own. */
-const live = async (subjects: ReadonlyArray<string>, one: Case, reports: Reports): Promise<void> => {
+const live = async (subjects: ReadonlyArray<string>, one: Case, reports: Reports, number: number): Promise<void> => {
   const { among: _, apart: __, lives: ___, metrics: ____, name: _____, rounds, warmup, ...job } = one
   const server = start("http/server.ts", [])
   const client = start("http/client.ts", [`http://127.0.0.1:${await server.read()}`])
   try {
     for (let round = -warmup; round < rounds; round++) {
-      for (const subject of inOrder(subjects, round + warmup)) {
+      for (const subject of inOrder(subjects, number * (warmup + rounds) + warmup + round)) {
         const report = JSON.parse(await client.ask({ ...job, subject })) as Report
         if (round >= 0) reports.get(subject)!.push(report)
       }
@@ -102,7 +109,7 @@ export const http = async (isQuick: boolean): Promise<ReadonlyArray<Result>> => 
     const reports: Reports = new Map(subjects.map((subject) => [subject, []]))
     for (let i = 0; i < one.lives; i++) {
       for (const together of one.apart === true ? subjects.map((subject) => [subject]) : [subjects]) {
-        await live(together, one, reports)
+        await live(together, one, reports, i)
       }
     }
     for (const [i, metric] of one.metrics.entries()) {
@@ -110,7 +117,8 @@ export const http = async (isQuick: boolean): Promise<ReadonlyArray<Result>> => 
       const values = new Map(
         subjects.map((subject) => [subject, reports.get(subject)!.map((report) => report[metric])])
       )
-      if (i === 0) results.push(...against(FLOOR, values, of))
+      // Those that are apart have no rounds in common.
+      if (i === 0 && one.apart !== true) results.push(...against(FLOOR, values, of))
       else for (const [subject, own] of values) results.push(result(of(subject), own))
     }
   }
