@@ -27,9 +27,12 @@ export interface Report {
   readonly trips: number
   /** How often the store went away. */
   readonly downs: number
-  /** Most calls that came at once: what had become due while the machine let the process stand still. */
-  readonly most: number
+  /** Calls that came while as many waited as the line holds: what had become due while the process stood still. */
+  readonly beyond: number
 }
+
+/** The least that a line of the default length holds. */
+const LINE = 256
 
 const job = JSON.parse(process.argv[2]!) as Job
 const wall = Date.now
@@ -42,7 +45,8 @@ const work = (store: LimitStore) =>
     let trips = 0
     let refused = 0
     let downs = 0
-    let most = 0
+    let beyond = 0
+    let under = 0
     store.health?.watch(({ to }) => {
       if (to === "down") downs += 1
     })
@@ -63,6 +67,7 @@ const work = (store: LimitStore) =>
       maxWait: job.maxWait
     })
     const one = Effect.map(Effect.exit(limiter.acquire(1)), (exit) => {
+      under -= 1
       if (Exit.isSuccess(exit)) admitted.push(clock())
       else refused += 1
     })
@@ -80,13 +85,15 @@ const work = (store: LimitStore) =>
       const begun = clock()
       for (let sent = 0; clock() < end;) {
         const due = Math.floor((clock() - begun) * job.perSecond / 1000)
-        most = Math.max(most, due - sent)
-        for (; sent < due; sent++) yield* Effect.forkChild(one)
+        for (; sent < due; sent++) {
+          if (++under > LINE) beyond += 1
+          yield* Effect.forkChild(one, { startImmediately: true })
+        }
         yield* Effect.sleep(2)
       }
       yield* Effect.sleep(200)
     }
-    const report: Report = { admitted, refused, trips, downs, most }
+    const report: Report = { admitted, refused, trips, downs, beyond }
     yield* Effect.callback<void>((resume) => {
       process.stdout.write(`${JSON.stringify(report)}\n`, () => resume(Effect.void))
     })
