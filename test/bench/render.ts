@@ -330,7 +330,7 @@ interface Frame {
 const WIDTH = 1200
 const ROW = 16
 /** A frame that is narrower is left out, with all in it. */
-const NARROWEST = 3
+const NARROWEST = 5
 
 const colors: Readonly<Record<string, string>> = { undici: "#cbd5e1", Effect: "#fcd34d", ours: "#93c5fd" }
 

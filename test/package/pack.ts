@@ -25,7 +25,7 @@ export const pack = async (): Promise<Packed> => {
   const folder = mkdtempSync(join(tmpdir(), "package-"))
   const from = join(folder, "package")
   const { files } = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as { files: ReadonlyArray<string> }
-  for (const file of ["package.json", "README.md", "LICENSE", ...files.filter((file) => !/^!?dist\b/.test(file))]) {
+  for (const file of ["package.json", "README.md", "LICENSE", ...files.filter((file) => !/^!|^dist$/.test(file))]) {
     cpSync(join(root, file), join(from, file), { recursive: true })
   }
   const tsc = join(root, "node_modules/typescript/bin/tsc")
