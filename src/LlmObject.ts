@@ -35,8 +35,9 @@ export interface ObjectQuestion extends Question {
  */
 export interface ObjectInput<A> extends ObjectQuestion {
   /**
-   * What the answer is to be. Vendors get its JSON Schema; the answer is decoded by the schema itself. For schemas of
-   * other libraries see {@link fromStandard}.
+   * What the answer is to be. Vendors get its JSON Schema; the answer is decoded by the schema itself. Some take objects
+   * alone, so a list, a union or a plain value is asked for as `{ "value": … }`, which the `text` of the response shows. For
+   * schemas of other libraries see {@link fromStandard}.
    */
   readonly schema: Schema.Codec<A, unknown> | Format<A>
 }
@@ -135,7 +136,7 @@ export const fromStandard = <A>(
     throw new TypeError("This schema does not say its JSON Schema: give it as second argument.")
   }
   const { validate } = schema["~standard"]
-  return {
+  return inObject({
     [TypeId]: TypeId,
     jsonSchema: { ...jsonSchema },
     strict: false,
@@ -152,6 +153,37 @@ export const fromStandard = <A>(
       const { message = "valid", path = [] } = issues[0] ?? {}
       const all = issues.map(({ message, path }) => `${renderPath(path) || "it"}: ${message}`).join("; ")
       return Result.fail({ path: renderPath(path), rule: message, kind: kindOf(at(value, path)), told: told(all) })
+    }
+  })
+}
+
+/** Is it known that what fits is no object, or not one of one shape? */
+const isBare = (jsonSchema: Format<unknown>["jsonSchema"]): boolean =>
+  ("type" in jsonSchema && jsonSchema["type"] !== "object") ||
+  ["anyOf", "oneOf", "enum", "const"].some((word) => word in jsonSchema)
+
+/** References that hold wherever the schema stands, as long as the definitions stay at the root. */
+const canMove = (jsonSchema: object): boolean =>
+  !/"\$ref":"#(?!\/\$defs\/|\/definitions\/)/.test(JSON.stringify(jsonSchema))
+
+/** Vendors refuse what is no object, so it is asked for inside of one. A model may answer without it all the same. */
+const inObject = <A>(format: Format<A>): Format<A> => {
+  const { $defs, $schema, definitions, ...value } = format.jsonSchema
+  if (!isBare(value) || !canMove(value)) return format
+  const around = Object.entries({ $schema, $defs, definitions }).filter(([, given]) => given !== undefined)
+  return {
+    ...format,
+    jsonSchema: {
+      ...Object.fromEntries(around),
+      type: "object",
+      properties: { value },
+      required: ["value"],
+      additionalProperties: false
+    },
+    decode: (answer) => {
+      if (typeof answer !== "object" || answer === null || !("value" in answer)) return format.decode(answer)
+      const inside = format.decode(answer.value)
+      return Result.isSuccess(inside) ? inside : Result.mapError(format.decode(answer), () => inside.failure)
     }
   }
 }
@@ -252,13 +284,13 @@ export const ofSchema = <A>(schema: Schema.Codec<A, unknown>): Format<A> => {
 const reading = <A>(schema: Schema.Codec<A, unknown>): Format<A> => {
   const { codec, jsonSchema } = codecTransformer(schema)
   const decode = Schema.decodeUnknownResult(codec, { errors: "all" })
-  return {
+  return inObject({
     [TypeId]: TypeId,
     jsonSchema,
     strict: isStrict(jsonSchema),
     decode: (value) =>
       Result.mapError(decode(value), ({ issue, message }) => ({ ...firstIssue(issue, value), told: told(message) }))
-  }
+  })
 }
 
 /** @internal */

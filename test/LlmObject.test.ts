@@ -18,6 +18,7 @@ import type { HttpClient } from "effect/http"
 import { TestClock } from "effect/testing"
 import { createServer } from "node:http"
 import type { AddressInfo } from "node:net"
+import { z } from "zod"
 
 const Report = Schema.Struct({ city: Schema.String, celsius: Schema.Finite })
 const good = `{"city":"Berlin","celsius":21}`
@@ -114,6 +115,63 @@ describe("an answer that does not fit", () => {
         assert.strictEqual((yield* requests).length, 1)
       }))
   }
+
+  const list = Schema.Array(Schema.Struct({ city: Schema.String }))
+  const bare: ReadonlyArray<readonly [string, Schema.Codec<unknown>, unknown, unknown]> = [
+    ["a list", list, [{ city: "Berlin" }], [{ city: 1 }]],
+    [
+      "a union",
+      Schema.Union([Schema.Struct({ value: Schema.String }), Schema.Struct({ b: Schema.Finite })]),
+      { b: 1 },
+      1
+    ],
+    ["a number", Schema.Finite, 21, "warm"],
+    ["a word", Schema.Literals(["hot", "cold"]), "hot", "warm"]
+  ]
+  it.effect.each(bare)(
+    "%s is asked for inside of an object, and read with and without it",
+    ([, schema, value, wrong]) =>
+      Effect.gen(function*() {
+        const text = (u: unknown) => answer(JSON.stringify(u))
+        const { client, requests } = yield* setUp(
+          [text({ value }), text(value), text({ value: wrong }), text({ value })],
+          { cache: false }
+        )
+        for (let i = 0; i < 3; i++) {
+          assert.deepStrictEqual((yield* client.generateObject({ prompt: `${i}`, schema })).value, value)
+        }
+        const seen = yield* requests
+        assert.strictEqual(seen.length, 4)
+        const format = seen[0]?.request.responseFormat
+        assert.isTrue(format?.type === "json" && format.strict)
+        const jsonSchema = format?.type === "json" ? format.schema : undefined
+        assert.deepInclude(jsonSchema, { type: "object", required: ["value"], additionalProperties: false })
+        assert.include(JSON.stringify(seen[3]?.request.prompt), "does not fit the JSON schema")
+      })
+  )
+
+  it.effect("a schema of another library that is no object keeps its definitions where they are found", () =>
+    Effect.gen(function*() {
+      const Place = z.object({ city: z.string() }).meta({ id: "Place" })
+      const { client, requests } = yield* setUp([
+        answer(`{ "value": [{ "city": "Bonn" }] }`),
+        answer(`[{ "city": "Bonn" }]`)
+      ], {
+        cache: false
+      })
+      const schema = LlmObject.fromStandard(z.array(Place), z.toJSONSchema(z.array(Place)))
+      for (let i = 0; i < 2; i++) {
+        assert.deepStrictEqual((yield* client.generateObject({ prompt: `${i}`, schema })).value, [{ city: "Bonn" }])
+      }
+      const format = (yield* requests)[0]?.request.responseFormat
+      const sent = format?.type === "json" ? format.schema as { $defs: object; properties: object } : undefined
+      assert.deepInclude(sent?.properties, { value: { type: "array", items: { $ref: "#/$defs/Place" } } })
+      assert.property(sent?.$defs, "Place")
+
+      // A reference to the root would mean another root.
+      const recursive = { type: "array", items: { $ref: "#" } }
+      assert.deepStrictEqual(LlmObject.fromStandard(z.array(z.any()), recursive).jsonSchema, recursive)
+    }))
 
   it.effect("does not touch the breaker", () =>
     Effect.gen(function*() {
