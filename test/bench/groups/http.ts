@@ -32,6 +32,7 @@ const speed = ["cpu", "perSecond", "p50", "p99"] as const
 const complete = { mode: "complete", path: "/0/1000/1", length: 1000, metrics: speed, lives: 1, rounds: 7 } as const
 const stream = { ...complete, mode: "stream", concurrency: 16, calls: 96, warmup: 6 } as const
 const long = { calls: 10_000, lives: 3, rounds: 3, warmup: 1 } as const
+const known = ["openai", "AI SDK", "LangChain", "hand-written promises on fetch"]
 const own = ["effect-resilient-llm", "effect-resilient-llm, every pattern off", "DispatcherHttpClient alone"] as const
 
 const cases = (isQuick: boolean): ReadonlyArray<Case> => {
@@ -39,6 +40,14 @@ const cases = (isQuick: boolean): ReadonlyArray<Case> => {
   if (isQuick) return [{ ...many, calls: 200, lives: 1, rounds: 2, warmup: 1 }]
   return [
     { ...complete, name: "1 at a time", concurrency: 1, calls: 300, warmup: 5 },
+    {
+      ...complete,
+      ...long,
+      name: "1 at a time, in the long run",
+      concurrency: 1,
+      calls: 3000,
+      among: [FLOOR, ...own, ...known]
+    },
     many,
     // What begins with a full collection begins without much of its compiled code: see "Where a target is missed".
     { ...many, ...long, name: "64 at a time, in the long run" },
@@ -48,7 +57,7 @@ const cases = (isQuick: boolean): ReadonlyArray<Case> => {
       ...long,
       name: "64 at a time, apart, in the long run",
       apart: true,
-      among: [FLOOR, ...own, "openai", "AI SDK", "LangChain", "hand-written promises on fetch"]
+      among: [FLOOR, ...own, ...known]
     },
     { ...complete, name: "512 at a time", concurrency: 512, calls: 1536, warmup: 4 },
     { ...many, ...long, name: "512 at a time, in the long run", concurrency: 512, among: [FLOOR, ...own] },
@@ -61,7 +70,16 @@ const cases = (isQuick: boolean): ReadonlyArray<Case> => {
       name: "streams of 100 chunks, 16 at a time, in the long run",
       length: 500,
       calls: 2000,
-      among: [FLOOR, ...own, "openai", "AI SDK"]
+      among: [FLOOR, ...own, ...known]
+    },
+    {
+      ...stream,
+      ...long,
+      name: "streams of 100 chunks, 16 at a time, apart, in the long run",
+      length: 500,
+      calls: 2000,
+      apart: true,
+      among: [FLOOR, ...own, ...known]
     },
     { ...stream, name: "streams of 100 chunks with 4 events each, 16 at a time", path: "/0/1000/4", length: 2000 },
     {
