@@ -60,6 +60,11 @@ if (values.only !== undefined && !names.includes(values.only)) {
 const isQuick = values.quick
 const chosen = values.only === undefined ? names : [values.only]
 
+// Before anything is written.
+const commit = execFileSync("git", ["describe", "--always", "--dirty"], { encoding: "utf8" }).trim()
+const about = `Node ${process.versions.node}, ${cpus()[0]?.model.trim() ?? "unknown processor"}, ` +
+  `${availableParallelism()} cores, ${new Date().toISOString().slice(0, 10)}, commit ${commit}.`
+
 const results: Array<Result> = []
 for (const name of chosen) {
   const started = performance.now()
@@ -81,10 +86,6 @@ interface Measured {
   readonly about: string
   readonly results: ReadonlyArray<Result>
 }
-
-const commit = execFileSync("git", ["describe", "--always", "--dirty"], { encoding: "utf8" }).trim()
-const about = `Node ${process.versions.node}, ${cpus()[0]?.model.trim() ?? "unknown processor"}, ` +
-  `${availableParallelism()} cores, ${new Date().toISOString().slice(0, 10)}, commit ${commit}.`
 
 const at = (path: string): URL => new URL(path, import.meta.url)
 const file = at("results.json")

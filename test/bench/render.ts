@@ -206,7 +206,7 @@ export const goals = (results: ReadonlyArray<Result>): ReadonlyArray<Goal> => {
   const streamsApart = inTheLongRun(`${streams}, apart`)
   const floors = [
     ["≤ 1.6×, aim 1.4×", ["64 at a time", longRun, apart, inTheLongRun(apart)]],
-    ["within 10 % of that", [one, inTheLongRun(one), many, inTheLongRun(many)]],
+    ["within 10 % of that", [one, inTheLongRun(`${one}, apart`), many, inTheLongRun(many)]],
     ["≤ 1.25×", [streams, inTheLongRun(streams), streamsApart]]
   ] as const
   for (const [wanted, names] of floors) {
@@ -435,9 +435,8 @@ ${
   objects that optimized functions refer to, and those functions with them (835 in 20 rounds of 1,000 calls; none at the three
   full collections that 120,000 calls brought about by themselves). The first thousands of calls after it take up to twice as
   long, raw undici's, too. So there are rounds of 10,000 calls, or of 2,000 streams, as well, called "in the long run"; the
-  others have 300 to 1,536 calls, or 96 streams.
-- _Company_: in a process that others share, compiled code has to serve all of them, and all objects are collected together. Raw
-  undici pays more for that than ours, so that \`apart\` the distance is greater.
+  others have 300 to 1,536 calls, or 96 streams. \`apart, in the long run\` nothing is collected by force, as it is not on a server.
+- _Company_: in a process that others share, compiled code has to serve all of them, and all objects are collected together.
 - _Collections_ differ by luck from one process to the next, raw undici's, too: V8 makes those kinds of literals old at once of
   which all survived its first, small collections, as they do with 64 calls in flight. In a third to a half of the processes
   16 % of what our calls make survives a quick collection, instead of 4 %, most of which is the cache's. A figure that compares

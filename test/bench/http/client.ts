@@ -12,6 +12,8 @@ export interface Job {
   readonly length: number
   readonly concurrency: number
   readonly calls: number
+  /** Begin with a full collection, so that nobody pays for what others left behind. */
+  readonly collects: boolean
 }
 
 /** What one job measured. Times are in microseconds. */
@@ -39,9 +41,9 @@ const askOf = ({ mode, path, subject }: Job): Promise<Ask> => {
 }
 
 const run = async (job: Job): Promise<Report> => {
-  const { calls, concurrency, length } = job
+  const { calls, collects, concurrency, length } = job
   const ask = await askOf(job)
-  globalThis.gc?.()
+  if (collects) globalThis.gc?.()
   const resident = process.memoryUsage().rss
   const latencies: Array<number> = []
   let peak = 0
