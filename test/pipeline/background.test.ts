@@ -65,14 +65,13 @@ describe("what is done behind calls", () => {
   it.live("what ended is not kept", () =>
     Effect.gen(function*() {
       const { background } = yield* made
-      let ref: WeakRef<object> | undefined
+      const reference = Deferred.makeUnsafe<WeakRef<object>>()
       background.run(Effect.map(Effect.yieldNow, () => {
         const value = {}
-        ref = new WeakRef(value)
+        Deferred.doneUnsafe(reference, Effect.succeed(new WeakRef(value)))
         return value
       }))
-      while (ref === undefined) yield* Effect.sleep(1)
-      assert.isTrue(yield* isCollected(ref))
+      assert.isTrue(yield* isCollected(yield* Deferred.await(reference)))
     }))
 
   it.effect("a failure and a defect are logged, at once or later, and hinder nobody", () =>
