@@ -169,7 +169,7 @@ const canMove = (jsonSchema: object): boolean =>
 /** Vendors refuse what is no object, so it is asked for inside of one. A model may answer without it all the same. */
 const inObject = <A>(format: Format<A>): Format<A> => {
   const { $defs, $schema, definitions, ...value } = format.jsonSchema
-  if (!isBare(value) || !canMove(value)) return format
+  if (!isBare(value) || !canMove(format.jsonSchema)) return format
   const around = Object.entries({ $schema, $defs, definitions }).filter(([, given]) => given !== undefined)
   return {
     ...format,

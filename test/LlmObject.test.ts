@@ -170,7 +170,14 @@ describe("an answer that does not fit", () => {
 
       // A reference to the root would mean another root.
       const recursive = { type: "array", items: { $ref: "#" } }
-      assert.deepStrictEqual(LlmObject.fromStandard(z.array(z.any()), recursive).jsonSchema, recursive)
+      const among = {
+        type: "array",
+        items: { $ref: "#/$defs/A" },
+        $defs: { A: { properties: { more: { $ref: "#" } } } }
+      }
+      for (const schema of [recursive, among]) {
+        assert.deepStrictEqual(LlmObject.fromStandard(z.array(z.any()), schema).jsonSchema, schema)
+      }
     }))
 
   it.effect("does not touch the breaker", () =>

@@ -234,7 +234,7 @@ export const fromProvider = <A, E>(
     const found = all.filter(({ path, tree }) => !isNothing(tree) || !unset.has(nameOf(path)))
     const given = new Map(places.flatMap((place, i) => {
       const text = Option.getOrUndefined(Option.orElse(variables[i]!, () => texts[i]!))
-      return text === undefined ? [] : [[place, text]]
+      return text === undefined ? [] : [[place, { text, isFromVariable: Option.isSome(variables[i]!) }]]
     }))
     // First the names: a misspelled one says more than what its absence leads to.
     for (const leaf of found) {
@@ -248,11 +248,11 @@ export const fromProvider = <A, E>(
       if (place !== undefined && typeof tree !== "string") assign(options, place.path, valueOf(place.ast, tree))
     }
     const variable = new Map<string, Place>()
-    for (const [place, text] of given) {
+    for (const [place, { isFromVariable, text }] of given) {
       const { ast, name, path } = place
       if (text !== "false" && foreign.includes(name)) continue
       assign(options, path, valueOf(ast, text))
-      if (Option.isSome(variables[places.indexOf(place)]!)) variable.set(path.join("."), place)
+      if (isFromVariable) variable.set(path.join("."), place)
     }
     try {
       return Effect.succeed(fromDocument(schema, options, ""))

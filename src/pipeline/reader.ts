@@ -67,14 +67,16 @@ export class Reader<E> {
         Effect.runForkWith(this.call.root.context)(Scope.close(this.scope, Exit.void), { uninterruptible: true })
       }
       return this.isOver ? Effect.void : this.reader.withPermits(1)(
-        Effect.suspend(() => {
-          this.isDraining = true
-          return this.isOver ? Effect.void : Effect.ignore(Effect.forever(this.chunk))
-        })
+        Effect.suspend(() => this.isOver ? Effect.void : this.drained)
       )
     }),
     Deferred.await(this.finished)
   )
+
+  private readonly drained: Effect.Effect<void> = Effect.suspend(() => {
+    this.isDraining = true
+    return Effect.ensuring(Effect.ignore(Effect.forever(this.chunk)), Effect.sync(() => this.isDraining = false))
+  })
 
   /** Nobody will read the rest: the scope is closed. */
   readonly abandoned: Effect.Effect<void> = Effect.sync(() => {
